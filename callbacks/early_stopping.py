@@ -1,0 +1,131 @@
+"""`EarlyStopping`: end training when a metric no longer improves, is good enough, or is lost."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any
+
+from nnx_alexnet.callbacks.monitor import Mode, Monitor
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class StopReason(enum.Enum):
+    """Why `EarlyStopping` stopped a fit."""
+
+    PATIENCE = "patience"
+    """The metric did not improve in `patience` checks."""
+    THRESHOLD = "threshold"
+    """The metric reached `threshold`."""
+    NOT_FINITE = "not finite"
+    """The metric was NaN or infinite."""
+
+
+class EarlyStopping(Monitor):
+    """Stops training when a metric has not improved for some checks.
+
+    A check is the end of an epoch at which the metric was produced, so with a validation every
+    second epoch `patience=3` spans six epochs. On resume the patience used up so far and the best
+    value come from the checkpoint, the arguments from the code.
+
+    Args:
+        monitor: the metric's name; by default the validation loss.
+        mode: `"min"` if smaller is better, `"max"` if larger is.
+        min_delta: an improvement must be greater than this; 0 or more.
+        patience: stop after so many checks in a row without improvement; 1 or more.
+        threshold: stop as soon as the metric is at least this good; None: never.
+        check_finite: stop as soon as the metric is NaN or infinite. If False, such a value counts
+            as no improvement.
+
+    Attributes:
+        num_bad_checks: checks in a row without improvement, up to now.
+        stop_reason: why training was stopped; None if it was not, or not by this callback.
+        stopped_step: the optimizer step at which it was stopped.
+
+    Raises:
+        ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
+
+    Example:
+        >>> stopping = EarlyStopping("val/accuracy", mode="max", patience=5, threshold=0.99)
+        >>> stopping.stop_reason is None
+        True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        *,
+        mode: Mode = "min",
+        min_delta: float = 0.0,
+        patience: int = 3,
+        threshold: float | None = None,
+        check_finite: bool = True,
+    ):
+        super().__init__(monitor, mode=mode, min_delta=min_delta)
+        if type(patience) is not int or patience < 1:
+            raise ValueError(f"`patience` (={patience!r}) must be a whole number, 1 or more.")
+        if threshold is not None and math.isnan(threshold):
+            raise ValueError(f"`threshold` (={threshold!r}) must be a number or None.")
+        self.patience = patience
+        self.threshold = threshold
+        self.check_finite = check_finite
+        self.num_bad_checks = 0
+        self.stop_reason: StopReason | None = None
+        self.stopped_step: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value, its step, and the patience used up."""
+        return {**super().state_dict(), "num_bad_checks": self.num_bad_checks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self.num_bad_checks = state["num_bad_checks"]
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Forgets an earlier fit."""
+        super().on_fit_start(trainer)
+        self.num_bad_checks = 0
+        self.stop_reason = None
+        self.stopped_step = None
+
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
+        """Checks the metric, if this epoch produced it."""
+        value = self.current(trainer)
+        if value is None:
+            return
+        if self.check_finite and not math.isfinite(value):
+            self._stop(trainer, StopReason.NOT_FINITE, f"is {value}")
+            return
+        if self.is_better(value, self.best):
+            self.best, self.best_step = value, trainer.global_step
+            self.num_bad_checks = 0
+        else:
+            self.num_bad_checks += 1
+        if self._reached_threshold(value):
+            self._stop(
+                trainer,
+                StopReason.THRESHOLD,
+                f"is {value:.6g} and has reached the threshold {self.threshold:.6g}",
+            )
+        elif self.num_bad_checks >= self.patience:
+            best = "never finite"
+            if self.best is not None:
+                best = f"best {self.best:.6g} at step {self.best_step}"
+            self._stop(
+                trainer,
+                StopReason.PATIENCE,
+                f"has not improved in {self.num_bad_checks} checks ({best})",
+            )
+
+    def _reached_threshold(self, value: float) -> bool:
+        if self.threshold is None:
+            return False
+        return value <= self.threshold if self.mode == "min" else value >= self.threshold
+
+    def _stop(self, trainer: Trainer, reason: StopReason, text: str) -> None:
+        self.stop_reason = reason
+        self.stopped_step = trainer.global_step
+        trainer.stop(f"{self.monitor} {text}")

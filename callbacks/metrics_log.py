@@ -1,0 +1,62 @@
+"""`JSONLogger`: every published metric as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.log import logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class JSONLogger(Callback):
+    """Appends every published metric to `metrics.jsonl` in the run's folder.
+
+    Each line is one JSON object: `step`, `epoch` and the metrics that were published together;
+    null stands for a value that is not finite. A line that cannot be written never ends training:
+    that is reported once. Without a run folder this does nothing.
+
+    Example:
+        Read it with `pandas.read_json("metrics.jsonl", lines=True)`, or line by line:
+
+        >>> import json
+        >>> json.loads('{"step": 27, "epoch": 0, "train/loss": 0.5}')["train/loss"]
+        0.5
+    """
+
+    def __init__(self) -> None:
+        self._checked = False
+        self._failed_write = False
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Forgets an earlier run."""
+        self._checked = self._failed_write = False
+
+    def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+        """Appends a line."""
+        if trainer.run_dir is None:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        line = json.dumps({"step": step, "epoch": trainer.epoch, **finite}, allow_nan=False)
+        try:
+            self._append(trainer.run_dir / "metrics.jsonl", line)
+        except OSError as error:
+            self._checked = False
+            if not self._failed_write:
+                self._failed_write = True
+                logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
+
+    def _append(self, path: Path, line: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            if not self._checked:
+                # A killed run or a full disk may have cut the last line short.
+                file.truncate(path.read_bytes().rfind(b"\n") + 1)
+                self._checked = True
+            file.write(line.encode() + b"\n")

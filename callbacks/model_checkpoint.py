@@ -1,0 +1,123 @@
+"""`ModelCheckpoint`: when to save, and which checkpoints to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
+from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
+
+if TYPE_CHECKING:
+    from nnx_alexnet.checkpoints import Checkpoints
+    from nnx_alexnet.trainer import Trainer
+
+
+class ModelCheckpoint(Callback):
+    """Asks the trainer to save, and says what is kept: the latest, and the best by a metric.
+
+    A checkpoint is kept if it is one of the `keep_latest` newest OR one of the `save_top_k` best,
+    so the newest state is always there to resume from. Saves are due by `trainer.epoch` and
+    `trainer.global_step` alone, hence a resumed run saves where the unbroken one would have. The
+    last state of a fit is always saved. A value that is not finite, or that was not produced at
+    the very step of the save, is never best.
+
+    Args:
+        monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
+        mode: `"min"` if smaller is better, `"max"` if larger is.
+        save_top_k: how many of the best to keep; 0 or more. Not used without `monitor`.
+        keep_latest: how many of the newest to keep; 1 or more.
+        every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends.
+        every_n_steps: save after every n-th optimizer step; None: not by steps.
+
+    Raises:
+        ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
+
+    Example:
+        >>> saver = ModelCheckpoint("val/accuracy", mode="max", save_top_k=3, every_n_steps=1000)
+        >>> saver.best_path is None  # until a fit saved something
+        True
+    """
+
+    priority = 100  # after the callbacks whose state is saved
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        *,
+        mode: Mode = "min",
+        save_top_k: int = 1,
+        keep_latest: int = 1,
+        every_n_epochs: int | None = 1,
+        every_n_steps: int | None = None,
+    ):
+        check_mode(mode)
+        check_period("every_n_epochs", every_n_epochs)
+        check_period("every_n_steps", every_n_steps)
+        if type(save_top_k) is not int or save_top_k < 0:
+            raise ValueError(f"`save_top_k` (={save_top_k!r}) must be a whole number, 0 or more.")
+        if type(keep_latest) is not int or keep_latest < 1:
+            raise ValueError(
+                f"`keep_latest` (={keep_latest!r}) must be a whole number, 1 or more: a run "
+                "resumes from the latest checkpoint."
+            )
+        self.monitor = monitor
+        self.mode = mode
+        self.save_top_k = save_top_k
+        self.keep_latest = keep_latest
+        self.every_n_epochs = every_n_epochs
+        self.every_n_steps = every_n_steps
+        self._trainer: Trainer | None = None
+
+    @property
+    def batch_period(self) -> int | None:
+        """`every_n_steps`, where None is never (not each step, as in other callbacks)."""
+        return self.every_n_steps
+
+    @property
+    def best_path(self) -> Path | None:
+        """The folder of the best checkpoint; None without `monitor`, or before the first."""
+        checkpoints = self._checkpoints
+        if self.monitor is None or checkpoints is None or checkpoints.best_step is None:
+            return None
+        return checkpoints.path(checkpoints.best_step)
+
+    @property
+    def best_value(self) -> float | None:
+        """The metric of the best checkpoint; None without `monitor`, or before the first."""
+        checkpoints = self._checkpoints
+        return None if self.monitor is None or checkpoints is None else checkpoints.best_value
+
+    @property
+    def last_path(self) -> Path | None:
+        """The folder of the newest checkpoint; None before the first."""
+        checkpoints = self._checkpoints
+        if checkpoints is None or checkpoints.latest_step is None:
+            return None
+        return checkpoints.path(checkpoints.latest_step)
+
+    @property
+    def _checkpoints(self) -> Checkpoints | None:
+        return None if self._trainer is None else self._trainer.checkpoints
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Refuses a metric that this fit cannot publish."""
+        if stage == "fit":
+            if self.monitor is not None:
+                check_monitor(self.monitor, trainer)
+            self._trainer = trainer
+
+    def on_train_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Asks for a save; called every `every_n_steps` steps."""
+        trainer.request_checkpoint()
+
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
+        """Asks for a save at every n-th epoch."""
+        if self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
+            trainer.request_checkpoint()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Asks for a save of the last state; the trainer saves no step twice."""
+        trainer.request_checkpoint()

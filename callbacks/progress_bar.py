@@ -1,0 +1,203 @@
+"""`ProgressBar`: how far a fit is, in a terminal; one line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from nnx_alexnet.callbacks.base import Batch, Callback, Stage
+from nnx_alexnet.log import logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+_MIN_BAR_WIDTH = 12  # columns of the bar itself; metrics that leave less are not shown
+
+
+class ProgressBar(Callback):
+    """Shows a bar with epoch, steps, time left, loss, speed and the last validation's metrics.
+
+    The bar is drawn again by the clock, from metrics that were published already, so it costs a
+    step no more than a look at the clock and never waits for the device. At each epoch's end one
+    line with the epoch's metrics is logged; where standard error is no terminal (a file, a
+    notebook, a batch job) there are these lines only.
+
+    Args:
+        refresh_seconds: draw the bar at most this often, in seconds; more than 0.
+
+    Raises:
+        ValueError: if `refresh_seconds` is not more than 0.
+
+    Example:
+        >>> ProgressBar(refresh_seconds=1.0).refresh_seconds
+        1.0
+    """
+
+    def __init__(self, refresh_seconds: float = 0.25):
+        if not refresh_seconds > 0:
+            raise ValueError(f"`refresh_seconds` (={refresh_seconds!r}) must be more than 0.")
+        self.refresh_seconds = refresh_seconds
+        self._bar: Any = None
+        self._open = contextlib.ExitStack()
+        self._next_refresh = 0.0
+        self._epoch_start = 0.0
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Opens the bar, in a terminal."""
+        self._next_refresh = time.perf_counter() + self.refresh_seconds
+        if not sys.stderr.isatty():
+            return
+        from tqdm.contrib.logging import logging_redirect_tqdm
+        from tqdm.std import tqdm
+
+        # Lines of the log go above the bar, not into it.
+        loggers = [each for each in (logger, logging.getLogger()) if _prints(each)]
+        self._open.enter_context(logging_redirect_tqdm(loggers))
+        self._bar = self._open.enter_context(
+            tqdm(
+                total=_num_steps(trainer),
+                initial=trainer.global_step,
+                bar_format=_bar_format(trainer),
+                ncols=_columns(),
+                leave=False,
+                mininterval=0,
+                miniters=1,
+                file=sys.stderr,
+            )
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer) -> None:
+        """Starts the epoch's clock."""
+        self._epoch_start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Draws the bar again, if it is time."""
+        now = time.perf_counter()
+        if now < self._next_refresh:
+            return
+        self._next_refresh = now + self.refresh_seconds
+        self._refresh(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
+        """Logs the epoch's line."""
+        items = _epoch_items(trainer, time.perf_counter() - self._epoch_start)
+        if self._bar is None:
+            logger.info("%s", "  ".join(items))
+        else:
+            logger.info("%s", _wrap(items, _columns() - 1))
+            self._refresh(trainer)
+
+    def teardown(self, trainer: Trainer, stage: Stage) -> None:
+        """Removes the bar, however the run ended."""
+        self._close()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Removes the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
+        """Removes the bar, before the error is shown."""
+        self._close()
+
+    def _close(self) -> None:
+        self._bar = None
+        self._open.close()
+
+    def _refresh(self, trainer: Trainer) -> None:
+        if self._bar is None:
+            return
+        self._bar.ncols = _columns()
+        self._bar.bar_format = _bar_format(trainer)
+        if not self._bar.update(trainer.global_step - self._bar.n):
+            self._bar.refresh()  # no step since then, but other metrics
+
+
+def _prints(log: logging.Logger) -> bool:
+    return any(
+        isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+        for handler in log.handlers
+    )
+
+
+def _columns() -> int:
+    try:
+        # The terminal that is drawn on; standard output may go elsewhere.
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
+
+
+def _num_steps(trainer: Trainer) -> int | None:
+    """Returns the step at which the fit will end, None if that is not known."""
+    ends = []
+    if trainer.max_steps is not None:
+        ends.append(trainer.max_steps)
+    if trainer.max_epochs is not None and trainer.steps_per_epoch is not None:
+        ends.append(trainer.max_epochs * trainer.steps_per_epoch)
+    return min(ends, default=None)
+
+
+def _epoch(trainer: Trainer) -> str:
+    total = "" if trainer.max_epochs is None else f"/{trainer.max_epochs}"
+    return f"epoch {trainer.epoch + 1}{total}"
+
+
+def _bar_format(trainer: Trainer) -> str:
+    """Returns tqdm's format for the bar now: what does not fit the terminal is left out."""
+    metrics = trainer.metrics
+    num_steps = _num_steps(trainer)
+    items = []
+    for name in ("train/loss_step", "train/loss"):
+        if name in metrics:
+            items.append(f"loss {metrics[name]:.4g}")
+            break
+    items += _speed(trainer)
+    items += [f"{name} {value:.4g}" for name, value in metrics.items() if name.startswith("val/")]
+    steps = f"step {trainer.global_step}" + ("" if num_steps is None else f"/{num_steps}")
+    # The time left is the widest when it has hours: 0:00:00.
+    room = _columns() - len(f"{_epoch(trainer)} || {steps}  0:00:00 left")
+    shown = ""
+    for item in items:
+        if len(shown) + 2 + len(item) + _MIN_BAR_WIDTH > room:
+            break
+        shown += f"  {item}"
+    if num_steps is None:
+        return f"{_epoch(trainer)}  {steps}  {{elapsed}} elapsed{shown}"
+    return f"{_epoch(trainer)} |{{bar}}| {steps}  {{remaining}} left{shown}"
+
+
+def _epoch_items(trainer: Trainer, seconds: float) -> list[str]:
+    """Returns what an epoch's line says: the metrics that were produced at its very end."""
+    items = [_epoch(trainer), f"step {trainer.global_step}"]
+    for split in ("train/", "val/"):
+        items += [
+            f"{name} {value:.4g}"
+            for name, value in trainer.metrics.items()
+            if name.startswith(split)
+            and not name.endswith("_step")
+            and trainer.metric_steps.get(name) == trainer.global_step
+        ]
+    return [*items, *_speed(trainer), f"{seconds:.1f} s"]
+
+
+def _speed(trainer: Trainer) -> list[str]:
+    speed = trainer.metrics.get("perf/images_per_second")
+    return [] if speed is None else [f"{speed:.0f} images/s"]
+
+
+def _wrap(items: list[str], width: int) -> str:
+    """Returns the items on lines of at most `width`, broken between items."""
+    lines = [items[0]]
+    for item in items[1:]:
+        if len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += f"  {item}"
+        else:
+            lines.append(f"    {item}")
+    return "\n".join(lines)

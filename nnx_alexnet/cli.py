@@ -1,0 +1,372 @@
+"""The command line, derived from signatures: an argument of the library is an option here.
+
+`fit` has the groups `--data` (`load_data`), `--model`, `--task`, `--optimizer`
+(`create_optimizer`) and `--trainer` (`Trainer`). The other commands take a run folder and rebuild
+everything from its `config.yaml`. Models, tasks and callbacks may be import paths of your own: a
+`config.yaml` chooses what is imported, so run only those that you trust.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import yaml
+from flax import nnx
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt, import_object
+
+from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.checkpoints import find_checkpoint, load_checkpoint, read_loop
+from nnx_alexnet.data import DataModule, ImageTransform, load_data
+from nnx_alexnet.data.folder import decode
+from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.runs import find_runs
+from nnx_alexnet.summary import summarize
+from nnx_alexnet.task import Task
+from nnx_alexnet.trainer import Trainer
+from nnx_alexnet.version import __version__
+
+# What the data says of a model, and the keys that the seed gives it.
+GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+# How jsonargparse speaks of a name that it does not know.
+_UNKNOWN = re.compile(
+    r"(?:(?:[Oo]ption|[Kk]ey|Group) '|[Uu]nrecognized arguments: --|import path string: )([\w.]+)"
+)
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors name the nearest option that there is."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the message with the nearest right names, without the long usage; exits with 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if "Did you mean" not in message:  # a parser inside this one may have said it
+            known = list(parser._names())
+            for got in dict.fromkeys(_UNKNOWN.findall(message)):
+                near = difflib.get_close_matches(got, known, n=1)
+                near = near or difflib.get_close_matches(got.rsplit(".", 1)[-1], known, n=1)
+                if near:
+                    message += f"\n  Did you mean {near[0]!r} instead of {got!r}?"
+        if not self.exit_on_error:
+            super().error(message, ex)
+        prog = parser.prog.replace(" [options]", "")
+        self.exit(2, f"{prog}: error: {message}\nAll options: {prog} --help\n")
+
+    def _names(self) -> Iterator[str]:
+        """Every option, each also by its last part, and every class that has a short name."""
+        for name in self.get_defaults(skip_validation=True).keys():  # noqa: SIM118
+            yield name
+            yield name.rsplit(".", 1)[-1]
+        for base in (Callback, Task, nnx.Module):
+            for subclass in _subclasses(base):
+                yield subclass.__name__
+                yield from inspect.signature(subclass.__init__).parameters
+
+
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
+    for subclass in base.__subclasses__():
+        if subclass.__module__.startswith("nnx_alexnet."):
+            yield subclass
+        yield from _subclasses(subclass)
+
+
+def fit_parser() -> Parser:
+    """Returns the parser of `fit`, whose options are those of the library.
+
+    Example:
+        >>> from nnx_alexnet.cli import fit_parser
+        >>> parser = fit_parser()
+        >>> parser.parse_args(["--trainer.max_epochs", "3"]).trainer.max_epochs
+        3
+    """
+    parser = Parser(prog="nnx-alexnet fit", description="Train a model.", allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="A config.yaml to start from.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of weights, order, augmentation.")
+    parser.add_function_arguments(load_data, "data")
+    _add_model(parser)
+    parser.add_subclass_arguments(
+        Task, "task", default={"class_path": "nnx_alexnet.Classification"}
+    )
+    parser.add_function_arguments(create_optimizer, "optimizer", skip={"num_steps"})
+    parser.add_class_arguments(
+        Trainer,
+        "trainer",
+        skip={"model", "data", "task", "optimizer", "seed", "config"},
+        instantiate=False,
+    )
+    # Enough for the digits; `Trainer` itself chooses no schedule.
+    parser.set_defaults({"trainer.max_epochs": 8, "optimizer.schedule": "cosine"})
+    return parser
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_subclass_arguments(
+        nnx.Module,
+        "model",
+        default={"class_path": "nnx_alexnet.AlexNet"},
+        skip={"rngs", *GIVEN_BY_DATA},
+        instantiate=False,
+        help=f"The model; {', '.join(GIVEN_BY_DATA)} come from the data.",
+    )
+
+
+def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
+    """Builds the model of a parsed configuration.
+
+    Args:
+        config: `class_path` and `init_args`.
+        seed: of the weights and of dropout.
+        given: `num_classes`, `image_size`, `in_channels`: passed where the class takes them.
+
+    Returns:
+        A new model.
+
+    Example:
+        >>> from nnx_alexnet.cli import build_model, fit_parser
+        >>> config = fit_parser().parse_args([]).model
+        >>> given = {"num_classes": 2, "image_size": 67, "in_channels": 1}
+        >>> type(build_model(config, 0, given)).__name__
+        'AlexNet'
+    """
+    model_class = import_object(config.class_path)
+    taken = inspect.signature(model_class.__init__).parameters
+    given = {name: value for name, value in given.items() if name in taken}
+    arguments = {**config.get("init_args", {}), **given}
+    model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
+    return model
+
+
+def build_trainer(config: Namespace, data: DataModule) -> Trainer:
+    """Builds the trainer of a parsed configuration over its data.
+
+    Args:
+        config: what `fit_parser` parsed.
+        data: the data module of `config.data`.
+
+    Returns:
+        A trainer with a new model.
+    """
+    parser = fit_parser()
+    parts = parser.instantiate_classes(config)
+    size, _, channels = data.image_shape
+    given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
+    arguments = dict(parts.trainer)
+    optimizer = dict(parts.optimizer)
+    if optimizer["schedule"] == "cosine":
+        steps = data.train.num_batches
+        epochs = arguments["max_epochs"]
+        limits = [arguments["max_steps"], epochs * steps if epochs and steps else None]
+        optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
+    return Trainer(
+        build_model(parts.model, config.seed, given),
+        data,
+        task=parts.task,
+        optimizer=create_optimizer(**optimizer),
+        seed=config.seed,
+        config=yaml.safe_load(parser.dump(config)),
+        **arguments,
+    )
+
+
+def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[str, Any]]:
+    """Finds a run, its configuration, and what its checkpoint says of the data.
+
+    Args:
+        run: the folder of a run; None takes the newest below `logs`.
+        checkpoint: `"best"`, `"last"`, or a step.
+
+    Returns:
+        The folder of the checkpoint, the parsed `config.yaml`, and the checkpoint's `data`.
+
+    Raises:
+        ValueError: there is no such run, or it was not started by this command.
+    """
+    runs = [Path(run)] if run is not None else find_runs("logs")[-1:]
+    if not runs or not (runs[0] / "config.yaml").is_file():
+        raise ValueError(
+            f"`run` (={run!r}) must be the folder of a run, `logs/<name>/version_<n>`, with its "
+            "config.yaml; without it the newest run below ./logs is taken."
+        )
+    config = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
+    if "class_path" not in config.get("model", {}):
+        raise ValueError(
+            f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
+            "model again: build it, then load_checkpoint(run, model)."
+        )
+    folder = find_checkpoint(runs[0], checkpoint)
+    return folder, fit_parser().parse_object(config), read_loop(folder)["data"]
+
+
+def fit(config: Namespace) -> int:
+    """Trains, and says where the run is."""
+    data = load_data(**config.data)
+    trainer = build_trainer(config, data)
+    try:
+        trainer.fit()
+    finally:
+        data.close()
+    if trainer.stop_reason is not None:
+        print(f"Stopped: {trainer.stop_reason}")
+    if trainer.run_dir is not None:
+        print(f"Run folder: {trainer.run_dir}")
+        print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
+    return INTERRUPTED if trainer.interrupted else 0
+
+
+def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
+    """Evaluates a checkpoint of a run on its own data, and prints the metrics."""
+    folder, config, _ = load_run(arguments.run, arguments.checkpoint)
+    config.trainer.log_dir, config.trainer.progress_bar = None, False
+    data = load_data(**config.data)
+    trainer = build_trainer(config, data)
+    load_checkpoint(folder, trainer.model)
+    try:
+        metrics = trainer.validate() if split == "val" else trainer.test()
+    finally:
+        data.close()
+    if arguments.json:
+        print(json.dumps({"checkpoint": str(folder), **metrics}))
+    else:
+        print(f"Checkpoint: {folder}")
+        for name, value in metrics.items():
+            print(f"{name:<24}{value:.4f}")
+    return 0
+
+
+def predict(arguments: Namespace) -> int:
+    """Prints the most probable classes of image files."""
+    folder, config, about = load_run(arguments.run, arguments.checkpoint)
+    height, width, channels = about["image"]
+    if height != width or channels not in (1, 3):
+        raise ValueError(
+            f"`run` (={arguments.run!r}) was trained on images of shape {about['image']}; image "
+            "files become squares of 1 or 3 channels. Use Trainer.predict from Python."
+        )
+    images = np.stack([
+        decode(path, resize=height, size=height, channels=channels) for path in arguments.images
+    ])
+    transform = ImageTransform(**about["transform"])
+    data = DataModule(
+        (images, np.zeros(len(images), np.int32)),
+        batch_size=min(64, len(images)),
+        transform=transform,
+        class_names=about["class_names"],
+    )
+    size, _, _ = data.image_shape
+    given = {
+        "num_classes": about["num_classes"],
+        "image_size": size,
+        "in_channels": channels,
+    }
+    model = build_model(config.model, config.seed, given)
+    load_checkpoint(folder, model)
+    task = fit_parser().instantiate_classes(config).task
+    trainer = Trainer(model, data, task=task, log_dir=None, progress_bar=False)
+    names = about["class_names"] or [str(number) for number in range(about["num_classes"])]
+    for path, row in zip(arguments.images, trainer.predict(images), strict=True):
+        best = np.argsort(-row, kind="stable")[: arguments.top_k]
+        classes = [{"class": names[k], "probability": float(row[k])} for k in best]
+        if arguments.json:
+            print(json.dumps({"file": path, "classes": classes}))
+        else:
+            print(path, *(f"{c['class']} {c['probability']:.4f}" for c in classes), sep="  ")
+    return 0
+
+
+def summary(arguments: Namespace) -> int:
+    """Prints the table of a model's layers."""
+    given = {name: arguments[name] for name in GIVEN_BY_DATA}
+    model = build_model(arguments.model, 0, given)
+    size = arguments.image_size
+    print(summarize(model, (arguments.batch_size, size, size, arguments.in_channels)))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="nnx-alexnet",
+        description="Train AlexNet, or a Flax NNX model of your own, and use it.",
+        allow_abbrev=False,
+        version=__version__,
+    )
+    commands = parser.add_subcommands(dest="command")
+    commands.add_subcommand("fit", fit_parser(), help="Train a model.")
+    for name, text in [
+        ("validate", "Evaluate a run on the validation split."),
+        ("test", "Evaluate a run on the test split."),
+        ("predict", "Print classes and probabilities of image files."),
+    ]:
+        sub = Parser(description=text, allow_abbrev=False)
+        run_help = "Folder of a run, logs/<name>/version_<n>"
+        if name == "predict":
+            sub.add_argument("run", help=run_help)
+            sub.add_argument("images", nargs="+", help="Image files.")
+            sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes an image.")
+        else:
+            sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
+        sub.add_argument("--checkpoint", default="best", help="best, last, or a step.")
+        sub.add_argument("--json", action="store_true", help="Print JSON.")
+        commands.add_subcommand(name, sub, help=text)
+    text = "Print a model's layers, parameters and batch statistics."
+    sub = Parser(description=text, allow_abbrev=False)
+    _add_model(sub)
+    for name, default in [
+        ("num_classes", 10), ("image_size", 96), ("in_channels", 1), ("batch_size", 10)
+    ]:  # fmt: skip
+        sub.add_argument(f"--{name}", type=PositiveInt, default=default)
+    commands.add_subcommand("summary", sub, help=text)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command `nnx-alexnet`.
+
+    Args:
+        argv: the arguments (default: those of the process).
+
+    Returns:
+        The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C.
+    """
+    # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
+    words = [
+        re.sub(r"^--data=(?=\w+$)", "--data.name=", word)
+        for word in (sys.argv[1:] if argv is None else argv)
+    ]
+    for number, word in enumerate(words[:-1]):
+        if word == "--data" and re.fullmatch(r"\w+", words[number + 1]):
+            words[number] = "--data.name"
+    config = _parser().parse_args(words)
+    arguments = config[config.command]
+    try:
+        match config.command:
+            case "fit":
+                return fit(arguments)
+            case "validate":
+                return evaluate("val", arguments)
+            case "test":
+                return evaluate("test", arguments)
+            case "predict":
+                return predict(arguments)
+            case _:
+                return summary(arguments)
+    except (ValueError, TypeError, OSError) as error:
+        if not _is_ours(error):
+            raise
+        print(f"nnx-alexnet: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether this package raised it: then its text is all that a user needs."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")).startswith("nnx_alexnet")

@@ -1,0 +1,240 @@
+"""The named datasets. To add one: write a factory, and put it into `DATASETS`."""
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.data.folder import image_folder, imagenet
+from nnx_alexnet.data.module import DataModule
+from nnx_alexnet.data.sources import ArraySource
+from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
+from nnx_alexnet.data.transform import ImageTransform
+from nnx_alexnet.errors import unknown
+
+_DIGITS = tuple("0123456789")
+
+
+def load_data(
+    name: str = "digits",
+    *,
+    image_size: int = 96,
+    batch_size: int = 64,
+    root: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    augment: bool = True,
+    num_workers: int | None = None,
+    download: bool = False,
+    drop_last: bool = True,
+) -> DataModule:
+    """Loads a dataset by name, split into train, validation and test.
+
+    The validation split is the dataset's own, or 10% of the training data, drawn with `seed` in
+    equal parts of each class. Images are standardised with the mean and standard deviation of the
+    training split.
+
+    Args:
+        name: one of `DATASETS`: "digits" (1,797 real images in scikit-learn), torchvision's
+            "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn" and "stl10",
+            "imagenet", or "folder" (one folder a class in `root`/train, and if there are,
+            `root`/val and `root`/test).
+        image_size: side of the model's input in pixels.
+        batch_size: examples a step.
+        root: where the files are: the folder that torchvision calls `root`; for "folder" and
+            "imagenet" the one that holds train/. By default ~/.cache/nnx_alexnet/data.
+        seed: what a held out validation split depends on, and nothing else.
+        augment: whether training images are moved, and mirrored where that keeps the class.
+        num_workers: processes a split that decode the files of "folder" and "imagenet"; by
+            default one a CPU, 8 at most. The other datasets lie in memory and need none.
+        download: whether missing files may be downloaded, and archives in `root` unpacked.
+        drop_last: whether a last training batch that is not full is left out.
+
+    Returns:
+        The splits, with `class_names` and a `transform` to `image_size`.
+
+    Raises:
+        ValueError: the name is unknown, or an image file is damaged.
+        FileNotFoundError: files are missing; the message says where they belong.
+
+    Example:
+        >>> from nnx_alexnet.data import load_data
+        >>> data = load_data("digits", image_size=32, batch_size=64)
+        >>> data.image_shape, data.train.num_examples, data.val.num_examples
+        ((32, 32, 1), 1293, 144)
+    """
+    if name not in DATASETS:
+        raise unknown("name", name, DATASETS)
+    if seed < 0:
+        raise ValueError(f"`seed` (={seed}) must not be negative.")
+    if image_size < 1:
+        raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
+    folder = Path("~/.cache/nnx_alexnet/data" if root is None else root).expanduser()
+    splits = DATASETS[name](Request(name, folder, image_size, seed, augment, download))
+    return DataModule(
+        splits.train,
+        splits.val,
+        splits.test,
+        batch_size=batch_size,
+        transform=ImageTransform(
+            image_size,
+            mean=splits.mean,
+            std=splits.std,
+            crop=splits.crop,
+            translate=splits.translate if augment else 0.0,
+            flip=splits.flip and augment,
+        ),
+        drop_last=drop_last,
+        num_workers=splits.num_workers if num_workers is None else num_workers,
+        class_names=splits.class_names,
+        name=name,
+    )
+
+
+def _digits(_: Request) -> Splits:
+    """scikit-learn's 8x8 digits; so few images that both held out splits are fixed."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int32)
+    rest, test = held_out(labels, seed=0, num=360)
+    return _in_memory(
+        (images[rest], labels[rest]),
+        (images[test], labels[test]),
+        seed=0,
+        class_names=_DIGITS,
+        translate=0.08,
+        flip=False,
+    )
+
+
+def _mnist_like(request: Request, *, dataset: str, translate: float, flip: bool) -> Splits:
+    _decompress(request.root / dataset / "raw")
+    needs = f"{dataset}/raw/ with train-images-idx3-ubyte[.gz] and its three companions"
+    train, test = (_open(request, dataset, needs, train=is_train) for is_train in (True, False))
+    return _in_memory(
+        (train.data.numpy()[..., None], train.targets.numpy()),
+        (test.data.numpy()[..., None], test.targets.numpy()),
+        seed=request.seed,
+        class_names=tuple(name.split(" - ")[0] for name in train.classes),
+        translate=translate,
+        flip=flip,
+    )
+
+
+def _cifar(request: Request, *, dataset: str, needs: str) -> Splits:
+    train, test = (_open(request, dataset, needs, train=is_train) for is_train in (True, False))
+    return _in_memory(
+        (train.data, np.array(train.targets)),
+        (test.data, np.array(test.targets)),
+        seed=request.seed,
+        class_names=tuple(train.classes),
+        translate=0.12,  # 4 of 32 pixels, as is usual
+        flip=True,
+    )
+
+
+def _svhn(request: Request) -> Splits:
+    needs = "train_32x32.mat and test_32x32.mat"
+    train, test = (_open(request, "SVHN", needs, split=split) for split in ("train", "test"))
+    return _in_memory(
+        (train.data.transpose(0, 2, 3, 1), train.labels),
+        (test.data.transpose(0, 2, 3, 1), test.labels),
+        seed=request.seed,
+        class_names=_DIGITS,
+        translate=0.06,  # neighbouring digits stand close
+        flip=False,
+    )
+
+
+def _stl10(request: Request) -> Splits:
+    needs = "stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin"
+    train, test = (_open(request, "STL10", needs, split=split) for split in ("train", "test"))
+    return _in_memory(
+        (train.data.transpose(0, 2, 3, 1), train.labels),
+        (test.data.transpose(0, 2, 3, 1), test.labels),
+        seed=request.seed,
+        class_names=tuple(getattr(train, "classes", _DIGITS)),
+        translate=0.12,
+        flip=True,
+    )
+
+
+DATASETS: dict[str, Callable[[Request], Splits]] = {
+    "digits": _digits,
+    "mnist": partial(_mnist_like, dataset="MNIST", translate=0.08, flip=False),
+    "fashion_mnist": partial(_mnist_like, dataset="FashionMNIST", translate=0.08, flip=True),
+    "kmnist": partial(_mnist_like, dataset="KMNIST", translate=0.08, flip=False),
+    "cifar10": partial(_cifar, dataset="CIFAR10", needs="cifar-10-batches-py/"),
+    "cifar100": partial(_cifar, dataset="CIFAR100", needs="cifar-100-python/"),
+    "svhn": _svhn,
+    "stl10": _stl10,
+    "imagenet": imagenet,
+    "folder": image_folder,
+}
+
+
+def _in_memory(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    seed: int,
+    class_names: tuple[str, ...],
+    translate: float,
+    flip: bool,
+) -> Splits:
+    """Holds out the validation split of a dataset that lies in memory."""
+    images, labels = train
+    kept, held = held_out(labels, seed=seed)
+    train_images = np.ascontiguousarray(images[kept])
+    mean, std = channel_statistics(train_images)
+    return Splits(
+        train=ArraySource(train_images, labels[kept], argument="train"),
+        val=ArraySource(np.ascontiguousarray(images[held]), labels[held], argument="val"),
+        test=ArraySource(np.ascontiguousarray(test[0]), test[1], argument="test"),
+        class_names=class_names,
+        mean=mean,
+        std=std,
+        translate=translate,
+        flip=flip,
+    )
+
+
+def _open(request: Request, dataset: str, needs: str, **split: Any) -> Any:
+    """Opens a torchvision dataset.
+
+    Raises:
+        FileNotFoundError: its files are missing or damaged, or could not be downloaded.
+    """
+    from torchvision import datasets
+
+    try:
+        return getattr(datasets, dataset)(request.root, download=request.download, **split)
+    except (RuntimeError, OSError) as error:
+        if request.download:
+            tried = f"could not be downloaded ({error}). Try again, or get the files elsewhere"
+        else:
+            tried = "is missing or damaged. Pass download=True to download it, or get the files"
+        raise FileNotFoundError(
+            f"{request.name!r} in `root` (={str(request.root)!r}) {tried} and put them where "
+            f"torchvision expects them: {request.root}/{needs}."
+        ) from error
+
+
+def _decompress(folder: Path) -> None:
+    """Unpacks the .gz files of the MNIST family beside themselves, where that is not done yet.
+
+    torchvision's download does the same, and its reader takes the unpacked files only.
+    """
+    for packed in sorted(folder.glob("*-ubyte.gz")):
+        target = packed.with_suffix("")
+        if not target.exists():
+            partial_file = target.with_suffix(f".partial{os.getpid()}")
+            with gzip.open(packed) as source, partial_file.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+            partial_file.replace(target)

@@ -1,0 +1,206 @@
+"""Datasets of image files, one folder a class; ImageNet among them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from nnx_alexnet.data.sources import MapSource
+from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
+
+_STATISTICS_FILES = 256
+
+
+class ImageFiles:
+    """A map-style dataset of image files, each decoded to a square of one size.
+
+    Args:
+        root: the folder that the paths begin at.
+        paths: the files, relative to `root`.
+        targets: the class of each, int32[N].
+        resize: the shorter side is resized to this, in pixels.
+        size: side of the square that is cut out of the middle, in pixels.
+    """
+
+    def __init__(
+        self, root: Path, paths: list[str], targets: np.ndarray, *, resize: int, size: int
+    ) -> None:
+        self.targets = targets
+        self._root = os.fspath(root)
+        # One block of bytes: a million Python strings would be slow to send to the workers.
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self._resize = resize
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        path = f"{self._root}/{os.fsdecode(bytes(self._paths[index]))}"
+        return decode(path, resize=self._resize, size=self._size), int(self.targets[index])
+
+    def subset(self, indices: np.ndarray) -> "ImageFiles":
+        """Returns the dataset of these files alone."""
+        part = object.__new__(ImageFiles)
+        part.__dict__.update(self.__dict__)
+        part.targets, part._paths = self.targets[indices], self._paths[indices]
+        return part
+
+
+def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarray:
+    """Decodes an image file, resizes its shorter side and cuts out the middle.
+
+    Args:
+        path: the file, of any format that Pillow reads.
+        resize: the shorter side's new length, in pixels.
+        size: side of the square, in pixels, at most `resize`.
+        channels: 3 for RGB (the default), 1 for grey.
+
+    Returns:
+        uint8 `[size, size, channels]`.
+
+    Raises:
+        ValueError: the file is damaged, or no image; the message names it.
+        FileNotFoundError: there is no such file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
+            mode = "L" if channels == 1 else "RGB"
+            image.draft(mode, (resize, resize))
+            pixels = image.convert(mode)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        raise ValueError(f"Cannot decode the image file {path}: {error}") from None
+    # The square of the original that becomes the result, resized in one go.
+    side = min(pixels.size) * size / resize
+    left, top = ((length - side) / 2 for length in pixels.size)
+    box = (left, top, left + side, top + side)
+    square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.array(square).reshape(size, size, channels)
+
+
+def image_folder(request: Request) -> Splits:
+    """`root`/train, and if there are, `root`/val and `root`/test, with one folder a class."""
+    class_to_index = _classes(request.root, "train")
+    train = _files(request, "train", class_to_index)
+    if (request.root / "val").is_dir():
+        val = _files(request, "val", class_to_index)
+    else:
+        kept, held = held_out(train.targets, seed=request.seed)
+        train, val = train.subset(kept), train.subset(held)
+    has_test = (request.root / "test").is_dir()
+    test = _files(request, "test", class_to_index) if has_test else None
+    sample = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_FILES).astype(int))
+    mean, std = channel_statistics(np.stack([train[int(index)][0] for index in sample]))
+    return Splits(
+        train=MapSource(train, argument="train"),
+        val=MapSource(val, argument="val"),
+        test=None if test is None else MapSource(test, argument="test"),
+        class_names=tuple(class_to_index),
+        mean=mean,
+        std=std,
+        translate=0.08,
+        flip=True,
+        crop=request.image_size / _stored_size(request),
+        num_workers=_default_workers(),
+    )
+
+
+def imagenet(request: Request) -> Splits:
+    """ILSVRC 2012 in torchvision's layout; the published validation data are `val`.
+
+    `root` holds train/ and val/ with one folder a class (n01440764, ...), and meta.bin, which
+    names the classes. torchvision makes all three from the archives; `download=True` lets it.
+    """
+    from torchvision import datasets
+
+    if request.download:
+        for split in ("train", "val"):
+            try:
+                datasets.ImageNet(request.root, split)
+            except (RuntimeError, OSError) as error:
+                raise FileNotFoundError(_needs_imagenet(request, str(error))) from error
+    for split in ("train", "val"):
+        if not (request.root / split).is_dir():
+            raise FileNotFoundError(_needs_imagenet(request, f"There is no {split}/"))
+    class_to_index = _classes(request.root, "train")
+    names = tuple(class_to_index)
+    if (request.root / "meta.bin").is_file():
+        words = datasets.imagenet.load_meta_file(request.root)[0]
+        names = tuple(", ".join(words.get(name, (name,))) for name in names)
+    return Splits(
+        train=MapSource(_files(request, "train", class_to_index), argument="train"),
+        val=MapSource(_files(request, "val", class_to_index), argument="val"),
+        test=None,
+        class_names=names,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        translate=0.0,  # the random patches move the image enough
+        flip=True,
+        crop=request.image_size / _stored_size(request),
+        num_workers=_default_workers(),
+    )
+
+
+def _needs_imagenet(request: Request, problem: str) -> str:
+    return (
+        f"{problem} in `root` (={str(request.root)!r}). ImageNet cannot be downloaded without an "
+        "account: get ILSVRC2012_devkit_t12.tar.gz, ILSVRC2012_img_train.tar and "
+        "ILSVRC2012_img_val.tar from image-net.org, put them there, and pass download=True once "
+        "to have them unpacked into train/, val/ and meta.bin."
+    )
+
+
+def _resized_side(request: Request) -> int:
+    """The shorter side of a resized image: 256 for a view of 227, as in the AlexNet paper."""
+    return round(request.image_size * 256 / 227)
+
+
+def _stored_size(request: Request) -> int:
+    """The side of a decoded image: with a margin for random patches, if there are to be any."""
+    return _resized_side(request) if request.augment else request.image_size
+
+
+def _default_workers() -> int:
+    # A container may use fewer CPUs than there are.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, usable or 1)
+
+
+def _classes(root: Path, split: str) -> dict[str, int]:
+    """Returns the classes of a split, the names of its folders in order."""
+    folder = root / split
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"`root` (={str(root)!r}) has no folder {split}/. Put one folder a class there, with "
+            f"the class's images: {folder}/<class>/<image>.jpg; likewise val/ and test/, if any."
+        )
+    from torchvision.datasets.folder import find_classes
+
+    return dict(find_classes(folder)[1])
+
+
+def _files(request: Request, split: str, class_to_index: dict[str, int]) -> ImageFiles:
+    """Lists the files of a split; its classes are those of the training split."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+    folder = request.root / split
+    if extra := sorted(set(_classes(request.root, split)) - set(class_to_index)):
+        raise ValueError(f"{folder} has classes that train/ has not: {', '.join(extra)}.")
+    samples = make_dataset(
+        os.fspath(folder), class_to_index, IMG_EXTENSIONS, allow_empty=split != "train"
+    )
+    if not samples:
+        raise ValueError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}).")
+    paths, targets = zip(*samples, strict=True)
+    return ImageFiles(
+        folder,
+        [os.path.relpath(path, folder) for path in paths],
+        np.array(targets, np.int32),
+        resize=_resized_side(request),
+        size=_stored_size(request),
+    )

@@ -1,0 +1,183 @@
+"""The batches of one split: their order, size and padding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.data.iterable import IterableSource
+from nnx_alexnet.data.randomness import order
+from nnx_alexnet.data.rows import ElementSpec, Rows
+from nnx_alexnet.data.sources import MapSource, Source
+from nnx_alexnet.data.workers import Request, Workers
+from nnx_alexnet.log import logger
+
+Batch = dict[str, np.ndarray]
+"""One batch: `image` (uint8 or float32 `[B, ...]`), `label` (int32 `[B]`, or float32 of any
+trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (int32 `[B]`, the
+example's index in its split; for an iterable, its position in the epoch)."""
+
+
+class Loader:
+    """Yields the batches of one split, all of one size.
+
+    The order of a shuffled epoch is a function of (seed, epoch) alone. A last batch that is not
+    full is dropped, or padded by repeating its own rows, which the mask then leaves out.
+
+    Args:
+        source: the examples.
+        batch_size: rows of a batch. An iterable source brings its own.
+        shuffle: whether the order changes from epoch to epoch.
+        drop_last: whether a last batch that is not full is left out.
+        num_workers: processes that read a map-style dataset; 0 reads it in this process.
+            Arrays and iterables are never read by workers.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: `batch_size` or `num_workers` is out of range, or no batch would be left.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.loader import Loader
+        >>> from nnx_alexnet.data.sources import ArraySource
+        >>> source = ArraySource(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5))
+        >>> for batch in Loader(source, batch_size=3).batches():
+        ...     print(batch["label"], batch["mask"])
+        [0 1 2] [ True  True  True]
+        [3 4 3] [ True  True False]
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int = 64,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        argument: str = "data",
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+                raise ValueError(f"`{name}` (={value!r}) must be an integer of at least {least}.")
+        if not isinstance(source, IterableSource) and drop_last and batch_size > len(source):
+            raise ValueError(
+                f"`batch_size` (={batch_size}) is larger than the {argument} split, which has "
+                f"{len(source)} examples, so that no full batch is left. "
+                f"A `batch_size` of at most {len(source)} works, or drop_last=False."
+            )
+        self._source = source
+        self._batch_size = int(batch_size)
+        self._shuffle = shuffle
+        self._drop_last = drop_last
+        self._workers: Workers | None = None
+        if num_workers and isinstance(source, MapSource):
+            self._workers = Workers(source, num_workers=num_workers)
+
+    @property
+    def indexable(self) -> bool:
+        """Whether examples can be read by index, so that `start` costs nothing."""
+        return not isinstance(self._source, IterableSource)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch. For an iterable this looks at its first batch."""
+        if isinstance(self._source, IterableSource):
+            return self._source.batch_size
+        return self._batch_size
+
+    @property
+    def num_examples(self) -> int | None:
+        """Examples in the split; None for an iterable, where it is not known."""
+        return None if isinstance(self._source, IterableSource) else len(self._source)
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches of an epoch; None where only counting would tell."""
+        if isinstance(self._source, IterableSource):
+            return self._source.num_batches(drop_last=self._drop_last)
+        full, rest = divmod(len(self._source), self._batch_size)
+        return full + int(rest > 0 and not self._drop_last)
+
+    def element_spec(self) -> ElementSpec:
+        """Returns `{"image": (shape, dtype), "label": (shape, dtype)}` of one example."""
+        return self._source.element_spec()
+
+    def labels(self) -> np.ndarray | None:
+        """Returns the class of every example, int32[num_examples].
+
+        Returns:
+            None if the labels are not classes, or are not known without decoding the images.
+        """
+        return None if isinstance(self._source, IterableSource) else self._source.labels()
+
+    def batches(self, *, epoch: int = 0, seed: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Yields the batches of one epoch.
+
+        Args:
+            epoch: the epoch, from 0; a shuffled split has another order in each.
+            seed: the seed of the run, not negative.
+            start: how many batches to skip. An iterable is consumed up to there; elsewhere the
+                skipped examples are not read.
+
+        Yields:
+            The batches, NumPy arrays that the caller may keep.
+
+        Raises:
+            ValueError: an argument is negative; or, while iterating, an example is not usable.
+        """
+        for name, value in (("epoch", epoch), ("seed", seed), ("start", start)):
+            if value < 0:
+                raise ValueError(f"`{name}` (={value}) must not be negative.")
+        if isinstance(self._source, IterableSource):
+            return self._iterate(self._source, start)
+        return self._gather(epoch, seed, start)
+
+    def _gather(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
+        assert not isinstance(self._source, IterableSource)
+        num, size = len(self._source), self._batch_size
+        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
+        stop = num - num % size if self._drop_last else num
+        plan = [indices[first : first + size] for first in range(start * size, stop, size)]
+        if self._workers is not None:
+            requests = [Request(rows, seed, epoch) for rows in plan]
+            read = self._workers.read(requests)
+        else:
+            source = self._source
+            read = (source.take(rows, seed=seed, epoch=epoch) for rows in plan)
+        for rows, got in zip(plan, read, strict=True):
+            yield _padded(got, rows, size)
+
+    def _iterate(self, source: IterableSource, start: int) -> Iterator[Batch]:
+        if start:
+            logger.info("Skipping %d batches of an iterable by reading them.", start)
+        position = given = 0
+        for rows in source.batches():
+            num = len(rows.image)
+            if num < source.batch_size and self._drop_last:
+                continue
+            given += 1
+            if given > start:
+                index = np.arange(position, position + num)
+                yield _padded(rows, index, source.batch_size)
+            position += num
+
+    def close(self) -> None:
+        """Ends the workers, if there are any; another epoch starts new ones."""
+        if self._workers is not None:
+            self._workers.close()
+        if isinstance(self._source, IterableSource):
+            self._source.close()
+
+
+def _padded(rows: Rows, index: np.ndarray, size: int) -> Batch:
+    """Returns a batch of `size` rows: the given ones, repeated in order as often as needed."""
+    num = len(index)
+    batch: dict[str, Any] = {"image": rows.image, "label": rows.label}
+    batch["mask"] = np.ones(num, bool) if rows.mask is None else rows.mask
+    batch["index"] = index.astype(np.int32)
+    if num < size:
+        repeated = np.arange(size) % num
+        batch = {key: value[repeated] for key, value in batch.items()}
+        batch["mask"][num:] = False
+    return batch

@@ -1,0 +1,196 @@
+"""DataModule: the splits of a dataset, and what happens to their images."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.data.sources import ArraySource, as_source
+from nnx_alexnet.data.transform import ImageTransform
+
+
+class DataModule:
+    """Training data, and if there are, validation and test data, of any form.
+
+    Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
+    torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled anew
+    in each epoch, the others are read in order; a `DataLoader` or iterable keeps its own order.
+
+    Args:
+        train: the examples to learn from.
+        val: the examples to choose by.
+        test: the examples for the last measurement.
+        batch_size: rows of a batch. `DataLoader`s and iterables bring their own.
+        transform: what the compiled step does to the images; by default uint8 becomes 0..1.
+        drop_last: whether a last training batch that is not full is left out (else it is padded).
+        num_workers: processes a split that read map-style datasets; arrays need none.
+        class_names: the name of each class, in the order of the labels.
+        name: what to call the data.
+
+    Raises:
+        ValueError: a split is empty, of an unknown form, or does not fit to the others.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data import DataModule
+        >>> images, labels = np.zeros((8, 28, 28, 1), np.uint8), np.arange(8) % 2
+        >>> data = DataModule((images, labels), batch_size=4)
+        >>> data.num_classes, data.image_shape, data.train.num_batches
+        (2, (28, 28, 1), 2)
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        *,
+        batch_size: int = 64,
+        transform: ImageTransform | None = None,
+        drop_last: bool = True,
+        num_workers: int = 0,
+        class_names: tuple[str, ...] | None = None,
+        name: str = "data",
+    ) -> None:
+        self.name = name
+        self.transform = ImageTransform() if transform is None else transform
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+
+        def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
+            return Loader(
+                as_source(split, argument=argument),
+                batch_size=batch_size,
+                shuffle=is_train,
+                drop_last=is_train and drop_last,
+                num_workers=num_workers,
+                argument=argument,
+            )
+
+        self.train: Loader = loader(train, "train", is_train=True)
+        self.val: Loader | None = None if val is None else loader(val, "val")
+        self.test: Loader | None = None if test is None else loader(test, "test")
+        self._check()
+
+    def _splits(self) -> dict[str, Loader]:
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: loader for name, loader in splits.items() if loader is not None}
+
+    def _check(self) -> None:
+        """Checks what can be known without asking an iterable for its first batch."""
+        shapes = {
+            name: (self._shape_of(loader), loader.element_spec()["image"][0])
+            for name, loader in self._splits().items()
+            if loader.indexable
+        }
+        for name, (shape, original) in shapes.items():
+            first, (first_shape, first_original) = next(iter(shapes.items()))
+            if shape != first_shape:
+                raise ValueError(
+                    f"`{name}` has images of shape {original}, `{first}` of {first_original}; "
+                    f"after the transform these are {shape} and {first_shape}, which must be "
+                    "equal. ImageTransform(image_size=...) resizes."
+                )
+        for name, loader in self._splits().items():
+            labels = loader.labels()
+            if self.class_names is None or labels is None:
+                continue
+            if labels.max() >= len(self.class_names):
+                raise ValueError(
+                    f"`class_names` has {len(self.class_names)} names, but the label "
+                    f"{labels.max()} occurs in `{name}`; give a name for each class from 0."
+                )
+
+    def _shape_of(self, loader: Loader) -> tuple[int, ...]:
+        shape, dtype = loader.element_spec()["image"]
+        batch = jax.ShapeDtypeStruct((1, *shape), dtype)
+        return tuple(jax.eval_shape(self.transform, batch).shape[1:])
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a training batch."""
+        return self.train.batch_size
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one image after the transform, for example (96, 96, 1)."""
+        return self._shape_of(self.train)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes; None if it is not known, or the labels are not classes."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        known = [loader.labels() for loader in self._splits().values()]
+        tops = [int(labels.max()) for labels in known if labels is not None]
+        return max(tops) + 1 if tops else None
+
+    def unlabelled(self, images: Any) -> Loader:
+        """Returns a loader of images alone, to predict with; its labels are zeros.
+
+        Args:
+            images: uint8 or float32 `[N, ...]`, as the train split holds them.
+        """
+        shape, dtype = self.train.element_spec()["label"]
+        source = ArraySource(images, np.zeros((len(images), *shape), dtype), argument="images")
+        return Loader(source, batch_size=self.batch_size, argument="images")
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the data, as plain JSON values.
+
+        Returns:
+            `name`, `batch_size` and `num_train` tell whether a resumed run finds the same data;
+            `image` (the shape of one image before the transform), `transform` (the arguments of
+            the `ImageTransform`), `num_classes` and `class_names` are what a trained model needs
+            to be used without it.
+        """
+        return {
+            "name": self.name,
+            "batch_size": self.batch_size,
+            "num_train": self.train.num_examples,
+            "image": list(self.train.element_spec()["image"][0]),
+            "transform": dataclasses.asdict(self.transform),
+            "num_classes": self.num_classes,
+            "class_names": None if self.class_names is None else list(self.class_names),
+        }
+
+    def close(self) -> None:
+        """Ends all workers; the data can be used again, which starts new ones."""
+        for loader in self._splits().values():
+            loader.close()
+
+
+def as_data_module(data: Any) -> DataModule:
+    """Returns data of any accepted form as a `DataModule`.
+
+    Args:
+        data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`.
+
+    Raises:
+        ValueError: the form is another one.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data import as_data_module
+        >>> split = np.zeros((64, 8, 8, 1), np.uint8), np.zeros(64, np.int32)
+        >>> as_data_module((split, split)).val.num_examples
+        64
+    """
+    if isinstance(data, DataModule):
+        return data
+    how = "DataModule(train, val, test, batch_size=...) takes all forms."
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        kind = f"tuple of length {len(data)}" if isinstance(data, tuple) else type(data).__name__
+        raise ValueError(
+            f"`data` is a {kind}; expected a DataModule, (train, val) or (train, val, test). {how}"
+        )
+    if any(is_array(split) for split in data):
+        shapes = ", ".join(str(np.shape(x)) if is_array(x) else type(x).__name__ for x in data)
+        raise ValueError(
+            f"`data` is a tuple of arrays ({shapes}), which looks like (images, labels); expected "
+            "(train, val), as in ((images, labels), (val_images, val_labels)). For training "
+            "data alone pass DataModule((images, labels))."
+        )
+    return DataModule(*data)

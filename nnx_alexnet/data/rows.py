@@ -1,0 +1,60 @@
+"""Examples side by side: what every source of a split gives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.data.convert import (
+    as_images,
+    as_labels,
+    check_label_axes,
+    is_channels_first,
+    is_torch,
+    to_numpy,
+)
+
+ElementSpec = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+class Rows(NamedTuple):
+    """Examples side by side: what every source gives."""
+
+    image: np.ndarray
+    label: np.ndarray
+    mask: np.ndarray | None = None
+
+    def element_spec(self) -> ElementSpec:
+        """Returns the shape (without the batch) and dtype of one image and one label."""
+        return {
+            "image": (self.image.shape[1:], self.image.dtype),
+            "label": (self.label.shape[1:], self.label.dtype),
+        }
+
+
+def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[str], None]) -> Rows:
+    """Converts and checks arrays that have a batch axis."""
+    images = as_images(to_numpy(image, argument), argument)
+    labels = as_labels(to_numpy(label, argument), argument)
+    if images.ndim < 2 or labels.ndim < 1:
+        raise ValueError(
+            f"`{argument}` has images of shape {images.shape} and labels of shape {labels.shape}; "
+            "both need a first axis over examples. Single examples are put into batches by "
+            "torch.utils.data.DataLoader(dataset, batch_size=...)."
+        )
+    if len(images) != len(labels):
+        raise ValueError(
+            f"`{argument}` has {len(images)} images and {len(labels)} labels; "
+            "there must be one label for each image."
+        )
+    check_label_axes(labels, argument)
+    if is_torch(image) and is_channels_first(images.shape[1:]):
+        tell(f"`{argument}`: torch images {list(images.shape)} are taken as NCHW, turned to NHWC.")
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if mask is not None:
+        mask = to_numpy(mask, argument).astype(bool)
+        if mask.shape != (len(images),):
+            raise ValueError(
+                f"`{argument}` has a mask of shape {mask.shape}; expected {(len(images),)}."
+            )
+    return Rows(images, labels, mask)

@@ -1,0 +1,209 @@
+"""What holds the examples of one split: arrays, a map-style dataset, or an iterable of batches."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.data.convert import (
+    as_labels,
+    check_label_axes,
+    example_image,
+    is_array,
+    to_numpy,
+    unpack,
+)
+from nnx_alexnet.data.iterable import IterableSource
+from nnx_alexnet.data.randomness import restored_generators, seed_example
+from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
+from nnx_alexnet.log import logger
+
+
+class ArraySource:
+    """Images and labels in memory.
+
+    Args:
+        images: `[N, ...]` of rank 2 or more; uint8, float32, or float64, which is converted.
+            A torch tensor `[N, C, H, W]` is turned to NHWC.
+        labels: `[N]` integers, or floats of any trailing shape.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: images and labels do not belong together, or there are none.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.sources import ArraySource
+        >>> source = ArraySource(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5))
+        >>> source.take(np.array([4, 0]), seed=0, epoch=0).label
+        array([4, 0], dtype=int32)
+    """
+
+    def __init__(self, images: Any, labels: Any, *, argument: str = "data") -> None:
+        self._rows = as_rows(images, labels, None, argument, logger.info)
+        if not len(self):
+            raise ValueError(f"`{argument}` is empty: it holds no examples.")
+
+    def __len__(self) -> int:
+        return len(self._rows.image)
+
+    def element_spec(self) -> ElementSpec:
+        """Returns the shape and dtype of one image and one label."""
+        return self._rows.element_spec()
+
+    def labels(self) -> np.ndarray | None:
+        """Returns all labels, if they are classes."""
+        labels = self._rows.label
+        return labels if labels.dtype == np.int32 and labels.ndim == 1 else None
+
+    def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
+        """Returns the examples at `indices`."""
+        return Rows(self._rows.image[indices], self._rows.label[indices])
+
+
+class MapSource:
+    """A map-style dataset: `dataset[i]` is `(image, label)`, or a mapping with these two keys.
+
+    Images may be PIL images (L, RGB), torch CHW tensors or arrays; each becomes an HWC array. All
+    must have one shape. While example `i` is read, `random`, `numpy.random` and torch are seeded
+    by (seed, epoch, i): a dataset's own random transforms neither depend on the number of
+    workers nor on where a run was resumed.
+
+    Args:
+        dataset: has `__len__` and `__getitem__`. Its `targets` or `labels`, if it has them, are
+            the classes without decoding an image.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: the dataset is empty, or its first example is not usable.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.sources import MapSource
+        >>> source = MapSource([(np.zeros((8, 8, 1), np.uint8), 3)])
+        >>> source.take(np.array([0]), seed=0, epoch=0).image.shape
+        (1, 8, 8, 1)
+    """
+
+    def __init__(self, dataset: Any, *, argument: str = "data") -> None:
+        self._dataset = dataset
+        self._argument = argument
+        if not len(self):
+            raise ValueError(f"`{argument}` is empty: it holds no examples.")
+        with restored_generators():
+            seed_example(0, 0, 0)
+            image, label = self._example(0)
+        if image.ndim == 0:
+            raise ValueError(
+                f"`{argument}`[0] has an image of shape (); it needs at least one axis."
+            )
+        check_label_axes(label[None], f"{argument}[0]")
+        self._spec = Rows(image[None], label[None]).element_spec()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def _example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        name = f"{self._argument}[{index}]"
+        image, label, _ = unpack(self._dataset[index], name)
+        return example_image(image, name), as_labels(to_numpy(label, name), name)
+
+    def element_spec(self) -> ElementSpec:
+        """Returns the shape and dtype of one image and one label."""
+        return dict(self._spec)
+
+    def labels(self) -> np.ndarray | None:
+        """Returns all labels, if they are classes and the dataset knows them without decoding."""
+        return _known_labels(self._dataset)
+
+    def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
+        """Returns the examples at `indices`, read one after another.
+
+        Raises:
+            ValueError: an example differs in shape or dtype from the first one of the dataset.
+        """
+        examples = []
+        with restored_generators():
+            for index in indices.tolist():
+                seed_example(seed, epoch, index)
+                example = self._example(index)
+                for (key, (shape, dtype)), value in zip(self._spec.items(), example, strict=True):
+                    if value.shape != shape or value.dtype != dtype:
+                        raise ValueError(
+                            f"`{self._argument}`[{index}] has {key} of shape {value.shape} and "
+                            f"dtype {value.dtype}, `{self._argument}`[0] has shape {shape} and "
+                            f"dtype {dtype}; all must be alike. Resize or crop in the dataset."
+                        )
+                examples.append(example)
+        images, labels = zip(*examples, strict=True)
+        return Rows(np.stack(images), np.stack(labels))
+
+
+def _known_labels(dataset: Any) -> np.ndarray | None:
+    """Returns a dataset's integer labels from its attributes, as torchvision names them."""
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
+        labels = _known_labels(dataset.dataset)
+        return None if labels is None else labels[np.asarray(dataset.indices)]
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if targets is None or callable(targets):
+        return None
+    labels = to_numpy(targets, "targets")
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(dataset):
+        return None
+    return as_labels(labels, "targets")
+
+
+Source = ArraySource | MapSource | IterableSource
+
+
+def as_source(value: Any, *, argument: str) -> Source:
+    """Returns the source for any form in which a user may hold a split.
+
+    Args:
+        value: `(images, labels)`, a map-style dataset, a torch `DataLoader` or another iterable
+            of batches, or a source.
+        argument: what the user calls the split: "train", "val" or "test".
+
+    Raises:
+        ValueError: the form is none of these.
+    """
+    if isinstance(value, Source):
+        return value
+    if is_array(value):
+        raise ValueError(
+            f"`{argument}` is one array of shape {tuple(value.shape)}; a split of arrays is the "
+            "tuple (images, labels), as in DataModule((images, labels), (val_images, val_labels))."
+        )
+    if isinstance(value, tuple):
+        if len(value) == 2 and is_array(value[0]):
+            return ArraySource(*value, argument=argument)
+        raise ValueError(
+            f"`{argument}` is a tuple of ({', '.join(type(x).__name__ for x in value)}); a tuple "
+            "is (images, labels), two arrays. Give batches as a list, and further splits as "
+            "arguments of their own: DataModule(train, val, test)."
+        )
+    is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
+    if is_map and not isinstance(value, Mapping | str) and not _is_torch_iterable(value):
+        is_batches = isinstance(value, list) and value and _is_batch(value[0], argument)
+        return (IterableSource if is_batches else MapSource)(value, argument=argument)
+    if hasattr(value, "__iter__") and not isinstance(value, Mapping | str):
+        return IterableSource(value, argument=argument)
+    raise ValueError(
+        f"`{argument}` is a {type(value).__name__}; expected (images, labels) arrays, a dataset "
+        "with __len__ and __getitem__, a torch DataLoader or another iterable of batches."
+    )
+
+
+def _is_batch(item: Any, argument: str) -> bool:
+    """Returns whether an element of a list is a batch, rather than one example."""
+    image, label, _ = unpack(item, argument)
+    return np.ndim(label) > 0 and is_array(image) and len(image) == len(label)
+
+
+def _is_torch_iterable(value: object) -> bool:
+    """Returns whether this is an `IterableDataset`, which inherits a `__getitem__` it has not."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.utils.data.IterableDataset)

@@ -1,0 +1,170 @@
+"""From uint8 images to the model's input, with augmentation, inside the compiled step."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Scales, crops, resizes, augments and standardises a batch of images.
+
+    uint8 images are divided by 255, float images are taken as they are. Then, for images
+    `[B, H, W, C]`, the central region of side `crop` is resized to `image_size`; in training the
+    region lies at random within the image, is moved by a random translation, and the image is
+    mirrored with probability 1/2. At last each channel is standardised: `(x - mean) / std`.
+
+    Where the region has the size of the output, nothing is resampled and the region lies on
+    whole pixels: with `crop=227/256` on images of 256x256 these are the random patches and
+    mirror images of the AlexNet paper.
+
+    Args:
+        image_size: side of the output in pixels; None keeps the size of the region.
+        mean: subtracted, one value a channel or one for all, on the scale of 0 to 1.
+        std: divided by, one value a channel or one for all.
+        translate: largest translation in training, a fraction of the region's side; what comes
+            in from outside the image is black.
+        crop: side of the region, a fraction of the image's side, in (0, 1].
+        flip: whether to mirror left and right in training.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from nnx_alexnet.data.transform import ImageTransform
+        >>> transform = ImageTransform(16, mean=(0.5,), std=(0.25,), translate=0.1)
+        >>> images = np.full((2, 8, 8, 1), 255, np.uint8)
+        >>> float(jax.jit(transform)(images)[0, 8, 8, 0])
+        2.0
+        >>> jax.jit(transform)(images, key=jax.random.key(0), index=np.arange(2)).shape
+        (2, 16, 16, 1)
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
+    Neural Networks", NIPS 2012, section 4.1.
+    """
+
+    image_size: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    translate: float = 0.0
+    crop: float = 1.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
+        if not all(x > 0 for x in self.std):
+            raise ValueError(f"`std` (={self.std}) must be greater than 0 in each channel.")
+        if not 0 <= self.translate < 1:
+            raise ValueError(f"`translate` (={self.translate}) must be in [0, 1).")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"`crop` (={self.crop}) must be in (0, 1].")
+
+    def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> jax.Array:
+        """Transforms a batch; an example's result does not depend on the others.
+
+        Args:
+            image: uint8 or float32 `[B, H, W, C]`. Of another rank, it is only scaled and
+                standardised.
+            key: a key for training, the same for all batches of an epoch; None for evaluation.
+            index: int32 `[B]`, with `key`: what tells the examples' augmentations apart.
+
+        Returns:
+            float32 `[B, S, S, C]`, where S is `image_size`.
+
+        Raises:
+            ValueError: `key` without `index`, or channels that do not fit to `mean` or `std`.
+        """
+        image = jnp.asarray(image)
+        if image.ndim == 4:
+            image = self._place(image, key, index)
+        return self._standardise(_unit(image))
+
+    def _standardise(self, image: jax.Array) -> jax.Array:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, image.shape[-1]):
+                raise ValueError(
+                    f"`{name}` (={values}) has {len(values)} values, the images {image.shape} "
+                    f"have {image.shape[-1]} channels; give one value, or one a channel."
+                )
+        if self.mean == (0.0,) and self.std == (1.0,):
+            return image
+        shape = (1,) * (image.ndim - 1) + (-1,)
+        mean = jnp.array(self.mean, jnp.float32).reshape(shape)
+        std = jnp.array(self.std, jnp.float32).reshape(shape)
+        return (image - mean) / std
+
+    def _place(self, image: jax.Array, key: jax.Array | None, index: Any) -> jax.Array:
+        """Crops and resizes, at random places if there is a key."""
+        num, *sides = image.shape[:3]
+        region = tuple(_snapped(self.crop * side) for side in sides)
+        own = round(region[0]), round(region[1])
+        size = own if self.image_size is None else (self.image_size, self.image_size)
+        is_exact = all(float(s) == r for s, r in zip(size, region, strict=True))
+        room = jnp.array([s - r for s, r in zip(sides, region, strict=True)], jnp.float32)
+        start = jnp.broadcast_to(room / 2, (num, 2))
+        furthest = tuple(self.translate * r if key is not None else 0.0 for r in region)
+        margin = tuple(int(distance) for distance in furthest)
+        if key is not None and (self.translate > 0 or self.crop < 1 or self.flip):
+            if index is None:
+                raise ValueError("`key` needs `index`, the indices of the examples (int32[B]).")
+            where, mirrored = self._draw(key, jnp.asarray(index))
+            reach = jnp.array(margin if is_exact else furthest, jnp.float32)
+            if is_exact:  # all whole offsets are equally likely: 0, 1, ..., room
+                start = jnp.minimum(jnp.floor(where[:, 0] * (room + 1)), room)
+                start += jnp.minimum(jnp.floor(where[:, 1] * (2 * reach + 1)), 2 * reach) - reach
+            else:
+                start = where[:, 0] * room + (2 * where[:, 1] - 1) * reach
+            if self.flip:
+                image = jnp.where(mirrored[:, None, None, None], image[:, :, ::-1], image)
+        if not is_exact:
+            scale = jnp.array([s / r for s, r in zip(size, region, strict=True)], jnp.float32)
+            return jax.vmap(_resample, (0, 0, None, None))(_unit(image), start, scale, size)
+        if size == tuple(sides) and margin == (0, 0):
+            return image
+        start = jnp.floor(start).astype(jnp.int32) + jnp.array(margin, jnp.int32)
+        pads = [(0, 0), *((m, m) for m in margin), (0, 0)]
+        return jax.vmap(_patch, (0, 0, None))(jnp.pad(image, pads), start, size)
+
+    def _draw(self, key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws for each example four numbers in [0, 1), `[B, 2, 2]`, and a coin, `[B]`."""
+
+        def draw(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+            numbers, coin = jax.random.split(jax.random.fold_in(key, index))
+            return jax.random.uniform(numbers, (2, 2)), jax.random.bernoulli(coin)
+
+        return jax.vmap(draw)(index)
+
+
+def _unit(image: jax.Array) -> jax.Array:
+    """Returns float32; uint8 is scaled to 0..1."""
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255.0
+    return image.astype(jnp.float32)
+
+
+def _snapped(side: float) -> float:
+    return float(round(side)) if abs(side - round(side)) < _NEARLY else side
+
+
+def _patch(image: jax.Array, start: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Cuts whole pixels out of one image `[H, W, C]`."""
+    return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*size, image.shape[-1]))
+
+
+def _resample(
+    image: jax.Array, start: jax.Array, scale: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+    """Resizes the region of one image `[H, W, C]` that begins at `start`; outside is black."""
+    shape = (*size, image.shape[-1])
+    resampled: jax.Array = jax.image.scale_and_translate(
+        image, shape, (0, 1), scale, -start * scale, "linear", antialias=True
+    )
+    return resampled

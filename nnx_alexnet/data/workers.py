@@ -1,0 +1,191 @@
+"""Processes that read a map-style dataset ahead of the training loop."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.data.rows import Rows
+from nnx_alexnet.data.sources import MapSource
+
+
+class Request(NamedTuple):
+    """The rows of one batch, as a worker is asked for them."""
+
+    indices: np.ndarray
+    seed: int
+    epoch: int
+
+
+class _Failure(NamedTuple):
+    """What a worker sends in place of a batch that it could not read."""
+
+    error: Exception
+
+
+class _Reader:
+    """The dataset as the workers see it: a request in, a batch out. It never raises."""
+
+    def __init__(self, source: MapSource) -> None:
+        self._source = source
+
+    def __getitem__(self, request: Request) -> Rows | _Failure:
+        try:
+            return self._source.take(request.indices, seed=request.seed, epoch=request.epoch)
+        except Exception as error:
+            return _Failure(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an exception that survives the way to the parent, and says where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"Raised in a data worker, at {place.filename}:{place.lineno}.")
+    return error
+
+
+class _Requests:
+    """The sampler. It lives in the parent, so a new epoch needs no new workers."""
+
+    def __init__(self) -> None:
+        self.current: Iterable[Request] = ()
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.current)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _settle(_: int) -> None:
+    """Ties a worker's life to its parent's, as it starts."""
+    # Ctrl-C is for the parent, which may want to finish its step first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # torch's own watchdog looks at the parent process, but that is the fork server, which
+    # lives as long as its children: a parent that was killed would leave them all.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _check_can_be_sent(source: MapSource) -> None:
+    try:
+        with Path(os.devnull).open("wb") as sink:
+            ForkingPickler(sink).dump(source)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ValueError(
+            f"The dataset cannot be sent to workers: {error}. Use functions of a module in place "
+            "of lambdas and local functions, or num_workers=0."
+        ) from error
+
+
+class Workers:
+    """Worker processes for one source, started by the first `read` and kept until `close`.
+
+    They are started by forkserver: forking a process that runs JAX, which is multithreaded, can
+    deadlock. So the source must be picklable, and a script that starts workers needs the guard
+    `if __name__ == "__main__":`.
+
+    Args:
+        source: what the workers read.
+        num_workers: the number of processes.
+    """
+
+    def __init__(self, source: MapSource, *, num_workers: int) -> None:
+        self._source = source
+        self._num_workers = num_workers
+        self._requests = _Requests()
+        self._loader: Any = None
+        self._iterator: Any = None
+        self._num_reads = 0
+
+    def _start(self) -> None:
+        import torch
+        from torch.utils.data import DataLoader
+
+        context = multiprocessing.get_context("forkserver")
+        # The server imports what the workers need once, and they share it. No thread runs there.
+        context.set_forkserver_preload(["__main__", "torch", __name__])
+        self._loader = DataLoader(
+            _Reader(self._source),  # type: ignore[arg-type]  # torch asks for its own base class
+            sampler=self._requests,
+            batch_size=None,
+            collate_fn=_as_is,
+            num_workers=self._num_workers,
+            persistent_workers=True,
+            multiprocessing_context=context,
+            worker_init_fn=_settle,
+            # Its own generator, so that the user's global one is not moved.
+            generator=torch.Generator(),
+        )
+
+    def read(self, requests: Iterable[Request]) -> Iterator[Rows]:
+        """Yields the batches of `requests`, in order. It ends any earlier `read`.
+
+        Raises:
+            ValueError: the dataset cannot be pickled.
+            Exception: what the dataset raised in a worker, of the same type and message.
+            RuntimeError: a worker died; or this iterator goes on after a later one was started.
+        """
+        if self._loader is None:
+            _check_can_be_sent(self._source)
+            self._start()
+        self._num_reads += 1
+        read = self._num_reads
+        self._requests.current = requests
+        try:
+            self._iterator = iter(self._loader)
+            while True:
+                if read != self._num_reads:
+                    raise RuntimeError(
+                        "This iteration over a data loader with workers was ended by a later one "
+                        "or by close(). Finish one iteration first, or use num_workers=0."
+                    )
+                try:
+                    rows = next(self._iterator)
+                except StopIteration:
+                    return
+                if isinstance(rows, _Failure):
+                    raise rows.error
+                yield rows
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            self.close()
+            raise RuntimeError(_death_message(error)) from None
+
+    def close(self) -> None:
+        """Ends the workers; a later `read` starts new ones."""
+        self._num_reads += 1
+        if self._iterator is not None:
+            self._iterator._shutdown_workers()
+        self._iterator = self._loader = None
+
+
+def _death_message(error: RuntimeError) -> str:
+    message = f"A data worker died: {error}. Perhaps the memory was not enough for `num_workers`."
+    main = sys.modules.get("__main__")
+    if getattr(main, "__spec__", None) is None and hasattr(main, "__file__"):
+        message += (
+            ' Or the script lacks `if __name__ == "__main__":` around its code: each worker '
+            "imports the script again."
+        )
+    return f"{message} num_workers=0 works without any of this."

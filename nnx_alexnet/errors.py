@@ -1,0 +1,28 @@
+"""Error texts shared by every module: what was got, the rule, and what would work."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
+    """Returns a `ValueError` for a name that is not one of the known ones.
+
+    Args:
+        argument: the argument's name, as the caller wrote it.
+        got: the value that was passed.
+        known: the names that would work.
+
+    Returns:
+        The error, to be raised by the caller. It names the nearest known name, if one is near.
+
+    Example:
+        >>> from nnx_alexnet.errors import unknown
+        >>> print(unknown("mode", "maxx", ["min", "max"]))
+        `mode` (='maxx') is unknown; did you mean 'max'? Known: 'max', 'min'.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(got), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ValueError(
+        f"`{argument}` (={got!r}) is unknown{hint} Known: {', '.join(map(repr, names))}."
+    )

@@ -1,0 +1,304 @@
+"""What needs no optimizer: validating, testing, predicting, and the door that all verbs share."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nnx_alexnet import steps
+from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
+from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.log import logger
+from nnx_alexnet.meters import computed
+from nnx_alexnet.steps import State, Steps
+from nnx_alexnet.task import Classification, Outputs, Task
+
+# Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
+# bound the batches held in memory.
+MAX_IN_FLIGHT = 2
+
+
+class Evaluator:
+    """Evaluates and applies a model; the part of `Trainer` below training.
+
+    Args:
+        model: any `nnx.Module` called with a batch of images.
+        data: see `Trainer`.
+        task: see `Trainer`.
+        callbacks: all of them, in any order.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        data: DataModule | Sequence[Any],
+        *,
+        task: Task | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        if not isinstance(model, nnx.Module):
+            raise TypeError(f"`model` (={model!r}) must be an nnx.Module.")
+        if task is not None and not isinstance(task, Task):
+            raise TypeError(f"`task` (={task!r}) must be an instance of a `Task`.")
+        self.data = as_data_module(data)
+        self.task = Classification() if task is None else task
+        self.global_step = 0
+        self.metrics: dict[str, float] = {}
+        self.metric_steps: dict[str, int] = {}
+        self._callbacks = CallbackList(callbacks)
+        self._model = model
+        self._optimizer: nnx.Optimizer[Any] | None = None  # there is one during `fit`
+        self._compiled: Steps | None = None
+        self._state: State | None = None  # the arrays, while they are not in the model
+        self._is_cut_short = False  # set by Ctrl-C during `fit`
+
+    def validate(self) -> dict[str, float]:
+        """Evaluates the model on the validation split.
+
+        Returns:
+            `{"val/loss": ..., "val/accuracy": ...}`, exact over the split.
+        """
+        return self._evaluate_alone("validate", "validation", "val")
+
+    def test(self) -> dict[str, float]:
+        """Evaluates the model on the test split.
+
+        Returns:
+            `{"test/loss": ..., "test/accuracy": ...}`, exact over the split.
+        """
+        return self._evaluate_alone("test", "test", "test")
+
+    def predict(self, images: np.ndarray[Any, Any] | None = None) -> Any:
+        """Applies the model, by default to the test split.
+
+        Args:
+            images: uint8 or float32 `[N, ...]`, as the train split holds them; None (the
+                default) takes those of the test split.
+
+        Returns:
+            What `task.predict` returns, as NumPy, one row an example and in order: for
+            `Classification` the probabilities, `float32[N, num_classes]`.
+        """
+        loader = self._split("test") if images is None else self.data.unlabelled(images)
+        self._prepare(loader)
+        parts: list[Any] = []
+        with self._stage("predict"):
+            for predictions, batch in self._pass("predict", loader, self._predict_batch):
+                rows = jax.device_get(predictions)
+                parts.append(jax.tree.map(lambda row, keep=batch["mask"]: row[keep], rows))
+            self._end_pass("predict")
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+    def _predict_batch(self, batch: Any) -> Any:
+        return self._steps.predict(self._arrays().model, batch)
+
+    # ---- For callbacks --------------------------------------------------------------------
+
+    @property
+    def model(self) -> nnx.Module:
+        """The model with the present values, which a hook may read and change.
+
+        Inside a hook of `fit` its arrays are good until the hook returns: the next step takes
+        them. Copy what must last (`jax.tree.map(jnp.copy, nnx.state(trainer.model))`).
+        """
+        self._lend()
+        return self._model
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Every callback, in calling order."""
+        return tuple(self._callbacks)
+
+    @property
+    def num_compilations(self) -> dict[str, int]:
+        """How often each of the steps used so far was compiled: once, unless shapes changed."""
+        return dict(self._steps.traces)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Publishes metrics of a callback's own, at the present step.
+
+        Args:
+            metrics: name to number. A callback that wants its names known to `monitor=`
+                lists them in its `metric_names`.
+        """
+        self._publish({name: float(value) for name, value in metrics.items()}, self.global_step)
+
+    # ---- What a subclass may replace ------------------------------------------------------
+
+    def train_step(
+        self, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Mapping[str, jax.Array]
+    ) -> Outputs:
+        """What one train step does to the modules; traced once and compiled.
+
+        Args:
+            model: in training mode; changed in place.
+            optimizer: changed in place.
+            batch: `image` (transformed), `label`, `mask`, `index`, batch first.
+
+        Returns:
+            The `loss` of each example, `float32[B]`, and what the task's metrics read.
+        """
+        return steps.train_step(self.task, model, optimizer, batch)
+
+    def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
+        """What one step of validation and test computes; as `train_step`, without an update."""
+        return steps.eval_step(self.task, model, batch)
+
+    def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
+        """What one step of `predict` returns, batch first; `label` means nothing here."""
+        return steps.predict_step(self.task, model, batch)
+
+    # ---- A pass over a split ---------------------------------------------------------------
+
+    def _evaluate(self, kind: str, split: str) -> dict[str, float]:
+        """Returns the metrics over a split; none if Ctrl-C cut it short."""
+        metrics = self._steps.empty
+
+        def step(batch: Any) -> Outputs:
+            nonlocal metrics
+            metrics, outputs = self._steps.evaluate(self._arrays().model, metrics, batch)
+            return outputs
+
+        for _ in self._pass(kind, self._split(split), step):
+            pass
+        if self._is_cut_short:
+            return {}
+        return {f"{split}/{name}": value for name, value in computed(metrics).items()}
+
+    def _pass(self, kind: str, loader: Loader, step: Callable[[Any], Any]) -> Iterator[Any]:
+        """Yields `(step(batch), batch)` over a split, between the hooks of that kind.
+
+        The results come `MAX_IN_FLIGHT` batches late, when they are ready.
+        """
+        self._callbacks.call(f"on_{kind}_start", self)
+        self._callbacks.call(f"on_{kind}_epoch_start", self)
+        in_flight: deque[Any] = deque()
+        for index, batch in enumerate(loader.batches()):
+            if self._is_cut_short:
+                break
+            if kind != "predict":
+                self._check_labels(batch["label"])
+            self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
+            outputs = step(jax.device_put(batch))
+            in_flight.append((outputs, batch))
+            self._callbacks.call(f"on_{kind}_batch_end", self, outputs, batch, index)
+            if len(in_flight) > MAX_IN_FLIGHT:
+                yield jax.block_until_ready(in_flight.popleft())
+        yield from in_flight
+
+    def _end_pass(self, kind: str) -> None:
+        self._callbacks.call(f"on_{kind}_epoch_end", self)
+        self._callbacks.call(f"on_{kind}_end", self)
+
+    def _evaluate_alone(self, stage: Stage, kind: str, split: str) -> dict[str, float]:
+        self._prepare(self._split(split))
+        with self._stage(stage):
+            metrics = self._evaluate(kind, split)
+            self._publish(metrics, self.global_step)
+            self._end_pass(kind)
+        return metrics
+
+    def _publish(self, metrics: Mapping[str, float], step: int) -> None:
+        self.metrics.update(metrics)
+        self.metric_steps.update(dict.fromkeys(metrics, step))
+        self._callbacks.call("on_log", self, metrics, step)
+
+    # ---- The door, and the ways out -------------------------------------------------------
+
+    def _split(self, name: str) -> Loader:
+        loader: Loader | None = getattr(self.data, name)
+        if loader is None:
+            raise ValueError(
+                f"`data` has no {name} split; pass one, for instance as "
+                "Trainer(model, (train, val, test))."
+            )
+        return loader
+
+    def _prepare(self, *loaders: Loader) -> None:
+        """Checks that data, model and task fit together, over shapes alone."""
+        specs = [loader.element_spec() for loader in loaders]
+        for spec in specs[1:]:
+            if spec != specs[0]:
+                raise ValueError(
+                    f"`data` has splits of different examples: {specs[0]} and {spec} "
+                    "(shape and dtype). The compiled steps take one kind."
+                )
+        if self._compiled is None:
+            bodies = self.train_step, self.eval_step, self.predict_step
+            self._compiled = Steps(self._model, self.data.transform, *bodies)
+        fields = {**specs[0], "mask": ((), np.bool_), "index": ((), np.int32)}
+        size = loaders[0].batch_size
+        example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
+        try:
+            outputs = self._compiled.measure(self.task, example)
+        except (TypeError, ValueError) as error:
+            shape, dtype = specs[0]["image"]
+            raise ValueError(
+                f"`model`, `data` and `task` do not fit together, with images of shape {shape} "
+                f"and dtype {dtype} (after the transform {self.data.image_shape}): {error}"
+            ) from error
+        self._num_classes = self.task.num_classes(outputs)
+        for loader in loaders:
+            if (labels := loader.labels()) is not None:
+                self._check_labels(labels)
+
+    def _check_labels(self, labels: np.ndarray[Any, Any]) -> None:
+        if self._num_classes is None or not np.issubdtype(labels.dtype, np.integer):
+            return
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self._num_classes:
+            raise ValueError(
+                f"`data` has labels from {low} to {high}; a model of {self._num_classes} classes "
+                f"takes 0 to {self._num_classes - 1}. Number the classes from 0, or build the "
+                f"model with num_classes={high + 1}."
+            )
+
+    @contextmanager
+    def _stage(self, stage: Stage) -> Iterator[None]:
+        """Sets the callbacks up, and on every way out puts the arrays back into the model."""
+        failure: BaseException | None = None
+        try:
+            self._callbacks.call("setup", self, stage)
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self._lend()
+            self._optimizer = None
+            if failure is not None:
+                self._clean_up(failure, "on_exception", self, failure)
+            self._clean_up(failure, "teardown", self, stage)
+            self.data.close()
+
+    def _clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
+        """Calls a hook whose own error must not hide the one that ended the run."""
+        try:
+            self._callbacks.call(hook, *arguments)
+        except Exception as error:
+            if failure is None:
+                raise
+            logger.error("`%s` failed too: %r", hook, error)
+
+    @property
+    def _steps(self) -> Steps:
+        assert self._compiled is not None, "_prepare comes first"
+        return self._compiled
+
+    def _arrays(self) -> State:
+        """Returns the arrays for a step, taking them out of the model if a hook had them."""
+        if self._state is None:
+            self._state = self._steps.split(self._model, self._optimizer)
+        return self._state
+
+    def _lend(self) -> None:
+        """Puts the arrays into the model, where hooks and the caller find them."""
+        if self._state is not None:
+            self._steps.join(self._state, self._model, self._optimizer)
+            self._state = None

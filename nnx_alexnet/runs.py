@@ -1,0 +1,144 @@
+"""The folder of a run: `<log_dir>/<name>/version_<n>/`, and what says how it was made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = (
+    "nnx-alexnet", "jax", "jaxlib", "flax", "optax", "clu", "orbax-checkpoint", "numpy",
+    "tensorboard", "torch", "torchvision",
+)  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """Raises a `ValueError` unless `name` names a folder inside the log folder.
+
+    Args:
+        name: the run's name: letters, digits, `.`, `_`, `-`, and `/` for folders in between.
+
+    Example:
+        >>> from nnx_alexnet.runs import check_name
+        >>> check_name("sweep/adam-1e-3")
+        >>> check_name("../elsewhere")
+        Traceback (most recent call last):
+        ValueError: `name` (='../elsewhere') must be made of letters, digits, '.', '_' and '-', ...
+    """
+    parts = name.split("/")
+    if not all(re.fullmatch(r"[\w.-]+", part) and part.strip(".") for part in parts):
+        raise ValueError(
+            f"`name` (={name!r}) must be made of letters, digits, '.', '_' and '-', with '/' "
+            "between folders; it names a folder inside `log_dir`."
+        )
+
+
+def create_run_dir(log_dir: str | Path, name: str) -> Path:
+    """Creates and returns the next `<log_dir>/<name>/version_<n>`.
+
+    Args:
+        log_dir: the folder of all runs.
+        name: the run's name, see `check_name`.
+
+    Returns:
+        The new folder, as an absolute path. Two processes never get the same one.
+
+    Raises:
+        ValueError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.runs import create_run_dir
+        >>> log_dir = tempfile.mkdtemp()
+        >>> [create_run_dir(log_dir, "mine").name for _ in range(2)]
+        ['version_0', 'version_1']
+    """
+    check_name(name)
+    parent = Path(log_dir).expanduser().resolve() / name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        version = 1 + max((_version(child) for child in parent.glob("version_*")), default=-1)
+        while True:
+            run_dir = parent / f"version_{version}"
+            try:
+                run_dir.mkdir()
+            except FileExistsError:  # another process was faster
+                version += 1
+            else:
+                return run_dir
+    except OSError as error:
+        raise ValueError(
+            f"`log_dir` (={str(log_dir)!r}) cannot be written: {error}. Choose another folder, "
+            "or `log_dir=None` to write nothing."
+        ) from error
+
+
+def find_runs(log_dir: str | Path) -> list[Path]:
+    """Returns the run folders below `log_dir` that hold a `config.yaml`, oldest first.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.runs import find_runs
+        >>> find_runs(tempfile.mkdtemp())
+        []
+    """
+    configs = Path(log_dir).expanduser().resolve().glob("**/version_*/config.yaml")
+    return sorted(
+        (config.parent for config in configs),
+        key=lambda run: (run.stat().st_ctime_ns, _version(run)),
+    )
+
+
+def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.yaml` and `environment.json`: what was run, and on what.
+
+    Args:
+        run_dir: the folder of the run.
+        config: nested dicts and lists of plain values.
+    """
+    import yaml
+
+    text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False)
+    (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    environment = {
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+        "packages": {package: _installed(package) for package in PACKAGES},
+        "git_commit": _git_commit(),
+    }
+    text = json.dumps(environment, indent=2) + "\n"
+    (run_dir / "environment.json").write_text(text, encoding="utf-8")
+
+
+def _version(run_dir: Path) -> int:
+    number = run_dir.name.removeprefix("version_")
+    return int(number) if number.isdigit() else -1
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of the working folder, the user's own code, where it is a checkout."""
+    try:
+        command = ["git", "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

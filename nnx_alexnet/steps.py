@@ -1,0 +1,284 @@
+"""The compiled train, eval and predict steps, and the state they carry.
+
+What one step does is a plain function of modules (`train_step`, `eval_step`, `predict_step`). What
+makes it fast is around it: the graph of modules is split once into definitions and flat lists of
+arrays; a compiled step takes those lists, donates them, and merges the modules back only while it
+is traced. Training and evaluation share one state: they differ in the definition alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnx_alexnet.task import Outputs, Task
+
+Batch = Mapping[str, Any]
+Transform = Callable[..., jax.Array]
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) holds.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.steps import masked_mean
+        >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
+        2.0
+    """
+    total = jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
+    return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+
+
+def train_step(
+    task: Task, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Batch
+) -> Outputs:
+    """Takes one optimizer step, in place.
+
+    Args:
+        task: what is learned.
+        model: in training mode; its parameters, statistics and dropout keys move.
+        optimizer: moves too.
+        batch: `image` (transformed), `label`, `mask`.
+
+    Returns:
+        What `task.outputs` returned, of the model before the update.
+    """
+
+    def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
+        outputs = task.outputs(model, batch)
+        return masked_mean(outputs["loss"], batch["mask"]), outputs
+
+    wrt = nnx.DiffState(0, optimizer.wrt)
+    outputs: Outputs
+    (_, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
+    optimizer.update(model, gradients)
+    return outputs
+
+
+def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
+    """Returns what `task.outputs` returns for a model in evaluation mode."""
+    return task.outputs(model, batch)
+
+
+def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
+    """Returns what `task.predict` returns for a model in evaluation mode."""
+    return task.predict(model, batch["image"])
+
+
+class State(NamedTuple):
+    """The arrays of a run, flat: what a compiled train step takes, donates and returns.
+
+    Attributes:
+        model: the leaves of the model's state (parameters, statistics, dropout keys).
+        optimizer: the leaves of the optimizer's state; empty outside `fit`.
+    """
+
+    model: list[jax.Array]
+    optimizer: list[jax.Array]
+
+
+class Steps:
+    """The compiled steps of one model; each compiles once.
+
+    Args:
+        model: its graph is read here, its arrays at each `split`; it keeps its mode.
+        transform: called as `transform(image)` in evaluation and as
+            `transform(image, key=..., index=...)` in training, inside the step.
+        train_step: `(model, optimizer, batch) -> outputs`, what one step does to the modules.
+        eval_step: `(model, batch) -> outputs`.
+        predict_step: `(model, batch) -> predictions`.
+
+    Attributes:
+        train: `(state, metrics, batch, key) -> (state, metrics, info)`; the state is donated,
+            and `info` holds the scalars `loss` and, if the optimizer says it, `lr`.
+        evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
+        predict: `(state.model, batch) -> predictions`.
+        empty: the metrics before any batch, once `measure` has chosen them.
+        traces: how often each step was traced; more than once means a recompilation.
+
+    Example:
+        >>> import functools, jax, numpy as np, optax
+        >>> from flax import nnx
+        >>> from nnx_alexnet import steps
+        >>> from nnx_alexnet.task import Classification
+        >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        >>> batch = {"image": np.ones((4, 3), np.float32), "label": np.zeros(4, np.int32),
+        ...          "mask": np.ones(4, bool), "index": np.arange(4, dtype=np.int32)}
+        >>> bodies = [functools.partial(body, Classification())
+        ...           for body in (steps.train_step, steps.eval_step, steps.predict_step)]
+        >>> compiled = steps.Steps(model, lambda image, **_: image, *bodies)
+        >>> _ = compiled.measure(Classification(), batch)
+        >>> optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+        >>> state = compiled.split(model, optimizer)
+        >>> key = jax.random.key(0)
+        >>> state, metrics, info = compiled.train(
+        ...     state, compiled.empty, jax.device_put(batch), key)
+        >>> compiled.join(state, model, optimizer)
+        >>> sorted(metrics.compute()), compiled.traces["train"]
+        (['accuracy', 'loss'], 1)
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        transform: Transform,
+        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
+        eval_step: Callable[[nnx.Module, Batch], Outputs],
+        predict_step: Callable[[nnx.Module, Batch], Any],
+    ) -> None:
+        # A second set of modules over the same arrays, so that the caller's keep their mode.
+        twin = nnx.merge(*nnx.split(model))
+        twin.eval()
+        eval_definition, model_state = nnx.split(twin)
+        twin.train()
+        train_definition, _ = nnx.split(twin)
+        self.traces: Counter[str] = Counter()
+        self._model_leaves = jax.eval_shape(lambda: jax.tree.leaves(model_state))
+        self._model_tree = jax.tree.structure(model_state)
+        # Set by the first optimizer: a model that is only evaluated has none.
+        self._optimizer_definition: nnx.GraphDef[Any] | None = None
+
+        def in_eval_mode(leaves: list[jax.Array], batch: Batch) -> tuple[nnx.Module, Batch]:
+            module = nnx.merge(eval_definition, jax.tree.unflatten(self._model_tree, leaves))
+            return module, {**batch, "image": transform(batch["image"])}
+
+        def measured(metrics: Any, outputs: Outputs, batch: Batch) -> Any:
+            return metrics.merge(
+                self._collection.single_from_model_output(mask=batch["mask"], **outputs)
+            )
+
+        def train(
+            state: State, metrics: Any, batch: Batch, key: jax.Array
+        ) -> tuple[State, Any, Outputs]:
+            self.traces["train"] += 1
+            module = nnx.merge(train_definition, jax.tree.unflatten(self._model_tree, state.model))
+            assert self._optimizer_definition is not None, "split comes first"
+            optimizer = nnx.merge(
+                self._optimizer_definition,
+                jax.tree.unflatten(self._optimizer_tree, state.optimizer),
+            )
+            image = transform(batch["image"], key=key, index=batch["index"])
+            outputs = train_step(module, optimizer, {**batch, "image": image})
+            new = State(_leaves(module), _leaves(optimizer))
+            info = {"loss": masked_mean(outputs["loss"], batch["mask"])}
+            if (rate := self.learning_rate(new)) is not None:
+                info["lr"] = rate
+            return jax.tree.map(_typed_as, new, state), measured(metrics, outputs, batch), info
+
+        def evaluate(leaves: list[jax.Array], metrics: Any, batch: Batch) -> tuple[Any, Outputs]:
+            self.traces["evaluate"] += 1
+            outputs = eval_step(*in_eval_mode(leaves, batch))
+            return measured(metrics, outputs, batch), outputs
+
+        def predict(leaves: list[jax.Array], batch: Batch) -> Any:
+            self.traces["predict"] += 1
+            return predict_step(*in_eval_mode(leaves, batch))
+
+        # Tree mode: the steps take and return arrays alone, so no graph is traversed a call.
+        self.train = nnx.jit(train, donate_argnums=0, graph=False)
+        self.evaluate = nnx.jit(evaluate, graph=False)
+        self.predict = nnx.jit(predict, graph=False)
+        self._outputs = lambda leaves, batch: eval_step(*in_eval_mode(leaves, batch))
+
+    def measure(self, task: Task, example: Batch) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Traces the forward pass over shapes alone, and chooses the metrics that accumulate.
+
+        Args:
+            task: says which metrics.
+            example: a batch, or the shapes and dtypes of one.
+
+        Returns:
+            Shapes and dtypes of the task's outputs. Nothing is computed.
+        """
+        outputs: Mapping[str, jax.ShapeDtypeStruct] = jax.eval_shape(
+            self._outputs, self._model_leaves, example
+        )
+        self._collection = task.collection(outputs)
+        self.empty = jax.device_put(self._collection.empty())
+        return outputs
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of the metrics that `measure` chose."""
+        return tuple(self.empty.compute())
+
+    def split(self, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> State:
+        """Copies the arrays out of the modules, so that donating them harms nobody's reference.
+
+        Args:
+            model: the model, of the graph given at construction.
+            optimizer: its optimizer, for training.
+
+        Returns:
+            The state for the compiled steps.
+        """
+        leaves = [_copied(leaf) for leaf in _leaves(model)]
+        if optimizer is None:
+            return State(leaves, [])
+        definition, optimizer_state = nnx.split(optimizer)
+        if self._optimizer_definition is None:
+            self._optimizer_definition = definition
+            self._optimizer_tree = jax.tree.structure(optimizer_state)
+            self._rate_leaf = _learning_rate_leaf(optimizer_state)
+        return State(leaves, [_copied(leaf) for leaf in _leaves(optimizer)])
+
+    def join(
+        self, state: State, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None
+    ) -> None:
+        """Puts the arrays back into the modules; the next train step donates them.
+
+        Args:
+            state: what the last step returned.
+            model: changed in place.
+            optimizer: changed in place.
+        """
+        nnx.update(model, jax.tree.unflatten(self._model_tree, state.model))
+        if optimizer is not None:
+            nnx.update(optimizer, jax.tree.unflatten(self._optimizer_tree, state.optimizer))
+
+    def learning_rate(self, state: State) -> jax.Array | None:
+        """Returns the rate that the optimizer keeps in its state, None where it keeps none."""
+        return None if self._rate_leaf is None else state.optimizer[self._rate_leaf]
+
+    def to_dicts(self, state: State) -> tuple[Any, Any]:
+        """Returns the model's and the optimizer's state as nested dicts, for a checkpoint."""
+        return (
+            nnx.to_pure_dict(jax.tree.unflatten(self._model_tree, state.model)),
+            nnx.to_pure_dict(jax.tree.unflatten(self._optimizer_tree, state.optimizer)),
+        )
+
+
+def _leaves(module: Any) -> list[jax.Array]:
+    return jax.tree.leaves(nnx.state(module))
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _copied(leaf: Any) -> jax.Array:
+    """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
+    if getattr(leaf, "weak_type", False):
+        return jnp.array(leaf, dtype=leaf.dtype)
+    return jax.device_put(leaf, may_alias=False)
+
+
+def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:
+    """Returns `new` without a weak type, so that the next call finds the types of this one."""
+    return new if _is_key(old) else jax.lax.convert_element_type(new, old.dtype)
+
+
+def _learning_rate_leaf(optimizer_state: nnx.State[Any, Any]) -> int | None:
+    """Returns which leaf holds the rate, where `optax.inject_hyperparams` keeps one."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(optimizer_state)[0]]
+    for number, path in enumerate(paths):
+        names = [str(getattr(key, "key", key)) for key in path]
+        if "hyperparams" in names and "learning_rate" in names:
+            return number
+    return None

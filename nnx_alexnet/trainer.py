@@ -1,0 +1,402 @@
+"""The Trainer: what a run is, read top to bottom.
+
+Who owns what. The Trainer owns the counters, the order of hooks, the publishing of metrics and
+the saves. `Evaluator`, below it, owns the verbs that need no optimizer; `steps.Steps` the compiled
+steps; `data` the order of examples; `checkpoints` the files of a checkpoint; a callback everything
+that may be left out.
+
+The order of operations of `fit`; it matters, so change it with care:
+
+1. The door (`_prepare`): all that can be wrong with the arguments is said before anything is
+   compiled or written.
+2. `setup` of the callbacks, the run folder, `on_fit_start`, `on_train_start`.
+3. An epoch: `on_train_epoch_start`, then for each batch: the checkpoint that a hook asked for,
+   `on_train_batch_start`, the compiled step, all counters, `on_train_batch_end`.
+   Metrics stay on the device: those of a log point are read once the steps behind it are under
+   way, so the host never waits for the step it has just dispatched.
+4. The end of an epoch: the train metrics, validation and its metrics are published, in one go
+   before `on_validation_end` and `on_train_epoch_end`; then the checkpoint asked for.
+5. `on_train_end`, the checkpoint asked for, `on_fit_end`, and on every way out: the arrays go
+   back into the caller's model, the callbacks' `teardown`, and the checkpoints are closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
+from nnx_alexnet.checkpoints import Checkpoints
+from nnx_alexnet.data import Batch, DataModule, Loader
+from nnx_alexnet.evaluator import MAX_IN_FLIGHT, Evaluator
+from nnx_alexnet.meters import EpochMeter, computed
+from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.runs import check_name, create_run_dir, write_record
+from nnx_alexnet.signals import graceful_interrupt
+from nnx_alexnet.task import Outputs, Task
+
+DEFAULT_EPOCHS = 10
+
+
+class _Dispatched(NamedTuple):
+    """A train step under way: its number, scalars, and at a log point the metrics to read."""
+
+    step: int
+    info: Outputs
+    window: Any
+    num_examples: int
+
+
+class Trainer(Evaluator):
+    """Trains, evaluates and applies a Flax NNX model.
+
+    `Trainer(model, data).fit()` is enough: every other argument has a default. After any way out
+    of `fit`, an exception included, `model` holds the newest parameters and statistics.
+
+    Args:
+        model: any `nnx.Module` called with a batch of images, `float32[B, ...]`.
+        data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`, each of NumPy
+            arrays `(images, labels)`, a map-style dataset, a torch `DataLoader`, or any iterable
+            of batches.
+        task: what is learned (default `Classification()`).
+        optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
+            of it.
+        callbacks: called in the order of their `priority`, then as given. A `ProgressBar`,
+            `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none is given.
+        max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
+        max_steps: optimizer steps (default no limit).
+        seed: of the order of examples and of their augmentation (default 0). The model's own
+            seed is in the `nnx.Rngs` it was built with.
+        log_dir: the folder of all runs (default `logs`); None writes nothing.
+        name: the run is `<log_dir>/<name>/version_<n>` (default: the model's class, in lower
+            case).
+        log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
+        validate_every_n_epochs: the period of validation (default 1); the last epoch always has
+            one.
+        progress_bar: whether to show one (default True).
+        config: what `config.yaml` and the HParams tab say of the run (default: what the
+            Trainer knows of its arguments).
+
+    Attributes:
+        global_step: optimizer steps done.
+        epoch: the current epoch, from 0.
+        metrics: the newest value of each metric published.
+        metric_steps: the step at which each of those was produced.
+        history: what `fit` returns.
+        run_dir: the folder of this run, None before `fit` or without `log_dir`.
+        stop_reason: why a callback stopped the run, or None.
+        interrupted: whether Ctrl-C stopped it.
+
+    Raises:
+        ValueError: an argument, or what `data` holds, does not work; said before anything is
+            compiled or written.
+
+    Example:
+        >>> import numpy as np
+        >>> from flax import nnx
+        >>> from nnx_alexnet import Trainer
+        >>> images = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+        >>> labels = (images[:, 0] > 0).astype(np.int32)
+        >>> model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+        >>> train, val = (images, labels), (images, labels)
+        >>> trainer = Trainer(model, (train, val), max_epochs=2, log_dir=None, progress_bar=False)
+        >>> [row["step"] for row in trainer.fit()]
+        [1, 2]
+        >>> sorted(trainer.validate())
+        ['val/accuracy', 'val/loss']
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        data: DataModule | Sequence[Any],
+        *,
+        task: Task | None = None,
+        optimizer: optax.GradientTransformation | None = None,
+        callbacks: Sequence[Callback] = (),
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        seed: int = 0,
+        log_dir: str | Path | None = "logs",
+        name: str | None = None,
+        log_every_n_steps: int = 50,
+        validate_every_n_epochs: int = 1,
+        progress_bar: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        for argument, value in [
+            ("max_epochs", max_epochs),
+            ("max_steps", max_steps),
+            ("log_every_n_steps", log_every_n_steps),
+            ("validate_every_n_epochs", validate_every_n_epochs),
+        ]:
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
+        if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
+            raise TypeError(
+                f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
+                "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
+            )
+        defaults: list[Callback] = [ProgressBar()] if progress_bar else []
+        if log_dir is not None:
+            defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
+        given = [*callbacks]
+        # The user's come first among those of equal priority.
+        given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
+        if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
+            raise ValueError(
+                "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
+                "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
+            )
+        super().__init__(model, data, task=task, callbacks=given)
+        self._transformation = create_optimizer() if optimizer is None else optimizer
+        self.max_epochs = DEFAULT_EPOCHS if max_epochs is None and max_steps is None else max_epochs
+        self.max_steps = max_steps
+        self.seed = seed
+        self.log_dir = log_dir
+        self.name = type(model).__name__.lower() if name is None else name
+        check_name(self.name)
+        self.log_every_n_steps = log_every_n_steps
+        self.validate_every_n_epochs = validate_every_n_epochs
+        self.config = self._own_config() if config is None else dict(config)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Sets every counter and record to what it is before a run."""
+        self.epoch = self.step_in_epoch = self.global_step = 0
+        self.metrics, self.metric_steps = {}, {}
+        self.history: list[dict[str, Any]] = []
+        self.run_dir: Path | None = None
+        self.checkpoints: Checkpoints | None = None
+        self.stop_reason: str | None = None
+        self.interrupted = False
+        self._is_cut_short = self._checkpoint_requested = False
+        self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
+        self._in_flight: deque[_Dispatched] = deque()
+        self._learning_rate: jax.Array | None = None
+
+    # ---- The verbs ------------------------------------------------------------------------
+
+    def fit(self) -> list[dict[str, Any]]:
+        """Trains the model; a second call is a new run that starts from its present parameters.
+
+        Returns:
+            One dict an epoch that ended with an evaluation (an epoch, where there is no
+            validation split): `epoch`, `step`, and the metrics published there.
+
+        Raises:
+            ValueError: the data, the model, the task or a callback do not fit together.
+        """
+        self._reset()
+        loader = self._split("train")
+        self._prepare(loader, *filter(None, [self.data.val]))
+        with graceful_interrupt(self._interrupt), self._closing(), self._stage("fit"):
+            self._open_run()
+            self._callbacks.call("on_fit_start", self)
+            self._callbacks.call("on_train_start", self)
+            while not self._is_stopping and self.epoch != self.max_epochs:
+                self._train_epoch(loader)
+            self._callbacks.call("on_train_end", self)
+            self._save_if_requested()
+            self._callbacks.call("on_fit_end", self)
+        return self.history
+
+    # ---- For callbacks --------------------------------------------------------------------
+
+    @property
+    def batch_size(self) -> int | None:
+        """Examples a train batch, None where the data does not say."""
+        return None if self.data.train is None else self.data.train.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps an epoch, None where the data does not say."""
+        return None if self.data.train is None else self.data.train.num_batches
+
+    @property
+    def metric_names(self) -> frozenset[str]:
+        """Every metric that `fit` publishes, known before the first step."""
+        names = {name for callback in self._callbacks for name in callback.metric_names}
+        for metric in self._steps.metric_names:
+            names |= {f"train/{metric}", f"train/{metric}_step"}
+            if self.data.val is not None:
+                names.add(f"val/{metric}")
+        return frozenset(names | {"lr", "perf/images_per_second"})
+
+    def learning_rate(self) -> float | None:
+        """Returns the rate of the newest step read, None where the optimizer does not say.
+
+        optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`.
+        """
+        rate = self._learning_rate
+        if rate is None and self._optimizer is not None:  # before the first step
+            rate = self._steps.learning_rate(self._arrays())
+        return None if rate is None else float(rate)
+
+    def stop(self, reason: str) -> None:
+        """Asks the run to end after this step; the epoch is closed as a whole one is.
+
+        Args:
+            reason: kept in `stop_reason` and shown to the user.
+        """
+        self.stop_reason = reason
+
+    def request_checkpoint(self) -> None:
+        """Asks for a checkpoint at this step boundary, after every hook has run."""
+        self._checkpoint_requested = True
+
+    # ---- The loop -------------------------------------------------------------------------
+
+    @property
+    def _is_stopping(self) -> bool:
+        is_enough = self.max_steps is not None and self.global_step >= self.max_steps
+        return self.interrupted or self.stop_reason is not None or is_enough
+
+    def _train_epoch(self, loader: Loader) -> None:
+        self._callbacks.call("on_train_epoch_start", self)
+        key = jax.random.fold_in(jax.random.key(self.seed), self.epoch)
+        self._meter, self._window = EpochMeter(), self._steps.empty
+        is_whole = False
+        for index, batch in enumerate(loader.batches(epoch=self.epoch, seed=self.seed)):
+            self._save_if_requested()
+            self._train_batch(batch, index, key)
+            if self._is_stopping:
+                break
+        else:
+            is_whole = True
+        if self.step_in_epoch == 0:
+            raise ValueError(
+                f"`data` gave no train batch in epoch {self.epoch}; an iterable must start anew "
+                "each time it is iterated (a list, a DataLoader; not a generator)."
+            )
+        while self._in_flight:
+            self._read(self._in_flight.popleft())
+        if not self.interrupted:
+            self._end_epoch()
+        if is_whole or self.step_in_epoch == loader.num_batches:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self._save_if_requested()
+
+    def _train_batch(self, batch: Batch, index: int, key: jax.Array) -> None:
+        step = self.global_step + 1
+        self._callbacks.train_batch("on_train_batch_start", step, self, batch, index)
+        self._check_labels(batch["label"])
+        self._state, self._window, info = self._steps.train(
+            self._arrays(), self._window, jax.device_put(batch), key
+        )
+        self.global_step, self.step_in_epoch = step, self.step_in_epoch + 1
+        self._meter.num_examples += int(np.count_nonzero(batch["mask"]))
+        window = None
+        if step % self.log_every_n_steps == 0:
+            window, self._window = self._window, self._steps.empty
+        self._in_flight.append(_Dispatched(step, info, window, self._meter.num_examples))
+        if len(self._in_flight) > MAX_IN_FLIGHT:
+            self._read(self._in_flight.popleft())
+        self._callbacks.train_batch("on_train_batch_end", step, self, info, batch, index)
+
+    def _read(self, done: _Dispatched) -> None:
+        """Waits for a dispatched step; at a log point reads and publishes its metrics."""
+        jax.block_until_ready(done.info["loss"])
+        self._meter.finished(done.num_examples)
+        self._learning_rate = done.info.get("lr")
+        if done.window is not None:
+            window = jax.device_get(done.window)
+            self._meter.add(window)
+            metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
+            self._publish(metrics | self._rates(self._meter.window_rate()), done.step)
+
+    def _end_epoch(self) -> None:
+        """Publishes the epoch's metrics, validation's with them if it is due, and calls hooks."""
+        self._meter.add(jax.device_get(self._window))
+        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
+        metrics |= self._rates(self._meter.epoch_rate())
+        is_last = self._is_stopping or self.epoch + 1 == self.max_epochs
+        is_due = is_last or (self.epoch + 1) % self.validate_every_n_epochs == 0
+        validates = is_due and self.data.val is not None
+        if validates:
+            metrics |= self._evaluate("validation", "val")
+        self._row = {"epoch": self.epoch, "step": self.global_step}
+        self._publish(metrics, self.global_step)
+        if validates:
+            self._end_pass("validation")
+        self._callbacks.call("on_train_epoch_end", self)
+        if validates or self.data.val is None:
+            self.history.append(self._row)
+        self._row = None
+
+    def _publish(self, metrics: Mapping[str, float], step: int) -> None:
+        if self._row is not None:
+            self._row.update(metrics)
+        super()._publish(metrics, step)
+
+    def _rates(self, images_per_second: float | None) -> dict[str, float]:
+        rates = {"lr": self.learning_rate(), "perf/images_per_second": images_per_second}
+        return {name: value for name, value in rates.items() if value is not None}
+
+    def _save_if_requested(self) -> None:
+        if not self._checkpoint_requested or self.checkpoints is None:
+            return
+        self._checkpoint_requested = False
+        model, optimizer = self._steps.to_dicts(self._arrays())
+        monitor = self.checkpoints.monitor
+        # A metric of an earlier step says nothing of this state, so it does not rank it.
+        is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
+        loop = {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "global_step": self.global_step,
+            "seed": self.seed,
+            "metrics": self.metrics,
+            "callbacks": self._callbacks.state_dict(),
+            "data": self.data.describe(),
+        }
+        value = self.metrics[monitor] if monitor is not None and is_new else None
+        self.checkpoints.save(self.global_step, model, optimizer, loop, value=value)
+
+    # ---- The door, and the ways out -------------------------------------------------------
+
+    def _own_config(self) -> dict[str, Any]:
+        """What is worth showing of a run that was started from Python."""
+        names = ("max_epochs", "max_steps", "seed", "log_every_n_steps", "validate_every_n_epochs")
+        return {
+            "model": {"class": type(self._model).__name__},
+            "task": {"class": type(self.task).__name__},
+            "data": {"name": self.data.name, "batch_size": self.batch_size},
+            "trainer": {name: getattr(self, name) for name in names},
+        }
+
+    def _open_run(self) -> None:
+        """Creates the run folder, the optimizer and the arrays."""
+        if self.log_dir is not None:
+            self.run_dir = create_run_dir(self.log_dir, self.name)
+            write_record(self.run_dir, self.config)
+            saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
+            self.checkpoints = Checkpoints(
+                self.run_dir / "checkpoints",
+                keep_latest=saver.keep_latest,
+                monitor=saver.monitor,
+                mode=saver.mode,
+                keep_best=saver.save_top_k,
+            )
+        self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Waits for the last save on every way out, and closes the checkpoints."""
+        try:
+            yield
+        finally:
+            self._is_cut_short = False
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+
+    def _interrupt(self) -> None:
+        self.interrupted = self._is_cut_short = True

@@ -1,0 +1,28 @@
+"""Settings for every test; they must stand before JAX is imported for the first time."""
+
+import os
+import tempfile
+
+# Four devices, so that a test can shard; on the host, so that the results are the same anywhere.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    ).strip()
+
+# Many tests compile the very same step: each is compiled once a session.
+_cache = tempfile.TemporaryDirectory(prefix="nnx_alexnet_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def strict_dtype_promotion():
+    """An implicit promotion, say of bfloat16 with float32, is an error. For models and steps
+    without an optimizer: Optax itself relies on promotion (`decay**count` in its Adam)."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,0 +1,117 @@
+"""What several test files share: comparisons, small models and data, a recording callback."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.models import AlexNet
+
+# The contract: layer, outputs for ten 96x96x1 images and ten classes, parameters, statistics.
+ALEXNET_LAYERS = [
+    ("conv1", (10, 22, 22, 96), 11_712, 0),
+    ("bn1", (10, 22, 22, 96), 192, 192),
+    ("conv2", (10, 10, 10, 256), 614_656, 0),
+    ("bn2", (10, 10, 10, 256), 512, 512),
+    ("conv3", (10, 4, 4, 384), 885_120, 0),
+    ("bn3", (10, 4, 4, 384), 768, 768),
+    ("conv4", (10, 4, 4, 384), 1_327_488, 0),
+    ("bn4", (10, 4, 4, 384), 768, 768),
+    ("conv5", (10, 4, 4, 256), 884_992, 0),
+    ("bn5", (10, 4, 4, 256), 512, 512),
+    ("dense1", (10, 4096), 1_052_672, 0),
+    ("dropout1", (10, 4096), 0, 0),
+    ("dense2", (10, 4096), 16_781_312, 0),
+    ("dropout2", (10, 4096), 0, 0),
+    ("dense3", (10, 10), 40_970, 0),
+]
+
+
+def alexnet_shapes(**arguments: Any) -> AlexNet:
+    """An AlexNet that holds shapes and no values, which costs nothing."""
+    return nnx.eval_shape(lambda: AlexNet(**arguments, rngs=nnx.Rngs(0)))
+
+
+def _comparable(leaf: Any) -> np.ndarray:
+    """A leaf as a NumPy array; PRNG keys as their words."""
+    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def _tree_compare(compare: Any, first: Any, second: Any) -> bool:
+    if jax.tree.structure(first) != jax.tree.structure(second):
+        return False
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    for left, right in pairs:
+        x, y = _comparable(left), _comparable(right)
+        if x.shape != y.shape or x.dtype != y.dtype or not compare(x, y):
+            return False
+    return True
+
+
+def tree_equal(first: Any, second: Any) -> bool:
+    """Whether two pytrees have one structure, one dtype and shape a leaf, and equal values."""
+    return _tree_compare(np.array_equal, first, second)
+
+
+def tree_allclose(first: Any, second: Any, *, rtol: float = 1e-5, atol: float = 1e-6) -> bool:
+    """Like `tree_equal`, but the values may differ by a tolerance."""
+    close = functools.partial(np.allclose, rtol=rtol, atol=atol)
+    return _tree_compare(
+        lambda x, y: close(x.astype(np.float64), y.astype(np.float64)), first, second
+    )
+
+
+class TinyNet(nnx.Module):
+    """All kinds of state that AlexNet has, in a thousandth of the time; images of any size."""
+
+    def __init__(self, num_classes: int, *, in_channels: int = 1, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(in_channels, 8, (3, 3), strides=2, rngs=rngs)
+        self.bn = nnx.BatchNorm(8, momentum=0.9, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.dense = nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        x = nnx.relu(self.bn(self.conv(image)))  # B H/2 W/2 8
+        x = x.mean(axis=(1, 2))  # B 8
+        return self.dense(self.dropout(x))  # B num_classes
+
+
+def tiny_arrays(
+    *, num: int = 64, seed: int = 0, num_classes: int = 4, size: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of stripes, noisy; the class is the width of the stripes, which a model can learn.
+
+    Returns:
+        `uint8[num, size, size, 1]` and `int32[num]`, the classes in equal parts.
+    """
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(num, dtype=np.int32) % num_classes)
+    columns = np.arange(size)
+    stripes = (columns[None, :] // (labels[:, None] + 1)) % 2  # num, size
+    images = 60 + 120 * stripes[:, None, :, None] + rng.integers(0, 60, (num, size, size, 1))
+    return images.astype(np.uint8), labels
+
+
+class RecordingCallback(Callback):
+    """Keeps the name of every hook that was called, in `calls`, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+
+def _record(name: str) -> Any:
+    @functools.wraps(getattr(Callback, name))
+    def hook(self: RecordingCallback, *args: Any, **kwargs: Any) -> None:
+        self.calls.append(name)
+
+    return hook
+
+
+for _name in dir(Callback):
+    if _name.startswith("on_") or _name in ("setup", "teardown"):
+        setattr(RecordingCallback, _name, _record(_name))

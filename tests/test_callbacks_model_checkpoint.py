@@ -1,0 +1,91 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from test_callbacks_fake_trainer import FakeTrainer
+
+from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint
+
+
+def saves(callback, *, epochs=4, start=0):
+    trainer = FakeTrainer([callback])
+    trainer.epoch, trainer.global_step = start, 10 * start
+    trainer.begin()
+    trainer.run([{"val/loss": 1.0}] * epochs)
+    trainer.end()
+    return sorted(set(trainer._requests))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ({}, [10, 20, 30, 40]),
+        ({"every_n_epochs": 2}, [20, 40]),
+        ({"every_n_epochs": 3}, [30, 40]),
+        ({"every_n_epochs": None}, [40]),
+        ({"every_n_epochs": None, "every_n_steps": 16}, [16, 32, 40]),
+        ({"every_n_epochs": 3, "every_n_steps": 16}, [16, 30, 32, 40]),
+    ],
+)
+def test_when_it_saves(arguments, steps):
+    assert saves(ModelCheckpoint(**arguments)) == steps
+
+
+def test_a_resumed_run_saves_where_the_unbroken_one_does():
+    arguments = {"every_n_epochs": 2, "every_n_steps": 7}
+    unbroken = saves(ModelCheckpoint(**arguments), epochs=5)
+    resumed = saves(ModelCheckpoint(**arguments), epochs=4, start=1)
+    assert resumed == [step for step in unbroken if step > 10]
+
+
+def test_it_runs_after_the_callbacks_whose_state_it_saves():
+    saver, stopping = ModelCheckpoint(), EarlyStopping()
+    assert list(FakeTrainer([saver, stopping]).callbacks) == [stopping, saver]
+
+
+def test_paths_are_those_of_the_trainers_checkpoints():
+    saver = ModelCheckpoint("val/accuracy", mode="max")
+    assert (saver.best_path, saver.best_value, saver.last_path) == (None, None, None)
+    trainer = FakeTrainer([saver])
+    trainer.begin()
+    assert (saver.best_path, saver.best_value, saver.last_path) == (None, None, None)
+    trainer.checkpoints = SimpleNamespace(
+        best_step=20,
+        best_value=0.9,
+        latest_step=30,
+        path=lambda step: Path("checkpoints", f"{step}"),
+    )
+    assert saver.best_path == Path("checkpoints/20")
+    assert saver.best_value == 0.9
+    assert saver.last_path == Path("checkpoints/30")
+
+
+def test_without_a_metric_nothing_is_best():
+    saver = ModelCheckpoint()
+    trainer = FakeTrainer([saver])
+    trainer.begin()
+    trainer.checkpoints = SimpleNamespace(
+        best_step=None, best_value=None, latest_step=30, path=lambda step: Path(f"{step}")
+    )
+    assert (saver.best_path, saver.best_value, saver.last_path) == (None, None, Path("30"))
+
+
+def test_a_metric_that_the_fit_cannot_publish_is_refused():
+    with pytest.raises(ValueError, match=r"`monitor`.*did you mean 'val/accuracy'"):
+        FakeTrainer([ModelCheckpoint("val/acuracy")]).begin()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mode": "best"},
+        {"save_top_k": -1},
+        {"keep_latest": 0},
+        {"every_n_epochs": 0},
+        {"every_n_steps": 0},
+        {"every_n_steps": 1.5},
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        ModelCheckpoint(**arguments)

@@ -1,0 +1,205 @@
+import errno
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.util.tensor_util import make_ndarray
+from test_callbacks_fake_trainer import FakeTrainer
+
+from nnx_alexnet.callbacks import JSONLogger, TensorBoard
+from nnx_alexnet.log import logger
+from nnx_alexnet.writers import TensorBoardWriter
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+class Recorder:
+    """The methods of a CLU writer that are used."""
+
+    def __init__(self, error=None):
+        self.calls, self.error = [], error
+
+    def _call(self, *call):
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+    def write_scalars(self, step, scalars):
+        self._call("scalars", step, dict(scalars))
+
+    def write_hparams(self, hparams):
+        self._call("hparams", dict(hparams))
+
+    def flush(self):
+        self._call("flush")
+
+    def close(self):
+        self._call("close")
+
+
+def read(directory):
+    events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
+def hparams_data(directory, tag):
+    content = read(directory).SummaryMetadata(tag).plugin_data.content
+    return plugin_data_pb2.HParamsPluginData.FromString(content)
+
+
+def status(directory):
+    return hparams_data(directory, metadata.SESSION_END_INFO_TAG).session_end_info.status
+
+
+def fit(callback, epochs=2, *, exception=None, interrupted=False, **arguments):
+    trainer = FakeTrainer([callback], **arguments)
+    trainer.begin()
+    trainer.run([{"train/loss": 1.0 / (epoch + 1), "val/loss": 0.5} for epoch in range(epochs)])
+    trainer.interrupted = interrupted
+    trainer.end(exception)
+    return trainer
+
+
+def test_metrics_and_session_read_back(tmp_path):
+    config = {
+        "seed": 1,
+        "optimizer": {"rate": 0.1, "betas": [0.9, 0.99]},
+        "data": {"name": "digits"},
+    }
+    fit(TensorBoard(), run_dir=tmp_path, config=config)
+    points = [
+        (e.step, make_ndarray(e.tensor_proto).item()) for e in read(tmp_path).Tensors("train/loss")
+    ]
+    assert points == [(10, 1.0), (20, 0.5)]
+    start = hparams_data(tmp_path, metadata.SESSION_START_INFO_TAG).session_start_info
+    assert set(start.hparams) == {"seed", "optimizer.rate", "data.name"}
+    experiment = hparams_data(tmp_path, metadata.EXPERIMENT_TAG).experiment
+    shown = {info.name.tag for info in experiment.metric_infos}
+    assert shown == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"}
+    assert status(tmp_path) == api_pb2.STATUS_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, api_pb2.STATUS_SUCCESS),
+        ({"interrupted": True}, api_pb2.STATUS_FAILURE),
+        ({"exception": RuntimeError("boom")}, api_pb2.STATUS_FAILURE),
+        ({"exception": KeyboardInterrupt()}, api_pb2.STATUS_FAILURE),
+    ],
+)
+def test_the_session_says_how_the_run_ended(tmp_path, arguments, expected):
+    fit(TensorBoard(), run_dir=tmp_path, **arguments)
+    assert status(tmp_path) == expected
+
+
+def test_one_instance_serves_two_fits_and_a_test(tmp_path):
+    callback = TensorBoard()
+    fit(callback, run_dir=tmp_path / "a", exception=RuntimeError("boom"))
+    trainer = fit(callback, run_dir=tmp_path / "b")
+    assert status(tmp_path / "b") == api_pb2.STATUS_SUCCESS
+    trainer.log({"test/loss": 0.25})
+    trainer.callbacks.call("teardown", trainer, "test")
+    assert callback._writer is None
+    events = read(tmp_path / "b").Tensors("test/loss")
+    assert [make_ndarray(event.tensor_proto).item() for event in events] == [0.25]
+
+
+def test_a_given_writer_is_flushed_and_never_closed():
+    writer = Recorder()
+    fit(TensorBoard(writer), 1, config={"seed": 1})
+    assert writer.calls == [
+        ("hparams", {"seed": 1}),
+        ("scalars", 10, {"train/loss": 1.0, "val/loss": 0.5}),
+        ("flush",),
+    ]
+
+
+def test_a_writer_that_fails_is_reported_once_and_tried_again(warnings):
+    writer = Recorder(OSError(errno.ENOSPC, "No space left on device"))
+    fit(TensorBoard(writer), 3)
+    assert len(writer.calls) == 5
+    assert len(warnings.records) == 1
+    assert "No space left" in warnings.text
+
+
+def test_a_folder_that_cannot_be_made_does_not_end_training(tmp_path, warnings):
+    (tmp_path / "file").touch()
+    fit(TensorBoard(), run_dir=tmp_path / "file" / "run")
+    assert len(warnings.records) == 1
+
+
+def test_other_errors_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        fit(TensorBoard(Recorder(ZeroDivisionError())))
+
+
+@pytest.mark.parametrize("callback", [TensorBoard, JSONLogger])
+def test_without_a_run_folder_nothing_is_written(callback, tmp_path, monkeypatch, warnings):
+    monkeypatch.chdir(tmp_path)
+    fit(callback())
+    assert not list(tmp_path.iterdir())
+    assert not warnings.records
+
+
+def test_a_given_tensorboard_writer_gets_the_metrics_to_show(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    fit(TensorBoard(writer))
+    writer.close()
+    assert hparams_data(tmp_path, metadata.EXPERIMENT_TAG).experiment.metric_infos
+    assert status(tmp_path) == api_pb2.STATUS_SUCCESS
+
+
+def lines(directory):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (directory / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_each_line_is_one_json_object(tmp_path):
+    fit(JSONLogger(), run_dir=tmp_path)
+    assert lines(tmp_path) == [
+        {"step": 10, "epoch": 0, "train/loss": 1.0, "val/loss": 0.5},
+        {"step": 20, "epoch": 1, "train/loss": 0.5, "val/loss": 0.5},
+    ]
+
+
+def test_values_that_are_not_finite_are_null(tmp_path):
+    trainer = FakeTrainer([JSONLogger()], run_dir=tmp_path)
+    trainer.log({"a": math.nan, "b": -math.inf, "c": 1.0})
+    assert lines(tmp_path) == [{"step": 0, "epoch": 0, "a": None, "b": None, "c": 1.0}]
+
+
+@pytest.mark.parametrize("cut", ["", '{"step": 1, "epo', '{"step": 1}\n', '{"step": 1}\n{"st'])
+def test_a_line_cut_short_by_a_killed_run_is_removed_on_resume(tmp_path, cut):
+    (tmp_path / "metrics.jsonl").write_text(cut)
+    fit(JSONLogger(), run_dir=tmp_path)
+    assert [line["step"] for line in lines(tmp_path)][-2:] == [10, 20]
+    assert len(lines(tmp_path)) == 2 + cut.count("\n")
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, warnings):
+    (tmp_path / "file").touch()
+    fit(JSONLogger(), run_dir=tmp_path / "file")
+    assert len(warnings.records) == 1
+
+
+def test_the_callbacks_are_imported_without_tensorboard_and_torch():
+    code = (
+        "import sys, nnx_alexnet.callbacks\nassert not {'tensorboard', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

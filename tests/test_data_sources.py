@@ -1,0 +1,266 @@
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_arrays
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from nnx_alexnet.data import DataModule, ImageTransform, as_data_module
+from nnx_alexnet.data.iterable import IterableSource
+from nnx_alexnet.data.sources import ArraySource, MapSource, as_source
+
+
+def first(source):
+    return source.take(np.array([0]), seed=0, epoch=0)
+
+
+def test_arrays_become_uint8_or_float32_images_and_int32_labels():
+    labels = np.array([3, 1], np.int64)
+    rows = first(ArraySource(np.ones((2, 4, 4, 1), np.float64), labels))
+    assert rows.image.dtype == np.float32
+    assert rows.label.dtype == np.int32
+    assert first(ArraySource(np.ones((2, 4), np.uint8), labels)).image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 7), (4, 2, 3)])
+def test_float_labels_of_any_trailing_shape_become_float32(shape):
+    source = ArraySource(np.zeros((4, 8)), np.zeros(shape))
+    assert source.element_spec()["label"] == (shape[1:], np.dtype(np.float32))
+    assert source.labels() is None
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 4, 4, 1), np.int64), np.zeros(3), r"`train` has dtype int64; .*uint8"),
+        (torch.zeros((3, 4), dtype=torch.bfloat16), np.zeros(3), "dtype torch.bfloat16"),
+        (np.zeros((3, 4)), np.zeros(2, int), "3 images and 2 labels"),
+        (np.zeros((0, 4)), np.zeros(0, int), "`train` is empty"),
+        (np.zeros((3, 4)), np.array(list("abc")), "labels of dtype <U1"),
+        (np.zeros((3, 4)), np.array([0, 1, 2**40]), f"label {2**40}, which does not fit"),
+        (np.zeros((3, 4)), np.zeros((3, 1), int), re.escape("Pass labels[:, 0]")),
+        (np.zeros(3), np.zeros(3, int), "need a first axis"),
+    ],
+)
+def test_unusable_arrays_are_errors_at_construction(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        DataModule((images, labels), batch_size=1)
+
+
+def test_images_and_labels_in_the_place_of_train_and_val_are_an_error():
+    images, labels = tiny_arrays()
+    with pytest.raises(ValueError, match=r"looks like \(images, labels\)"):
+        as_data_module((images, labels))
+    with pytest.raises(ValueError, match=r"`train` is one array of shape \(64, 8, 8, 1\)"):
+        DataModule(images, labels)
+    with pytest.raises(ValueError, match=r"DataModule\(train, val, test\)"):
+        DataModule(((images, labels), (images, labels)))
+
+
+@pytest.mark.parametrize("data", [[1, 2], 3, (1,), {"train": 1}])
+def test_data_of_an_unknown_form_is_an_error(data):
+    with pytest.raises(ValueError, match="`data` is a"):
+        as_data_module(data)
+    with pytest.raises(ValueError, match="`train`"):
+        DataModule(data)
+
+
+class Examples(torch.utils.data.Dataset):
+    """A map-style dataset of whatever `make` returns."""
+
+    def __init__(self, make, num=4):
+        self.make, self.num, self.reads = make, num, 0
+
+    def __len__(self):
+        return self.num
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return self.make(index)
+
+
+@pytest.mark.parametrize(
+    ("image", "shape"),
+    [
+        (Image.new("L", (5, 4)), (4, 5, 1)),
+        (Image.new("RGB", (5, 4)), (4, 5, 3)),
+        (torch.zeros(3, 4, 5), (4, 5, 3)),
+        (torch.zeros(13, 4, 5), (4, 5, 13)),
+        (torch.zeros(4, 5, 3, dtype=torch.uint8), (5, 3, 4)),
+        (torch.zeros(7, 5, 3), (7, 5, 3)),
+        (np.zeros((4, 5, 1)), (4, 5, 1)),
+        (torch.zeros(6), (6,)),
+    ],
+)
+def test_an_example_image_becomes_a_numpy_array_in_hwc(image, shape):
+    source = MapSource(Examples(lambda index: (image, index)))
+    rows = first(source)
+    assert type(rows.image) is np.ndarray
+    assert rows.image.shape == (1, *shape)
+    assert source.element_spec()["image"] == (shape, rows.image.dtype)
+
+
+def test_a_torch_image_keeps_its_pixels_when_its_axes_move():
+    image = torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4)
+    rows = first(MapSource([(image, 0)]))
+    for channel in range(3):
+        np.testing.assert_array_equal(rows.image[0, :, :, channel], image[channel].numpy())
+
+
+def test_pil_images_of_other_modes_are_an_error_naming_the_example():
+    with pytest.raises(ValueError, match=r"`train\[0\]` is a PIL image of mode 'RGBA'"):
+        DataModule(Examples(lambda index: (Image.new("RGBA", (4, 4)), 0)), batch_size=1)
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), torch.tensor(2), True])
+def test_integer_labels_of_any_kind_become_int32(label):
+    rows = first(MapSource(Examples(lambda index: {"image": np.zeros((2, 2, 1)), "label": label})))
+    assert rows.label.tolist() == [int(label)]
+    assert rows.label.dtype == np.int32
+
+
+def test_examples_of_differing_shape_are_an_error_naming_index_and_both_shapes():
+    source = MapSource(Examples(lambda i: (np.zeros((4 + i // 3, 4, 1)), 0)), argument="train")
+    message = "`train`[3] has image of shape (5, 4, 1) and dtype float32, "
+    message += "`train`[0] has shape (4, 4, 1)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        source.take(np.arange(4), seed=0, epoch=0)
+
+
+def test_targets_are_the_labels_without_decoding():
+    dataset = Examples(lambda index: (np.zeros((2, 2, 1)), index))
+    dataset.targets = [5, 6, 7, 8]
+    source = MapSource(dataset)
+    dataset.reads = 0
+    np.testing.assert_array_equal(source.labels(), [5, 6, 7, 8])
+    assert dataset.reads == 0
+    np.testing.assert_array_equal(MapSource(Subset(dataset, [3, 1])).labels(), [8, 6])
+    dataset.target_transform = lambda label: label + 1
+    assert source.labels() is None
+
+
+def test_a_dataset_with_its_own_random_transform_repeats_itself_and_leaves_the_generators_alone():
+    def make(index):
+        noise = torch.rand(1).item() + np.random.rand()
+        return np.full((2, 2, 1), noise), index
+
+    source = MapSource(Examples(make))
+    state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
+    some = source.take(np.array([2, 1]), seed=0, epoch=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    again = source.take(np.array([1]), seed=0, epoch=0)
+    np.testing.assert_array_equal(some.image[1], again.image[0])
+    assert not np.array_equal(some.image[0], some.image[1])
+    assert not np.array_equal(again.image, source.take(np.array([1]), seed=0, epoch=1).image)
+
+
+def test_a_list_is_read_as_examples_or_as_batches_by_what_it_holds():
+    images, labels = tiny_arrays(num=4)
+    assert isinstance(as_source(list(zip(images, labels, strict=True)), argument="x"), MapSource)
+    assert isinstance(as_source([(images, labels)], argument="x"), IterableSource)
+    assert isinstance(as_source([{"image": images, "label": labels}], argument="x"), IterableSource)
+
+
+def test_torch_batches_in_nchw_are_turned_to_nhwc_and_that_is_said_once(caplog, monkeypatch):
+    images = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
+    loader = DataLoader(TensorDataset(images, torch.tensor([1, 2])), batch_size=1)
+    monkeypatch.setattr(logging.getLogger("nnx_alexnet"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
+        rows = list(IterableSource(loader, argument="train").batches())
+    assert [record.message for record in caplog.records] == [
+        "`train`: torch images [1, 3, 4, 5] are taken as NCHW, turned to NHWC."
+    ]
+    got = np.concatenate([row.image for row in rows])
+    np.testing.assert_array_equal(got, images.numpy().transpose(0, 2, 3, 1))
+    assert type(rows[0].label) is np.ndarray
+
+
+def test_a_generator_that_is_exhausted_says_what_to_pass_instead():
+    images, labels = tiny_arrays(num=4)
+    source = IterableSource(((images, labels) for _ in range(2)), argument="train")
+    assert source.batch_size == 4
+    assert len(list(source.batches())) == 2  # looking at the first batch did not lose it
+    with pytest.raises(
+        ValueError, match=r"a generator.*Pass a list of batches, a torch DataLoader"
+    ):
+        list(source.batches())
+
+
+def test_an_iterable_whose_second_pass_is_empty_is_an_error():
+    class Once:
+        def __init__(self):
+            self.batches = iter([tiny_arrays(num=4)])
+
+        def __iter__(self):
+            return iter(list(self.batches))
+
+    source = IterableSource(Once())
+    assert len(list(source.batches())) == 1
+    with pytest.raises(ValueError, match="has none for another pass"):
+        list(source.batches())
+
+
+def test_an_empty_iterable_is_an_error():
+    with pytest.raises(ValueError, match="`val` is empty"):
+        IterableSource([], argument="val").element_spec()
+
+
+def test_batches_that_do_not_fit_to_the_first_are_an_error():
+    images, labels = tiny_arrays(num=4)
+    larger = [(images[:2], labels[:2]), (images, labels)]
+    with pytest.raises(ValueError, match=r"Batch 1 .*uint8\[4, 8, 8, 1\].*had 2 examples"):
+        list(IterableSource(larger).batches())
+    other = [(images, labels), (images.astype(np.float32), labels)]
+    with pytest.raises(ValueError, match="all must be alike"):
+        list(IterableSource(other).batches())
+
+
+def test_an_iterable_of_single_examples_is_an_error_that_names_the_torch_loader():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield torch.zeros(1, 4, 4), 3
+
+        def __len__(self):
+            return 1
+
+    with pytest.raises(ValueError, match=r"put into batches by torch\.utils\.data\.DataLoader"):
+        as_source(Stream(), argument="train").element_spec()
+
+
+def test_a_wrong_item_is_an_error_that_says_the_form():
+    with pytest.raises(ValueError, match="a tuple of length 3; expected"):
+        IterableSource([(1, 2, 3)]).element_spec()
+    with pytest.raises(ValueError, match=r"keys \['pixels'\]"):
+        MapSource(Examples(lambda index: {"pixels": 1}))
+
+
+def test_a_data_module_knows_classes_shape_and_splits():
+    train, val = tiny_arrays(num=64), tiny_arrays(num=20, seed=1)
+    data = as_data_module((train, val))
+    assert (data.num_classes, data.image_shape, data.test) == (4, (8, 8, 1), None)
+    named = DataModule(train, batch_size=8, class_names=("a", "b", "c", "d", "e"))
+    assert named.num_classes == 5
+    assert DataModule(train, transform=ImageTransform(6)).image_shape == (6, 6, 1)
+    assert as_data_module(data) is data
+    assert data.describe() == {"name": "data", "batch_size": 64, "num_train": 64}
+
+
+def test_a_data_module_checks_names_and_shapes_against_each_other():
+    train = tiny_arrays(num=64)
+    with pytest.raises(ValueError, match="3 names, but the label 3 occurs in `train`"):
+        DataModule(train, class_names=("a", "b", "c"))
+    with pytest.raises(ValueError, match=r"`val` has images of shape \(9, 9, 1\)"):
+        DataModule(train, tiny_arrays(size=9))
+    assert DataModule(train, tiny_arrays(size=9), transform=ImageTransform(8)).val is not None
+
+
+def test_unlabelled_images_get_labels_of_the_train_splits_kind():
+    images, _ = tiny_arrays(num=8)
+    data = DataModule((images, np.zeros((8, 3))), batch_size=4)
+    (batch,) = data.unlabelled(images[:3]).batches()
+    assert batch["label"].shape == (4, 3)
+    assert batch["mask"].tolist() == [True, True, True, False]

@@ -1,0 +1,203 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnx_alexnet.data import ImageTransform
+
+KEY = jax.random.key(0)
+
+
+def images(num=3, size=12, channels=2, dtype=np.uint8, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (num, size, size, channels))
+    return values.astype(dtype) if dtype == np.uint8 else (values / 255).astype(dtype)
+
+
+def train(transform, batch, index=None, key=KEY):
+    index = np.arange(len(batch), dtype=np.int32) if index is None else index
+    return np.asarray(jax.jit(transform)(batch, key=key, index=index))
+
+
+def test_uint8_is_divided_by_255_and_floats_are_taken_as_they_are():
+    batch = images()
+    np.testing.assert_allclose(ImageTransform()(batch), batch / 255, rtol=1e-6)
+    floats = images(dtype=np.float32) * 7
+    np.testing.assert_array_equal(ImageTransform()(floats), floats)
+
+
+def test_channels_are_standardised():
+    batch = images()
+    got = ImageTransform(mean=(0.1, 0.2), std=(0.3, 0.4))(batch)
+    want = (batch / 255 - np.array([0.1, 0.2])) / np.array([0.3, 0.4])
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [5, 12, 31])
+@pytest.mark.parametrize("key", [None, KEY])
+def test_without_augmentation_it_equals_jax_image_resize(size, key):
+    batch = images()
+    got = ImageTransform(size)(batch, key=key, index=np.arange(3))
+    want = jax.image.resize(batch.astype(np.float32) / 255, (3, size, size, 2), "linear")
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_the_central_region_is_resized_in_evaluation():
+    batch = images(size=16)
+    got = ImageTransform(24, crop=0.5)(batch)
+    wide = jax.image.resize(batch.astype(np.float32) / 255, (3, 48, 48, 2), "linear")
+    np.testing.assert_allclose(got, wide[:, 12:36, 12:36], atol=1e-5)
+
+
+def pixels(unit):
+    """The uint8 pixels that were scaled to 0..1, which must be whole."""
+    scaled = np.asarray(unit) * 255
+    np.testing.assert_allclose(scaled, np.rint(scaled), atol=1e-4)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def find_patch(patch, image):
+    """All offsets at which `patch` is exactly a part of `image`."""
+    rows, columns = (image.shape[axis] - patch.shape[axis] + 1 for axis in (0, 1))
+    height, width = patch.shape[:2]
+    return [
+        (y, x)
+        for y in range(rows)
+        for x in range(columns)
+        if np.array_equal(image[y : y + height, x : x + width], patch)
+    ]
+
+
+def test_a_region_of_the_outputs_size_is_an_exact_patch_at_every_place():
+    num = 400
+    batch = np.repeat(images(1, size=8, channels=1), num, axis=0)
+    got = pixels(train(ImageTransform(5, crop=5 / 8), batch))
+    places = [find_patch(patch, batch[0]) for patch in got]
+    assert all(len(place) == 1 for place in places)
+    counts = np.unique([place[0] for place in places], axis=0, return_counts=True)[1]
+    assert len(counts) == 16  # offsets 0 to 3, both ways
+    assert counts.min() > 8
+
+
+def test_the_papers_patches_of_227_in_256_are_exact_pixels():
+    batch = images(2, size=256, channels=1)
+    transform = ImageTransform(227, crop=227 / 256, flip=True)
+    for image, patch in zip(batch, pixels(train(transform, batch)), strict=True):
+        assert len(find_patch(patch, image)) + len(find_patch(patch[:, ::-1], image)) == 1
+    np.testing.assert_array_equal(pixels(transform(batch)), batch[:, 14:241, 14:241])
+
+
+def test_a_translation_of_exact_patches_is_whole_pixels_with_black_outside():
+    num = 300
+    batch = np.repeat(images(1, size=10, channels=1) // 2 + 100, num, axis=0)
+    got = pixels(train(ImageTransform(translate=0.25), batch))
+    black = np.pad(batch[0], ((2, 2), (2, 2), (0, 0)))
+    places = {find_patch(patch, black)[0] for patch in got}
+    assert places == {(y, x) for y in range(5) for x in range(5)}
+
+
+def test_a_resampled_translation_stays_in_reach_and_is_black_outside():
+    batch = np.full((200, 10, 10, 1), 255, np.uint8)
+    got = train(ImageTransform(20, translate=0.2), batch)
+    dark = 1 - got[..., 0].mean(axis=1)  # num, columns
+    assert dark[:, 4:-4].max() < 0.45  # only rows that moved out make the middle columns dark
+    assert (got.min(axis=(1, 2, 3)) == 0).mean() > 0.5
+    np.testing.assert_allclose(got[:, 5:15, 5:15], 1, atol=1e-6)
+
+
+def test_about_half_of_the_images_are_mirrored():
+    batch = np.repeat(images(1), 400, axis=0)
+    got = pixels(train(ImageTransform(flip=True), batch))
+    straight = np.array([np.array_equal(image, batch[0]) for image in got])
+    mirrored = np.array([np.array_equal(image, batch[0][:, ::-1]) for image in got])
+    assert (straight | mirrored).all()
+    assert 150 < mirrored.sum() < 250
+
+
+AUGMENTED = ImageTransform(9, mean=(0.5, 0.4), std=(0.2, 0.3), translate=0.1, crop=0.8, flip=True)
+
+
+@pytest.mark.parametrize("transform", [AUGMENTED, ImageTransform(9, crop=0.75, flip=True)])
+def test_an_examples_result_does_not_depend_on_its_batch(transform):
+    batch, index = images(6), np.arange(100, 106, dtype=np.int32)
+    step = jax.jit(transform)
+    whole = np.asarray(step(batch, key=KEY, index=index))
+
+    @given(order=st.permutations(range(6)), num=st.sampled_from([1, 4, 6]))
+    @settings(deadline=None, max_examples=20)
+    def check(order, num):
+        rows = list(order[:num])
+        part = np.asarray(step(batch[rows], key=KEY, index=index[rows]))
+        np.testing.assert_allclose(part, whole[rows], atol=1e-5)
+
+    check()
+
+
+def test_another_key_or_index_gives_another_augmentation():
+    batch = images(1)
+    results = [
+        train(AUGMENTED, batch, np.array([i]), jax.random.key(k))
+        for i, k in [(0, 0), (1, 0), (0, 1)]
+    ]
+    assert not any(np.array_equal(results[a], results[b]) for a, b in [(0, 1), (0, 2), (1, 2)])
+
+
+def test_evaluation_has_no_randomness_and_one_compilation_serves_all_batches():
+    traces = []
+
+    @jax.jit
+    def step(batch, key, index):
+        traces.append(1)
+        return AUGMENTED(batch, key=key, index=index)
+
+    for number in range(3):
+        step(images(seed=number), jax.random.key(number), np.arange(3, dtype=np.int32) + number)
+    assert len(traces) == 1
+    np.testing.assert_array_equal(AUGMENTED(images()), AUGMENTED(images()))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 6)])
+def test_inputs_of_another_rank_are_only_scaled(shape):
+    batch = np.full(shape, 255, np.uint8)
+    got = ImageTransform(9, mean=(0.5,), std=(0.5,), translate=0.1, flip=True)(
+        batch, key=KEY, index=np.arange(4)
+    )
+    np.testing.assert_array_equal(got, np.ones(shape, np.float32))
+
+
+def test_images_need_not_be_square():
+    batch = np.zeros((2, 8, 12, 3), np.uint8)
+    assert ImageTransform()(batch).shape == (2, 8, 12, 3)
+    assert ImageTransform(crop=0.5)(batch).shape == (2, 4, 6, 3)
+    assert train(ImageTransform(10, translate=0.1, crop=0.7), batch).shape == (2, 10, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crop": 0}, "`crop` (=0)"),
+        ({"crop": 1.5}, "`crop` (=1.5)"),
+        ({"translate": 1}, "`translate` (=1)"),
+        ({"std": (0.0,)}, "`std` (=(0.0,))"),
+        ({"image_size": 0}, "`image_size` (=0)"),
+    ],
+)
+def test_an_argument_out_of_range_is_an_error(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ImageTransform(**arguments)
+
+
+def test_channels_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match=r"`mean` .* has 3 values, .* have 2 channels"):
+        ImageTransform(mean=(0.1, 0.2, 0.3))(images())
+
+
+def test_a_key_without_index_is_an_error():
+    with pytest.raises(ValueError, match="`key` needs `index`"):
+        ImageTransform(flip=True)(images(), key=KEY)
+
+
+def test_lists_are_taken_as_tuples_so_that_it_can_be_hashed():
+    assert hash(ImageTransform(mean=[0.5], std=[1])) == hash(ImageTransform(mean=(0.5,)))

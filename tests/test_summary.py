@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from helpers import ALEXNET_LAYERS, TinyNet, alexnet_shapes, tree_equal
+
+from nnx_alexnet.summary import summarize
+
+
+@pytest.fixture(scope="module")
+def text():
+    return summarize(alexnet_shapes(num_classes=10, image_size=96, in_channels=1), (10, 96, 96, 1))
+
+
+def block(text: str, name: str) -> str:
+    """The lines of one layer: from its own to the next that does not start with a blank."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"{name} "))
+    rest = lines[start + 1 :]
+    stop = next(number for number, line in enumerate(rest) if line and not line.startswith(" "))
+    return "\n".join([lines[start], *rest[:stop]])
+
+
+@pytest.mark.parametrize(("name", "outputs", "parameters", "statistics"), ALEXNET_LAYERS)
+def test_each_layer_has_its_outputs_and_counts(text, name, outputs, parameters, statistics):
+    layer = block(text, name)
+    assert f"float32[{','.join(map(str, outputs))}]" in layer.splitlines()[0]
+    if statistics:
+        assert layer.split("\n")[-1].split("(")[0].strip() == f"{statistics:,}"
+    if parameters:
+        assert f" {parameters:,} (" in layer
+
+
+def test_dense1_reads_what_the_last_pool_leaves(text):
+    assert "float32[10,256]" in block(text, "dense1")
+
+
+def test_the_totals_are_those_of_the_contract(text):
+    assert text.splitlines()[-1] == (
+        "Total: 21,601,674 parameters (86.4 MB) and 2,752 batch statistics (11.0 KB), "
+        "21,604,426 in all (86.4 MB)."
+    )
+    assert "Total Parameters: 21,604,426 (86.4 MB)" in text
+
+
+def test_it_is_plain_text_of_120_columns_with_no_cell_cut(text):
+    assert text.isascii()
+    assert text.isprintable() or set(text) - {"\n"} == {c for c in text if c.isprintable()}
+    assert max(map(len, text.splitlines())) <= 120
+    assert text == "\n".join(line.rstrip() for line in text.splitlines())
+    assert "RngState" not in text
+
+
+def test_a_narrow_table_folds_and_keeps_every_character():
+    narrow = summarize(
+        alexnet_shapes(num_classes=10, image_size=96, in_channels=1), (10, 96, 96, 1), width=80
+    )
+    table = narrow.splitlines()[:-1]
+    assert max(map(len, table)) <= 80
+    assert narrow.isascii()
+
+
+def test_it_is_the_same_again_in_training_and_in_evaluation():
+    model = TinyNet(3, rngs=nnx.Rngs(0))
+    first = summarize(model, (2, 8, 8, 1))
+    model.eval()
+    assert summarize(model, (2, 8, 8, 1)) == first
+
+
+def test_the_model_is_left_as_it_was():
+    model = TinyNet(3, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(model)
+    before = jax.tree.map(jnp.copy, state)
+    summarize(model, (2, 8, 8, 1))
+    after_graphdef, after = nnx.split(model)
+    assert tree_equal(before, after)
+    assert graphdef == after_graphdef
+    assert model(jnp.zeros((2, 8, 8, 1))).shape == (2, 3)
+    assert model.dropout.rngs is not None
+
+
+def test_the_model_still_works_after_a_batch_it_refuses():
+    model = TinyNet(3, rngs=nnx.Rngs(0))
+    with pytest.raises((TypeError, ValueError)):
+        summarize(model, (2, 8, 8, 5))
+    assert model(jnp.zeros((2, 8, 8, 1))).shape == (2, 3)
+    assert "8 parameters" not in summarize(model, (2, 8, 8, 1))
+
+
+def test_a_nested_model_that_draws_keys_in_evaluation_is_listed_too():
+    class Noisy(nnx.Module):
+        def __init__(self, rngs):
+            self.tiny = TinyNet(3, rngs=rngs)
+            self.rngs = rngs.fork()
+
+        def __call__(self, image):
+            return self.tiny(image) + jax.random.normal(self.rngs.params(), (3,))
+
+    text = summarize(Noisy(nnx.Rngs(0)), (2, 8, 8, 1))
+    assert "tiny/bn" in text
+    # conv 80, BatchNorm 16, dense 27; keys are neither
+    assert (
+        "Total: 123 parameters (492 B) and 16 batch statistics (64 B), 139 in all (556 B)." in text
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (0, 8, 8, 1), (2, -8, 8, 1), (2.0, 8, 8, 1), "2881", 5, None]
+)
+def test_what_is_not_a_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"`input_shape` .* positive integers, the batch first"):
+        summarize(TinyNet(3, rngs=nnx.Rngs(0)), shape)
+
+
+def test_a_width_too_small_is_refused():
+    with pytest.raises(ValueError, match=r"`width` \(=20\) must be at least 60"):
+        summarize(TinyNet(3, rngs=nnx.Rngs(0)), (2, 8, 8, 1), width=20)
