@@ -9,6 +9,7 @@ everything from its `config.yaml`. Models, tasks and callbacks may be import pat
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import json
 import re
@@ -22,7 +23,7 @@ import numpy as np
 import yaml
 from flax import nnx
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
-from jsonargparse.typing import PositiveInt, import_object
+from jsonargparse.typing import PositiveInt
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import find_checkpoint, load_checkpoint, read_loop
@@ -138,7 +139,8 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
         >>> type(build_model(config, 0, given)).__name__
         'AlexNet'
     """
-    model_class = import_object(config.class_path)
+    module, _, name = config.class_path.rpartition(".")
+    model_class = getattr(importlib.import_module(module), name)
     taken = inspect.signature(model_class.__init__).parameters
     given = {name: value for name, value in given.items() if name in taken}
     arguments = {**config.get("init_args", {}), **given}
@@ -157,7 +159,7 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         A trainer with a new model.
     """
     parser = fit_parser()
-    parts = parser.instantiate_classes(config)
+    parts = parser.instantiate(config)
     size, _, channels = data.image_shape
     given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
     arguments = dict(parts.trainer)
@@ -209,12 +211,8 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
 
 def fit(config: Namespace) -> int:
     """Trains, and says where the run is."""
-    data = load_data(**config.data)
-    trainer = build_trainer(config, data)
-    try:
-        trainer.fit()
-    finally:
-        data.close()
+    trainer = build_trainer(config, load_data(**config.data))
+    trainer.fit()
     if trainer.stop_reason is not None:
         print(f"Stopped: {trainer.stop_reason}")
     if trainer.run_dir is not None:
@@ -227,13 +225,9 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     """Evaluates a checkpoint of a run on its own data, and prints the metrics."""
     folder, config, _ = load_run(arguments.run, arguments.checkpoint)
     config.trainer.log_dir, config.trainer.progress_bar = None, False
-    data = load_data(**config.data)
-    trainer = build_trainer(config, data)
+    trainer = build_trainer(config, load_data(**config.data))
     load_checkpoint(folder, trainer.model)
-    try:
-        metrics = trainer.validate() if split == "val" else trainer.test()
-    finally:
-        data.close()
+    metrics = trainer.validate() if split == "val" else trainer.test()
     if arguments.json:
         print(json.dumps({"checkpoint": str(folder), **metrics}))
     else:
@@ -252,9 +246,9 @@ def predict(arguments: Namespace) -> int:
             f"`run` (={arguments.run!r}) was trained on images of shape {about['image']}; image "
             "files become squares of 1 or 3 channels. Use Trainer.predict from Python."
         )
-    images = np.stack([
-        decode(path, resize=height, size=height, channels=channels) for path in arguments.images
-    ])
+    images = np.stack(
+        [decode(path, resize=height, size=height, channels=channels) for path in arguments.images]
+    )
     transform = ImageTransform(**about["transform"])
     data = DataModule(
         (images, np.zeros(len(images), np.int32)),
@@ -270,10 +264,16 @@ def predict(arguments: Namespace) -> int:
     }
     model = build_model(config.model, config.seed, given)
     load_checkpoint(folder, model)
-    task = fit_parser().instantiate_classes(config).task
+    task = fit_parser().instantiate(config).task
     trainer = Trainer(model, data, task=task, log_dir=None, progress_bar=False)
-    names = about["class_names"] or [str(number) for number in range(about["num_classes"])]
-    for path, row in zip(arguments.images, trainer.predict(images), strict=True):
+    rows = trainer.predict(images)
+    if getattr(rows, "ndim", None) != 2:
+        raise ValueError(
+            f"`run` (={arguments.run!r}) has the task {type(task).__name__}, which predicts no "
+            "classes. Use Trainer.predict from Python."
+        )
+    names = about["class_names"] or [str(number) for number in range(rows.shape[1])]
+    for path, row in zip(arguments.images, rows, strict=True):
         best = np.argsort(-row, kind="stable")[: arguments.top_k]
         classes = [{"class": names[k], "probability": float(row[k])} for k in best]
         if arguments.json:
@@ -286,7 +286,7 @@ def predict(arguments: Namespace) -> int:
 def summary(arguments: Namespace) -> int:
     """Prints the table of a model's layers."""
     given = {name: arguments[name] for name in GIVEN_BY_DATA}
-    model = build_model(arguments.model, 0, given)
+    model = nnx.eval_shape(lambda: build_model(arguments.model, 0, given))  # no weights are drawn
     size = arguments.image_size
     print(summarize(model, (arguments.batch_size, size, size, arguments.in_channels)))
     return 0

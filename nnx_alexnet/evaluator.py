@@ -118,7 +118,7 @@ class Evaluator:
     @property
     def num_compilations(self) -> dict[str, int]:
         """How often each of the steps used so far was compiled: once, unless shapes changed."""
-        return dict(self._steps.traces)
+        return {} if self._compiled is None else dict(self._compiled.traces)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Publishes metrics of a callback's own, at the present step.

@@ -266,7 +266,8 @@ def _copied(leaf: Any) -> jax.Array:
     """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
     if getattr(leaf, "weak_type", False):
         return jnp.array(leaf, dtype=leaf.dtype)
-    return jax.device_put(leaf, may_alias=False)
+    copied: jax.Array = jax.device_put(leaf, may_alias=False)
+    return copied
 
 
 def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -98,7 +98,7 @@ class Task:
 
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Whether the right class is among the five largest logits, `float32[B]`."""
-    _, best = jax.lax.top_k(logits, 5)  # [B, 5]; of equal logits the first class wins
+    best = jax.lax.top_k(logits, 5)[1]  # [B, 5]; of equal logits the first class wins
     return jnp.any(best == labels[:, None], axis=1).astype(jnp.float32)
 
 

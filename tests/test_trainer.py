@@ -188,7 +188,9 @@ def test_watching_a_run_changes_no_bit_of_it(tmp_path):
     assert tree_equal(fitted_state(0), watched)
 
 
-@pytest.mark.parametrize(("max_epochs", "max_steps", "steps"), [(2, None, 8), (None, 5, 5), (1, 9, 4)])
+@pytest.mark.parametrize(
+    ("max_epochs", "max_steps", "steps"), [(2, None, 8), (None, 5, 5), (1, 9, 4)]
+)
 def test_the_run_ends_at_whichever_limit_comes_first(max_epochs, max_steps, steps):
     trainer = tiny_trainer(max_epochs=max_epochs, max_steps=max_steps)
     trainer.fit()

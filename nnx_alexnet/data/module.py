@@ -131,11 +131,20 @@ class DataModule:
         """Returns a loader of images alone, to predict with; its labels are zeros.
 
         Args:
-            images: uint8 or float32 `[N, ...]`, as the train split holds them.
+            images: uint8 or float32 `[N, ...]`, which the transform brings to `image_shape`.
+
+        Raises:
+            ValueError: there are none, or the transform makes another shape of them.
         """
         shape, dtype = self.train.element_spec()["label"]
         source = ArraySource(images, np.zeros((len(images), *shape), dtype), argument="images")
-        return Loader(source, batch_size=self.batch_size, argument="images")
+        loader = Loader(source, batch_size=self.batch_size, argument="images")
+        if self._shape_of(loader) != self.image_shape:
+            raise ValueError(
+                f"`images` has shape {np.shape(images)[1:]} an image, after the transform "
+                f"{self._shape_of(loader)}; the model was trained on {self.image_shape}."
+            )
+        return loader
 
     def describe(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the data, as plain JSON values.

@@ -1,0 +1,220 @@
+"""Saving, keeping, finding and loading checkpoints."""
+
+import math
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from helpers import TinyNet, tiny_arrays, tree_equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnx_alexnet import DataModule, Trainer, load_checkpoint
+from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from nnx_alexnet.checkpoints import Checkpoints, find_checkpoint, kept_steps, read_loop
+
+VALUES = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+@given(
+    values=st.dictionaries(st.integers(0, 50), VALUES, max_size=12),
+    unranked=st.sets(st.integers(0, 50), max_size=6),
+    keep_latest=st.integers(0, 4),
+    keep_best=st.integers(0, 4),
+    mode=st.sampled_from(["min", "max"]),
+)
+@settings(deadline=None)
+def test_what_is_kept_is_the_latest_and_the_best(values, unranked, keep_latest, keep_best, mode):
+    steps = sorted({*values, *unranked})
+    options = {"keep_latest": keep_latest, "keep_best": keep_best, "mode": mode}
+    kept = kept_steps(steps, values, **options)
+    latest = set(steps[-keep_latest:]) if keep_latest else set()
+    assert latest <= kept <= set(steps)
+    finite = {step: value for step, value in values.items() if math.isfinite(value)}
+    best = kept - latest
+    assert all(step in finite for step in best), "a value that is not finite is never best"
+    assert len(kept & set(finite)) >= min(keep_best, len(finite))
+    if keep_best and finite:
+        extreme = (min if mode == "min" else max)(finite.values())
+        assert extreme in {finite[step] for step in kept if step in finite}
+    # What was removed is never missed later: the kept ones alone choose the same.
+    assert kept_steps(sorted(kept), values, **options) == kept
+
+
+def small(step):
+    return {"weights": jax.numpy.full((3,), float(step))}
+
+
+def save_all(directory, values, **options):
+    checkpoints = Checkpoints(directory, **options)
+    for step, value in values.items():
+        checkpoints.save(step, small(step), small(step), {"global_step": step}, value=value)
+    checkpoints.close()
+    return checkpoints
+
+
+def test_the_best_and_the_latest_stay_on_disk(tmp_path):
+    values = {1: 0.5, 2: 0.9, 3: math.nan, 4: None, 5: 0.1}
+    checkpoints = save_all(tmp_path, values, monitor="val/accuracy", mode="max", keep_best=1)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 5]
+    assert (checkpoints.best_step, checkpoints.best_value, checkpoints.latest_step) == (2, 0.9, 5)
+
+
+def test_the_ranking_is_known_again_in_another_process(tmp_path):
+    options = {"monitor": "val/loss", "mode": "min", "keep_best": 2, "keep_latest": 1}
+    save_all(tmp_path, {1: 0.3, 2: 0.2, 3: 0.4}, **options)
+    again = Checkpoints(tmp_path, **options)
+    assert again.best_step == 2
+    again.save(4, small(4), small(4), {"global_step": 4}, value=0.5)
+    again.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 4]
+
+
+def test_a_step_is_not_saved_twice(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for value in (1.0, 2.0):
+        checkpoints.save(7, {"w": jax.numpy.full(2, value)}, small(7), {"global_step": 7})
+    checkpoints.close()
+    assert checkpoints.steps == [7]
+
+
+def test_find_checkpoint_takes_a_run_its_folder_or_a_step(tmp_path):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {1: 0.9, 2: 0.1}, monitor="val/loss", keep_best=1, keep_latest=2)
+    assert find_checkpoint(tmp_path).name == "2"
+    assert find_checkpoint(tmp_path, "1").name == "1"
+    assert find_checkpoint(folder, "last").name == "2"
+    assert find_checkpoint(folder / "1").name == "1"
+    with pytest.raises(ValueError, match=r"did you mean 'best'.*'1', '2'"):
+        find_checkpoint(tmp_path, "bst")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path / "elsewhere")
+
+
+def fit(tmp_path, *, callbacks=(), **arguments):
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    data = DataModule(tiny_arrays(num=64), tiny_arrays(num=30, seed=1), batch_size=16)
+    defaults = {"max_epochs": 3, "log_dir": tmp_path, "progress_bar": False}
+    trainer = Trainer(model, data, callbacks=callbacks, **{**defaults, **arguments})
+    trainer.fit()
+    return trainer
+
+
+def test_a_checkpoint_is_loaded_into_a_freshly_built_model(tmp_path):
+    trainer = fit(tmp_path)
+    fresh = TinyNet(4, rngs=nnx.Rngs(9))
+    about = load_checkpoint(trainer.run_dir, fresh)
+    assert tree_equal(nnx.state(fresh), nnx.state(trainer.model))
+    assert (about["global_step"], about["epoch"]) == (12, 3)
+    assert about["metrics"]["val/loss"] == trainer.metrics["val/loss"]
+    assert about["data"]["num_classes"] == 4
+
+
+def test_a_checkpoint_holds_what_it_was_taken_of_though_training_went_on(tmp_path):
+    """The arrays are donated to the next step while the save is still under way."""
+
+    class Keep(Callback):
+        def __init__(self):
+            self.states = {}
+
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            state = nnx.to_pure_dict(nnx.state(trainer.model, nnx.Param))
+            self.states[trainer.global_step] = jax.tree.map(np.array, state)
+
+    keep = Keep()
+    saver = ModelCheckpoint(every_n_steps=1, keep_latest=20)
+    trainer = fit(tmp_path, callbacks=[keep, saver])
+    for step, expected in keep.states.items():
+        fresh = TinyNet(4, rngs=nnx.Rngs(9))
+        load_checkpoint(trainer.run_dir, fresh, which=str(step))
+        assert tree_equal(nnx.to_pure_dict(nnx.state(fresh, nnx.Param)), expected)
+    assert len(keep.states) == 12
+
+
+def test_the_best_is_ranked_by_the_metric_of_its_own_step(tmp_path):
+    class Fake(Callback):
+        metric_names = ("score",)
+
+        def on_validation_end(self, trainer):
+            trainer.log({"score": [0.1, 0.9, 0.5][trainer.epoch]})
+
+    # Step 7 is saved too, when "score" is an old value: it must not count as its own.
+    saver = ModelCheckpoint("score", mode="max", every_n_steps=7)
+    fit(tmp_path, callbacks=[Fake(), saver])
+    assert (saver.best_path.name, saver.best_value, saver.last_path.name) == ("8", 0.9, "12")
+
+
+def test_callback_state_is_in_the_checkpoint_of_the_same_epoch(tmp_path):
+    trainer = fit(tmp_path, callbacks=[EarlyStopping("val/loss"), ModelCheckpoint(keep_latest=3)])
+    for step in (4, 8, 12):
+        about = read_loop(trainer.run_dir / "checkpoints" / str(step))
+        state = about["callbacks"]["EarlyStopping(val/loss)"]
+        assert state["best_step"] <= step
+        assert about["epoch"] == step / 4
+        assert about["step_in_epoch"] == 0
+
+
+def test_a_save_in_mid_epoch_keeps_the_position(tmp_path):
+    trainer = fit(tmp_path, callbacks=[ModelCheckpoint(every_n_steps=3, keep_latest=9)])
+    about = read_loop(trainer.run_dir / "checkpoints/6")
+    assert (about["epoch"], about["step_in_epoch"], about["global_step"]) == (1, 2, 6)
+
+
+def test_an_exception_leaves_the_last_finished_save_whole(tmp_path):
+    class Fails(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.global_step == 6:
+                raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fit(tmp_path, callbacks=[Fails()])
+    folder = find_checkpoint(tmp_path / "tinynet/version_0")
+    assert folder.name == "4"
+    load_checkpoint(folder, TinyNet(4, rngs=nnx.Rngs(9)))
+    assert [path.name for path in folder.parent.iterdir()] == ["4"]  # nothing half-written
+
+
+def test_a_model_of_another_architecture_is_refused_with_the_differences(tmp_path):
+    trainer = fit(tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match=r"dense/kernel: saved float32\[8, 4\], .*\[8, 5\]"):
+        load_checkpoint(trainer.run_dir, TinyNet(5, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"conv/kernel: saved .*, in the model nothing"):
+        load_checkpoint(trainer.run_dir, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+
+
+def test_lists_of_modules_survive_a_round_trip(tmp_path):
+    class Stack(nnx.Module):
+        def __init__(self, seed):
+            rngs = nnx.Rngs(seed)
+            self.layers = nnx.List([nnx.Linear(2, 2, rngs=rngs) for _ in range(11)])
+
+        def __call__(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    images = np.ones((8, 2), np.float32)
+    data = DataModule((images, np.zeros(8, np.int32)), batch_size=4)
+    model = Stack(0)
+    optimizer = optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9))
+    trainer = Trainer(model, data, optimizer=optimizer, max_epochs=1, log_dir=tmp_path)
+    trainer.fit()
+    fresh = Stack(1)
+    load_checkpoint(trainer.run_dir, fresh)
+    assert tree_equal(nnx.state(fresh), nnx.state(model))
+
+
+def test_ctrl_c_saves_the_exact_step(tmp_path):
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.global_step == 5:
+                signal.raise_signal(signal.SIGINT)
+
+    trainer = fit(tmp_path, callbacks=[Interrupt()])
+    fresh = TinyNet(4, rngs=nnx.Rngs(9))
+    about = load_checkpoint(trainer.run_dir, fresh)
+    assert (about["epoch"], about["step_in_epoch"], about["global_step"]) == (1, 1, 5)
+    assert tree_equal(nnx.state(fresh), nnx.state(trainer.model))

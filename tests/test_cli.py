@@ -1,0 +1,244 @@
+"""The command line, in this process where that is enough: a tiny model on the real digits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nnx_alexnet.cli import fit_parser, main
+from nnx_alexnet.data import DATASETS
+
+TINY = [
+    "--model", "helpers.TinyNet", "--data.image_size", "16", "--data.batch_size", "128",
+    "--trainer.max_epochs", "2", "--trainer.progress_bar", "false",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder in which `fit` was called once, and the run in it."""
+    folder = tmp_path_factory.mktemp("cli")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        arguments = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.patience", "7"]
+        arguments += ["--trainer.callbacks+=ModelCheckpoint"]
+        arguments += ["--trainer.callbacks.monitor", "val/accuracy"]
+        arguments += ["--trainer.callbacks.mode", "max"]
+        assert main(["fit", *TINY, "--optimizer.learning_rate", "0.02", *arguments]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "logs/tinynet/version_0"
+
+
+@pytest.fixture
+def elsewhere(run, monkeypatch):
+    monkeypatch.chdir(run.parents[2])
+
+
+def test_fit_leaves_a_run_whose_configuration_is_complete(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["name"] == "digits"
+    assert config["model"]["class_path"] == "helpers.TinyNet"
+    assert config["optimizer"]["learning_rate"] == 0.02
+    stopping, saver = config["trainer"]["callbacks"]
+    assert stopping["class_path"] == "nnx_alexnet.callbacks.EarlyStopping"
+    assert stopping["init_args"]["patience"] == 7
+    assert saver["init_args"] | {"monitor": "val/accuracy", "mode": "max"} == saver["init_args"]
+
+
+def test_the_configuration_of_a_run_reproduces_it_to_the_bit(run, elsewhere, capsys):
+    assert main(["fit", "--config", str(run / "config.yaml")]) == 0
+    again = run.with_name("version_1")
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if not k.startswith("perf/")}
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ]
+        for folder in (run, again)
+    ]
+    assert rows[0] == rows[1]
+    assert (run / "config.yaml").read_text() == (again / "config.yaml").read_text()
+
+
+def metrics_of(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return {name: value for line in lines for name, value in json.loads(line).items()}
+
+
+def test_validate_rebuilds_the_run_and_finds_the_same_metrics(run, elsewhere, capsys):
+    assert main(["validate", str(run), "--checkpoint", "last", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = metrics_of(run)
+    assert found["val/loss"] == pytest.approx(expected["val/loss"], rel=1e-6)
+    assert found["val/accuracy"] == pytest.approx(expected["val/accuracy"])
+
+
+def test_test_takes_the_newest_run_and_writes_no_other(run, elsewhere, capsys):
+    runs = sorted(run.parent.iterdir())
+    assert main(["test"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"test/accuracy +0\.\d{4}", out)
+    assert sorted(run.parent.iterdir()) == runs
+
+
+def save_digits(folder, num):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    paths = []
+    for number in range(num):
+        image = np.rint(bunch.images[number] * (255 / 16)).astype(np.uint8)
+        paths.append(str(folder / f"{number}.png"))
+        Image.fromarray(image).convert("RGB").save(paths[-1])
+    return paths, bunch.target[:num]
+
+
+def test_predict_prints_class_and_probability_of_image_files(run, elsewhere, tmp_path, capsys):
+    paths, _ = save_digits(tmp_path, 3)
+    assert main(["predict", str(run), *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == paths
+    assert all(re.search(r"  \d [01]\.\d{4}$", line) for line in lines)
+
+
+def test_predict_prints_json_with_the_best_classes_in_order(run, elsewhere, tmp_path, capsys):
+    paths, _ = save_digits(tmp_path, 2)
+    assert main(["predict", str(run), *paths, "--json", "--top_k", "10"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == paths
+    for row in rows:
+        probabilities = [each["probability"] for each in row["classes"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert {each["class"] for each in row["classes"]} == set("0123456789")
+
+
+def test_predict_needs_none_of_the_data(run, elsewhere, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(DATASETS, "digits", None)
+    paths, _ = save_digits(tmp_path, 1)
+    assert main(["predict", str(run), *paths]) == 0
+
+
+def test_summary_prints_the_table_of_alexnet(capsys):
+    assert main(["summary"]) == 0
+    out = capsys.readouterr().out
+    assert "21,601,674 parameters (86.4 MB) and 2,752 batch statistics (11.0 KB)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--data.nmae", "x"], "Did you mean 'data.name'"),
+        (["fit", "--trainer.max_epoch", "3"], "Did you mean 'trainer.max_epochs'"),
+        (["fit", "--model.dtpe", "bfloat16"], "Did you mean 'dtype'"),
+        (["fit", "--trainer.callbacks+=EarlyStoping"], "Did you mean 'EarlyStopping'"),
+        (["fit", "--trainer.max_epochs", "many"], "many"),
+        (["fits"], "'fit', 'validate', 'test', 'predict', 'summary'"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_with_the_nearest(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_key_of_a_configuration_file_is_refused(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("trainer:\n  max_epoch: 3\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "run.yaml")])
+    assert "Did you mean 'trainer.max_epochs'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "fashon_mnist"], "did you mean 'fashion_mnist'?"),
+        (["--optimizer.name", "adm"], "did you mean 'adam'?"),
+        (["--task.label_smoothing", "2"], "`label_smoothing` (=2.0) must be in [0, 1)"),
+        (["--data", "mnist", "--data.root", "nowhere"], "nowhere"),
+        (["--optimizer.weight_decay", "0.1"], "`weight_decay`"),
+    ],
+)
+def test_a_value_that_does_not_work_is_one_message_without_a_traceback(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_corrupt_image_is_named(run, elsewhere, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    assert main(["predict", str(run), str(tmp_path / "broken.png")]) == 1
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_a_run_started_from_python_says_how_to_load_it(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("model:\n  class: TinyNet\n")
+    assert main(["test", str(tmp_path)]) == 1
+    assert "load_checkpoint" in capsys.readouterr().err
+
+
+def test_no_run_is_said_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["test"]) == 1
+    assert "`run`" in capsys.readouterr().err
+
+
+def test_the_name_of_the_data_has_a_short_form():
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--data", "fashion_mnist", "--print_config"])
+    assert stopped.value.code == 0
+
+
+def test_the_options_of_fit_are_these():
+    """The surface that users script against: change it knowingly."""
+    names = set(fit_parser().get_defaults().keys())
+    assert names == {
+        "config", "seed",
+        "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
+        "data.augment", "data.num_workers", "data.download", "data.drop_last",
+        "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
+        "model.init_args.param_dtype",
+        "task.class_path", "task.init_args.label_smoothing",
+        "optimizer.name", "optimizer.learning_rate", "optimizer.schedule",
+        "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+        "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
+        "trainer.name", "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
+        "trainer.progress_bar",
+    }  # fmt: skip
+
+
+def test_ctrl_c_exits_with_130_and_leaves_a_run_that_can_be_tested(tmp_path):
+    command = [sys.executable, "-m", "nnx_alexnet"]
+    tests = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": tests}
+    arguments = [*TINY, "--trainer.max_epochs", "100000"]
+    process = subprocess.Popen(
+        [*command, "fit", *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    )
+    log = tmp_path / "logs/tinynet/version_0/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error.decode()
+    tested = subprocess.run(
+        [*command, "test", "--json"], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert 0 <= json.loads(tested.stdout)["test/accuracy"] <= 1

@@ -1,0 +1,93 @@
+"""What the two READMEs show works as it is written there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import RecordingCallback, TinyNet, tiny_arrays
+
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / path).read_text(), re.M | re.S)
+
+
+@pytest.mark.timeout(1200)
+def test_the_python_of_the_readme_trains_alexnet_on_the_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example, load, autoencoder = blocks("README.md", "python")
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["trainer"].metrics["test/accuracy"] > 0.95
+    assert [row["epoch"] for row in names["history"]] == list(range(len(names["history"])))
+    probabilities = names["probabilities"]
+    assert probabilities.shape == (360, 10)
+    assert probabilities.dtype == np.float32
+    exec(compile(load, "README.md", "exec"), names)
+    best = max(row["val/accuracy"] for row in names["history"])
+    assert names["about"]["metrics"]["val/accuracy"] == best
+    exec(compile(autoencoder, "README.md", "exec"), names)
+    assert names["reconstructions"].shape == (512, 8, 8, 1)
+
+
+def test_the_options_that_the_readme_shows_exist():
+    lines = [line for block in blocks("README.md", "bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    fits = [words[2:] for words in commands if words[:2] == ["nnx-alexnet", "fit"]]
+    shown = [words for words in fits if not {"my_package.MyModel", "run.yaml"} & set(words)]
+    assert shown
+    for words in shown:
+        words = words[: words.index(">")] if ">" in words else [*words, "--print_config"]
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", *words])
+        assert stopped.value.code == 0, words
+
+
+def test_the_callback_of_the_callbacks_readme_runs(tmp_path):
+    (block,) = blocks("callbacks/README.md", "python")
+    names = {}
+    exec(compile(block, "callbacks/README.md", "exec"), names)
+    model, split = TinyNet(4, rngs=nnx.Rngs(0)), tiny_arrays(num=64)
+    trainer = Trainer(
+        model, (split, split), callbacks=names["callbacks"], max_epochs=2, log_dir=None
+    )
+    history = trainer.fit()
+    (callback,) = names["callbacks"]
+    assert callback.worst[0] == max(row["val/loss"] for row in history)
+
+
+def test_the_hooks_come_in_the_order_of_the_callbacks_readme(tmp_path):
+    (timeline,) = blocks("callbacks/README.md", "text")
+    documented = [line.split()[0] for line in timeline.splitlines()]
+    recorder = RecordingCallback()
+    model, split = TinyNet(4, rngs=nnx.Rngs(0)), tiny_arrays(num=16)
+    data = DataModule(split, split, split, batch_size=16)
+    trainer = Trainer(model, data, callbacks=[recorder], max_epochs=1, log_dir=None)
+    trainer.fit()
+    assert recorder.calls == documented
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_the_hooks_of_the_other_verbs_are_those_of_the_callbacks_readme(verb):
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "callbacks/README.md").read_text(), re.M)
+    )
+    hooks = re.findall(r"`(\w+)`", rows["validate"])
+    kind = {"validate": "validation"}.get(verb, verb)
+    documented = [hook.replace("validation", kind) for hook in hooks]
+    if verb == "predict":
+        documented.remove("on_log")
+    recorder = RecordingCallback()
+    split = tiny_arrays(num=16)
+    data = DataModule(split, split, split, batch_size=16)
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    trainer = Trainer(model, data, callbacks=[recorder], log_dir=None, progress_bar=False)
+    getattr(trainer, verb)()
+    assert recorder.calls == documented
