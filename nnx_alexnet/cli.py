@@ -213,8 +213,6 @@ def fit(config: Namespace) -> int:
     """Trains, and says where the run is."""
     trainer = build_trainer(config, load_data(**config.data))
     trainer.fit()
-    if trainer.stop_reason is not None:
-        print(f"Stopped: {trainer.stop_reason}")
     if trainer.run_dir is not None:
         print(f"Run folder: {trainer.run_dir}")
         print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")

@@ -229,7 +229,7 @@ class Evaluator:
                     f"`data` has splits of different examples: {specs[0]} and {spec} "
                     "(shape and dtype). The compiled steps take one kind."
                 )
-        if self._compiled is None:
+        if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self._compiled = Steps(self._model, self.data.transform, *bodies)
         fields = {**specs[0], "mask": ((), np.bool_), "index": ((), np.int32)}

@@ -48,8 +48,8 @@ def create_optimizer(
         The gradient transformation.
 
     Raises:
-        ValueError: an unknown name or schedule, a cosine without `num_steps`, or a weight decay
-            for an optimizer that has none.
+        ValueError: an unknown name or schedule, a number out of its range, a cosine without
+            `num_steps`, or a weight decay for an optimizer that has none.
 
     Example:
         >>> from nnx_alexnet.optimizers import create_optimizer
@@ -65,6 +65,10 @@ def create_optimizer(
         raise unknown("schedule", schedule, ["constant", "cosine"])
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate` (={learning_rate}) must be positive.")
+    if warmup_steps < 0:
+        raise ValueError(f"`warmup_steps` (={warmup_steps}) must be 0 or more.")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"`clip_norm` (={clip_norm}) must be positive, or None for no clipping.")
     if weight_decay is not None and name not in ("adamw", "lion"):
         raise ValueError(
             f"`weight_decay` (={weight_decay}) is not an argument of {name!r}; use 'adamw' or "

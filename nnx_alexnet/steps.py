@@ -132,15 +132,12 @@ class Steps:
         eval_step: Callable[[nnx.Module, Batch], Outputs],
         predict_step: Callable[[nnx.Module, Batch], Any],
     ) -> None:
-        # A second set of modules over the same arrays, so that the caller's keep their mode.
-        twin = nnx.merge(*nnx.split(model))
-        twin.eval()
-        eval_definition, model_state = nnx.split(twin)
-        twin.train()
-        train_definition, _ = nnx.split(twin)
+        train_definition, eval_definition, model_state = _definitions(model)
+        self._train_definition = train_definition
         self.traces: Counter[str] = Counter()
         self._model_leaves = jax.eval_shape(lambda: jax.tree.leaves(model_state))
         self._model_tree = jax.tree.structure(model_state)
+        self._collection: Any = None  # set by `measure`
         # Set by the first optimizer: a model that is only evaluated has none.
         self._optimizer_definition: nnx.GraphDef[Any] | None = None
 
@@ -186,6 +183,10 @@ class Steps:
         self.predict = nnx.jit(predict, graph=False)
         self._outputs = lambda leaves, batch: eval_step(*in_eval_mode(leaves, batch))
 
+    def are_of(self, model: nnx.Module) -> bool:
+        """Whether the model is still built as it was, down to attributes such as a dropout rate."""
+        return bool(_definitions(model)[0] == self._train_definition)
+
     def measure(self, task: Task, example: Batch) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Traces the forward pass over shapes alone, and chooses the metrics that accumulate.
 
@@ -199,8 +200,9 @@ class Steps:
         outputs: Mapping[str, jax.ShapeDtypeStruct] = jax.eval_shape(
             self._outputs, self._model_leaves, example
         )
-        self._collection = task.collection(outputs)
-        self.empty = jax.device_put(self._collection.empty())
+        if self._collection is None:  # one class for all verbs, or they would retrace
+            self._collection = task.collection(outputs)
+            self.empty = jax.device_put(self._collection.empty())
         return outputs
 
     @property
@@ -252,6 +254,16 @@ class Steps:
             nnx.to_pure_dict(jax.tree.unflatten(self._model_tree, state.model)),
             nnx.to_pure_dict(jax.tree.unflatten(self._optimizer_tree, state.optimizer)),
         )
+
+
+def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Returns the graph of a model in training and in evaluation mode, and its one state."""
+    # A second set of modules over the same arrays, so that the caller's keep their mode.
+    twin = nnx.merge(*nnx.split(model))
+    twin.eval()
+    eval_definition, state = nnx.split(twin)
+    twin.train()
+    return nnx.split(twin)[0], eval_definition, state
 
 
 def _leaves(module: Any) -> list[jax.Array]:

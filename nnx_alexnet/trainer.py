@@ -37,6 +37,7 @@ from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, Progres
 from nnx_alexnet.checkpoints import Checkpoints
 from nnx_alexnet.data import Batch, DataModule, Loader
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT, Evaluator
+from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import check_name, create_run_dir, write_record
@@ -204,6 +205,8 @@ class Trainer(Evaluator):
             self._callbacks.call("on_train_start", self)
             while not self._is_stopping and self.epoch != self.max_epochs:
                 self._train_epoch(loader)
+            if self.stop_reason is not None:
+                logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
             self._save_if_requested()
             self._callbacks.call("on_fit_end", self)

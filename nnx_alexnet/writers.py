@@ -56,6 +56,7 @@ class TensorBoardWriter:
     def __init__(self, directory: str | os.PathLike[str]):
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
+        self._run = f"{folder.resolve().parent.name}/{folder.name}"
         # TensorBoard takes any file with `tfevents` in its name, in the order of the names.
         name = (
             f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
@@ -157,7 +158,7 @@ class TensorBoardWriter:
         experiment = api_pb2.Experiment(
             hparam_infos=[
                 api_pb2.HParamInfo(name=name, type=_hparam_type(value))
-                for name, value in sorted(values.items())
+                for name, value in values.items()
             ],
             metric_infos=[
                 api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name))
@@ -169,7 +170,7 @@ class TensorBoardWriter:
             hparams_metadata.EXPERIMENT_TAG,
             plugin_data_pb2.HParamsPluginData(experiment=experiment),
         )
-        summary.MergeFrom(hparams_pb(values, trial_id=self._file.name))
+        summary.MergeFrom(hparams_pb(values, trial_id=self._run))
         self._write_summary(0, summary)
 
     def write_session_end(self, *, success: bool) -> None:

@@ -230,6 +230,13 @@ def test_arrays_that_the_caller_kept_are_not_deleted_by_training():
     assert all(not leaf.is_deleted() for leaf in jax.tree.leaves(kept))
 
 
+def test_a_change_to_the_model_between_two_verbs_counts():
+    trainer = tiny_trainer()
+    trainer.validate()
+    trainer.model.dense = nnx.Linear(8, 5, rngs=nnx.Rngs(5))
+    assert trainer.predict().shape == (30, 5)
+
+
 # ---- Predict ----------------------------------------------------------------------------------
 
 

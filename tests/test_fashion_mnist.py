@@ -1,0 +1,48 @@
+"""A short run on real images, from Debian's package of them."""
+
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+
+from nnx_alexnet import Trainer, create_optimizer, load_data
+
+PACKAGE = Path("/usr/share/datasets/fashion-mnist")
+
+
+class SmallNet(nnx.Module):
+    def __init__(self, *, rngs):
+        self.conv1 = nnx.Conv(1, 16, (3, 3), strides=2, rngs=rngs)
+        self.bn1 = nnx.BatchNorm(16, momentum=0.9, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
+        self.bn2 = nnx.BatchNorm(32, momentum=0.9, rngs=rngs)
+        self.dense = nnx.Linear(32 * 7 * 7, 10, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        x = nnx.relu(self.bn1(self.conv1(image)))
+        x = nnx.relu(self.bn2(self.conv2(x)))
+        return self.dense(x.reshape(len(x), -1))
+
+
+@pytest.mark.skipif(
+    not PACKAGE.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
+)
+def test_a_small_network_learns_fashion_mnist_in_an_epoch(tmp_path):
+    raw = tmp_path / "FashionMNIST/raw"
+    raw.mkdir(parents=True)
+    for file in PACKAGE.glob("*.gz"):
+        (raw / file.name).symlink_to(file)
+    data = load_data("fashion_mnist", image_size=28, batch_size=128, root=tmp_path)
+    splits = (data.train, data.val, data.test)
+    assert [split.num_examples for split in splits] == [54_000, 6_000, 10_000]
+    trainer = Trainer(
+        SmallNet(rngs=nnx.Rngs(0)),
+        data,
+        optimizer=create_optimizer("adam", 3e-3, schedule="cosine", num_steps=421),
+        max_epochs=1,
+        log_dir=None,
+        progress_bar=False,
+    )
+    trainer.fit()
+    assert trainer.test()["test/accuracy"] > 0.8
