@@ -222,29 +222,24 @@ class Evaluator:
 
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
-        specs = [loader.element_spec() for loader in loaders]
-        for spec in specs[1:]:
-            if spec != specs[0]:
-                raise ValueError(
-                    f"`data` has splits of different examples: {specs[0]} and {spec} "
-                    "(shape and dtype). The compiled steps take one kind."
-                )
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self._compiled = Steps(self._model, self.data.transform, *bodies)
-        fields = {**specs[0], "mask": ((), np.bool_), "index": ((), np.int32)}
-        size = loaders[0].batch_size
-        example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
-        try:
-            outputs = self._compiled.measure(self.task, example)
-        except (TypeError, ValueError) as error:
-            shape, dtype = specs[0]["image"]
-            raise ValueError(
-                f"`model`, `data` and `task` do not fit together, with images of shape {shape} "
-                f"and dtype {dtype} (after the transform {self.data.image_shape}): {error}"
-            ) from error
-        self._num_classes = self.task.num_classes(outputs)
         for loader in loaders:
+            spec = loader.element_spec()
+            fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
+            size = loader.batch_size
+            example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
+            try:
+                outputs = self._compiled.measure(self.task, example)
+            except (TypeError, ValueError) as error:
+                shape, dtype = spec["image"]
+                raise ValueError(
+                    f"`model`, `data` and `task` do not fit together, with images of shape "
+                    f"{shape} and dtype {dtype}, {self.data.image_shape} after the transform: "
+                    f"{error}"
+                ) from error
+            self._num_classes = self.task.num_classes(outputs)
             if (labels := loader.labels()) is not None:
                 self._check_labels(labels)
 
@@ -272,10 +267,10 @@ class Evaluator:
         finally:
             self._lend()
             self._optimizer = None
+            self.data.close()
             if failure is not None:
                 self._clean_up(failure, "on_exception", self, failure)
             self._clean_up(failure, "teardown", self, stage)
-            self.data.close()
 
     def _clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
         """Calls a hook whose own error must not hide the one that ended the run."""

@@ -1,16 +1,20 @@
 import errno
 import json
 import math
+import signal
 import subprocess
 import sys
 
 import pytest
+from flax import nnx
+from helpers import TinyNet, tiny_arrays
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 from test_callbacks_fake_trainer import FakeTrainer
 
-from nnx_alexnet.callbacks import JSONLogger, TensorBoard
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.callbacks import Callback, JSONLogger, TensorBoard
 from nnx_alexnet.log import logger
 from nnx_alexnet.writers import TensorBoardWriter
 
@@ -51,6 +55,10 @@ def read(directory):
     events = EventAccumulator(str(directory), size_guidance={"tensors": 0})
     events.Reload()
     return events
+
+
+def value_of(event):
+    return float(make_ndarray(event.tensor_proto))
 
 
 def hparams_data(directory, tag):
@@ -203,3 +211,44 @@ def test_the_callbacks_are_imported_without_tensorboard_and_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected", "last_step"),
+    [
+        ("whole", api_pb2.STATUS_SUCCESS, 12),
+        ("early stop", api_pb2.STATUS_SUCCESS, 8),
+        ("Ctrl-C", api_pb2.STATUS_FAILURE, 6),
+    ],
+)
+def test_a_real_run_reads_back_however_it_ended(tmp_path, ending, expected, last_step):
+    class End(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if ending == "Ctrl-C" and trainer.global_step == 6:
+                signal.raise_signal(signal.SIGINT)
+
+        def on_train_epoch_end(self, trainer):
+            if ending == "early stop" and trainer.epoch == 1:
+                trainer.stop("enough")
+
+    split = tiny_arrays(num=64)
+    data = DataModule(split, split, batch_size=16)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, callbacks=[End()], max_epochs=3, log_dir=tmp_path,
+        log_every_n_steps=3, progress_bar=False,
+    )  # fmt: skip
+    history = trainer.fit()
+    assert trainer.global_step == last_step
+    events = read(trainer.run_dir)
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        written = [(event.step, value_of(event)) for event in events.Tensors(name)]
+        assert written == [(row["step"], pytest.approx(row[name])) for row in history]
+    for name in ("lr", "perf/images_per_second", "train/loss_step"):
+        assert events.Tensors(name)
+    assert [event.step for event in events.Tensors("train/loss_step")] == list(
+        range(3, last_step + 1, 3)
+    )
+    tag = metadata.SESSION_END_INFO_TAG
+    assert hparams_data(trainer.run_dir, tag).session_end_info.status == expected
+    start = hparams_data(trainer.run_dir, metadata.SESSION_START_INFO_TAG).session_start_info
+    assert start.hparams["trainer.max_epochs"].number_value == 3

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import re
 
@@ -246,7 +247,15 @@ def test_a_data_module_knows_classes_shape_and_splits():
     assert named.num_classes == 5
     assert DataModule(train, transform=ImageTransform(6)).image_shape == (6, 6, 1)
     assert as_data_module(data) is data
-    assert data.describe() == {"name": "data", "batch_size": 64, "num_train": 64}
+    assert named.describe() == {
+        "name": "data",
+        "batch_size": 8,
+        "num_train": 64,
+        "image": [8, 8, 1],
+        "transform": dataclasses.asdict(ImageTransform()),
+        "num_classes": 5,
+        "class_names": ["a", "b", "c", "d", "e"],
+    }
 
 
 def test_a_data_module_checks_names_and_shapes_against_each_other():
