@@ -92,10 +92,8 @@ def find_runs(log_dir: str | Path) -> list[Path]:
         []
     """
     configs = Path(log_dir).expanduser().resolve().glob("**/version_*/config.yaml")
-    return sorted(
-        (config.parent for config in configs),
-        key=lambda run: (run.stat().st_ctime_ns, _version(run)),
-    )
+    # It is written once, at the start of the run.
+    return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
 
 
 def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:

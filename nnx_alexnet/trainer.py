@@ -282,8 +282,9 @@ class Trainer(Evaluator):
             )
         while self._in_flight:
             self._read(self._in_flight.popleft())
-        if not self.interrupted:
-            self._end_epoch()
+        if self.interrupted:
+            return  # the epoch is not over: its metrics and its validation are still to come
+        self._end_epoch()
         if is_whole or self.step_in_epoch == loader.num_batches:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._save_if_requested()

@@ -1,5 +1,7 @@
 """Run folders: their numbers, and the names that are allowed."""
 
+import os
+
 import pytest
 
 from nnx_alexnet.runs import check_name, create_run_dir, find_runs
@@ -28,7 +30,8 @@ def test_versions_count_up_from_the_largest(tmp_path):
 
 def test_runs_are_found_in_the_order_of_their_making(tmp_path):
     made = [create_run_dir(tmp_path, name) for name in ("b", "a/c", "b")]
-    for run in made:
+    for time, run in enumerate(made):
         (run / "config.yaml").touch()
+        os.utime(run / "config.yaml", (time, time))
     create_run_dir(tmp_path, "empty")
     assert find_runs(tmp_path) == made
