@@ -43,7 +43,6 @@ GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")
 RECIPE = {
     "data.batch_size": 32,
     "optimizer.schedule": "cosine",
-    "optimizer.warmup_steps": 20,
     "trainer.max_epochs": 5,
 }
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended

@@ -23,7 +23,7 @@ def create_optimizer(
     *,
     schedule: Literal["constant", "cosine"] = "constant",
     num_steps: int | None = None,
-    warmup_steps: int = 0,
+    warmup_steps: int | None = None,
     weight_decay: float | None = None,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
@@ -38,7 +38,8 @@ def create_optimizer(
         learning_rate: the highest rate (default 1e-3).
         schedule: `"constant"` (the default), or `"cosine"`, which falls to zero at `num_steps`.
         num_steps: the optimizer steps of the whole run; the cosine needs it.
-        warmup_steps: steps over which the rate rises linearly from zero (default 0).
+        warmup_steps: steps over which the rate rises linearly from zero; None (the default) is
+            a tenth of `num_steps` with the cosine, and none without.
         weight_decay: decoupled weight decay; None (the default) leaves optax's own.
             Only `"adamw"` and `"lion"` have one.
         clip_norm: gradients of a larger global norm are scaled down to it; None (the default)
@@ -56,8 +57,8 @@ def create_optimizer(
         >>> import jax.numpy as jnp
         >>> optimizer = create_optimizer("adamw", 1e-2, schedule="cosine", num_steps=100)
         >>> state = optimizer.init({"w": jnp.ones(2)})
-        >>> f"{state.hyperparams['learning_rate']:.3f}"
-        '0.010'
+        >>> f"{state.hyperparams['learning_rate']:.3f}"  # ten steps of warm-up begin
+        '0.000'
     """
     if name not in OPTIMIZERS:
         raise unknown("name", name, OPTIMIZERS)
@@ -65,6 +66,8 @@ def create_optimizer(
         raise unknown("schedule", schedule, ["constant", "cosine"])
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate` (={learning_rate}) must be positive.")
+    if warmup_steps is None:
+        warmup_steps = (num_steps or 0) // 10 if schedule == "cosine" else 0
     if warmup_steps < 0:
         raise ValueError(f"`warmup_steps` (={warmup_steps}) must be 0 or more.")
     if clip_norm is not None and not clip_norm > 0:

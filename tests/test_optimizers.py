@@ -54,6 +54,11 @@ def test_the_cosine_rises_over_the_warm_up_and_falls_to_zero():
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_cosine_warms_up_for_a_tenth_of_the_run_unless_told_otherwise():
+    optimizer = create_optimizer("sgd", 1.0, schedule="cosine", num_steps=20)
+    assert run(optimizer)[1][:3] == pytest.approx([0, 0.5, 1])
+
+
 def test_a_warm_up_without_a_cosine_stays_at_the_rate():
     assert run(create_optimizer("sgd", 1.0, warmup_steps=2))[1] == pytest.approx([0, 0.5, 1, 1, 1])
 
