@@ -4,6 +4,7 @@ import torch
 from helpers import tiny_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worker_datasets import Noisy
 
 from nnx_alexnet.data import DataModule, Loader
 from nnx_alexnet.data.iterable import IterableSource
@@ -160,22 +161,6 @@ def test_the_number_of_batches_of_a_torch_loader_is_exact(drop_last, torch_drops
 def test_the_number_of_batches_of_a_generator_is_unknown():
     generator = (batch for batch in batches_of([4]))
     assert Loader(IterableSource(generator)).num_batches is None
-
-
-class Noisy:
-    """Draws from the global generators; one example is damaged."""
-
-    def __init__(self, damaged=None):
-        self.damaged = damaged
-
-    def __len__(self):
-        return 30
-
-    def __getitem__(self, index):
-        if index == self.damaged:
-            raise KeyError(f"example {index} is damaged")
-        noise = np.random.randint(0, 200, (4, 4, 1)).astype(np.uint8)
-        return noise + np.uint8(torch.randint(0, 50, ()).item()), index
 
 
 def test_workers_give_the_same_bytes_also_after_a_break_and_end_with_close():

@@ -529,6 +529,7 @@ class InterruptAt(Callback):
 def test_ctrl_c_finishes_the_step_saves_it_and_returns(tmp_path):
     saver, recorder = ModelCheckpoint(), RecordingCallback()
     trainer = tiny_trainer(log_dir=tmp_path, callbacks=[InterruptAt(6), saver, recorder])
+    handler = signal.getsignal(signal.SIGINT)
     history = trainer.fit()
     assert trainer.interrupted
     assert trainer.global_step == 6
@@ -536,7 +537,7 @@ def test_ctrl_c_finishes_the_step_saves_it_and_returns(tmp_path):
     assert [row["step"] for row in history] == [4]
     assert recorder.calls[-3:] == ["on_train_end", "on_fit_end", "teardown"]
     assert np.isfinite(trainer.predict()).all()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_ctrl_c_in_validation_leaves_it_and_publishes_no_half_metrics():
