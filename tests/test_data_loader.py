@@ -189,7 +189,7 @@ def test_an_error_in_a_worker_arrives_as_it_was_raised():
         with pytest.raises(KeyError) as caught:
             next(batches)
         assert caught.value.args == ("example 9 is damaged",)
-        assert "test_data_loader.py" in caught.value.__notes__[0]
+        assert "worker_datasets.py" in caught.value.__notes__[0]
         assert next(loader.batches(start=3))["index"].tolist() == [12, 13, 14, 15]
     finally:
         loader.close()
