@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,9 +111,12 @@ class Checkpoints:
                 )
                 return [step in kept for step in steps]
 
+        # Random weights hardly compress: zstd saved 8% of AlexNet's 259 MB for 2 s of processor.
+        handler = partial(ocp.PyTreeCheckpointHandler, use_compression=False)
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_names=("model", "optimizer", "loop"),
+            item_handlers={"model": handler(), "optimizer": handler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=LatestAndBest(), create=True, cleanup_tmp_directories=True
             ),
@@ -178,8 +182,8 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                optimizer=ocp.args.StandardSave(optimizer),
+                model=ocp.args.PyTreeSave(model),
+                optimizer=ocp.args.PyTreeSave(optimizer),
                 loop=ocp.args.JsonSave(loop),
             ),
         )
