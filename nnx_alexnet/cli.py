@@ -29,6 +29,7 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import find_checkpoint, load_checkpoint, read_loop
 from nnx_alexnet.data import DataModule, ImageTransform, load_data
 from nnx_alexnet.data.folder import decode
+from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.summary import summarize
@@ -346,6 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C.
     """
+    keep_freed_memory()
     # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
     words = [
         re.sub(r"^--data=(?=\w+$)", "--data.name=", word)
