@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.log import logger
@@ -31,12 +32,35 @@ class JSONLogger(Callback):
     """
 
     def __init__(self) -> None:
-        self._checked = False
         self._failed_write = False
+        self._size = 0  # of the file, in bytes
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Forgets an earlier run."""
-        self._checked = self._failed_write = False
+        self._failed_write = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how long the file is."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back how long the file was."""
+        self._size = state["size"]
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Begins with an empty file, unless the run is a resumed one."""
+        self._size = 0
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Cuts off what the steps wrote that are taken again: the file has each one once."""
+        if trainer.run_dir is None:
+            return
+        path = trainer.run_dir / "metrics.jsonl"
+        try:
+            if path.exists() and path.stat().st_size > self._size:
+                os.truncate(path, self._size)
+        except OSError as error:
+            self._report(error)
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Appends a line."""
@@ -47,16 +71,17 @@ class JSONLogger(Callback):
         try:
             self._append(trainer.run_dir / "metrics.jsonl", line)
         except OSError as error:
-            self._checked = False
-            if not self._failed_write:
-                self._failed_write = True
-                logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        if not self._failed_write:
+            self._failed_write = True
+            logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
 
     def _append(self, path: Path, line: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            if not self._checked:
-                # A killed run or a full disk may have cut the last line short.
-                file.truncate(path.read_bytes().rfind(b"\n") + 1)
-                self._checked = True
+            if file.tell() > self._size:  # a full disk cut the last line short
+                file.truncate(self._size)
             file.write(line.encode() + b"\n")
+            self._size = file.tell()

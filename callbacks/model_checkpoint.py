@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnx_alexnet import errors
 from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
 from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
 
 if TYPE_CHECKING:
-    from nnx_alexnet.checkpoints import Checkpoints
+    from nnx_alexnet.saving import Checkpoints, OnSaveError
     from nnx_alexnet.trainer import Trainer
 
 
@@ -26,9 +28,14 @@ class ModelCheckpoint(Callback):
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
         mode: `"min"` if smaller is better, `"max"` if larger is.
         save_top_k: how many of the best to keep; 0 or more. Not used without `monitor`.
-        keep_latest: how many of the newest to keep; 1 or more.
+        keep_latest: how many of the newest to keep; 1 or more. With 2 there is one to fall back to
+            if the newest is damaged.
         every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends.
         every_n_steps: save after every n-th optimizer step; None: not by steps.
+        every_n_seconds: save at the next step when so many seconds have passed since the last such
+            save; None: not by the clock.
+        on_error: what a save that fails does, on a full disk for instance: `"raise"` ends the run,
+            `"warn"` reports it and goes on. The checkpoints before it stay either way.
 
     Raises:
         ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
@@ -47,11 +54,19 @@ class ModelCheckpoint(Callback):
         *,
         mode: Mode = "min",
         save_top_k: int = 1,
-        keep_latest: int = 1,
+        keep_latest: int = 2,
         every_n_epochs: int | None = 1,
         every_n_steps: int | None = None,
+        every_n_seconds: float | None = None,
+        on_error: OnSaveError = "raise",
     ):
         check_mode(mode)
+        if on_error not in ("raise", "warn"):
+            raise errors.unknown("on_error", on_error, ("raise", "warn"))
+        if every_n_seconds is not None and not every_n_seconds > 0:
+            raise ValueError(
+                f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
+            )
         check_period("every_n_epochs", every_n_epochs)
         check_period("every_n_steps", every_n_steps)
         if type(save_top_k) is not int or save_top_k < 0:
@@ -67,12 +82,15 @@ class ModelCheckpoint(Callback):
         self.keep_latest = keep_latest
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
+        self.every_n_seconds = every_n_seconds
+        self.on_error: OnSaveError = on_error
+        self._last_timed = 0.0
         self._trainer: Trainer | None = None
 
     @property
     def batch_period(self) -> int | None:
-        """`every_n_steps`, where None is never (not each step, as in other callbacks)."""
-        return self.every_n_steps
+        """`every_n_steps`, where None is never; each step if the clock must be looked at."""
+        return self.every_n_steps if self.every_n_seconds is None else 1
 
     @property
     def best_path(self) -> Path | None:
@@ -110,8 +128,18 @@ class ModelCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Asks for a save; called every `every_n_steps` steps."""
-        trainer.request_checkpoint()
+        """Asks for a save, if one is due by steps or by the clock."""
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            trainer.request_checkpoint()
+        if self.every_n_seconds is not None:
+            now = time.monotonic()
+            if now - self._last_timed >= self.every_n_seconds:
+                self._last_timed = now
+                trainer.request_checkpoint()
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Starts the clock of `every_n_seconds`."""
+        self._last_timed = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Asks for a save at every n-th epoch."""

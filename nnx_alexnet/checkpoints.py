@@ -1,28 +1,58 @@
 """Checkpoints on disk: everything that touches Orbax.
 
-A checkpoint is a folder `checkpoints/<step>/` of three items: `model` (parameters, BatchNorm
-statistics, dropout keys), `optimizer` and `loop` (JSON: the position of the run, its metrics, the
-state of its callbacks, and what is needed to use the model without its data). Saves are
-asynchronous: the state is copied to the host before `save` returns, so the buffers may be donated
-to the next step at once, and `close` must be called on every way out.
+A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
+statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
+the position of the run, its metrics, the state of its callbacks, and what is needed to use the
+model without its data), and `manifest` (the digests of all these).
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
-from flax import nnx
+import numpy as np
+from flax import nnx, traverse_util
 
 from nnx_alexnet.errors import unknown
+from nnx_alexnet.identity import differences
+from nnx_alexnet.leaves import describe_leaf, named_leaves, on_device
+from nnx_alexnet.manifest import Arrays, damaged, manifest_of
 
-Tree = Mapping[str, Any]
 Mode = Literal["min", "max"]
+
+_ITEMS = ("model", "optimizer", "metrics")
+
+# What a damaged checkpoint may raise when it is read: Orbax and TensorStore raise all kinds.
+UNREADABLE = (Exception,)
+
+
+class Checkpoint(NamedTuple):
+    """What was read of a checkpoint, and found whole.
+
+    Attributes:
+        step: the optimizer steps done.
+        arrays: every array by its path, the item first ("model/conv1/kernel").
+        loop: the JSON item.
+    """
+
+    step: int
+    arrays: Arrays
+    loop: dict[str, Any]
+
+    def item(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns the arrays of one item, by their path inside it."""
+        prefix = f"{name}/"
+        return {
+            path.removeprefix(prefix): array
+            for path, array in self.arrays.items()
+            if path.startswith(prefix)
+        }
 
 
 def kept_steps(
@@ -59,146 +89,88 @@ def kept_steps(
     return {*latest, *ranked[:keep_best]}
 
 
-class Checkpoints:
-    """The checkpoints of one run: saved in the background, the latest and the best kept.
+def _array_handler() -> Any:
+    import orbax.checkpoint as ocp
+
+    # Orbax reports each save and restore at a level that would drown the run's own lines.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Random weights hardly compress: zstd saved 8% of AlexNet's 259 MB for 2 s of processor.
+    return ocp.PyTreeCheckpointHandler(use_compression=False)
+
+
+def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:
+    """Writes all items to a temporary folder, and renames it when it is complete.
 
     Args:
-        directory: the folder of the checkpoints, created if missing.
-        keep_latest: how many of the newest to keep (default 1).
-        monitor: the metric that ranks, or None (the default) for no ranking.
-        mode: whether smaller (`"min"`, the default) or larger (`"max"`) is better.
-        keep_best: how many of the best to keep besides the newest (default 0).
-
-    Attributes:
-        values: the monitored value of each step on disk that has one.
-
-    Example:
-        >>> import tempfile, jax.numpy as jnp
-        >>> from nnx_alexnet.checkpoints import Checkpoints
-        >>> checkpoints = Checkpoints(tempfile.mkdtemp())
-        >>> checkpoints.save(7, {"w": jnp.ones(3)}, {"count": jnp.zeros(())}, {"epoch": 1})
-        >>> checkpoints.close()
-        >>> checkpoints.latest_step
-        7
+        folder: the folder of the checkpoint, absolute; it must not exist.
+        arrays: by their path, the item first.
+        loop: what JSON can hold.
     """
+    import orbax.checkpoint as ocp
 
-    def __init__(
-        self,
-        directory: str | Path,
-        *,
-        keep_latest: int = 1,
-        monitor: str | None = None,
-        mode: Mode = "min",
-        keep_best: int = 0,
-    ) -> None:
-        import orbax.checkpoint as ocp
-        from orbax.checkpoint.checkpoint_managers import PreservationPolicy
-
-        # Orbax reports each save and restore at a level that would drown the run's own lines.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        self.directory = Path(directory).expanduser().resolve()
-        self.monitor = monitor
-        self.mode: Mode = mode
-        self.values: dict[int, float] = {}
-
-        class LatestAndBest(PreservationPolicy):  # type: ignore[misc]  # orbax ships no types
-            """Keeps what `kept_steps` says; Orbax asks after each save."""
-
-            def should_preserve(policy, checkpoints: Any, *, context: Any) -> Sequence[bool]:  # noqa: N805
-                steps = [checkpoint.step for checkpoint in checkpoints]
-                kept = kept_steps(
-                    steps, self.values, keep_latest=keep_latest, keep_best=keep_best, mode=mode
-                )
-                return [step in kept for step in steps]
-
-        # Random weights hardly compress: zstd saved 8% of AlexNet's 259 MB for 2 s of processor.
-        handler = partial(ocp.PyTreeCheckpointHandler, use_compression=False)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            item_names=("model", "optimizer", "loop"),
-            item_handlers={"model": handler(), "optimizer": handler()},
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=LatestAndBest(), create=True, cleanup_tmp_directories=True
-            ),
-        )
-        for step in self.steps:
-            self._remember(step, read_loop(self.path(step)))
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps on disk or being saved, in ascending order."""
-        return sorted(self._manager.all_steps())
-
-    @property
-    def latest_step(self) -> int | None:
-        """The newest step, None when nothing was saved."""
-        return max(self.steps, default=None)
-
-    @property
-    def best_step(self) -> int | None:
-        """The step with the best monitored value, None when no step has one."""
-        present = set(self.steps)
-        best = kept_steps(
-            [step for step in self.values if step in present],
-            self.values,
-            keep_latest=0,
-            keep_best=1,
-            mode=self.mode,
-        )
-        return next(iter(best), None)
-
-    @property
-    def best_value(self) -> float | None:
-        """The monitored value of `best_step`."""
-        step = self.best_step
-        return None if step is None else self.values[step]
-
-    def path(self, step: int) -> Path:
-        """Returns the folder of the checkpoint of that step."""
-        return self.directory / str(step)
-
-    def save(
-        self, step: int, model: Tree, optimizer: Tree, loop: Tree, *, value: float | None = None
-    ) -> None:
-        """Saves one checkpoint in the background; a step that is there already stays.
-
-        Args:
-            step: the number of optimizer steps done.
-            model: a nested dict of arrays.
-            optimizer: a nested dict of arrays.
-            loop: what JSON can hold.
-            value: the monitored metric, if it was produced at this very step.
-
-        Raises:
-            ValueError: an earlier save failed, or this one did; the message says why.
-        """
-        import orbax.checkpoint as ocp
-
-        if step in self.steps:
-            return
-        ranking = {"monitor": self.monitor, "mode": self.mode, "value": value}
-        loop = {**loop, "ranking": ranking}
-        self._remember(step, loop)
-        self._manager.save(
-            step,
+    nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
+    items = {name: ocp.args.PyTreeSave(nested[name]) for name in _ITEMS if name in nested}
+    handlers = {name: _array_handler() for name in items}
+    json_handlers = {name: ocp.JsonCheckpointHandler() for name in ("loop", "manifest")}
+    handler = ocp.CompositeCheckpointHandler(**handlers, **json_handlers)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(
+            folder,
             args=ocp.args.Composite(
-                model=ocp.args.PyTreeSave(model),
-                optimizer=ocp.args.PyTreeSave(optimizer),
+                **items,
                 loop=ocp.args.JsonSave(loop),
+                manifest=ocp.args.JsonSave(manifest_of(arrays, loop)),
             ),
         )
 
-    def close(self) -> None:
-        """Waits for the save under way, and closes. Without it the last save is lost."""
-        try:
-            self._manager.wait_until_finished()
-        finally:
-            self._manager.close()
 
-    def _remember(self, step: int, loop: Tree) -> None:
-        ranking = loop["ranking"]
-        if ranking["monitor"] == self.monitor and ranking["value"] is not None:
-            self.values[step] = ranking["value"]
+def _read_json(path: Path) -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        return dict(checkpointer.restore(path))
+
+
+def _read_arrays(path: Path, item: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Reads one item as NumPy arrays by their path; nothing of it says where they go."""
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(_array_handler()) as checkpointer:
+        tree = checkpointer.metadata(path / item).item_metadata.tree
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        nested = checkpointer.restore(path / item, args=ocp.args.PyTreeRestore(restore_args=how))
+    flat = traverse_util.flatten_dict({item: nested}, sep="/")
+    return {name: np.asarray(array) for name, array in flat.items()}
+
+
+def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
+    """Reads a checkpoint and compares it with its digests.
+
+    Args:
+        path: the folder of one checkpoint, absolute.
+        items: which of its arrays to read (default all).
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: it is damaged; the message names what differs.
+        Exception: it is damaged so that Orbax cannot read it; the type says nothing.
+    """
+    loop, manifest = _read_json(path / "loop"), _read_json(path / "manifest")
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for item in items:
+        if (path / item).is_dir() or any(p.startswith(f"{item}/") for p in manifest["arrays"]):
+            arrays |= _read_arrays(path, item)
+    if differing := damaged(manifest, arrays, loop):
+        raise ValueError(f"{path} is damaged: {', '.join(differing[:5])} differ from the digests")
+    return Checkpoint(int(path.name), arrays, loop)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Returns the digests that a checkpoint was written with."""
+    return _read_json(path / "manifest")
 
 
 def read_loop(path: str | Path) -> dict[str, Any]:
@@ -209,11 +181,17 @@ def read_loop(path: str | Path) -> dict[str, Any]:
 
     Returns:
         The dict that was saved.
-    """
-    import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        return dict(checkpointer.restore(Path(path).expanduser().resolve() / "loop"))
+    Raises:
+        ValueError: it is damaged.
+    """
+    return read_checkpoint(Path(path).expanduser().resolve(), items=()).loop
+
+
+def find_steps(directory: Path) -> dict[int, Path]:
+    """Returns the folders of a `checkpoints` folder that are named like a step, by step."""
+    found = [path for path in directory.glob("*") if re.fullmatch(r"\d+", path.name)]
+    return {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
 
 
 def find_checkpoint(path: str | Path, which: str = "best") -> Path:
@@ -233,8 +211,7 @@ def find_checkpoint(path: str | Path, which: str = "best") -> Path:
     if (path / "loop").is_dir():
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found = (child for child in folder.glob("*") if (child / "loop").is_dir())
-    steps = {int(child.name): child for child in found if child.name.isdigit()}
+    steps = {step: child for step, child in find_steps(folder).items() if (child / "loop").is_dir()}
     if not steps:
         raise ValueError(
             f"`path` (={str(path)!r}) holds no checkpoint; it must be a run folder, its "
@@ -267,17 +244,19 @@ def load_checkpoint(path: str | Path, model: nnx.Module, *, which: str = "best")
         What was saved beside the weights: `global_step`, `epoch`, `metrics`, `class_names`, ...
 
     Raises:
-        ValueError: there is no checkpoint, or it is of another architecture; the message lists
-            what differs (path, saved, in the model).
+        ValueError: there is no checkpoint, it is damaged, or it is of another architecture; the
+            message lists what differs (path, saved, now).
 
     Example:
-        >>> import tempfile, jax
+        >>> import tempfile
         >>> from flax import nnx
-        >>> from nnx_alexnet.checkpoints import Checkpoints, load_checkpoint
+        >>> from nnx_alexnet.checkpoints import load_checkpoint
+        >>> from nnx_alexnet.leaves import named_leaves, on_host
+        >>> from nnx_alexnet.saving import Checkpoints
         >>> trained = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
         >>> checkpoints = Checkpoints(tempfile.mkdtemp())
-        >>> weights, optimizer = nnx.to_pure_dict(nnx.state(trained)), {"count": trained.bias[0]}
-        >>> checkpoints.save(5, weights, optimizer, {"epoch": 1})
+        >>> arrays = {f"model/{n}": on_host(leaf) for n, leaf in named_leaves(trained).items()}
+        >>> checkpoints.save(5, arrays, {"epoch": 1})
         >>> checkpoints.close()
         >>> fresh = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
         >>> load_checkpoint(checkpoints.directory, fresh)["epoch"]
@@ -285,41 +264,36 @@ def load_checkpoint(path: str | Path, model: nnx.Module, *, which: str = "best")
         >>> bool((fresh.kernel == trained.kernel).all())
         True
     """
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").setLevel(logging.ERROR)
     folder = find_checkpoint(path, which)
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(nnx.state(model)))
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder / "model").item_metadata.tree
-        _check_same(folder, saved, abstract)
-        restored = checkpointer.restore(folder / "model", abstract)
-    nnx.update(model, restored)
-    return read_loop(folder)
+    leaves = named_leaves(model)
+    here = {name: describe_leaf(leaf) for name, leaf in leaves.items()}
+    try:
+        manifest = read_manifest(folder)
+        there = {
+            name.removeprefix("model/"): f"{about['dtype']}{about['shape']}"
+            for name, about in manifest["arrays"].items()
+            if name.startswith("model/")
+        }
+    except UNREADABLE as error:
+        raise ValueError(f"The checkpoint {folder} is damaged: {first_line(error)}.") from error
+    if lines := differences(there, here):
+        raise ValueError(
+            f"`model` is not of the architecture saved in {folder}. Build it with the arguments "
+            "that it was trained with. What differs:\n  " + "\n  ".join(lines)
+        )
+    try:
+        saved = read_checkpoint(folder, items=("model",))
+    except UNREADABLE as error:
+        raise ValueError(f"The checkpoint {folder} is damaged: {first_line(error)}.") from error
+    arrays = saved.item("model")
+    restored = {name: on_device(arrays[name], leaf) for name, leaf in leaves.items()}
+    state = nnx.state(model)
+    structure = jax.tree.structure(state)
+    nnx.update(model, jax.tree.unflatten(structure, restored.values()))
+    return saved.loop
 
 
-def _describe(tree: Any) -> dict[str, str]:
-    """Maps the path of each leaf, slashes between, to its dtype and shape."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        # Orbax turns integer keys (of `nnx.List`) into strings.
-        "/".join(str(getattr(key, "key", key)) for key in path): f"{leaf.dtype}{[*leaf.shape]}"
-        for path, leaf in leaves
-    }
-
-
-def _check_same(folder: Path, saved: Any, abstract: Any) -> None:
-    """Raises a `ValueError` that lists how a checkpoint differs from the model."""
-    there, here = _describe(saved), _describe(abstract)
-    differing = [path for path in sorted({*there, *here}) if there.get(path) != here.get(path)]
-    if not differing:
-        return
-    rows = [
-        f"  {path}: saved {there.get(path, 'nothing')}, in the model {here.get(path, 'nothing')}"
-        for path in differing[:10]
-    ]
-    more = [f"  and {len(differing) - len(rows)} more"] if len(differing) > len(rows) else []
-    raise ValueError(
-        f"`model` is not of the architecture saved in {folder}. Build it with the arguments that "
-        "it was trained with. What differs:\n" + "\n".join([*rows, *more])
-    )
+def first_line(error: BaseException) -> str:
+    """Returns the beginning of what an error says: those of TensorStore are pages long."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -28,20 +28,26 @@ class EpochMeter:
     The clock starts when the first step of the epoch has finished, so neither compilation nor
     the validation before it counts.
 
+    Args:
+        total: the metrics of the epoch so far, on the host: the empty ones, or those that a
+            checkpoint holds.
+
     Attributes:
         num_examples: the examples dispatched so far; whoever dispatches counts them.
+        total: the metrics of all windows that were added.
 
     Example:
         >>> from nnx_alexnet.meters import EpochMeter
-        >>> meter = EpochMeter()
+        >>> from nnx_alexnet.task import LossMetrics
+        >>> meter = EpochMeter(LossMetrics.empty())
         >>> meter.finished(64)
         >>> meter.window_rate() is None  # one step alone has no duration
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: Any) -> None:
         self.num_examples = 0
-        self._total: Any = None
+        self.total = total
         self._first: tuple[float, int] | None = None
         self._mark: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
@@ -54,11 +60,11 @@ class EpochMeter:
 
     def add(self, window: Any) -> None:
         """Adds the metrics of a window, on the host, to those of the epoch."""
-        self._total = window if self._total is None else self._total.merge(window)
+        self.total = self.total.merge(window)
 
     def values(self) -> dict[str, float]:
         """Returns the metrics over all that was added."""
-        return computed(self._total)
+        return computed(self.total)
 
     def window_rate(self) -> float | None:
         """Returns the examples a second since the last call, None where nothing passed."""

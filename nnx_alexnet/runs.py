@@ -82,6 +82,46 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
         ) from error
 
 
+def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
+    """Returns the folder that a run writes: a new one, or that of the run it goes on with.
+
+    Args:
+        log_dir: the folder of all runs.
+        name: the run's name, see `check_name`.
+        resume: `"never"`: a new folder; `"auto"`: the newest of that name, and a new one where
+            there is none; else the folder of a run.
+
+    Returns:
+        An absolute path of a folder that exists.
+
+    Raises:
+        ValueError: a new folder cannot be written, or `resume` is not the folder of a run.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.runs import choose_run_dir
+        >>> log_dir = tempfile.mkdtemp()
+        >>> [choose_run_dir(log_dir, "mine", how).name for how in ("auto", "never", "auto")]
+        ['version_0', 'version_1', 'version_1']
+    """
+    if resume == "never":
+        return create_run_dir(log_dir, name)
+    if resume == "auto":
+        check_name(name)
+        parent = Path(log_dir).expanduser().resolve() / name
+        versions = [child for child in parent.glob("version_*") if _version(child) >= 0]
+        newest = max(versions, key=_version, default=None)
+        return create_run_dir(log_dir, name) if newest is None else newest
+    folder = Path(resume).expanduser().resolve()
+    if not (folder / "checkpoints").is_dir():
+        raise ValueError(
+            f'`resume` (={str(resume)!r}) must be "auto", "never", or the folder of a run with '
+            "its `checkpoints`, such as logs/alexnet/version_0. To begin a new run with the "
+            "weights of one checkpoint, call load_checkpoint(path, model) and fit()."
+        )
+    return folder
+
+
 def find_runs(log_dir: str | Path) -> list[Path]:
     """Returns the run folders below `log_dir` that hold a `config.yaml`, oldest first.
 
@@ -99,6 +139,8 @@ def find_runs(log_dir: str | Path) -> list[Path]:
 def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Writes `config.yaml` and `environment.json`: what was run, and on what.
 
+    A resumed run keeps the environments it had, in `before`.
+
     Args:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
@@ -106,8 +148,8 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False)
-    (run_dir / "config.yaml").write_text(text, encoding="utf-8")
-    environment = {
+    _replace(run_dir / "config.yaml", text)
+    environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -116,8 +158,18 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         "packages": {package: _installed(package) for package in PACKAGES},
         "git_commit": _git_commit(),
     }
-    text = json.dumps(environment, indent=2) + "\n"
-    (run_dir / "environment.json").write_text(text, encoding="utf-8")
+    path = run_dir / "environment.json"
+    if path.exists():
+        previous = json.loads(path.read_text(encoding="utf-8"))
+        environment["before"] = [*previous.pop("before", []), previous]
+    _replace(path, json.dumps(environment, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file as a whole or, if the process is killed, not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _version(run_dir: Path) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C that lets a run finish its step: the first one asks, the second one raises."""
+"""Ctrl-C and SIGTERM that let a run finish its step: the first one asks, the second one ends."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from nnx_alexnet.log import logger
 
 
 @contextmanager
-def graceful_interrupt(on_interrupt: Callable[[], None]) -> Iterator[None]:
-    """Calls `on_interrupt` at the first Ctrl-C inside the block, instead of raising.
+def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
+    """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, and lets it go on.
 
-    The second Ctrl-C raises `KeyboardInterrupt`, wherever the program is. Outside the main
-    thread, where Python takes no signals, nothing changes.
+    Both signals then have the effect again that they had outside the block: a second Ctrl-C
+    raises `KeyboardInterrupt`, a second SIGTERM kills. Signals that the program ignores, and a
+    SIGTERM that it handles itself, are left alone; so are all of them outside the main thread,
+    where Python takes none.
 
     Args:
-        on_interrupt: called from the signal handler, so it should only set a flag.
+        on_stop: called from the signal handler, so it should only set a flag.
+
+    Raises:
+        SystemExit: at the end of a block that a SIGTERM came into, with status 143: whoever sent
+            it wants the process gone. After Ctrl-C the program goes on.
 
     Example:
         >>> import signal
-        >>> from nnx_alexnet.signals import graceful_interrupt
+        >>> from nnx_alexnet.signals import graceful_stop
         >>> seen = []
-        >>> with graceful_interrupt(lambda: seen.append("asked to stop")):
+        >>> with graceful_stop(lambda: seen.append("asked to stop")):
         ...     signal.raise_signal(signal.SIGINT)
         >>> seen
         ['asked to stop']
@@ -33,18 +40,37 @@ def graceful_interrupt(on_interrupt: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked = False
+    received: int | None = None
+    before: dict[signal.Signals, Any] = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if _is_free(number, handler := signal.getsignal(number))
+    }
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        on_interrupt()
-        logger.info("Stopping after this step; press Ctrl-C again to stop at once.")
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        received = number
+        give_back()
+        on_stop()
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        logger.info("Stopping after this step; another %s stops at once.", name)
 
-    previous = signal.signal(signal.SIGINT, handle)
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        give_back()
+    if received == signal.SIGTERM:
+        raise SystemExit(128 + received)
+
+
+def _is_free(number: signal.Signals, handler: Any) -> bool:
+    """Whether nobody else wants this signal; None is a handler that was not set from Python."""
+    if number == signal.SIGINT:
+        return handler not in (signal.SIG_IGN, None)
+    return bool(handler == signal.SIG_DFL)

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host
 from nnx_alexnet.task import Outputs, Task
 
 Batch = Mapping[str, Any]
@@ -100,6 +102,7 @@ class Steps:
         evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
         predict: `(state.model, batch) -> predictions`.
         empty: the metrics before any batch, once `measure` has chosen them.
+        parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
 
     Example:
@@ -134,6 +137,8 @@ class Steps:
     ) -> None:
         train_definition, eval_definition, model_state = _definitions(model)
         self._train_definition = train_definition
+        self._model_names = list(named_leaves(model_state))
+        self.parameter_names = list(named_leaves(nnx.filter_state(model_state, nnx.Param)))
         self.traces: Counter[str] = Counter()
         self._model_leaves = jax.eval_shape(lambda: jax.tree.leaves(model_state))
         self._model_tree = jax.tree.structure(model_state)
@@ -227,7 +232,9 @@ class Steps:
         if self._optimizer_definition is None:
             self._optimizer_definition = definition
             self._optimizer_tree = jax.tree.structure(optimizer_state)
-            self._rate_leaf = _learning_rate_leaf(optimizer_state)
+            self._optimizer_names = list(named_leaves(optimizer_state))
+            rates = [n for n in self._optimizer_names if n.endswith("hyperparams/learning_rate")]
+            self._rate_leaf = self._optimizer_names.index(rates[0]) if rates else None
         return State(leaves, [_copied(leaf) for leaf in _leaves(optimizer)])
 
     def join(
@@ -248,12 +255,28 @@ class Steps:
         """Returns the rate that the optimizer keeps in its state, None where it keeps none."""
         return None if self._rate_leaf is None else state.optimizer[self._rate_leaf]
 
-    def to_dicts(self, state: State) -> tuple[Any, Any]:
-        """Returns the model's and the optimizer's state as nested dicts, for a checkpoint."""
-        return (
-            nnx.to_pure_dict(jax.tree.unflatten(self._model_tree, state.model)),
-            nnx.to_pure_dict(jax.tree.unflatten(self._optimizer_tree, state.optimizer)),
-        )
+    def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint."""
+        for leaf in jax.tree.leaves(state):  # all are under way before the first is waited for
+            leaf.copy_to_host_async()
+        return {name: on_host(leaf) for name, leaf in self.named(state).items()}
+
+    def from_host(self, arrays: Mapping[str, np.ndarray[Any, Any]], like: State) -> State:
+        """Returns the state that `to_host` copied.
+
+        Args:
+            arrays: by their path; those of other items are left alone.
+            like: a state of the same modules, which says where the arrays go.
+        """
+        placed = {name: on_device(arrays[name], leaf) for name, leaf in self.named(like).items()}
+        leaves = list(placed.values())
+        return State(leaves[: len(like.model)], leaves[len(like.model) :])
+
+    def named(self, state: State) -> dict[str, jax.Array]:
+        """Returns the arrays by their path, first those of the model."""
+        names = [f"model/{name}" for name in self._model_names]
+        names += [f"optimizer/{name}" for name in self._optimizer_names]
+        return dict(zip(names, jax.tree.leaves(state), strict=True))
 
 
 def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -270,10 +293,6 @@ def _leaves(module: Any) -> list[jax.Array]:
     return jax.tree.leaves(nnx.state(module))
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _copied(leaf: Any) -> jax.Array:
     """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
     if getattr(leaf, "weak_type", False):
@@ -284,14 +303,4 @@ def _copied(leaf: Any) -> jax.Array:
 
 def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:
     """Returns `new` without a weak type, so that the next call finds the types of this one."""
-    return new if _is_key(old) else jax.lax.convert_element_type(new, old.dtype)
-
-
-def _learning_rate_leaf(optimizer_state: nnx.State[Any, Any]) -> int | None:
-    """Returns which leaf holds the rate, where `optax.inject_hyperparams` keeps one."""
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(optimizer_state)[0]]
-    for number, path in enumerate(paths):
-        names = [str(getattr(key, "key", key)) for key in path]
-        if "hyperparams" in names and "learning_rate" in names:
-            return number
-    return None
+    return new if is_key(old) else jax.lax.convert_element_type(new, old.dtype)

@@ -9,19 +9,27 @@ The order of operations of `fit`; it matters, so change it with care:
 
 1. The door (`_prepare`): all that can be wrong with the arguments is said before anything is
    compiled or written.
-2. `setup` of the callbacks, the run folder, `on_fit_start`, `on_train_start`.
+2. `setup` of the callbacks, the run folder and its lock, the checkpoint to resume from (compared
+   with this run before its arrays are read), `on_fit_start`, the restored state,
+   `on_train_start`.
 3. An epoch: `on_train_epoch_start`, then for each batch: the checkpoint that a hook asked for,
    `on_train_batch_start`, the compiled step, all counters, `on_train_batch_end`.
    Metrics stay on the device: those of a log point are read once the steps behind it are under
    way, so the host never waits for the step it has just dispatched.
 4. The end of an epoch: the train metrics, validation and its metrics are published, in one go
-   before `on_validation_end` and `on_train_epoch_end`; then the checkpoint asked for.
+   before `on_validation_end` and `on_train_epoch_end`; then the checkpoint asked for. A signal
+   leaves the epoch open instead: the resumed run ends it.
 5. `on_train_end`, the checkpoint asked for, `on_fit_end`, and on every way out: the arrays go
-   back into the caller's model, the callbacks' `teardown`, and the checkpoints are closed.
+   back into the caller's model, the callbacks' `teardown`, the checkpoints are closed, and the
+   lock is let go.
+
+A checkpoint is taken between two steps, when all counters moved and the losses of all steps so far
+are known to be finite: `(epoch, step_in_epoch, global_step)` says where the run goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,23 +42,31 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
-from nnx_alexnet.checkpoints import Checkpoints
+from nnx_alexnet.checkpoints import Checkpoint
 from nnx_alexnet.data import Batch, DataModule, Loader
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT, Evaluator
+from nnx_alexnet.finite import non_finite_loss
+from nnx_alexnet.identity import check_same, identify
+from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.runs import check_name, create_run_dir, write_record
-from nnx_alexnet.signals import graceful_interrupt
+from nnx_alexnet.runs import check_name, choose_run_dir, write_record
+from nnx_alexnet.saving import Checkpoints
+from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Outputs, Task
 
 DEFAULT_EPOCHS = 10
+
+
+_POSITION = ("epoch", "step_in_epoch", "global_step")
 
 
 class _Dispatched(NamedTuple):
     """A train step under way: its number, scalars, and at a log point the metrics to read."""
 
     step: int
+    batch: Batch
     info: Outputs
     window: Any
     num_examples: int
@@ -82,6 +98,7 @@ class Trainer(Evaluator):
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always has
             one.
+        check_finite: whether a loss that is NaN or infinite ends the run (default True).
         progress_bar: whether to show one (default True).
         config: what `config.yaml` and the HParams tab say of the run (default: what the
             Trainer knows of its arguments).
@@ -94,7 +111,7 @@ class Trainer(Evaluator):
         history: what `fit` returns.
         run_dir: the folder of this run, None before `fit` or without `log_dir`.
         stop_reason: why a callback stopped the run, or None.
-        interrupted: whether Ctrl-C stopped it.
+        interrupted: whether Ctrl-C or SIGTERM stopped it.
 
     Raises:
         ValueError: an argument, or what `data` holds, does not work; said before anything is
@@ -130,6 +147,7 @@ class Trainer(Evaluator):
         name: str | None = None,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
+        check_finite: bool = True,
         progress_bar: bool = True,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -167,6 +185,7 @@ class Trainer(Evaluator):
         check_name(self.name)
         self.log_every_n_steps = log_every_n_steps
         self.validate_every_n_epochs = validate_every_n_epochs
+        self.check_finite = check_finite
         self.config = self._own_config() if config is None else dict(config)
         self._reset()
 
@@ -177,33 +196,53 @@ class Trainer(Evaluator):
         self.history: list[dict[str, Any]] = []
         self.run_dir: Path | None = None
         self.checkpoints: Checkpoints | None = None
+        self._lock: RunLock | None = None
         self.stop_reason: str | None = None
         self.interrupted = False
         self._is_cut_short = self._checkpoint_requested = False
+        self._is_epoch_open = False  # from its first step until its end was published
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
         self._in_flight: deque[_Dispatched] = deque()
         self._learning_rate: jax.Array | None = None
 
     # ---- The verbs ------------------------------------------------------------------------
 
-    def fit(self) -> list[dict[str, Any]]:
-        """Trains the model; a second call is a new run that starts from its present parameters.
+    def fit(self, *, resume: str | Path = "never") -> list[dict[str, Any]]:
+        """Trains the model, in a new run or by going on with one that was stopped or killed.
+
+        A resumed run ends with the very parameters that it would have had without the stop, on
+        the same machine and number of devices. A run that had ended stays as it was. Training
+        data that are an iterable cannot be read from the middle: their epoch begins anew.
+
+        Args:
+            resume: `"never"` (the default): a new run, in a new folder, that starts from the
+                model's present parameters. `"auto"`: goes on with the newest run of this name,
+                or starts a new one where there is none: what a job that is started again and
+                again wants. Or the folder of a run.
 
         Returns:
             One dict an epoch that ended with an evaluation (an epoch, where there is no
-            validation split): `epoch`, `step`, and the metrics published there.
+            validation split): `epoch`, `step`, and the metrics published there. Those of before
+            a resume are part of it.
 
         Raises:
-            ValueError: the data, the model, the task or a callback do not fit together.
+            ValueError: the data, the model, the task or a callback do not fit together; or the
+                run to resume is another one (the message lists what differs), is being written
+                by another process, or has only damaged checkpoints.
+            FloatingPointError: the loss or a parameter is not finite; it was not saved.
+            OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
+            SystemExit: after SIGTERM, when all is saved and closed; with status 143.
         """
         self._reset()
         loader = self._split("train")
         self._prepare(loader, *filter(None, [self.data.val]))
-        with graceful_interrupt(self._interrupt), self._closing(), self._stage("fit"):
-            self._open_run()
+        with graceful_stop(self._interrupt), self._closing(), self._stage("fit"):
+            saved = self._open_run(resume)
             self._callbacks.call("on_fit_start", self)
+            if saved is not None:
+                self._restore(saved)
             self._callbacks.call("on_train_start", self)
-            while not self._is_stopping and self.epoch != self.max_epochs:
+            while self._is_going_on:
                 self._train_epoch(loader)
             if self.stop_reason is not None:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
@@ -263,36 +302,57 @@ class Trainer(Evaluator):
         is_enough = self.max_steps is not None and self.global_step >= self.max_steps
         return self.interrupted or self.stop_reason is not None or is_enough
 
+    @property
+    def _is_going_on(self) -> bool:
+        """Whether there is an epoch to train, or a resumed one that is only to be ended."""
+        if self.interrupted:
+            return False
+        return self._is_epoch_open or not (self._is_stopping or self.epoch == self.max_epochs)
+
     def _train_epoch(self, loader: Loader) -> None:
         self._callbacks.call("on_train_epoch_start", self)
-        key = jax.random.fold_in(jax.random.key(self.seed), self.epoch)
-        self._meter, self._window = EpochMeter(), self._steps.empty
-        is_whole = False
-        for index, batch in enumerate(loader.batches(epoch=self.epoch, seed=self.seed)):
-            self._save_if_requested()
-            self._train_batch(batch, index, key)
-            if self._is_stopping:
-                break
-        else:
-            is_whole = True
         if self.step_in_epoch == 0:
+            self._meter = EpochMeter(jax.device_get(self._steps.empty))
+            self._window = self._steps.empty
+        self._is_epoch_open = True
+        is_whole = self._train_batches(loader)
+        if self.step_in_epoch == 0 and not self.interrupted:
             raise ValueError(
                 f"`data` gave no train batch in epoch {self.epoch}; an iterable must start anew "
                 "each time it is iterated (a list, a DataLoader; not a generator)."
             )
-        while self._in_flight:
-            self._read(self._in_flight.popleft())
-        if self.interrupted:
-            return  # the epoch is not over: its metrics and its validation are still to come
-        self._end_epoch()
+        self._read_all()
+        if self.interrupted or not self._end_epoch():
+            return  # the epoch stays open: its metrics and its validation are still to come
+        self._is_epoch_open = False
         if is_whole or self.step_in_epoch == loader.num_batches:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._save_if_requested()
+
+    def _train_batches(self, loader: Loader) -> bool:
+        """Trains on the batches that are left of the epoch; returns whether it is whole."""
+        key = jax.random.fold_in(jax.random.key(self.seed), self.epoch)
+        batches = loader.batches(epoch=self.epoch, seed=self.seed, start=self.step_in_epoch)
+        while not self._is_stopping:
+            try:
+                batch = next(batches, None)
+            except Exception:
+                self._save_what_there_is()
+                raise
+            if batch is None:
+                return True
+            self._save_if_requested()
+            if self.interrupted:  # while the batch or the save was waited for
+                return False
+            self._train_batch(batch, self.step_in_epoch, key)
+        return False
 
     def _train_batch(self, batch: Batch, index: int, key: jax.Array) -> None:
         step = self.global_step + 1
         self._callbacks.train_batch("on_train_batch_start", step, self, batch, index)
         self._check_labels(batch["label"])
+        if self.checkpoints is not None:
+            self.checkpoints.check()
         self._state, self._window, info = self._steps.train(
             self._arrays(), self._window, jax.device_put(batch), key
         )
@@ -301,14 +361,17 @@ class Trainer(Evaluator):
         window = None
         if step % self.log_every_n_steps == 0:
             window, self._window = self._window, self._steps.empty
-        self._in_flight.append(_Dispatched(step, info, window, self._meter.num_examples))
+        self._in_flight.append(_Dispatched(step, batch, info, window, self._meter.num_examples))
         if len(self._in_flight) > MAX_IN_FLIGHT:
             self._read(self._in_flight.popleft())
         self._callbacks.train_batch("on_train_batch_end", step, self, info, batch, index)
 
     def _read(self, done: _Dispatched) -> None:
         """Waits for a dispatched step; at a log point reads and publishes its metrics."""
-        jax.block_until_ready(done.info["loss"])
+        loss = float(done.info["loss"])
+        if self.check_finite and not math.isfinite(loss):
+            leaves = self._steps.named(self._arrays())
+            raise non_finite_loss(loss, done.step, done.batch, leaves)
         self._meter.finished(done.num_examples)
         self._learning_rate = done.info.get("lr")
         if done.window is not None:
@@ -317,16 +380,26 @@ class Trainer(Evaluator):
             metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
             self._publish(metrics | self._rates(self._meter.window_rate()), done.step)
 
-    def _end_epoch(self) -> None:
-        """Publishes the epoch's metrics, validation's with them if it is due, and calls hooks."""
-        self._meter.add(jax.device_get(self._window))
-        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
-        metrics |= self._rates(self._meter.epoch_rate())
+    def _read_all(self) -> None:
+        while self._in_flight:
+            self._read(self._in_flight.popleft())
+
+    def _end_epoch(self) -> bool:
+        """Publishes the epoch's metrics, validation's with them if it is due, and calls hooks.
+
+        Returns:
+            Whether that was done: not if a signal cut the validation short.
+        """
         is_last = self._is_stopping or self.epoch + 1 == self.max_epochs
         is_due = is_last or (self.epoch + 1) % self.validate_every_n_epochs == 0
         validates = is_due and self.data.val is not None
-        if validates:
-            metrics |= self._evaluate("validation", "val")
+        measured = self._evaluate("validation", "val") if validates else {}
+        if self.interrupted:
+            return False
+        self._meter.add(jax.device_get(self._window))
+        self._window = self._steps.empty
+        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
+        metrics |= self._rates(self._meter.epoch_rate()) | measured
         self._row = {"epoch": self.epoch, "step": self.global_step}
         self._publish(metrics, self.global_step)
         if validates:
@@ -335,6 +408,7 @@ class Trainer(Evaluator):
         if validates or self.data.val is None:
             self.history.append(self._row)
         self._row = None
+        return True
 
     def _publish(self, metrics: Mapping[str, float], step: int) -> None:
         if self._row is not None:
@@ -345,25 +419,68 @@ class Trainer(Evaluator):
         rates = {"lr": self.learning_rate(), "perf/images_per_second": images_per_second}
         return {name: value for name, value in rates.items() if value is not None}
 
+    # ---- Saving and resuming --------------------------------------------------------------
+
     def _save_if_requested(self) -> None:
         if not self._checkpoint_requested or self.checkpoints is None:
             return
         self._checkpoint_requested = False
-        model, optimizer = self._steps.to_dicts(self._arrays())
+        self._read_all()
         monitor = self.checkpoints.monitor
         # A metric of an earlier step says nothing of this state, so it does not rank it.
         is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
         loop = {
-            "epoch": self.epoch,
-            "step_in_epoch": self.step_in_epoch,
-            "global_step": self.global_step,
-            "seed": self.seed,
+            **{name: getattr(self, name) for name in _POSITION},
+            "is_epoch_open": self._is_epoch_open,
+            "stop_reason": self.stop_reason,
             "metrics": self.metrics,
+            "metric_steps": self.metric_steps,
+            "history": self.history,
             "callbacks": self._callbacks.state_dict(),
             "data": self.data.describe(),
+            "identity": self._identity,
         }
+        sums = {"window": self._window, "epoch": self._meter.total} if self.step_in_epoch else {}
+        arrays = self._steps.to_host(self._arrays())
+        for name, metrics in sums.items():
+            for number, leaf in enumerate(jax.tree.leaves(metrics)):
+                arrays[f"metrics/{name}/{number}"] = np.array(leaf)
         value = self.metrics[monitor] if monitor is not None and is_new else None
-        self.checkpoints.save(self.global_step, model, optimizer, loop, value=value)
+        self.checkpoints.save(self.global_step, arrays, loop, value=value)
+
+    def _save_what_there_is(self) -> None:
+        """Saves the last finished step, when the data fail: an error here must not hide theirs."""
+        if self.global_step == 0:
+            return
+        try:
+            self.request_checkpoint()
+            self._save_if_requested()
+        except Exception as error:
+            logger.error("The last step could not be saved: %s", error)
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Takes the arrays, the counters, the records and the callbacks' states."""
+        self._state = self._steps.from_host(saved.arrays, like=self._arrays())
+        loop = saved.loop
+        for name in (*_POSITION, "stop_reason", "metrics", "metric_steps", "history"):
+            setattr(self, name, loop[name])
+        self._is_epoch_open = loop["is_epoch_open"]
+        if self.step_in_epoch and not self._split("train").indexable:
+            # The sums begin with the epoch.
+            self.step_in_epoch, self._is_epoch_open = 0, False
+        if self.step_in_epoch:
+            sums = saved.item("metrics")
+            leaves, structure = jax.tree.flatten(self._steps.empty)
+            window, epoch = (
+                [sums[f"{name}/{number}"] for number in range(len(leaves))]
+                for name in ("window", "epoch")
+            )
+            self._window = jax.device_put(jax.tree.unflatten(structure, window))
+            self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
+        self._callbacks.load_state_dict(loop["callbacks"])
+        logger.info(
+            "Resuming %s after step %d, epoch %d.", self.run_dir, self.global_step, self.epoch + 1
+        )
 
     # ---- The door, and the ways out -------------------------------------------------------
 
@@ -377,30 +494,57 @@ class Trainer(Evaluator):
             "trainer": {name: getattr(self, name) for name in names},
         }
 
-    def _open_run(self) -> None:
-        """Creates the run folder, the optimizer and the arrays."""
-        if self.log_dir is not None:
-            self.run_dir = create_run_dir(self.log_dir, self.name)
-            write_record(self.run_dir, self.config)
-            saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
-            self.checkpoints = Checkpoints(
-                self.run_dir / "checkpoints",
-                keep_latest=saver.keep_latest,
-                monitor=saver.monitor,
-                mode=saver.mode,
-                keep_best=saver.save_top_k,
-            )
+    def _open_run(self, resume: str | Path) -> Checkpoint | None:
+        """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
         self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
+        if self.log_dir is None:
+            if resume != "never":
+                raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
+            return None
+        self._identity = identify(
+            self._model,
+            self._steps.named(self._arrays()),
+            task=self.task,
+            data=self.data.describe(),
+            seed=self.seed,
+            config=self.config,
+        )
+        self.run_dir = choose_run_dir(self.log_dir, self.name, resume)
+        self._lock = RunLock(self.run_dir)
+        saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
+        self.checkpoints = Checkpoints(
+            self.run_dir / "checkpoints",
+            keep_latest=saver.keep_latest,
+            monitor=saver.monitor,
+            mode=saver.mode,
+            keep_best=saver.save_top_k,
+            on_error=saver.on_error,
+            finite=self._steps.parameter_names if self.check_finite else (),
+        )
+        saved = self.checkpoints.restore(
+            lambda loop: check_same(loop["identity"], self._identity, self.run_dir)
+        )
+        write_record(self.run_dir, self.config)
+        if not self._split("train").indexable:
+            logger.info(
+                "The training data are an iterable: a resumed run begins the epoch anew in which "
+                "it was stopped."
+            )
+        return saved
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
-        """Waits for the last save on every way out, and closes the checkpoints."""
+        """On every way out waits for the last save, closes the checkpoints, lets the lock go."""
         try:
             yield
         finally:
             self._is_cut_short = False
-            if self.checkpoints is not None:
-                self.checkpoints.close()
+            try:
+                if self.checkpoints is not None:
+                    self.checkpoints.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.close()
 
     def _interrupt(self) -> None:
         self.interrupted = self._is_cut_short = True

@@ -191,12 +191,25 @@ def test_values_that_are_not_finite_are_null(tmp_path):
     assert lines(tmp_path) == [{"step": 0, "epoch": 0, "a": None, "b": None, "c": 1.0}]
 
 
-@pytest.mark.parametrize("cut", ["", '{"step": 1, "epo', '{"step": 1}\n', '{"step": 1}\n{"st'])
-def test_a_line_cut_short_by_a_killed_run_is_removed_on_resume(tmp_path, cut):
-    (tmp_path / "metrics.jsonl").write_text(cut)
+def test_a_resumed_run_writes_on_after_what_its_checkpoint_knew(tmp_path):
+    first = JSONLogger()
+    fit(first, run_dir=tmp_path)
+    known = first.state_dict()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30}\n{"st')  # after the checkpoint, and cut short by a kill
+    second = JSONLogger()
+    trainer = FakeTrainer([second], run_dir=tmp_path)
+    second.on_fit_start(trainer)
+    second.load_state_dict(known)
+    second.on_train_start(trainer)
+    trainer.log({"train/loss": 0.25})
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 0]
+
+
+def test_a_new_run_in_a_folder_that_was_used_begins_an_empty_log(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     fit(JSONLogger(), run_dir=tmp_path)
-    assert [line["step"] for line in lines(tmp_path)][-2:] == [10, 20]
-    assert len(lines(tmp_path)) == 2 + cut.count("\n")
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
 
 
 def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, warnings):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from nnx_alexnet import DataModule, Trainer, load_checkpoint
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from nnx_alexnet.checkpoints import Checkpoints, find_checkpoint, kept_steps, read_loop
+from nnx_alexnet.checkpoints import find_checkpoint, kept_steps, read_checkpoint, read_loop
+from nnx_alexnet.saving import Checkpoints
 
 VALUES = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -math.inf]))
 
@@ -45,20 +46,21 @@ def test_what_is_kept_is_the_latest_and_the_best(values, unranked, keep_latest, 
 
 
 def small(step):
-    return {"weights": jax.numpy.full((3,), float(step))}
+    return {"model/weights": np.full((3,), float(step)), "optimizer/count": np.array(step)}
 
 
 def save_all(directory, values, **options):
     checkpoints = Checkpoints(directory, **options)
     for step, value in values.items():
-        checkpoints.save(step, small(step), small(step), {"global_step": step}, value=value)
+        checkpoints.save(step, small(step), {"global_step": step}, value=value)
     checkpoints.close()
     return checkpoints
 
 
 def test_the_best_and_the_latest_stay_on_disk(tmp_path):
     values = {1: 0.5, 2: 0.9, 3: math.nan, 4: None, 5: 0.1}
-    checkpoints = save_all(tmp_path, values, monitor="val/accuracy", mode="max", keep_best=1)
+    options = {"monitor": "val/accuracy", "mode": "max", "keep_best": 1, "keep_latest": 1}
+    checkpoints = save_all(tmp_path, values, **options)
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 5]
     assert (checkpoints.best_step, checkpoints.best_value, checkpoints.latest_step) == (2, 0.9, 5)
 
@@ -68,17 +70,43 @@ def test_the_ranking_is_known_again_in_another_process(tmp_path):
     save_all(tmp_path, {1: 0.3, 2: 0.2, 3: 0.4}, **options)
     again = Checkpoints(tmp_path, **options)
     assert again.best_step == 2
-    again.save(4, small(4), small(4), {"global_step": 4}, value=0.5)
+    again.save(4, small(4), {"global_step": 4}, value=0.5)
     again.close()
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 4]
 
 
 def test_a_step_is_not_saved_twice(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    for value in (1.0, 2.0):
-        checkpoints.save(7, {"w": jax.numpy.full(2, value)}, small(7), {"global_step": 7})
+    for value in (1, 2):
+        checkpoints.save(7, small(value), {"epoch": 0, "step_in_epoch": 7})
     checkpoints.close()
     assert checkpoints.steps == [7]
+    assert read_checkpoint(tmp_path / "7").arrays["optimizer/count"] == 1
+
+
+def test_a_step_is_saved_again_when_its_epoch_has_ended_since(tmp_path):
+    checkpoints = Checkpoints(tmp_path, monitor="val/loss")
+    checkpoints.save(7, small(1), {"epoch": 0, "step_in_epoch": 7})
+    checkpoints.save(7, small(2), {"epoch": 1, "step_in_epoch": 0}, value=0.5)
+    checkpoints.close()
+    assert (checkpoints.steps, checkpoints.best_step) == ([7], 7)
+    assert read_checkpoint(tmp_path / "7").loop["epoch"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+
+
+@pytest.mark.parametrize("newer_is_there", [False, True])
+def test_a_replacement_that_was_killed_is_undone_or_ended(tmp_path, newer_is_there):
+    save_all(tmp_path, {7: None})
+    (tmp_path / "7").rename(tmp_path / "replaced-7")
+    if newer_is_there:
+        save_all(tmp_path / "other", {7: None})
+        (tmp_path / "other/7").rename(tmp_path / "7")
+        (tmp_path / "other").rmdir()
+    (tmp_path / "deleting-3").mkdir()
+    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()
+    Checkpoints(tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+    assert read_checkpoint(tmp_path / "7").step == 7
 
 
 def test_find_checkpoint_takes_a_run_its_folder_or_a_step(tmp_path):
@@ -179,9 +207,9 @@ def test_an_exception_leaves_the_last_finished_save_whole(tmp_path):
 
 def test_a_model_of_another_architecture_is_refused_with_the_differences(tmp_path):
     trainer = fit(tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match=r"dense/kernel: saved float32\[8, 4\], .*\[8, 5\]"):
+    with pytest.raises(ValueError, match=r"dense/kernel: saved float32\[8, 4\], now float32\[8, 5\]"):
         load_checkpoint(trainer.run_dir, TinyNet(5, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"conv/kernel: saved .*, in the model nothing"):
+    with pytest.raises(ValueError, match=r"conv/kernel: saved .*, now nothing"):
         load_checkpoint(trainer.run_dir, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
 
 

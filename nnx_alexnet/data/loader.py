@@ -87,6 +87,11 @@ class Loader:
         return self._batch_size
 
     @property
+    def drop_last(self) -> bool:
+        """Whether a last batch that is not full is left out."""
+        return self._drop_last
+
+    @property
     def num_examples(self) -> int | None:
         """Examples in the split; None for an iterable, where it is not known."""
         return None if isinstance(self._source, IterableSource) else len(self._source)

@@ -1,6 +1,7 @@
 """DataModule: the splits of a dataset, and what happens to their images."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import jax
@@ -150,15 +151,18 @@ class DataModule:
         """Returns what a checkpoint keeps of the data, as plain JSON values.
 
         Returns:
-            `name`, `batch_size` and `num_train` tell whether a resumed run finds the same data;
-            `image` (the shape of one image before the transform), `transform` (the arguments of
+            `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
+            train, in their order) tell whether a resumed run finds the same data; `image` (the shape of one image before the transform), `transform` (the arguments of
             the `ImageTransform`), `num_classes` and `class_names` are what a trained model needs
             to be used without it.
         """
+        labels = self.train.labels()
         return {
             "name": self.name,
             "batch_size": self.batch_size,
-            "num_train": self.train.num_examples,
+            "drop_last": self.train.drop_last,
+            "examples": {name: loader.num_examples for name, loader in self._splits().items()},
+            "labels": None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest(),
             "image": list(self.train.element_spec()["image"][0]),
             "transform": dataclasses.asdict(self.transform),
             "num_classes": self.num_classes,

@@ -1,0 +1,59 @@
+"""What to say of a loss that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def non_finite_loss(
+    loss: float, step: int, batch: Mapping[str, Any], leaves: Mapping[str, jax.Array]
+) -> FloatingPointError:
+    """Returns the error for a train step whose loss is NaN or infinite.
+
+    Args:
+        loss: its value.
+        step: the number of the step, from 1.
+        batch: what the step was given.
+        leaves: the arrays after it, or after one of the next steps, by their path.
+
+    Returns:
+        An error that names the step, the examples of the batch, and the first array, of the
+        batch or else of the state, that is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.finite import non_finite_loss
+        >>> batch = {"image": np.array([[1.0], [np.nan]]), "index": np.array([7, 3])}
+        >>> print(non_finite_loss(float("nan"), 5, batch | {"mask": np.ones(2, bool)}, {}))
+        The loss of step 5 is nan. The batch held the examples [7, 3]; its `image` is not finite ...
+    """
+    indices = batch["index"][batch["mask"]].tolist()
+    where = "every array of the state is finite."
+    for name in ("image", "label"):
+        if name in batch and not (good := _finite_rows(batch[name])).all():
+            bad = batch["index"][~good].tolist()
+            where = f"its `{name}` is not finite for {bad}."
+            break
+    else:
+        for name, leaf in leaves.items():
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+                where = f"`{name}` is the first array of the state that is not finite."
+                break
+    return FloatingPointError(
+        f"The loss of step {step} is {loss}. The batch held the examples {indices}; {where} "
+        "Nothing of this was saved. A smaller learning rate or clipped gradients may help, and "
+        "check_finite=False goes on."
+    )
+
+
+def _finite_rows(values: Any) -> np.ndarray[Any, Any]:
+    rows = np.asarray(values)
+    if not np.issubdtype(rows.dtype, np.floating):
+        return np.ones(len(rows), bool)
+    finite: np.ndarray[Any, Any] = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    return finite
