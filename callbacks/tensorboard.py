@@ -41,6 +41,12 @@ class TensorBoard(Callback):
         self._failed_write = self._exception = False
         self._attempt(trainer, lambda writer: _begin_session(writer, trainer))
 
+    def on_train_start(self, trainer: Trainer) -> None:
+        """In a resumed run, hides what was written of the steps that are taken again."""
+        if trainer.global_step and self._given is None:
+            restart = trainer.global_step + 1
+            self._attempt(trainer, lambda writer: writer.write_restart(restart))
+
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Writes the metrics."""
         self._attempt(trainer, lambda writer: writer.write_scalars(step, metrics))

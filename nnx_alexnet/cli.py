@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,9 +27,19 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints import find_checkpoint, load_checkpoint, read_loop
+from nnx_alexnet.checkpoints import (
+    UNREADABLE,
+    find_checkpoint,
+    find_steps,
+    first_line,
+    load_checkpoint,
+    read_checkpoint,
+    read_loop,
+    read_manifest,
+)
 from nnx_alexnet.data import DataModule, ImageTransform, load_data
 from nnx_alexnet.data.folder import decode
+from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
@@ -101,6 +112,17 @@ def fit_parser() -> Parser:
     parser = Parser(prog="nnx-alexnet fit", description="Train a model.", allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="A config.yaml to start from.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of weights, order, augmentation.")
+    parser.add_argument(
+        "--resume",
+        default="never",
+        help="never: a new run; auto: go on with the newest run of this name, or start one; or "
+        "the folder of a run to go on with, whose config.yaml is then the default.",
+    )
+    parser.add_argument(
+        "--resume-weights-only",
+        action="store_true",
+        help="Start a new run that has only the weights of the run named by --resume.",
+    )
     parser.add_function_arguments(load_data, "data")
     _add_model(parser)
     parser.add_subclass_arguments(
@@ -181,13 +203,16 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         epochs = arguments["max_epochs"]
         limits = [arguments["max_steps"], epochs * steps if epochs and steps else None]
         optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
+    record = yaml.safe_load(parser.dump(config))
+    for name in ("resume", "resume_weights_only"):  # of this start, not of the run
+        record.pop(name, None)
     return Trainer(
         build_model(parts.model, config.seed, given),
         data,
         task=parts.task,
         optimizer=create_optimizer(**optimizer),
         seed=config.seed,
-        config=yaml.safe_load(parser.dump(config)),
+        config=record,
         **arguments,
     )
 
@@ -223,12 +248,46 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
 
 def fit(config: Namespace) -> int:
     """Trains, and says where the run is."""
+    resume = config.resume
+    if config.resume_weights_only and resume == "never":
+        raise ValueError("`--resume-weights-only` needs `--resume RUN`, or `--resume auto`.")
     trainer = build_trainer(config, load_data(**config.data))
-    trainer.fit()
+    if config.resume_weights_only:
+        if resume == "auto":
+            runs = find_runs(Path(trainer.log_dir or "logs") / trainer.name)
+            if not runs:
+                raise ValueError(f"`--resume auto` found no run of the name {trainer.name!r}.")
+            resume = runs[-1]
+        load_checkpoint(resume, trainer.model, which="last")
+        resume = "never"
+    trainer.fit(resume=resume)
     if trainer.run_dir is not None:
         print(f"Run folder: {trainer.run_dir}")
         print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
     return INTERRUPTED if trainer.interrupted else 0
+
+
+def verify(arguments: Namespace) -> int:
+    """Prints for each checkpoint of a run whether it is whole, and the digest of its state."""
+    folder = Path(arguments.run).expanduser().resolve()
+    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    steps = find_steps(folder) or {0: find_checkpoint(folder)}
+    num_damaged = 0
+    for path in steps.values():
+        row: dict[str, Any] = {"checkpoint": str(path)}
+        try:
+            saved = read_checkpoint(path)
+            row |= {"step": saved.step, "digest": state_digest(read_manifest(path))}
+        except UNREADABLE as error:
+            num_damaged += 1
+            row["damage"] = first_line(error)
+        if arguments.json:
+            print(json.dumps(row))
+        elif "damage" in row:
+            print(f"{path.name:>10}  damaged  {row['damage']}")
+        else:
+            print(f"{path.name:>10}  whole    {row['digest']}")
+    return 1 if num_damaged else 0
 
 
 def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
@@ -327,6 +386,11 @@ def _parser() -> Parser:
         sub.add_argument("--checkpoint", default="best", help="best, last, or a step.")
         sub.add_argument("--json", action="store_true", help="Print JSON.")
         commands.add_subcommand(name, sub, help=text)
+    text = "Check the digests of a run's checkpoints, and print one of each whole training state."
+    sub = Parser(description=text, allow_abbrev=False)
+    sub.add_argument("run", help="Folder of a run, or one checkpoint in it")
+    sub.add_argument("--json", action="store_true", help="Print JSON.")
+    commands.add_subcommand("verify", sub, help=text)
     text = "Print a model's layers, parameters and batch statistics."
     sub = Parser(description=text, allow_abbrev=False)
     _add_model(sub)
@@ -356,8 +420,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, word in enumerate(words[:-1]):
         if word == "--data" and re.fullmatch(r"\w+", words[number + 1]):
             words[number] = "--data.name"
-    config = _parser().parse_args(words)
+    config = _parser().parse_args(_with_saved_config(words))
     arguments = config[config.command]
+    # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         match config.command:
             case "fit":
@@ -368,13 +435,27 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return evaluate("test", arguments)
             case "predict":
                 return predict(arguments)
+            case "verify":
+                return verify(arguments)
             case _:
                 return summary(arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if not _is_ours(error):
             raise
         print(f"nnx-alexnet: error: {error}", file=sys.stderr)
         return 1
+
+
+def _with_saved_config(words: list[str]) -> list[str]:
+    """Puts the configuration of a run that is resumed before the options, which go before it."""
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        run = value or (words[number + 1] if number + 1 < len(words) else "")
+        if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
+            config = Path(run).expanduser() / "config.yaml"
+            if config.is_file() and "--resume-weights-only" not in words:
+                return ["fit", "--config", str(config), *words[1:]]
+    return words
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,7 +77,7 @@ def identify(
     sections = {k: v for k, v in config.items() if k in ("model", "task", "optimizer", "data")}
     settings = {k: v for k, v in _flat(sections).items() if k not in _MAY_CHANGE}
     hyperparams = {n: float(v) for n, v in leaves.items() if "/hyperparams/" in n and not v.shape}
-    return {
+    identity = {
         "seed": seed,
         "config": settings,
         "data": {k: v for k, v in _flat(data).items() if k != "class_names"},
@@ -85,6 +86,7 @@ def identify(
         "hyperparams": hyperparams,
         "arrays": {name: describe_leaf(leaf) for name, leaf in leaves.items()},
     }
+    return dict(json.loads(json.dumps(identity, default=str)))  # as a checkpoint gives it back
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: object) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
@@ -185,6 +185,15 @@ class TensorBoardWriter:
         )
         data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
         self._write_summary(0, _hparams_summary(hparams_metadata.SESSION_END_INFO_TAG, data))
+
+    def write_restart(self, step: int) -> None:
+        """Says that a resumed run takes the steps from `step` on again; CLU has no such method.
+
+        Args:
+            step: what the run's earlier files hold of it and of later steps is not shown.
+        """
+        start = SessionLog(status=SessionLog.START)
+        self._write_event(Event(wall_time=time.time(), step=step, session_log=start))
 
     def flush(self) -> None:
         """Does nothing: every call above has written its event when it returns."""

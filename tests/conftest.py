@@ -19,6 +19,10 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from nnx_alexnet.memory import keep_freed_memory  # noqa: E402
+
+keep_freed_memory()
+
 
 @pytest.fixture
 def strict_dtype_promotion():

@@ -207,7 +207,9 @@ def test_an_exception_leaves_the_last_finished_save_whole(tmp_path):
 
 def test_a_model_of_another_architecture_is_refused_with_the_differences(tmp_path):
     trainer = fit(tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match=r"dense/kernel: saved float32\[8, 4\], now float32\[8, 5\]"):
+    with pytest.raises(
+        ValueError, match=r"dense/kernel: saved float32\[8, 4\], now float32\[8, 5\]"
+    ):
         load_checkpoint(trainer.run_dir, TinyNet(5, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"conv/kernel: saved .*, now nothing"):
         load_checkpoint(trainer.run_dir, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))

@@ -1,0 +1,144 @@
+"""A small run in a process of its own, to be killed and started again: `resume_job.py LOGS`.
+
+It has all that a resumed run can get wrong: BatchNorm, dropout, Adam with a schedule, augmentation,
+shuffling, a ragged epoch, validation, and a callback with state. The arguments after the folder
+are `name=value` of `JOB`; what they name is changed.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from helpers import TinyNet, tiny_arrays
+
+from nnx_alexnet import DataModule, Trainer, create_optimizer
+from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from nnx_alexnet.data import ImageTransform
+
+JOB = {
+    "epochs": 6,
+    "save_every": 5,
+    "step_seconds": 0.0,  # a step lasts at least so long: time for a signal
+    "validation_seconds": 0.0,
+    "resume": "auto",
+    "num_workers": 0,
+    "num_classes": 4,
+    "batch_size": 16,
+    "seed": 0,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+    "dtype": "",
+    "num_examples": 150,
+    "kill_worker_at": -1,
+    "nan_at": -1,
+    "on_error": "raise",
+    "weights_of": "",
+}
+
+
+class Net(TinyNet):
+    """With a compute dtype, which no parameter shows."""
+
+    def __init__(self, num_classes, *, dtype, rngs):
+        super().__init__(num_classes, rngs=rngs)
+        self.dense = nnx.Linear(8, num_classes, dtype=dtype, rngs=rngs)
+
+
+class Examples:
+    """A map-style dataset, as workers read it."""
+
+    def __init__(self, images, labels, job):
+        self.images, self.targets, self.job = images, labels, job
+
+    def __len__(self):
+        return len(self.images)
+
+    read: list[int] | None = None
+
+    def __getitem__(self, index):
+        if self.read is not None:
+            self.read.append(index)
+        if index == self.job["kill_worker_at"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        image = self.images[index]
+        if self.job["nan_at"] >= 0:
+            image = image.astype(np.float32) / 255
+            if index == self.job["nan_at"]:
+                image = image * np.nan
+        return image + np.random.randint(0, 20, image.shape).astype(image.dtype), self.targets[
+            index
+        ]
+
+
+class StepLog(Callback):
+    """Says on standard output what happens, and slows it down."""
+
+    def __init__(self, job):
+        self.job = job
+
+    def on_train_start(self, trainer):
+        print("start", trainer.global_step, flush=True)
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        time.sleep(self.job["step_seconds"])
+        print("step", trainer.global_step, flush=True)
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        print("validation", trainer.global_step, flush=True)
+        time.sleep(self.job["validation_seconds"])
+
+
+def build(log_dir, job, callbacks=()):
+    images, labels = tiny_arrays(num=job["num_examples"], num_classes=4)
+    train = Examples(images, labels, job)
+    data = DataModule(
+        train,
+        tiny_arrays(num=40, seed=1),
+        batch_size=job["batch_size"],
+        transform=ImageTransform(12, translate=0.2, flip=True),
+        drop_last=False,
+        num_workers=job["num_workers"],
+    )
+    model = Net(job["num_classes"], dtype=job["dtype"] or None, rngs=nnx.Rngs(0))
+    return Trainer(
+        model,
+        data,
+        optimizer=create_optimizer(job["optimizer"], job["learning_rate"]),
+        callbacks=[
+            StepLog(job),
+            *callbacks,
+            EarlyStopping("val/loss", patience=50),
+            ModelCheckpoint("val/loss", every_n_steps=job["save_every"], on_error=job["on_error"]),
+        ],
+        max_epochs=job["epochs"],
+        seed=job["seed"],
+        log_dir=log_dir,
+        name="job",
+        log_every_n_steps=1,
+        progress_bar=False,
+    )
+
+
+def main():
+    # A shell lets its background jobs ignore Ctrl-C, and their children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    given = dict(word.split("=", 1) for word in sys.argv[2:])
+    job = {name: type(value)(given.pop(name, value)) for name, value in JOB.items()}
+    assert not given, given
+    trainer = build(Path(sys.argv[1]), job)
+    try:
+        trainer.fit(resume=job["resume"])
+    except (ValueError, RuntimeError, OSError, FloatingPointError) as error:
+        print("error", json.dumps({"type": type(error).__name__, "text": str(error)}), flush=True)
+        return 1
+    print("end", trainer.global_step, flush=True)
+    return 130 if trainer.interrupted else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,321 @@
+"""Runs that are stopped, killed and started again, in processes of their own."""
+
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resume_job import JOB, build
+
+from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.checkpoints import find_checkpoint, read_loop, read_manifest
+from nnx_alexnet.manifest import state_digest
+
+TESTS = Path(__file__).parent
+
+
+class Job:
+    """`resume_job.py` as a process; its lines come in as it prints them."""
+
+    def __init__(self, logs, **options):
+        command = [sys.executable, str(TESTS / "resume_job.py"), str(logs)]
+        command += [f"{name}={value}" for name, value in options.items()]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        self.lines: list[str] = []
+        self.errors = ""
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self._error_reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._error_reader.start()
+
+    def _read(self):
+        with self.process.stdout as lines:
+            for line in lines:
+                self._queue.put(line.strip())
+        self._queue.put(None)
+
+    def _read_errors(self):
+        with self.process.stderr as errors:
+            self.errors = errors.read()
+
+    def next_line(self, timeout=120):
+        """The next line; None when the process has ended."""
+        line = self._queue.get(timeout=timeout)
+        if line is not None:
+            self.lines.append(line)
+        return line
+
+    def wait_for(self, word, times=1):
+        """Waits until a line began with `word` so many times; False when the process ended."""
+        for _ in range(times):
+            while (line := self.next_line()) is not None and not line.startswith(word):
+                pass
+            if line is None:
+                return False
+        return True
+
+    def end(self, timeout=120):
+        """Waits for the end; returns the exit status."""
+        while self.next_line(timeout) is not None:
+            pass
+        status = self.process.wait(timeout)
+        self._error_reader.join(10)
+        return status
+
+    def steps(self, word="step"):
+        return [int(line.split()[1]) for line in self.lines if line.startswith(f"{word} ")]
+
+    def error(self):
+        """What `fit` raised: its type, and its text."""
+        said = [line for line in self.lines if line.startswith("error ")]
+        assert said, self.errors
+        about = json.loads(said[0].removeprefix("error "))
+        return about["type"], about["text"]
+
+
+def run(logs, **options):
+    """A run in a process of its own."""
+    job = Job(logs, **options)
+    status = job.end()
+    return job, status
+
+
+class StopAfter(Callback):
+    """Ends a run in this process after so many steps, as an error would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        if trainer.global_step == self.step:
+            raise RuntimeError("stopped on purpose")
+
+
+def run_here(logs, *, stop_after=None, **options):
+    """A run in this process; returns its trainer."""
+    callbacks = [] if stop_after is None else [StopAfter(stop_after)]
+    trainer = build(logs, {**JOB, **options}, callbacks)
+    if stop_after is None:
+        trainer.fit(resume="auto")
+    else:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            trainer.fit(resume="auto")
+    return trainer
+
+
+def run_dir(logs):
+    return logs / "job/version_0"
+
+
+def saved_steps(logs):
+    return sorted(int(path.name) for path in (run_dir(logs) / "checkpoints").glob("[0-9]*"))
+
+
+def digest(logs):
+    return state_digest(read_manifest(find_checkpoint(run_dir(logs), "last")))
+
+
+def step_log(logs):
+    """The lines of the log, without what depends on the clock."""
+    lines = map(json.loads, (run_dir(logs) / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The logs of a run that nothing happened to."""
+    logs = tmp_path_factory.mktemp("reference")
+    run_here(logs)
+    return logs
+
+
+def kill_again_and_again(logs, reference, *, kills, seed, **options):
+    """Kills a run so often, at random times, and lets it end; returns the steps redone a kill."""
+    rng = random.Random(seed)
+    redone, done, last = [], 0, None
+    while done < kills:
+        job = Job(logs, step_seconds=0.02, **options)
+        is_alive = job.wait_for("start") if rng.random() < 0.1 else job.wait_for("step")
+        is_alive = is_alive and job.wait_for("step", rng.randrange(9))
+        time.sleep(rng.uniform(0, 0.1))
+        os.killpg(job.process.pid, signal.SIGKILL)
+        job.end()
+        started = job.steps("start")
+        if last is not None and started:
+            redone.append(last - started[0])
+        last = max(job.steps(), default=started[0] if started else last)
+        done += 1
+        if not is_alive:
+            raise AssertionError(f"the run had ended after {done} kills: {job.errors}")
+    redone.append(last - max(saved_steps(logs), default=0))
+    run_here(logs, **options)
+    assert digest(logs) == digest(reference)
+    assert step_log(logs) == step_log(reference)
+    steps = [line["step"] for line in step_log(logs) if "train/loss_step" in line]
+    assert steps == list(range(1, len(steps) + 1)), "each step once"
+    return redone
+
+
+def test_a_run_killed_at_random_times_ends_as_if_nothing_had_been(tmp_path, reference):
+    redone = kill_again_and_again(tmp_path, reference, kills=3, seed=0)
+    # A save every five steps: those since the last one, or one more if that was being written.
+    assert max(redone) < 2 * JOB["save_every"]
+
+
+@pytest.mark.slow
+def test_fifty_kills_change_nothing(tmp_path):
+    options = {"epochs": 30}
+    run_here(tmp_path / "reference", **options)
+    redone = kill_again_and_again(
+        tmp_path / "killed", tmp_path / "reference", kills=50, seed=1, **options
+    )
+    print("steps redone a kill:", redone)
+    assert max(redone) < 2 * JOB["save_every"]
+
+
+def test_a_run_that_had_ended_stays_as_it_is(tmp_path, reference):
+    shutil.copytree(reference, tmp_path / "copy")
+    trainer = run_here(tmp_path / "copy")
+    assert trainer.global_step == 60
+    assert [row["epoch"] for row in trainer.history] == list(range(6))
+    assert digest(tmp_path / "copy") == digest(reference)
+    assert step_log(tmp_path / "copy") == step_log(reference)
+
+
+def test_more_epochs_go_on_where_the_run_had_ended(tmp_path, reference):
+    shutil.copytree(reference, tmp_path / "copy")
+    run_here(tmp_path / "copy", epochs=7)
+    run_here(tmp_path / "straight", epochs=7)
+    assert digest(tmp_path / "copy") == digest(tmp_path / "straight")
+
+
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path, reference):
+    run_here(tmp_path, stop_after=17)
+    run_here(tmp_path, num_workers=1)
+    assert digest(tmp_path) == digest(reference)
+
+
+@given(stops=st.lists(st.integers(1, 12), min_size=1, max_size=4), save_every=st.integers(1, 7))
+@settings(max_examples=5, deadline=None)
+def test_wherever_a_run_stops_it_ends_the_same(reference, stops, save_every):
+    with tempfile.TemporaryDirectory() as logs:
+        step = 0
+        for more in stops:
+            step += more
+            trainer = run_here(Path(logs), stop_after=step, save_every=save_every)
+            assert trainer.global_step == step
+        trainer = run_here(Path(logs), save_every=save_every)
+        assert digest(Path(logs)) == digest(reference)
+        assert step_log(Path(logs)) == step_log(reference)
+        assert [row["epoch"] for row in trainer.history] == list(range(6))
+
+
+def test_a_resume_reads_no_example_again(tmp_path):
+    run_here(tmp_path, stop_after=17)
+    trainer = build(tmp_path, JOB)
+    read = []
+    trainer.data.train._source._dataset.read = read
+    trainer.fit(resume="auto")
+    # From step 15 on: half of the second epoch, and four whole ones of 150.
+    assert len(read) == 150 - 5 * 16 + 4 * 150
+
+
+MOMENTS = ["compilation", "a step", "validation", "saving"]
+
+
+def stop_and_check(logs, number, moment, reference):
+    """Sends a signal at a moment; the run must save the exact step and be resumable."""
+    slow = {"step_seconds": 0.05, "validation_seconds": 0.1}
+    job = Job(logs, **slow)
+    if moment == "compilation":
+        assert job.wait_for("start")
+    elif moment == "validation":
+        assert job.wait_for("validation")
+    else:
+        assert job.wait_for("step", 5 if moment == "saving" else 7)
+    os.kill(job.process.pid, number)
+    status = job.end()
+    assert status == 128 + number, job.errors
+    last = max(job.steps(), default=0)
+    saved = find_checkpoint(run_dir(logs), "last")
+    assert int(saved.name) == read_loop(saved)["global_step"] == last
+    run_here(logs)
+    assert digest(logs) == digest(reference)
+    assert step_log(logs) == step_log(reference)
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGTERM, "validation"), (signal.SIGINT, "compilation")]
+)
+def test_a_signal_saves_the_exact_step(tmp_path, reference, number, moment):
+    stop_and_check(tmp_path, number, moment, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("repetition", range(5))
+def test_forty_signals_save_the_exact_step(tmp_path, reference, number, moment, repetition):
+    stop_and_check(tmp_path, number, moment, reference)
+
+
+def test_a_second_sigterm_ends_at_once(tmp_path):
+    job = Job(tmp_path, validation_seconds=5.0)
+    assert job.wait_for("validation")
+    os.kill(job.process.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    start = time.monotonic()
+    os.kill(job.process.pid, signal.SIGTERM)
+    assert job.process.wait(10) == -signal.SIGTERM
+    assert time.monotonic() - start < 1
+
+
+def test_two_runs_cannot_write_one_folder_and_a_killed_one_lets_go(tmp_path):
+    first = Job(tmp_path, step_seconds=0.5)
+    assert first.wait_for("step")
+    second, status = run(tmp_path)
+    kind, text = second.error()
+    assert (status, kind) == (1, "ValueError")
+    assert f"process {first.process.pid} on " in text
+    first.process.kill()
+    first.end()
+    run_here(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("num_classes", 5, "arrays.model/dense/kernel: saved float32[8, 4], now float32[8, 5]"),
+        ("optimizer", "sgd", "arrays.optimizer/"),
+        ("learning_rate", 0.02, "hyperparams.optimizer/opt_state/hyperparams/learning_rate: saved"),
+        ("batch_size", 8, "data.batch_size: saved 16, now 8"),
+        ("dtype", "bfloat16", "model.dense.dtype: saved None, now bfloat16"),
+        ("num_examples", 140, "data.examples.train: saved 150, now 140"),
+        ("seed", 1, "seed: saved 0, now 1"),
+    ],
+)
+def test_another_run_is_refused_with_what_differs(tmp_path, reference, option, value, named):
+    logs = tmp_path / "copy"
+    shutil.copytree(reference, logs)
+    before = sorted(path.name for path in (run_dir(logs) / "checkpoints").iterdir())
+    trainer = build(logs, {**JOB, option: value})
+    with pytest.raises(ValueError, match="is another run") as raised:
+        trainer.fit(resume="auto")
+    assert named in str(raised.value)
+    assert 'resume="never"' in str(raised.value)
+    assert sorted(path.name for path in (run_dir(logs) / "checkpoints").iterdir()) == before
