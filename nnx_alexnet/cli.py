@@ -16,7 +16,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -402,6 +403,16 @@ def _parser() -> Parser:
     return parser
 
 
+COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "fit": fit,
+    "validate": partial(evaluate, "val"),
+    "test": partial(evaluate, "test"),
+    "predict": predict,
+    "verify": verify,
+    "summary": summary,
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command `nnx-alexnet`.
 
@@ -426,19 +437,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        match config.command:
-            case "fit":
-                return fit(arguments)
-            case "validate":
-                return evaluate("val", arguments)
-            case "test":
-                return evaluate("test", arguments)
-            case "predict":
-                return predict(arguments)
-            case "verify":
-                return verify(arguments)
-            case _:
-                return summary(arguments)
+        return COMMANDS[config.command](arguments)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if not _is_ours(error):
             raise

@@ -1,7 +1,8 @@
-"""What to say of a loss that is not finite."""
+"""What to say of a step that is not finite."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def non_finite_loss(
+def non_finite_step(
     loss: float, step: int, batch: Mapping[str, Any], leaves: Mapping[str, jax.Array]
 ) -> FloatingPointError:
-    """Returns the error for a train step whose loss is NaN or infinite.
+    """Returns the error for a train step that gave a value that is NaN or infinite.
 
     Args:
-        loss: its value.
+        loss: of the step, which may itself be finite.
         step: the number of the step, from 1.
         batch: what the step was given.
         leaves: the arrays after it, or after one of the next steps, by their path.
@@ -27,10 +28,10 @@ def non_finite_loss(
 
     Example:
         >>> import numpy as np
-        >>> from nnx_alexnet.finite import non_finite_loss
+        >>> from nnx_alexnet.finite import non_finite_step
         >>> batch = {"image": np.array([[1.0], [np.nan]]), "index": np.array([7, 3])}
-        >>> print(non_finite_loss(float("nan"), 5, batch | {"mask": np.ones(2, bool)}, {}))
-        The loss of step 5 is nan. The batch held the examples [7, 3]; its `image` is not finite ...
+        >>> print(non_finite_step(float("nan"), 5, batch | {"mask": np.ones(2, bool)}, {}))
+        Step 5 had a loss of nan. The batch held the examples [7, 3]; its `image` is not finite ...
     """
     indices = batch["index"][batch["mask"]].tolist()
     where = "every array of the state is finite."
@@ -44,8 +45,9 @@ def non_finite_loss(
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
                 where = f"`{name}` is the first array of the state that is not finite."
                 break
+    beside = ", and made BatchNorm's statistics not finite" if math.isfinite(loss) else ""
     return FloatingPointError(
-        f"The loss of step {step} is {loss}. The batch held the examples {indices}; {where} "
+        f"Step {step} had a loss of {loss}{beside}. The batch held the examples {indices}; {where} "
         "Nothing of this was saved. A smaller learning rate or clipped gradients may help, and "
         "check_finite=False goes on."
     )

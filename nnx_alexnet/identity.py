@@ -12,7 +12,7 @@ from flax import nnx
 from nnx_alexnet.leaves import describe_leaf
 
 # Settings that change neither the examples nor what is computed from them.
-_MAY_CHANGE = ("data.root", "data.num_workers", "data.download")
+_MAY_CHANGE = ("data.root", "data.num_workers", "data.download", "data.on_bad_sample")
 # Which mode a module is in says nothing of how it was built.
 _MODES = ("deterministic", "use_running_average")
 

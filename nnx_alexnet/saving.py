@@ -7,8 +7,10 @@ folders of other names, which the next start puts right.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +36,7 @@ from nnx_alexnet.manifest import Arrays
 
 OnSaveError = Literal["raise", "warn"]
 
+_OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
 # A folder of this name holds what a newer save of the same step is about to replace.
 _REPLACED = "replaced-"
 _DELETING = "deleting-"
@@ -223,12 +226,14 @@ class Checkpoints:
             if not np.isfinite(arrays[f"model/{name}"]).all():
                 self._forget(step)
                 raise FloatingPointError(
-                    f"`{name}` of the model is not finite after step {step}; this state was not "
-                    "saved. A smaller learning rate or clipped gradients may help."
+                    f"`{name}` of the model is not finite after step {step}. This state was not "
+                    f"saved; the newest checkpoint is of step {self.latest_step}. A smaller "
+                    "learning rate or clipped gradients may help."
                 )
         folder = self.path(step)
         replaced = folder.with_name(f"{_REPLACED}{step}")
         try:
+            self._check_room(arrays)
             if folder.exists():
                 folder.rename(replaced)
             write_checkpoint(folder, arrays, loop)
@@ -244,6 +249,13 @@ class Checkpoints:
             if old not in kept:
                 self._forget(old)
                 _delete(self.path(old))
+
+    def _check_room(self, arrays: Arrays) -> None:
+        """Raises where the disk is too full, before anything is written."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        needed = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
+        if shutil.disk_usage(self.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _failure(self, step: int, arrays: Arrays, error: Exception) -> str:
         size = sum(array.nbytes for array in arrays.values())

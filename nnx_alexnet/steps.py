@@ -98,7 +98,8 @@ class Steps:
 
     Attributes:
         train: `(state, metrics, batch, key) -> (state, metrics, info)`; the state is donated,
-            and `info` holds the scalars `loss` and, if the optimizer says it, `lr`.
+            and `info` holds the scalars `loss`, `is_finite` (the loss, and the statistics of
+            BatchNorm) and, if the optimizer says it, `lr`.
         evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
         predict: `(state.model, batch) -> predictions`.
         empty: the metrics before any batch, once `measure` has chosen them.
@@ -168,7 +169,12 @@ class Steps:
             image = transform(batch["image"], key=key, index=batch["index"])
             outputs = train_step(module, optimizer, {**batch, "image": image})
             new = State(_leaves(module), _leaves(optimizer))
-            info = {"loss": masked_mean(outputs["loss"], batch["mask"])}
+            loss = masked_mean(outputs["loss"], batch["mask"])
+            # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
+            # statistics have seen it.
+            seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
+            is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
+            info = {"loss": loss, "is_finite": is_finite}
             if (rate := self.learning_rate(new)) is not None:
                 info["lr"] = rate
             return jax.tree.map(_typed_as, new, state), measured(metrics, outputs, batch), info

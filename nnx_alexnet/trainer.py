@@ -29,7 +29,6 @@ are known to be finite: `(epoch, step_in_epoch, global_step)` says where the run
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +44,7 @@ from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, Progres
 from nnx_alexnet.checkpoints import Checkpoint
 from nnx_alexnet.data import Batch, DataModule, Loader
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT, Evaluator
-from nnx_alexnet.finite import non_finite_loss
+from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.identity import check_same, identify
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
@@ -98,7 +97,8 @@ class Trainer(Evaluator):
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always has
             one.
-        check_finite: whether a loss that is NaN or infinite ends the run (default True).
+        check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
+            run (default True).
         progress_bar: whether to show one (default True).
         config: what `config.yaml` and the HParams tab say of the run (default: what the
             Trainer knows of its arguments).
@@ -368,10 +368,10 @@ class Trainer(Evaluator):
 
     def _read(self, done: _Dispatched) -> None:
         """Waits for a dispatched step; at a log point reads and publishes its metrics."""
-        loss = float(done.info["loss"])
-        if self.check_finite and not math.isfinite(loss):
+        if not done.info["is_finite"] and self.check_finite:  # waits for the step
+            loss = float(done.info["loss"])
             leaves = self._steps.named(self._arrays())
-            raise non_finite_loss(loss, done.step, done.batch, leaves)
+            raise non_finite_step(loss, done.step, done.batch, leaves)
         self._meter.finished(done.num_examples)
         self._learning_rate = done.info.get("lr")
         if done.window is not None:

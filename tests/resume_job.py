@@ -21,7 +21,7 @@ from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from nnx_alexnet.data import ImageTransform
 
 JOB = {
-    "epochs": 6,
+    "epochs": 4,
     "save_every": 5,
     "step_seconds": 0.0,  # a step lasts at least so long: time for a signal
     "validation_seconds": 0.0,
@@ -37,7 +37,8 @@ JOB = {
     "kill_worker_at": -1,
     "nan_at": -1,
     "on_error": "raise",
-    "weights_of": "",
+    "bad_sample_at": -1,
+    "on_bad_sample": "raise",
 }
 
 
@@ -52,8 +53,8 @@ class Net(TinyNet):
 class Examples:
     """A map-style dataset, as workers read it."""
 
-    def __init__(self, images, labels, job):
-        self.images, self.targets, self.job = images, labels, job
+    def __init__(self, images, labels, job, logs):
+        self.images, self.targets, self.job, self.logs = images, labels, job, logs
 
     def __len__(self):
         return len(self.images)
@@ -64,15 +65,17 @@ class Examples:
         if self.read is not None:
             self.read.append(index)
         if index == self.job["kill_worker_at"]:
+            (self.logs / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.job["bad_sample_at"]:
+            raise ValueError(f"the file of {index} is damaged")
         image = self.images[index]
         if self.job["nan_at"] >= 0:
             image = image.astype(np.float32) / 255
             if index == self.job["nan_at"]:
                 image = image * np.nan
-        return image + np.random.randint(0, 20, image.shape).astype(image.dtype), self.targets[
-            index
-        ]
+        noise = np.random.randint(0, 20, image.shape).astype(image.dtype)
+        return image + noise, self.targets[index]
 
 
 class StepLog(Callback):
@@ -95,7 +98,7 @@ class StepLog(Callback):
 
 def build(log_dir, job, callbacks=()):
     images, labels = tiny_arrays(num=job["num_examples"], num_classes=4)
-    train = Examples(images, labels, job)
+    train = Examples(images, labels, job, log_dir)
     data = DataModule(
         train,
         tiny_arrays(num=40, seed=1),
@@ -103,6 +106,7 @@ def build(log_dir, job, callbacks=()):
         transform=ImageTransform(12, translate=0.2, flip=True),
         drop_last=False,
         num_workers=job["num_workers"],
+        on_bad_sample=job["on_bad_sample"],
     )
     model = Net(job["num_classes"], dtype=job["dtype"] or None, rngs=nnx.Rngs(0))
     return Trainer(

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import logging
 import re
 
@@ -250,7 +251,9 @@ def test_a_data_module_knows_classes_shape_and_splits():
     assert named.describe() == {
         "name": "data",
         "batch_size": 8,
-        "num_train": 64,
+        "drop_last": True,
+        "examples": {"train": 64},
+        "labels": hashlib.sha256(train[1].tobytes()).hexdigest(),
         "image": [8, 8, 1],
         "transform": dataclasses.asdict(ImageTransform()),
         "num_classes": 5,

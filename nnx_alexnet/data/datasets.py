@@ -3,7 +3,9 @@
 import gzip
 import os
 import shutil
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from nnx_alexnet.data.folder import image_folder, imagenet
 from nnx_alexnet.data.module import DataModule
-from nnx_alexnet.data.sources import ArraySource
+from nnx_alexnet.data.sources import ArraySource, OnBadSample
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.errors import unknown
@@ -31,6 +33,7 @@ def load_data(
     num_workers: int | None = None,
     download: bool = False,
     drop_last: bool = True,
+    on_bad_sample: OnBadSample = "raise",
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
@@ -53,6 +56,7 @@ def load_data(
             default one a CPU, 8 at most. The other datasets lie in memory and need none.
         download: whether missing files may be downloaded, and archives in `root` unpacked.
         drop_last: whether a last training batch that is not full is left out.
+        on_bad_sample: what a damaged image file does: `"raise"`, or `"skip"`, see `DataModule`.
 
     Returns:
         The splits, with `class_names` and a `transform` to `image_size`.
@@ -74,7 +78,9 @@ def load_data(
     if image_size < 1:
         raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
     folder = Path("~/.cache/nnx_alexnet/data" if root is None else root).expanduser()
-    splits = DATASETS[name](Request(name, folder, image_size, seed, augment, download))
+    request = Request(name, folder, image_size, seed, augment, download, on_bad_sample)
+    with safe_extraction():
+        splits = DATASETS[name](request)
     return DataModule(
         splits.train,
         splits.val,
@@ -224,6 +230,23 @@ def _open(request: Request, dataset: str, needs: str, **split: Any) -> Any:
             f"{request.name!r} in `root` (={str(request.root)!r}) {tried} and put them where "
             f"torchvision expects them: {request.root}/{needs}."
         ) from error
+
+
+@contextmanager
+def safe_extraction() -> Iterator[None]:
+    """Lets no member of a tar archive leave the folder that it is unpacked in.
+
+    torchvision unpacks with `tarfile` as it is; Python before 3.14 then follows `../` and links.
+    """
+    before = vars(tarfile.TarFile).get("extraction_filter")
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        if before is None:
+            del tarfile.TarFile.extraction_filter
+        else:
+            tarfile.TarFile.extraction_filter = before
 
 
 def _decompress(folder: Path) -> None:

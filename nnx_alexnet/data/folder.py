@@ -94,12 +94,14 @@ def image_folder(request: Request) -> Splits:
         train, val = train.subset(kept), train.subset(held)
     has_test = (request.root / "test").is_dir()
     test = _files(request, "test", class_to_index) if has_test else None
+    how = request.on_bad_sample
+    source = MapSource(train, argument="train", on_bad_sample=how)
     sample = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_FILES).astype(int))
-    mean, std = channel_statistics(np.stack([train[int(index)][0] for index in sample]))
+    mean, std = channel_statistics(source.take(sample, seed=0, epoch=0).image)
     return Splits(
-        train=MapSource(train, argument="train"),
-        val=MapSource(val, argument="val"),
-        test=None if test is None else MapSource(test, argument="test"),
+        train=source,
+        val=MapSource(val, argument="val", on_bad_sample=how),
+        test=None if test is None else MapSource(test, argument="test", on_bad_sample=how),
         class_names=tuple(class_to_index),
         mean=mean,
         std=std,
@@ -128,13 +130,18 @@ def imagenet(request: Request) -> Splits:
         if not (request.root / split).is_dir():
             raise FileNotFoundError(_needs_imagenet(request, f"There is no {split}/"))
     class_to_index = _classes(request.root, "train")
+
+    def source(split: str) -> MapSource:
+        files = _files(request, split, class_to_index)
+        return MapSource(files, argument=split, on_bad_sample=request.on_bad_sample)
+
     names = tuple(class_to_index)
     if (request.root / "meta.bin").is_file():
         words = datasets.imagenet.load_meta_file(request.root)[0]
         names = tuple(", ".join(words.get(name, (name,))) for name in names)
     return Splits(
-        train=MapSource(_files(request, "train", class_to_index), argument="train"),
-        val=MapSource(_files(request, "val", class_to_index), argument="val"),
+        train=source("train"),
+        val=source("val"),
         test=None,
         class_names=names,
         mean=(0.485, 0.456, 0.406),

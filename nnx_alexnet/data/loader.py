@@ -1,6 +1,6 @@
 """The batches of one split: their order, size and padding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ Batch = dict[str, np.ndarray]
 trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (int32 `[B]`, the
 example's index in its split; for an iterable, its position in the epoch)."""
 
+_MOST_BAD = 0.01  # of a split
+
 
 class Loader:
     """Yields the batches of one split, all of one size.
@@ -32,6 +34,9 @@ class Loader:
         num_workers: processes that read a map-style dataset; 0 reads it in this process.
             Arrays and iterables are never read by workers.
         argument: what the user calls the split, for errors.
+
+    Attributes:
+        bad_samples: which examples could not be read so far, and why, where that is no error.
 
     Raises:
         ValueError: `batch_size` or `num_workers` is out of range, or no batch would be left.
@@ -70,9 +75,11 @@ class Loader:
         self._batch_size = int(batch_size)
         self._shuffle = shuffle
         self._drop_last = drop_last
+        self._argument = argument
+        self.bad_samples: dict[int, str] = {}
         self._workers: Workers | None = None
         if num_workers and isinstance(source, MapSource):
-            self._workers = Workers(source, num_workers=num_workers)
+            self._workers = Workers(source, num_workers=num_workers, argument=argument)
 
     @property
     def indexable(self) -> bool:
@@ -145,13 +152,37 @@ class Loader:
         stop = num - num % size if self._drop_last else num
         plan = [indices[first : first + size] for first in range(start * size, stop, size)]
         if self._workers is not None:
-            requests = [Request(rows, seed, epoch) for rows in plan]
+            requests = [Request(rows, seed, epoch, start + n) for n, rows in enumerate(plan)]
             read = self._workers.read(requests)
         else:
             source = self._source
             read = (source.take(rows, seed=seed, epoch=epoch) for rows in plan)
         for rows, got in zip(plan, read, strict=True):
-            yield _padded(got, rows, size)
+            batch = _padded(got, rows, size)
+            if got.bad:
+                self._note_bad(got.bad)
+                if not self._shuffle:  # a measurement counts no example twice
+                    batch["mask"] &= ~np.isin(batch["index"], list(got.bad))
+            yield batch
+
+    def _note_bad(self, bad: Mapping[int, str]) -> None:
+        """Reports examples that others stood in for, and raises when there are too many."""
+        assert not isinstance(self._source, IterableSource)
+        most = max(1, round(_MOST_BAD * len(self._source)))
+        for index, why in bad.items():
+            if index in self.bad_samples:
+                continue
+            self.bad_samples[index] = why
+            if len(self.bad_samples) > most:
+                raise ValueError(
+                    f"More than {most} examples of `{self._argument}` (1%) cannot be read, the "
+                    f"newest is `{self._argument}`[{index}]: {why}. Mend the files; "
+                    '`on_bad_sample="skip"` is for single ones.'
+                )
+            logger.warning(
+                "`%s`[%d] cannot be read, another example stands in for it (number %d of at most "
+                "%d): %s", self._argument, index, len(self.bad_samples), most, why,
+            )  # fmt: skip
 
     def _iterate(self, source: IterableSource, start: int) -> Iterator[Batch]:
         if start:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.loader import Loader
-from nnx_alexnet.data.sources import ArraySource, as_source
+from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
 
 
@@ -28,6 +28,10 @@ class DataModule:
         transform: what the compiled step does to the images; by default uint8 becomes 0..1.
         drop_last: whether a last training batch that is not full is left out (else it is padded).
         num_workers: processes a split that read map-style datasets; arrays need none.
+        on_bad_sample: what an example of a map-style dataset that cannot be read does: `"raise"`
+            ends the run; with `"skip"` the next one that can be read stands in for it, the same in
+            each run (in validation and test it is left out). It is reported, and more than 1% of a
+            split are an error.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.
 
@@ -53,6 +57,7 @@ class DataModule:
         transform: ImageTransform | None = None,
         drop_last: bool = True,
         num_workers: int = 0,
+        on_bad_sample: OnBadSample = "raise",
         class_names: tuple[str, ...] | None = None,
         name: str = "data",
     ) -> None:
@@ -62,7 +67,7 @@ class DataModule:
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
             return Loader(
-                as_source(split, argument=argument),
+                as_source(split, argument=argument, on_bad_sample=on_bad_sample),
                 batch_size=batch_size,
                 shuffle=is_train,
                 drop_last=is_train and drop_last,
@@ -152,9 +157,10 @@ class DataModule:
 
         Returns:
             `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
-            train, in their order) tell whether a resumed run finds the same data; `image` (the shape of one image before the transform), `transform` (the arguments of
-            the `ImageTransform`), `num_classes` and `class_names` are what a trained model needs
-            to be used without it.
+            train, in their order) tell whether a resumed run finds the same data; `image` (the
+            shape of one image before the transform), `transform` (the arguments of the
+            `ImageTransform`), `num_classes` and `class_names` are what a trained model needs to be
+            used without it.
         """
         labels = self.train.labels()
         return {

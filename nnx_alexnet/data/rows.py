@@ -1,6 +1,7 @@
 """Examples side by side: what every source of a split gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ class Rows(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     mask: np.ndarray | None = None
+    bad: Mapping[int, str] = MappingProxyType({})
+    """Which examples could not be read, and why; others stand in for them."""
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape (without the batch) and dtype of one image and one label."""

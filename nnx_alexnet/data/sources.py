@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from nnx_alexnet import errors
 from nnx_alexnet.data.convert import (
     as_labels,
     check_label_axes,
@@ -18,6 +19,10 @@ from nnx_alexnet.data.iterable import IterableSource
 from nnx_alexnet.data.randomness import restored_generators, seed_example
 from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
 from nnx_alexnet.log import logger
+
+OnBadSample = Literal["raise", "skip"]
+
+_MOST_TRIED = 100  # examples in a row that cannot be read: then something else is wrong
 
 
 class ArraySource:
@@ -74,6 +79,8 @@ class MapSource:
         dataset: has `__len__` and `__getitem__`. Its `targets` or `labels`, if it has them, are
             the classes without decoding an image.
         argument: what the user calls the split, for errors.
+        on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or the
+            next one that can be read stands in for it (`"skip"`).
 
     Raises:
         ValueError: the dataset is empty, or its first example is not usable.
@@ -86,14 +93,19 @@ class MapSource:
         (1, 8, 8, 1)
     """
 
-    def __init__(self, dataset: Any, *, argument: str = "data") -> None:
-        self._dataset = dataset
+    def __init__(
+        self, dataset: Any, *, argument: str = "data", on_bad_sample: OnBadSample = "raise"
+    ) -> None:
+        if on_bad_sample not in ("raise", "skip"):
+            raise errors.unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
+        self.dataset = dataset
         self._argument = argument
+        self._skips = on_bad_sample == "skip"
         if not len(self):
             raise ValueError(f"`{argument}` is empty: it holds no examples.")
         with restored_generators():
             seed_example(0, 0, 0)
-            image, label = self._example(0)
+            (image, label), _ = self._example_or_next(0)
         if image.ndim == 0:
             raise ValueError(
                 f"`{argument}`[0] has an image of shape (); it needs at least one axis."
@@ -102,12 +114,27 @@ class MapSource:
         self._spec = Rows(image[None], label[None]).element_spec()
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def _example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         name = f"{self._argument}[{index}]"
-        image, label, _ = unpack(self._dataset[index], name)
+        image, label, _ = unpack(self.dataset[index], name)
         return example_image(image, name), as_labels(to_numpy(label, name), name)
+
+    def _example_or_next(self, index: int) -> tuple[tuple[np.ndarray, np.ndarray], str | None]:
+        """Returns an example, or the next one that can be read, and then why."""
+        why: str | None = None
+        for position in range(index, index + _MOST_TRIED):
+            try:
+                return self._example(position % len(self)), why
+            except Exception as error:  # decoders raise all kinds
+                if not self._skips:
+                    raise
+                why = why or f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"`{self._argument}`[{index}] and the {_MOST_TRIED - 1} examples after it cannot be "
+            f"read; the first says {why}"
+        )
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape and dtype of one image and one label."""
@@ -115,7 +142,7 @@ class MapSource:
 
     def labels(self) -> np.ndarray | None:
         """Returns all labels, if they are classes and the dataset knows them without decoding."""
-        return _known_labels(self._dataset)
+        return _known_labels(self.dataset)
 
     def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`, read one after another.
@@ -124,10 +151,13 @@ class MapSource:
             ValueError: an example differs in shape or dtype from the first one of the dataset.
         """
         examples = []
+        bad: dict[int, str] = {}
         with restored_generators():
             for index in indices.tolist():
                 seed_example(seed, epoch, index)
-                example = self._example(index)
+                example, why = self._example_or_next(index)
+                if why is not None:
+                    bad[index] = why
                 for (key, (shape, dtype)), value in zip(self._spec.items(), example, strict=True):
                     if value.shape != shape or value.dtype != dtype:
                         raise ValueError(
@@ -137,7 +167,7 @@ class MapSource:
                         )
                 examples.append(example)
         images, labels = zip(*examples, strict=True)
-        return Rows(np.stack(images), np.stack(labels))
+        return Rows(np.stack(images), np.stack(labels), bad=bad)
 
 
 def _known_labels(dataset: Any) -> np.ndarray | None:
@@ -159,13 +189,14 @@ def _known_labels(dataset: Any) -> np.ndarray | None:
 Source = ArraySource | MapSource | IterableSource
 
 
-def as_source(value: Any, *, argument: str) -> Source:
+def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise") -> Source:
     """Returns the source for any form in which a user may hold a split.
 
     Args:
         value: `(images, labels)`, a map-style dataset, a torch `DataLoader` or another iterable
             of batches, or a source.
         argument: what the user calls the split: "train", "val" or "test".
+        on_bad_sample: see `MapSource`.
 
     Raises:
         ValueError: the form is none of these.
@@ -188,7 +219,9 @@ def as_source(value: Any, *, argument: str) -> Source:
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     if is_map and not isinstance(value, Mapping | str) and not _is_torch_iterable(value):
         is_batches = isinstance(value, list) and value and _is_batch(value[0], argument)
-        return (IterableSource if is_batches else MapSource)(value, argument=argument)
+        if is_batches:
+            return IterableSource(value, argument=argument)
+        return MapSource(value, argument=argument, on_bad_sample=on_bad_sample)
     if hasattr(value, "__iter__") and not isinstance(value, Mapping | str):
         return IterableSource(value, argument=argument)
     raise ValueError(

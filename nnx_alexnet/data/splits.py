@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnx_alexnet.data.sources import Source
+from nnx_alexnet.data.sources import OnBadSample, Source
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Request:
         seed: what the validation split is drawn with.
         augment: whether training images will be augmented.
         download: whether the user allows to download and unpack.
+        on_bad_sample: what a damaged file does.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Request:
     seed: int
     augment: bool
     download: bool
+    on_bad_sample: OnBadSample = "raise"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ import numpy as np
 from nnx_alexnet.data.rows import Rows
 from nnx_alexnet.data.sources import MapSource
 
+_POLL_SECONDS = 1.0
+
 
 class Request(NamedTuple):
     """The rows of one batch, as a worker is asked for them."""
@@ -24,6 +27,7 @@ class Request(NamedTuple):
     indices: np.ndarray
     seed: int
     epoch: int
+    batch: int
 
 
 class _Failure(NamedTuple):
@@ -72,8 +76,9 @@ def _as_is(batch: Any) -> Any:
 
 def _settle(_: int) -> None:
     """Ties a worker's life to its parent's, as it starts."""
-    # Ctrl-C is for the parent, which may want to finish its step first.
+    # These are for the parent, which may want to finish its step first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # torch's own watchdog looks at the parent process, but that is the fork server, which
     # lives as long as its children: a parent that was killed would leave them all.
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -97,6 +102,10 @@ def _check_can_be_sent(source: MapSource) -> None:
         ) from error
 
 
+class WorkerDiedError(RuntimeError):
+    """A worker process ended by itself, or was killed."""
+
+
 class Workers:
     """Worker processes for one source, started by the first `read` and kept until `close`.
 
@@ -107,9 +116,11 @@ class Workers:
     Args:
         source: what the workers read.
         num_workers: the number of processes.
+        argument: what the user calls the split, for errors.
     """
 
-    def __init__(self, source: MapSource, *, num_workers: int) -> None:
+    def __init__(self, source: MapSource, *, num_workers: int, argument: str = "data") -> None:
+        self._argument = argument
         self._source = source
         self._num_workers = num_workers
         self._requests = _Requests()
@@ -143,16 +154,21 @@ class Workers:
         Raises:
             ValueError: the dataset cannot be pickled.
             Exception: what the dataset raised in a worker, of the same type and message.
-            RuntimeError: a worker died; or this iterator goes on after a later one was started.
+            WorkerDiedError: a worker died; the message names the batch that was waited for.
+            RuntimeError: this iterator goes on after a later one was started.
         """
         if self._loader is None:
             _check_can_be_sent(self._source)
             self._start()
         self._num_reads += 1
         read = self._num_reads
+        requests = list(requests)
         self._requests.current = requests
+        num_read = 0
         try:
             self._iterator = iter(self._loader)
+            # torch looks for dead workers each 5 seconds; a fork server's children send no signal.
+            self._iterator._try_get_data = partial(self._iterator._try_get_data, _POLL_SECONDS)
             while True:
                 if read != self._num_reads:
                     raise RuntimeError(
@@ -165,12 +181,16 @@ class Workers:
                     return
                 if isinstance(rows, _Failure):
                     raise rows.error
+                num_read += 1
                 yield rows
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error):
                 raise
             self.close()
-            raise RuntimeError(_death_message(error)) from None
+            waited_for = requests[min(num_read, len(requests) - 1)]
+            place = f"batch {waited_for.batch} of epoch {waited_for.epoch} of `{self._argument}`"
+            dataset = type(self._source.dataset).__name__
+            raise WorkerDiedError(_death_message(f"{place} ({dataset})", error)) from None
 
     def close(self) -> None:
         """Ends the workers; a later `read` starts new ones."""
@@ -180,8 +200,11 @@ class Workers:
         self._iterator = self._loader = None
 
 
-def _death_message(error: RuntimeError) -> str:
-    message = f"A data worker died: {error}. Perhaps the memory was not enough for `num_workers`."
+def _death_message(place: str, error: RuntimeError) -> str:
+    message = (
+        f"A data worker died while {place} was waited for: {error}. Perhaps the memory was not "
+        "enough for `num_workers`."
+    )
     main = sys.modules.get("__main__")
     if getattr(main, "__spec__", None) is None and hasattr(main, "__file__"):
         message += (
