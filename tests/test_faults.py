@@ -1,5 +1,6 @@
 """What goes wrong around a run: damaged checkpoints, full disks, bad numbers, dead workers."""
 
+import contextlib
 import json
 import logging
 import os
@@ -245,10 +246,10 @@ def test_a_run_on_a_full_disk_goes_on_and_can_be_resumed(small_disk, caplog):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == 12:
                 trainer.checkpoints.wait()
-                with (small_disk / "filler").open("ab", buffering=0) as file:
-                    with contextlib.suppress(OSError):
-                        while file.write(b"x" * 1000):
-                            pass
+                file = (small_disk / "filler").open("ab", buffering=0)
+                with file, contextlib.suppress(OSError):
+                    while file.write(b"x" * 1000):
+                        pass
 
     trainer = build(small_disk, {**JOB, "on_error": "warn"}, [Fill()])
     trainer.fit()
