@@ -58,7 +58,12 @@ class JSONLogger(Callback):
         path = trainer.run_dir / "metrics.jsonl"
         try:
             if path.exists() and path.stat().st_size > self._size:
+                after = path.read_bytes()[self._size :].splitlines(keepends=True)
                 os.truncate(path, self._size)
+                if self._size:  # what was measured after the run had ended is not taken again
+                    with path.open("ab") as file:
+                        file.writelines(line for line in after if _is_of_test(line))
+                        self._size = file.tell()
         except OSError as error:
             self._report(error)
 
@@ -85,3 +90,12 @@ class JSONLogger(Callback):
                 file.truncate(self._size)
             file.write(line.encode() + b"\n")
             self._size = file.tell()
+
+
+def _is_of_test(line: bytes) -> bool:
+    try:
+        names = json.loads(line).keys() - {"step", "epoch"}
+    except ValueError:  # cut short
+        return False
+    is_whole = line.endswith(b"\n") and len(names) > 0
+    return is_whole and all(name.startswith("test/") for name in names)

@@ -42,8 +42,8 @@ class TensorBoard(Callback):
         self._attempt(trainer, lambda writer: _begin_session(writer, trainer))
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """In a resumed run, hides what was written of the steps that are taken again."""
-        if trainer.global_step and self._given is None:
+        """Hides what was written of the steps that a resumed run takes again."""
+        if self._given is None:
             restart = trainer.global_step + 1
             self._attempt(trainer, lambda writer: writer.write_restart(restart))
 

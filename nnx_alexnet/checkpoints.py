@@ -165,7 +165,8 @@ def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
             arrays |= _read_arrays(path, item)
     if differing := damaged(manifest, arrays, loop):
         raise ValueError(f"{path} is damaged: {', '.join(differing[:5])} differ from the digests")
-    return Checkpoint(int(path.name), arrays, loop)
+    step = int(path.name) if path.name.isdigit() else loop["global_step"]  # a renamed copy
+    return Checkpoint(step, arrays, loop)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -217,17 +218,35 @@ def find_checkpoint(path: str | Path, which: str = "best") -> Path:
             f"`path` (={str(path)!r}) holds no checkpoint; it must be a run folder, its "
             "`checkpoints` folder, or one checkpoint in it."
         )
+    which = str(which)
     if which.isdigit() and int(which) in steps:
         return steps[int(which)]
     if which not in ("best", "last"):
         raise unknown("checkpoint", which, ["best", "last", *map(str, sorted(steps))])
     if which == "best":
-        rankings = {step: read_loop(child)["ranking"] for step, child in steps.items()}
-        values = {s: r["value"] for s, r in rankings.items() if r["value"] is not None}
-        if values:
-            mode = rankings[next(iter(values))]["mode"]
-            return steps[kept_steps([*values], values, keep_latest=0, keep_best=1, mode=mode).pop()]
+        best = _best(steps)
+        if best is not None:
+            return steps[best]
     return steps[max(steps)]
+
+
+def _best(steps: Mapping[int, Path]) -> int | None:
+    """Returns the best step by the metric that the newest ranked one was ranked by."""
+    rankings = {}
+    for step, folder in sorted(steps.items(), reverse=True):
+        try:
+            ranking = read_loop(folder)["ranking"]
+        except UNREADABLE:
+            continue  # a damaged one is never the best
+        if ranking["value"] is not None:
+            rankings[step] = ranking
+    if not rankings:
+        return None
+    newest = next(iter(rankings.values()))
+    by = newest["monitor"], newest["mode"]
+    values = {s: r["value"] for s, r in rankings.items() if (r["monitor"], r["mode"]) == by}
+    best = kept_steps([*values], values, keep_latest=0, keep_best=1, mode=newest["mode"])
+    return next(iter(best), None)
 
 
 def load_checkpoint(path: str | Path, model: nnx.Module, *, which: str = "best") -> dict[str, Any]:

@@ -39,7 +39,7 @@ from nnx_alexnet.checkpoints import (
     read_manifest,
 )
 from nnx_alexnet.data import DataModule, ImageTransform, load_data
-from nnx_alexnet.data.folder import decode
+from nnx_alexnet.data.folder import decode, resized_side
 from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
@@ -134,7 +134,7 @@ def fit_parser() -> Parser:
             "init_args": {"label_smoothing": 0.1},
         },
     )
-    parser.add_function_arguments(create_optimizer, "optimizer", skip={"num_steps"})
+    parser.add_function_arguments(create_optimizer, "optimizer")
     parser.add_class_arguments(
         Trainer,
         "trainer",
@@ -199,12 +199,14 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
     arguments = dict(parts.trainer)
     optimizer = dict(parts.optimizer)
-    if optimizer["schedule"] == "cosine":
+    record = yaml.safe_load(parser.dump(config))
+    if optimizer["schedule"] == "cosine" and optimizer["num_steps"] is None:
         steps = data.train.num_batches
         epochs = arguments["max_epochs"]
         limits = [arguments["max_steps"], epochs * steps if epochs and steps else None]
         optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
-    record = yaml.safe_load(parser.dump(config))
+        # A resumed run of another length would have another schedule.
+        record["optimizer"]["num_steps"] = optimizer["num_steps"]
     for name in ("resume", "resume_weights_only"):  # of this start, not of the run
         record.pop(name, None)
     return Trainer(
@@ -316,8 +318,10 @@ def predict(arguments: Namespace) -> int:
             f"`run` (={arguments.run!r}) was trained on images of shape {about['image']}; image "
             "files become squares of 1 or 3 channels. Use Trainer.predict from Python."
         )
+    is_cut_out = config.data.name in ("folder", "imagenet") and not config.data.augment
+    resize = resized_side(height) if is_cut_out else height  # as the run's own files were
     images = np.stack(
-        [decode(path, resize=height, size=height, channels=channels) for path in arguments.images]
+        [decode(path, resize=resize, size=height, channels=channels) for path in arguments.images]
     )
     transform = ImageTransform(**about["transform"])
     data = DataModule(
@@ -434,7 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = _parser().parse_args(_with_saved_config(words))
     arguments = config[config.command]
     # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    if argv is None and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return COMMANDS[config.command](arguments)

@@ -57,6 +57,7 @@ class Evaluator:
         self._compiled: Steps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
         self._is_cut_short = False  # set by Ctrl-C during `fit`
+        self._is_running = False
 
     def validate(self) -> dict[str, float]:
         """Evaluates the model on the validation split.
@@ -183,7 +184,7 @@ class Evaluator:
             if self._is_cut_short:
                 break
             if kind != "predict":
-                self._check_labels(batch["label"])
+                self._check_labels(batch["label"][batch["mask"]])
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             outputs = step(jax.device_put(batch))
             in_flight.append((outputs, batch))
@@ -222,6 +223,8 @@ class Evaluator:
 
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
+        self._check_idle()
+        self._is_cut_short = False
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self._compiled = Steps(self._model, self.data.transform, *bodies)
@@ -243,8 +246,18 @@ class Evaluator:
             if (labels := loader.labels()) is not None:
                 self._check_labels(labels)
 
+    def _check_idle(self) -> None:
+        if self._is_running:
+            raise RuntimeError(
+                "This Trainer is running: a hook cannot call its `fit`, `validate`, `test` or "
+                "`predict`. Ask for validation with `validate_every_n_epochs`, or apply "
+                "`trainer.model` itself."
+            )
+
     def _check_labels(self, labels: np.ndarray[Any, Any]) -> None:
         if self._num_classes is None or not np.issubdtype(labels.dtype, np.integer):
+            return
+        if not labels.size:
             return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self._num_classes:
@@ -258,6 +271,7 @@ class Evaluator:
     def _stage(self, stage: Stage) -> Iterator[None]:
         """Sets the callbacks up, and on every way out puts the arrays back into the model."""
         failure: BaseException | None = None
+        self._is_running = True
         try:
             self._callbacks.call("setup", self, stage)
             yield
@@ -265,12 +279,15 @@ class Evaluator:
             failure = error
             raise
         finally:
-            self._lend()
-            self._optimizer = None
-            self.data.close()
-            if failure is not None:
-                self._clean_up(failure, "on_exception", self, failure)
-            self._clean_up(failure, "teardown", self, stage)
+            try:
+                self._lend()
+                self._optimizer = None
+                self.data.close()
+            finally:
+                if failure is not None:
+                    self._clean_up(failure, "on_exception", self, failure)
+                self._clean_up(failure, "teardown", self, stage)
+                self._is_running = False
 
     def _clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
         """Calls a hook whose own error must not hide the one that ended the run."""
@@ -294,6 +311,12 @@ class Evaluator:
 
     def _lend(self) -> None:
         """Puts the arrays into the model, where hooks and the caller find them."""
-        if self._state is not None:
+        if self._state is None:
+            return
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
+            # A step failed while it ran, after it had taken the arrays: the model has those that
+            # it was lent last.
+            logger.error("The step failed: the model has the values of before, not the newest.")
+        else:
             self._steps.join(self._state, self._model, self._optimizer)
-            self._state = None
+        self._state = None

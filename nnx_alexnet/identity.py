@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ def identify(
     leaves: Mapping[str, Any],
     *,
     task: object,
+    metrics: Sequence[str],
     data: Mapping[str, Any],
     seed: int,
     config: Mapping[str, Any],
@@ -67,6 +68,7 @@ def identify(
         leaves: every array of model and optimizer by its path, before the first step; those that
             `optax.inject_hyperparams` keeps are compared by value.
         task: the task.
+        metrics: the names of its metrics, whose sums a checkpoint holds.
         data: what the data module says of itself.
         seed: of the run.
         config: of the run; where the data lie, and how they are read, may change.
@@ -81,7 +83,7 @@ def identify(
         "seed": seed,
         "config": settings,
         "data": {k: v for k, v in _flat(data).items() if k != "class_names"},
-        "task": plain_attributes(task),
+        "task": plain_attributes(task) | {"metrics": list(metrics)},
         "model": describe_module(model),
         "hyperparams": hyperparams,
         "arrays": {name: describe_leaf(leaf) for name, leaf in leaves.items()},

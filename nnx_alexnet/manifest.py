@@ -41,7 +41,7 @@ def manifest_of(arrays: Arrays, loop: Mapping[str, Any]) -> dict[str, Any]:
             path: {
                 "dtype": str(array.dtype),
                 "shape": list(array.shape),
-                "sha256": hashlib.sha256(np.ascontiguousarray(array).data).hexdigest(),
+                "sha256": hashlib.sha256(_bytes(array)).hexdigest(),
             }
             for path, array in sorted(arrays.items())
         },
@@ -73,6 +73,11 @@ def state_digest(manifest: Mapping[str, Any]) -> str:
     """
     paths = [path for path in sorted(manifest["arrays"]) if path.startswith(_STATE)]
     return _text_digest([[path, manifest["arrays"][path]] for path in paths])
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> Any:
+    # As bytes, because NumPy lends no buffer of bfloat16.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _text_digest(value: Any) -> str:

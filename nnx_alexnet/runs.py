@@ -132,7 +132,7 @@ def find_runs(log_dir: str | Path) -> list[Path]:
         []
     """
     configs = Path(log_dir).expanduser().resolve().glob("**/version_*/config.yaml")
-    # It is written once, at the start of the run.
+    # It is written whenever the run is started, so the newest is the one started last.
     return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
 
 

@@ -153,8 +153,9 @@ class Checkpoints:
         loop = json.loads(json.dumps({**loop, "ranking": ranking}))
         if step in self._loops and _position(self._loops[step]) == _position(loop):
             return
+        before = self._loops.get(step)
         self._remember(step, loop)
-        self._pending = self._writer.submit(self._write, step, arrays, loop)
+        self._pending = self._writer.submit(self._write, step, arrays, loop, before)
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
@@ -221,7 +222,13 @@ class Checkpoints:
 
     # ---- In the thread that writes; the others wait for it before they touch `_loops` --------
 
-    def _write(self, step: int, arrays: Arrays, loop: Mapping[str, Any]) -> None:
+    def _write(
+        self,
+        step: int,
+        arrays: Arrays,
+        loop: Mapping[str, Any],
+        before: Mapping[str, Any] | None,
+    ) -> None:
         for name in self._finite:
             if not np.isfinite(arrays[f"model/{name}"]).all():
                 self._forget(step)
@@ -242,6 +249,8 @@ class Checkpoints:
             _clear(self.directory, f"{step}.*")
             if replaced.exists():
                 replaced.rename(folder)
+            if before is not None:
+                self._remember(step, before)
             raise OSError(self._failure(step, arrays, error)) from error
         _delete(replaced)
         kept = self._kept(self.steps, self.values)

@@ -1,9 +1,9 @@
 """The Trainer: what a run is, read top to bottom.
 
-Who owns what. The Trainer owns the counters, the order of hooks, the publishing of metrics and
-the saves. `Evaluator`, below it, owns the verbs that need no optimizer; `steps.Steps` the compiled
-steps; `data` the order of examples; `checkpoints` the files of a checkpoint; a callback everything
-that may be left out.
+Who owns what. The Trainer owns the loop, the order of hooks and the publishing of metrics.
+`Resumable`, below it, owns the counters and what is saved of a run; `Evaluator`, below that, the
+verbs that need no optimizer; `steps.Steps` the compiled steps; `data` the order of examples; a
+callback everything that may be left out.
 
 The order of operations of `fit`; it matters, so change it with care:
 
@@ -22,16 +22,13 @@ The order of operations of `fit`; it matters, so change it with care:
 5. `on_train_end`, the checkpoint asked for, `on_fit_end`, and on every way out: the arrays go
    back into the caller's model, the callbacks' `teardown`, the checkpoints are closed, and the
    lock is let go.
-
-A checkpoint is taken between two steps, when all counters moved and the losses of all steps so far
-are known to be finite: `(epoch, step_in_epoch, global_step)` says where the run goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,24 +38,17 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
-from nnx_alexnet.checkpoints import Checkpoint
 from nnx_alexnet.data import Batch, DataModule, Loader
-from nnx_alexnet.evaluator import MAX_IN_FLIGHT, Evaluator
+from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
-from nnx_alexnet.identity import check_same, identify
-from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.runs import check_name, choose_run_dir, write_record
-from nnx_alexnet.saving import Checkpoints
+from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Outputs, Task
 
 DEFAULT_EPOCHS = 10
-
-
-_POSITION = ("epoch", "step_in_epoch", "global_step")
 
 
 class _Dispatched(NamedTuple):
@@ -71,7 +61,7 @@ class _Dispatched(NamedTuple):
     num_examples: int
 
 
-class Trainer(Evaluator):
+class Trainer(Resumable):
     """Trains, evaluates and applies a Flax NNX model.
 
     `Trainer(model, data).fit()` is enough: every other argument has a default. After any way out
@@ -157,8 +147,10 @@ class Trainer(Evaluator):
             ("log_every_n_steps", log_every_n_steps),
             ("validate_every_n_epochs", validate_every_n_epochs),
         ]:
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"`seed` (={seed!r}) must be an integer of at least 0.")
         if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
             raise TypeError(
                 f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
@@ -170,37 +162,36 @@ class Trainer(Evaluator):
         given = [*callbacks]
         # The user's come first among those of equal priority.
         given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
+        if log_dir is None and any(isinstance(c, ModelCheckpoint) for c in given):
+            raise ValueError(
+                "`callbacks` holds a ModelCheckpoint, but `log_dir` is None: there is no folder to "
+                "save to. Give a `log_dir`, or leave the ModelCheckpoint out."
+            )
         if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
             raise ValueError(
                 "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
                 "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
             )
-        super().__init__(model, data, task=task, callbacks=given)
-        self._transformation = create_optimizer() if optimizer is None else optimizer
+        super().__init__(
+            model,
+            data,
+            task=task,
+            callbacks=given,
+            optimizer=create_optimizer() if optimizer is None else optimizer,
+            seed=seed,
+            log_dir=log_dir,
+            name=type(model).__name__.lower() if name is None else name,
+            check_finite=check_finite,
+        )
         self.max_epochs = DEFAULT_EPOCHS if max_epochs is None and max_steps is None else max_epochs
         self.max_steps = max_steps
-        self.seed = seed
-        self.log_dir = log_dir
-        self.name = type(model).__name__.lower() if name is None else name
-        check_name(self.name)
         self.log_every_n_steps = log_every_n_steps
         self.validate_every_n_epochs = validate_every_n_epochs
-        self.check_finite = check_finite
         self.config = self._own_config() if config is None else dict(config)
-        self._reset()
 
     def _reset(self) -> None:
-        """Sets every counter and record to what it is before a run."""
-        self.epoch = self.step_in_epoch = self.global_step = 0
-        self.metrics, self.metric_steps = {}, {}
-        self.history: list[dict[str, Any]] = []
-        self.run_dir: Path | None = None
-        self.checkpoints: Checkpoints | None = None
-        self._lock: RunLock | None = None
-        self.stop_reason: str | None = None
-        self.interrupted = False
-        self._is_cut_short = self._checkpoint_requested = False
-        self._is_epoch_open = False  # from its first step until its end was published
+        super()._reset()
+        self.interrupted = self._is_cut_short = False
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
         self._in_flight: deque[_Dispatched] = deque()
         self._learning_rate: jax.Array | None = None
@@ -233,6 +224,7 @@ class Trainer(Evaluator):
             OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
             SystemExit: after SIGTERM, when all is saved and closed; with status 143.
         """
+        self._check_idle()
         self._reset()
         loader = self._split("train")
         self._prepare(loader, *filter(None, [self.data.val]))
@@ -248,6 +240,8 @@ class Trainer(Evaluator):
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
             self._save_if_requested()
+            if self.checkpoints is not None:
+                self.checkpoints.wait()
             self._callbacks.call("on_fit_end", self)
         return self.history
 
@@ -291,10 +285,6 @@ class Trainer(Evaluator):
         """
         self.stop_reason = reason
 
-    def request_checkpoint(self) -> None:
-        """Asks for a checkpoint at this step boundary, after every hook has run."""
-        self._checkpoint_requested = True
-
     # ---- The loop -------------------------------------------------------------------------
 
     @property
@@ -307,24 +297,29 @@ class Trainer(Evaluator):
         """Whether there is an epoch to train, or a resumed one that is only to be ended."""
         if self.interrupted:
             return False
-        return self._is_epoch_open or not (self._is_stopping or self.epoch == self.max_epochs)
+        return self.is_epoch_open or not (self._is_stopping or self._is_last_epoch_done)
+
+    @property
+    def _is_last_epoch_done(self) -> bool:
+        return self.max_epochs is not None and self.epoch >= self.max_epochs
 
     def _train_epoch(self, loader: Loader) -> None:
         self._callbacks.call("on_train_epoch_start", self)
         if self.step_in_epoch == 0:
             self._meter = EpochMeter(jax.device_get(self._steps.empty))
             self._window = self._steps.empty
-        self._is_epoch_open = True
         is_whole = self._train_batches(loader)
-        if self.step_in_epoch == 0 and not self.interrupted:
-            raise ValueError(
-                f"`data` gave no train batch in epoch {self.epoch}; an iterable must start anew "
-                "each time it is iterated (a list, a DataLoader; not a generator)."
-            )
+        if self.step_in_epoch == 0:
+            if is_whole:
+                raise ValueError(
+                    f"`data` gave no train batch in epoch {self.epoch}; an iterable must start "
+                    "anew each time it is iterated (a list, a DataLoader; not a generator)."
+                )
+            return  # it was stopped before its first step
         self._read_all()
         if self.interrupted or not self._end_epoch():
             return  # the epoch stays open: its metrics and its validation are still to come
-        self._is_epoch_open = False
+        self.is_epoch_open = False
         if is_whole or self.step_in_epoch == loader.num_batches:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._save_if_requested()
@@ -350,13 +345,14 @@ class Trainer(Evaluator):
     def _train_batch(self, batch: Batch, index: int, key: jax.Array) -> None:
         step = self.global_step + 1
         self._callbacks.train_batch("on_train_batch_start", step, self, batch, index)
-        self._check_labels(batch["label"])
+        self._check_labels(batch["label"][batch["mask"]])
         if self.checkpoints is not None:
             self.checkpoints.check()
         self._state, self._window, info = self._steps.train(
             self._arrays(), self._window, jax.device_put(batch), key
         )
         self.global_step, self.step_in_epoch = step, self.step_in_epoch + 1
+        self.is_epoch_open = True
         self._meter.num_examples += int(np.count_nonzero(batch["mask"]))
         window = None
         if step % self.log_every_n_steps == 0:
@@ -390,11 +386,13 @@ class Trainer(Evaluator):
         Returns:
             Whether that was done: not if a signal cut the validation short.
         """
-        is_last = self._is_stopping or self.epoch + 1 == self.max_epochs
+        is_last = self._is_stopping or (self.max_epochs or math.inf) <= self.epoch + 1
         is_due = is_last or (self.epoch + 1) % self.validate_every_n_epochs == 0
         validates = is_due and self.data.val is not None
         measured = self._evaluate("validation", "val") if validates else {}
         if self.interrupted:
+            if validates:  # whoever changed the model for the validation changes it back
+                self._end_pass("validation")
             return False
         self._meter.add(jax.device_get(self._window))
         self._window = self._steps.empty
@@ -405,10 +403,15 @@ class Trainer(Evaluator):
         if validates:
             self._end_pass("validation")
         self._callbacks.call("on_train_epoch_end", self)
+        if self.data.val is not None and not validates and self._is_stopping:
+            # A callback made this the last epoch just now.
+            self._publish(self._evaluate("validation", "val"), self.global_step)
+            self._end_pass("validation")
+            validates = True
         if validates or self.data.val is None:
             self.history.append(self._row)
         self._row = None
-        return True
+        return not self.interrupted
 
     def _publish(self, metrics: Mapping[str, float], step: int) -> None:
         if self._row is not None:
@@ -418,69 +421,6 @@ class Trainer(Evaluator):
     def _rates(self, images_per_second: float | None) -> dict[str, float]:
         rates = {"lr": self.learning_rate(), "perf/images_per_second": images_per_second}
         return {name: value for name, value in rates.items() if value is not None}
-
-    # ---- Saving and resuming --------------------------------------------------------------
-
-    def _save_if_requested(self) -> None:
-        if not self._checkpoint_requested or self.checkpoints is None:
-            return
-        self._checkpoint_requested = False
-        self._read_all()
-        monitor = self.checkpoints.monitor
-        # A metric of an earlier step says nothing of this state, so it does not rank it.
-        is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
-        loop = {
-            **{name: getattr(self, name) for name in _POSITION},
-            "is_epoch_open": self._is_epoch_open,
-            "stop_reason": self.stop_reason,
-            "metrics": self.metrics,
-            "metric_steps": self.metric_steps,
-            "history": self.history,
-            "callbacks": self._callbacks.state_dict(),
-            "data": self.data.describe(),
-            "identity": self._identity,
-        }
-        sums = {"window": self._window, "epoch": self._meter.total} if self.step_in_epoch else {}
-        arrays = self._steps.to_host(self._arrays())
-        for name, metrics in sums.items():
-            for number, leaf in enumerate(jax.tree.leaves(metrics)):
-                arrays[f"metrics/{name}/{number}"] = np.array(leaf)
-        value = self.metrics[monitor] if monitor is not None and is_new else None
-        self.checkpoints.save(self.global_step, arrays, loop, value=value)
-
-    def _save_what_there_is(self) -> None:
-        """Saves the last finished step, when the data fail: an error here must not hide theirs."""
-        if self.global_step == 0:
-            return
-        try:
-            self.request_checkpoint()
-            self._save_if_requested()
-        except Exception as error:
-            logger.error("The last step could not be saved: %s", error)
-
-    def _restore(self, saved: Checkpoint) -> None:
-        """Takes the arrays, the counters, the records and the callbacks' states."""
-        self._state = self._steps.from_host(saved.arrays, like=self._arrays())
-        loop = saved.loop
-        for name in (*_POSITION, "stop_reason", "metrics", "metric_steps", "history"):
-            setattr(self, name, loop[name])
-        self._is_epoch_open = loop["is_epoch_open"]
-        if self.step_in_epoch and not self._split("train").indexable:
-            # The sums begin with the epoch.
-            self.step_in_epoch, self._is_epoch_open = 0, False
-        if self.step_in_epoch:
-            sums = saved.item("metrics")
-            leaves, structure = jax.tree.flatten(self._steps.empty)
-            window, epoch = (
-                [sums[f"{name}/{number}"] for number in range(len(leaves))]
-                for name in ("window", "epoch")
-            )
-            self._window = jax.device_put(jax.tree.unflatten(structure, window))
-            self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
-        self._callbacks.load_state_dict(loop["callbacks"])
-        logger.info(
-            "Resuming %s after step %d, epoch %d.", self.run_dir, self.global_step, self.epoch + 1
-        )
 
     # ---- The door, and the ways out -------------------------------------------------------
 
@@ -493,58 +433,6 @@ class Trainer(Evaluator):
             "data": {"name": self.data.name, "batch_size": self.batch_size},
             "trainer": {name: getattr(self, name) for name in names},
         }
-
-    def _open_run(self, resume: str | Path) -> Checkpoint | None:
-        """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
-        self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
-        if self.log_dir is None:
-            if resume != "never":
-                raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
-            return None
-        self._identity = identify(
-            self._model,
-            self._steps.named(self._arrays()),
-            task=self.task,
-            data=self.data.describe(),
-            seed=self.seed,
-            config=self.config,
-        )
-        self.run_dir = choose_run_dir(self.log_dir, self.name, resume)
-        self._lock = RunLock(self.run_dir)
-        saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
-        self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints",
-            keep_latest=saver.keep_latest,
-            monitor=saver.monitor,
-            mode=saver.mode,
-            keep_best=saver.save_top_k,
-            on_error=saver.on_error,
-            finite=self._steps.parameter_names if self.check_finite else (),
-        )
-        saved = self.checkpoints.restore(
-            lambda loop: check_same(loop["identity"], self._identity, self.run_dir)
-        )
-        write_record(self.run_dir, self.config)
-        if not self._split("train").indexable:
-            logger.info(
-                "The training data are an iterable: a resumed run begins the epoch anew in which "
-                "it was stopped."
-            )
-        return saved
-
-    @contextmanager
-    def _closing(self) -> Iterator[None]:
-        """On every way out waits for the last save, closes the checkpoints, lets the lock go."""
-        try:
-            yield
-        finally:
-            self._is_cut_short = False
-            try:
-                if self.checkpoints is not None:
-                    self.checkpoints.close()
-            finally:
-                if self._lock is not None:
-                    self._lock.close()
 
     def _interrupt(self) -> None:
         self.interrupted = self._is_cut_short = True

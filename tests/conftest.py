@@ -19,9 +19,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from nnx_alexnet.memory import keep_freed_memory  # noqa: E402
 
-keep_freed_memory()
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection():
+    """Before the first computation; and only here, when pytest's own log handlers are set."""
+    from nnx_alexnet.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 @pytest.fixture

@@ -248,3 +248,34 @@ def test_ctrl_c_saves_the_exact_step(tmp_path):
     about = load_checkpoint(trainer.run_dir, fresh)
     assert (about["epoch"], about["step_in_epoch"], about["global_step"]) == (1, 1, 5)
     assert tree_equal(nnx.state(fresh), nnx.state(trainer.model))
+
+
+def test_the_best_is_found_beside_damaged_and_unranked_ones(tmp_path):
+    options = {"monitor": "val/loss", "keep_best": 3, "keep_latest": 3}
+    save_all(tmp_path, {1: 0.1, 2: 0.2, 3: 0.3}, **options)
+    (tmp_path / "3/loop/metadata").write_text("{")
+    assert find_checkpoint(tmp_path).name == "1"
+    save_all(tmp_path / "nan", {1: math.nan, 2: math.nan}, monitor="val/loss")
+    assert find_checkpoint(tmp_path / "nan").name == "2"
+
+
+def test_bfloat16_parameters_are_saved_and_loaded(tmp_path):
+    model = nnx.Linear(2, 3, param_dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(0))
+    images = np.ones((8, 2), np.float32)
+    data = DataModule((images, np.zeros(8, np.int32)), batch_size=4)
+    trainer = Trainer(model, data, max_epochs=1, log_dir=tmp_path, progress_bar=False)
+    trainer.fit()
+    fresh = nnx.Linear(2, 3, param_dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(1))
+    load_checkpoint(trainer.run_dir, fresh)
+    assert tree_equal(nnx.state(fresh), nnx.state(model))
+    again = nnx.Linear(2, 3, param_dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(1))
+    trainer = Trainer(again, data, max_epochs=2, log_dir=tmp_path, progress_bar=False)
+    trainer.fit(resume="auto")
+    assert trainer.global_step == 4
+
+
+def test_a_copied_checkpoint_may_have_any_name(tmp_path):
+    trainer = fit(tmp_path, max_epochs=1)
+    copy = tmp_path / "my model"
+    (trainer.run_dir / "checkpoints/4").rename(copy)
+    assert load_checkpoint(copy, TinyNet(4, rngs=nnx.Rngs(9)))["global_step"] == 4

@@ -22,7 +22,7 @@ def blocks(path, language):
 @pytest.mark.timeout(1200)
 def test_the_python_of_the_readme_trains_alexnet_on_the_digits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    example, load, autoencoder = blocks("README.md", "python")
+    example, load, resume, autoencoder = blocks("README.md", "python")
     names = {}
     exec(compile(example, "README.md", "exec"), names)
     assert names["trainer"].metrics["test/accuracy"] > 0.95
@@ -33,6 +33,8 @@ def test_the_python_of_the_readme_trains_alexnet_on_the_digits(tmp_path, monkeyp
     exec(compile(load, "README.md", "exec"), names)
     best = max(row["val/accuracy"] for row in names["history"])
     assert names["about"]["metrics"]["val/accuracy"] == best
+    exec(compile(resume, "README.md", "exec"), names)
+    assert names["history"][-1]["val/accuracy"] == names["trainer"].metrics["val/accuracy"]
     exec(compile(autoencoder, "README.md", "exec"), names)
     assert names["reconstructions"].shape == (512, 8, 8, 1)
 

@@ -333,3 +333,38 @@ def test_another_run_is_refused_with_what_differs(tmp_path, reference, option, v
     assert named in str(raised.value)
     assert 'resume="never"' in str(raised.value)
     assert sorted(path.name for path in (run_dir(logs) / "checkpoints").iterdir()) == before
+
+
+def test_a_refused_resume_writes_nothing_also_later(tmp_path, reference):
+    shutil.copytree(reference, tmp_path / "copy")
+    log = run_dir(tmp_path / "copy") / "metrics.jsonl"
+    before = log.read_bytes()
+    trainer = build(tmp_path / "copy", {**JOB, "seed": 1})
+    with pytest.raises(ValueError, match="is another run"):
+        trainer.fit(resume="auto")
+    trainer.validate()
+    assert log.read_bytes() == before
+
+
+def test_fewer_epochs_than_were_done_train_no_more(tmp_path, reference):
+    shutil.copytree(reference, tmp_path / "copy")
+    assert run_here(tmp_path / "copy", epochs=2).global_step == 40
+
+
+def test_what_was_tested_after_a_run_stays_in_its_log(tmp_path):
+    trainer = run_here(tmp_path, epochs=1)
+    trainer._publish({"test/loss": 0.5}, trainer.global_step)
+    run_here(tmp_path, epochs=2)
+    log = step_log(tmp_path)
+    assert sum("test/loss" in line for line in log) == 1
+    steps = [line["step"] for line in log if "train/loss_step" in line]
+    assert steps == list(range(1, 21))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_read_on_another_number_of_devices(tmp_path, reference, monkeypatch):
+    run_here(tmp_path, stop_after=17)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    _, status = run(tmp_path)
+    assert status == 0
+    assert digest(tmp_path) == digest(reference)

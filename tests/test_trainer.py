@@ -561,3 +561,116 @@ def test_a_second_ctrl_c_raises_and_the_model_stays_usable():
     with pytest.raises(KeyboardInterrupt):
         tiny_trainer(model=model, callbacks=[Twice()]).fit()
     assert model(jnp.zeros((1, 8, 8, 1))).shape == (1, 4)
+
+
+# ---- What hooks, iterables and failing steps may not do -----------------------------------------
+
+
+def test_stopping_before_the_first_step_of_an_epoch_is_no_error_of_the_data():
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer):
+            if trainer.epoch == 1:
+                trainer.stop("enough")
+
+    trainer = tiny_trainer(callbacks=[Stop()])
+    assert [row["step"] for row in trainer.fit()] == [4]
+    assert trainer.epoch == 1
+
+
+def test_the_last_epoch_is_validated_also_when_a_callback_makes_it_the_last_at_its_end():
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer):
+            trainer.stop("enough")
+
+    trainer = tiny_trainer(callbacks=[Stop()], validate_every_n_epochs=4)
+    (row,) = trainer.fit()
+    assert "val/loss" in row
+    assert "train/loss" in row
+
+
+def test_a_hook_cannot_start_another_verb():
+    class Tests(Callback):
+        def on_train_epoch_end(self, trainer):
+            trainer.validate()
+
+    with pytest.raises(RuntimeError, match="a hook cannot call"):
+        tiny_trainer(callbacks=[Tests()]).fit()
+
+
+def test_a_step_that_fails_while_it_runs_leaves_a_usable_model():
+    class Fails(nnx.Module):
+        def __init__(self):
+            self.linear = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            def check(value):
+                if value.max() > 50:
+                    raise RuntimeError("on purpose")
+                return value
+
+            return self.linear(jax.pure_callback(check, x, x))
+
+    images = np.zeros((16, 3), np.float32)
+    images[12] = 100.0
+    model = Fails()
+    batches = [(images[i : i + 4], np.zeros(4, np.int32)) for i in range(0, 16, 4)]
+    trainer = Trainer(model, (batches, batches), max_epochs=1, log_dir=None, progress_bar=False)
+    with pytest.raises(Exception, match="on purpose"):
+        trainer.fit()
+    assert np.isfinite(model.linear.kernel[...]).all()
+
+
+def test_an_iterable_may_fill_one_buffer_again_and_again():
+    def batches(copies):
+        class Batches:
+            def __iter__(self):
+                # Aligned so that a device could take the memory as it is.
+                raw = np.zeros(4 * 4 * 8 + 64, np.uint8)
+                start = -raw.ctypes.data % 64
+                image = raw[start : start + 4 * 4 * 8].view(np.float32).reshape(4, 8)
+                rng = np.random.default_rng(0)
+                for _ in range(20):
+                    image[:] = rng.normal(size=image.shape)
+                    label = (image[:, 0] > 0).astype(np.int32)
+                    yield (image.copy() if copies else image), label
+
+        return Batches()
+
+    losses = []
+    for copies in (True, False):
+        model = nnx.Linear(8, 2, rngs=nnx.Rngs(0))
+        data = DataModule(batches(copies), drop_last=False)
+        trainer = Trainer(model, data, max_epochs=2, log_dir=None, progress_bar=False)
+        losses.append([row["train/loss"] for row in trainer.fit()])
+    assert losses[0] == losses[1]
+
+
+def test_what_a_hook_changed_for_a_validation_is_changed_back_when_a_signal_cuts_it_short():
+    class Zeros(Callback):
+        def on_validation_start(self, trainer):
+            self.kept = jax.tree.map(jnp.copy, nnx.state(trainer.model, nnx.Param))
+            nnx.update(trainer.model, jax.tree.map(jnp.zeros_like, self.kept))
+
+        def on_validation_end(self, trainer):
+            nnx.update(trainer.model, self.kept)
+
+    trainer = tiny_trainer(callbacks=[Zeros(), InterruptAt(4, "on_validation_batch_end")])
+    trainer.fit()
+    assert trainer.interrupted
+    assert np.abs(trainer.model.dense.kernel[...]).max() > 0
+
+
+def test_rows_that_the_mask_leaves_out_may_have_any_label():
+    mask = np.array([True, True, False, False])
+    batch = {"image": np.zeros((4, 3), np.float32), "label": np.array([0, 1, -1, 9]), "mask": mask}
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    data = DataModule([batch, batch], [batch])
+    trainer = Trainer(model, data, max_epochs=1, log_dir=None, progress_bar=False)
+    assert np.isfinite(trainer.fit()[0]["val/loss"])
+
+
+def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
+    trainer = tiny_trainer(log_dir=tmp_path)
+    trainer.fit()
+    trainer._interrupt()  # as a signal does while `fit` waits for the last save
+    assert "val/loss" in trainer.validate()

@@ -162,14 +162,14 @@ def _needs_imagenet(request: Request, problem: str) -> str:
     )
 
 
-def _resized_side(request: Request) -> int:
-    """The shorter side of a resized image: 256 for a view of 227, as in the AlexNet paper."""
-    return round(request.image_size * 256 / 227)
+def resized_side(image_size: int) -> int:
+    """Returns the shorter side of a resized image: 256 for a view of 227, as in the paper."""
+    return round(image_size * 256 / 227)
 
 
 def _stored_size(request: Request) -> int:
     """The side of a decoded image: with a margin for random patches, if there are to be any."""
-    return _resized_side(request) if request.augment else request.image_size
+    return resized_side(request.image_size) if request.augment else request.image_size
 
 
 def _default_workers() -> int:
@@ -208,6 +208,6 @@ def _files(request: Request, split: str, class_to_index: dict[str, int]) -> Imag
         folder,
         [os.path.relpath(path, folder) for path in paths],
         np.array(targets, np.int32),
-        resize=_resized_side(request),
+        resize=resized_side(request.image_size),
         size=_stored_size(request),
     )

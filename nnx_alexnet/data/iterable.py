@@ -42,7 +42,10 @@ class IterableSource:
         self._told = True
 
     def _convert(self, item: Any) -> Rows:
-        return as_rows(*unpack(item, self._argument), self._argument, self._tell)
+        rows = as_rows(*unpack(item, self._argument), self._argument, self._tell)
+        # An iterable may fill one buffer again and again, while the batch is still on its way.
+        mask = None if rows.mask is None else rows.mask.copy()
+        return Rows(rows.image.copy(), rows.label.copy(), mask)
 
     def _open(self) -> tuple[Rows, Iterator[Any]]:
         if self._opened is not None:

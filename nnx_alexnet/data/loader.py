@@ -179,9 +179,10 @@ class Loader:
                     f"newest is `{self._argument}`[{index}]: {why}. Mend the files; "
                     '`on_bad_sample="skip"` is for single ones.'
                 )
+            what = "another example stands in for it" if self._shuffle else "it is left out"
             logger.warning(
-                "`%s`[%d] cannot be read, another example stands in for it (number %d of at most "
-                "%d): %s", self._argument, index, len(self.bad_samples), most, why,
+                "`%s`[%d] cannot be read, %s (number %d of at most %d): %s",
+                self._argument, index, what, len(self.bad_samples), most, why,
             )  # fmt: skip
 
     def _iterate(self, source: IterableSource, start: int) -> Iterator[Batch]:

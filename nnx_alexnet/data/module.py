@@ -30,7 +30,7 @@ class DataModule:
         num_workers: processes a split that read map-style datasets; arrays need none.
         on_bad_sample: what an example of a map-style dataset that cannot be read does: `"raise"`
             ends the run; with `"skip"` the next one that can be read stands in for it, the same in
-            each run (in validation and test it is left out). It is reported, and more than 1% of a
+            each run (outside training it is left out). It is reported, and more than 1% of a
             split are an error.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.

@@ -168,7 +168,8 @@ class Workers:
         try:
             self._iterator = iter(self._loader)
             # torch looks for dead workers each 5 seconds; a fork server's children send no signal.
-            self._iterator._try_get_data = partial(self._iterator._try_get_data, _POLL_SECONDS)
+            get = type(self._iterator)._try_get_data
+            self._iterator._try_get_data = partial(get, self._iterator, _POLL_SECONDS)
             while True:
                 if read != self._num_reads:
                     raise RuntimeError(
@@ -196,7 +197,11 @@ class Workers:
         """Ends the workers; a later `read` starts new ones."""
         self._num_reads += 1
         if self._iterator is not None:
+            workers = self._iterator._workers
             self._iterator._shutdown_workers()
+            for worker in workers:
+                if worker.is_alive():  # stuck in a read: it takes no other signal
+                    worker.kill()
         self._iterator = self._loader = None
 
 

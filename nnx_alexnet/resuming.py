@@ -1,0 +1,214 @@
+"""What of a run outlives its process: its folder, and its state at a step boundary.
+
+A checkpoint is taken between two steps, when all counters moved and all steps so far are known to
+be finite. `(epoch, step_in_epoch, global_step)` says where the run goes on; the sums of the running
+epoch, the records and the callbacks' states are part of it, so that a resumed run cannot be told
+from one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from nnx_alexnet.callbacks import Callback, ModelCheckpoint
+from nnx_alexnet.checkpoints import Checkpoint
+from nnx_alexnet.data import DataModule
+from nnx_alexnet.evaluator import Evaluator
+from nnx_alexnet.identity import check_same, identify
+from nnx_alexnet.locks import RunLock
+from nnx_alexnet.log import logger
+from nnx_alexnet.meters import EpochMeter
+from nnx_alexnet.runs import check_name, choose_run_dir, write_record
+from nnx_alexnet.saving import Checkpoints
+from nnx_alexnet.task import Task
+
+# What a checkpoint holds of the run, besides its arrays: the position, then the records.
+_RECORDS = (
+    "epoch", "step_in_epoch", "global_step", "is_epoch_open",
+    "stop_reason", "metrics", "metric_steps", "history",
+)  # fmt: skip
+
+
+class Resumable(Evaluator):
+    """The part of `Trainer` that is saved, and goes on in another process.
+
+    Args:
+        model: see `Trainer`.
+        data: see `Trainer`.
+        task: see `Trainer`.
+        callbacks: all of them; one is the `ModelCheckpoint` if there is a `log_dir`.
+        optimizer: see `Trainer`.
+        seed: see `Trainer`.
+        log_dir: see `Trainer`.
+        name: of the run.
+        check_finite: whether parameters must be finite to be saved.
+        config: what the run's record says of it.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        data: DataModule | Sequence[Any],
+        *,
+        task: Task | None,
+        callbacks: Sequence[Callback],
+        optimizer: optax.GradientTransformation,
+        seed: int,
+        log_dir: str | Path | None,
+        name: str,
+        check_finite: bool,
+    ) -> None:
+        super().__init__(model, data, task=task, callbacks=callbacks)
+        check_name(name)
+        self._transformation = optimizer
+        self.seed = seed
+        self.log_dir = log_dir
+        self.name = name
+        self.check_finite = check_finite
+        self.config: dict[str, Any] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        """Sets every counter and record to what it is before a run."""
+        self.epoch = self.step_in_epoch = self.global_step = 0
+        self.is_epoch_open = False  # from its first step until its end was published
+        self.metrics, self.metric_steps = {}, {}
+        self.history: list[dict[str, Any]] = []
+        self.stop_reason: str | None = None
+        self.run_dir: Path | None = None
+        self.checkpoints: Checkpoints | None = None
+        self._lock: RunLock | None = None
+        self._checkpoint_requested = False
+
+    def request_checkpoint(self) -> None:
+        """Asks for a checkpoint at this step boundary, after every hook has run."""
+        self._checkpoint_requested = True
+
+    def _open_run(self, resume: str | Path) -> Checkpoint | None:
+        """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
+        self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
+        if self.log_dir is None:
+            if resume != "never":
+                raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
+            return None
+        self._about_data = self.data.describe()
+        self._identity = identify(
+            self._model,
+            self._steps.named(self._arrays()),
+            task=self.task,
+            metrics=self._steps.metric_names,
+            data=self._about_data,
+            seed=self.seed,
+            config=self.config,
+        )
+        run_dir = choose_run_dir(self.log_dir, self.name, resume)
+        self._lock = RunLock(run_dir)
+        saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
+        self.checkpoints = Checkpoints(
+            run_dir / "checkpoints",
+            keep_latest=saver.keep_latest,
+            monitor=saver.monitor,
+            mode=saver.mode,
+            keep_best=saver.save_top_k,
+            on_error=saver.on_error,
+            finite=self._steps.parameter_names if self.check_finite else (),
+        )
+        saved = self.checkpoints.restore(
+            lambda loop: check_same(loop["identity"], self._identity, run_dir)
+        )
+        write_record(run_dir, self.config)
+        self.run_dir = run_dir  # not before it is known to be of this run: callbacks write there
+        if not self._split("train").indexable:
+            logger.info(
+                "The training data are an iterable: a resumed run begins the epoch anew in which "
+                "it was stopped."
+            )
+        return saved
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """On every way out waits for the last save, closes the checkpoints, lets the lock go."""
+        failure: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            try:
+                if self.checkpoints is not None:
+                    self.checkpoints.close()
+            except Exception as error:
+                if failure is None:
+                    raise
+                logger.error("A checkpoint failed too: %s", error)
+            finally:
+                if self._lock is not None:
+                    self._lock.close()
+
+    def _save_if_requested(self) -> None:
+        if not self._checkpoint_requested or self.checkpoints is None:
+            return
+        self._checkpoint_requested = False
+        self._read_all()
+        arrays = self._steps.to_host(self._arrays())
+        if self.step_in_epoch:
+            for name, metrics in (("window", self._window), ("epoch", self._meter.total)):
+                for number, leaf in enumerate(jax.tree.leaves(metrics)):
+                    arrays[f"metrics/{name}/{number}"] = np.array(leaf)
+        loop = {
+            **{name: getattr(self, name) for name in _RECORDS},
+            "callbacks": self._callbacks.state_dict(),
+            "data": self._about_data,
+            "identity": self._identity,
+        }
+        monitor = self.checkpoints.monitor
+        # A metric of an earlier step says nothing of this state, so it does not rank it.
+        is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
+        value = self.metrics[monitor] if monitor is not None and is_new else None
+        self.checkpoints.save(self.global_step, arrays, loop, value=value)
+
+    def _read_all(self) -> None:
+        """Waits for all steps under way, and raises if one was not finite."""
+        raise NotImplementedError
+
+    def _save_what_there_is(self) -> None:
+        """Saves the last finished step, when the data fail: an error here must not hide theirs."""
+        if self.global_step == 0:
+            return
+        try:
+            self.request_checkpoint()
+            self._save_if_requested()
+        except Exception as error:
+            logger.error("The last step could not be saved: %s", error)
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Takes the arrays, the counters, the records and the callbacks' states."""
+        self._state = self._steps.from_host(saved.arrays, like=self._arrays())
+        loop = saved.loop
+        for name in _RECORDS:
+            setattr(self, name, loop[name])
+        if self.step_in_epoch and not self._split("train").indexable:
+            # The sums begin with the epoch.
+            self.step_in_epoch, self.is_epoch_open = 0, False
+        if self.step_in_epoch:
+            sums = saved.item("metrics")
+            leaves, structure = jax.tree.flatten(self._steps.empty)
+            window, epoch = (
+                [sums[f"{name}/{number}"] for number in range(len(leaves))]
+                for name in ("window", "epoch")
+            )
+            self._window = jax.device_put(jax.tree.unflatten(structure, window))
+            self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
+        self._callbacks.load_state_dict(loop["callbacks"])
+        logger.info(
+            "Resuming %s after step %d, epoch %d.", self.run_dir, self.global_step, self.epoch + 1
+        )
