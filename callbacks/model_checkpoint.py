@@ -119,8 +119,13 @@ class ModelCheckpoint(Callback):
         return None if self._trainer is None else self._trainer.checkpoints
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Refuses a metric that this fit cannot publish."""
+        """Refuses a metric that this fit cannot publish, and a run without a folder."""
         if stage == "fit":
+            if trainer.log_dir is None:
+                raise ValueError(
+                    "`callbacks` holds a ModelCheckpoint, but `log_dir` is None: there is no "
+                    "folder to save to. Give a `log_dir`, or leave the ModelCheckpoint out."
+                )
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer)
             self._trainer = trainer

@@ -46,18 +46,14 @@ from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.summary import summarize
 from nnx_alexnet.task import Task
-from nnx_alexnet.trainer import Trainer
+from nnx_alexnet.trainer import DEFAULT_EPOCHS, Trainer
 from nnx_alexnet.version import __version__
 
 # What the data says of a model, and the keys that the seed gives it.
 GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")
 # Where `fit` departs from the library's defaults, with label smoothing: chosen for the digits, on
 # 432 training images held out for the purpose.
-RECIPE = {
-    "data.batch_size": 32,
-    "optimizer.schedule": "cosine",
-    "trainer.max_epochs": 5,
-}
+RECIPE = {"data.batch_size": 32, "optimizer.schedule": "cosine"}
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 # How jsonargparse speaks of a name that it does not know.
 _UNKNOWN = re.compile(
@@ -201,9 +197,11 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     optimizer = dict(parts.optimizer)
     record = yaml.safe_load(parser.dump(config))
     if optimizer["schedule"] == "cosine" and optimizer["num_steps"] is None:
+        max_epochs, max_steps = arguments["max_epochs"], arguments["max_steps"]
+        if max_epochs is None and max_steps is None:
+            max_epochs = DEFAULT_EPOCHS
         steps = data.train.num_batches
-        epochs = arguments["max_epochs"]
-        limits = [arguments["max_steps"], epochs * steps if epochs and steps else None]
+        limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
         optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
         # A resumed run of another length would have another schedule.
         record["optimizer"]["num_steps"] = optimizer["num_steps"]

@@ -48,7 +48,7 @@ from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Outputs, Task
 
-DEFAULT_EPOCHS = 10
+DEFAULT_EPOCHS = 5  # enough for AlexNet to learn the digits
 
 
 class _Dispatched(NamedTuple):
@@ -77,7 +77,7 @@ class Trainer(Resumable):
             of it.
         callbacks: called in the order of their `priority`, then as given. A `ProgressBar`,
             `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none is given.
-        max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
+        max_epochs: passes over the train split (default 5, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: of the order of examples and of their augmentation (default 0). The model's own
             seed is in the `nnx.Rngs` it was built with.
@@ -162,11 +162,6 @@ class Trainer(Resumable):
         given = [*callbacks]
         # The user's come first among those of equal priority.
         given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
-        if log_dir is None and any(isinstance(c, ModelCheckpoint) for c in given):
-            raise ValueError(
-                "`callbacks` holds a ModelCheckpoint, but `log_dir` is None: there is no folder to "
-                "save to. Give a `log_dir`, or leave the ModelCheckpoint out."
-            )
         if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
             raise ValueError(
                 "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "

@@ -23,6 +23,7 @@ class FakeTrainer:
     ):
         self.callbacks = CallbackList(callbacks)
         self.run_dir = run_dir
+        self.log_dir = "logs"
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.steps_per_epoch = steps_per_epoch

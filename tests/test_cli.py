@@ -143,7 +143,7 @@ def test_summary_prints_the_table_of_alexnet(capsys):
         (["fit", "--model.dtpe", "bfloat16"], "Did you mean 'dtype'"),
         (["fit", "--trainer.callbacks+=EarlyStoping"], "Did you mean 'EarlyStopping'"),
         (["fit", "--trainer.max_epochs", "many"], "many"),
-        (["fits"], "'fit', 'validate', 'test', 'predict', 'summary'"),
+        (["fits"], "'fit', 'validate', 'test', 'predict', 'verify', 'summary'"),
     ],
 )
 def test_an_option_that_is_none_is_refused_with_the_nearest(arguments, message, capsys):
@@ -209,17 +209,19 @@ def test_the_options_of_fit_are_these():
     """The surface that users script against: change it knowingly."""
     names = set(fit_parser().get_defaults().keys())
     assert names == {
-        "config", "seed",
+        "config", "seed", "resume", "resume_weights_only",
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
         "data.augment", "data.num_workers", "data.download", "data.drop_last",
+        "data.on_bad_sample",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
         "model.init_args.param_dtype",
         "task.class_path", "task.init_args.label_smoothing",
         "optimizer.name", "optimizer.learning_rate", "optimizer.schedule",
         "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+        "optimizer.num_steps",
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
         "trainer.name", "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
-        "trainer.progress_bar",
+        "trainer.check_finite", "trainer.progress_bar",
     }  # fmt: skip
 
 
