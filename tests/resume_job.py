@@ -112,7 +112,9 @@ def build(log_dir, job, callbacks=()):
     return Trainer(
         model,
         data,
-        optimizer=create_optimizer(job["optimizer"], job["learning_rate"]),
+        optimizer=create_optimizer(
+            job["optimizer"], job["learning_rate"], schedule="cosine", num_steps=100
+        ),
         callbacks=[
             StepLog(job),
             *callbacks,
