@@ -2,7 +2,8 @@
 
 One thread writes, one checkpoint after the other. Orbax commits a folder by renaming it; here a
 folder is renamed before it is deleted, so a kill at any moment leaves whole checkpoints and
-folders of other names, which the next start puts right.
+folders of other names, which the next start puts right. Nothing is deleted before the disk has
+what replaces it, so that also holds when the power fails.
 """
 
 from __future__ import annotations
@@ -244,9 +245,12 @@ class Checkpoints:
             if folder.exists():
                 folder.rename(replaced)
             write_checkpoint(folder, arrays, loop)
+            _flush(folder)
         except Exception as error:  # Orbax raises a ValueError where the disk is full
             self._forget(step)
             _clear(self.directory, f"{step}.*")
+            if replaced.exists() or before is None:
+                _delete(folder)
             if replaced.exists():
                 replaced.rename(folder)
             if before is not None:
@@ -277,6 +281,16 @@ class Checkpoints:
             f"The checkpoint of step {step} ({size:,} bytes) could not be written to "
             f"{self.directory}, {room}: {first_line(error)}. {rest}".strip()
         )
+
+
+def _flush(folder: Path) -> None:
+    """Waits until a checkpoint is on the disk itself: what it replaces is deleted after that."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _tidy(directory: Path) -> None:

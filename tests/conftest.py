@@ -10,14 +10,15 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     ).strip()
 
-# Many tests compile the very same step: each is compiled once a session.
-_cache = tempfile.TemporaryDirectory(prefix="nnx_alexnet_tests_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+# Many tests compile the very same step: each is compiled once a session, whose workers inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="nnx_alexnet_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,8 @@
 """A small run in a process of its own, to be killed and started again: `resume_job.py LOGS`.
 
-It has all that a resumed run can get wrong: BatchNorm, dropout, Adam with a schedule, augmentation,
-shuffling, a ragged epoch, validation, and a callback with state. The arguments after the folder
-are `name=value` of `JOB`; what they name is changed.
+It has all that a resumed run can get wrong: BatchNorm, dropout, Adam, augmentation, shuffling, a
+ragged epoch, validation, and a callback with state. The arguments after the folder are `name=value`
+of `JOB`; what they name is changed.
 """
 
 import json
@@ -31,6 +31,7 @@ JOB = {
     "batch_size": 16,
     "seed": 0,
     "optimizer": "adam",
+    "schedule": "constant",
     "learning_rate": 0.01,
     "dtype": "",
     "num_examples": 150,
@@ -102,6 +103,7 @@ def build(log_dir, job, callbacks=()):
     data = DataModule(
         train,
         tiny_arrays(num=40, seed=1),
+        tiny_arrays(num=40, seed=2),
         batch_size=job["batch_size"],
         transform=ImageTransform(12, translate=0.2, flip=True),
         drop_last=False,
@@ -113,7 +115,7 @@ def build(log_dir, job, callbacks=()):
         model,
         data,
         optimizer=create_optimizer(
-            job["optimizer"], job["learning_rate"], schedule="cosine", num_steps=100
+            job["optimizer"], job["learning_rate"], schedule=job["schedule"], num_steps=30
         ),
         callbacks=[
             StepLog(job),

@@ -1,7 +1,10 @@
 """Saving, keeping, finding and loading checkpoints."""
 
+import errno
 import math
+import os
 import signal
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +15,7 @@ from helpers import TinyNet, tiny_arrays, tree_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnx_alexnet import DataModule, Trainer, load_checkpoint
+from nnx_alexnet import DataModule, Trainer, load_checkpoint, saving
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from nnx_alexnet.checkpoints import find_checkpoint, kept_steps, read_checkpoint, read_loop
 from nnx_alexnet.saving import Checkpoints
@@ -92,6 +95,40 @@ def test_a_step_is_saved_again_when_its_epoch_has_ended_since(tmp_path):
     assert (checkpoints.steps, checkpoints.best_step) == ([7], 7)
     assert read_checkpoint(tmp_path / "7").loop["epoch"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["7"]
+
+
+def test_nothing_is_deleted_before_the_disk_has_what_replaces_it(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: events.append(Path(f"/proc/self/fd/{file}").readlink())
+    )
+    delete = saving._delete
+    monkeypatch.setattr(
+        saving, "_delete", lambda path: (events.append(f"delete {path.name}"), delete(path))
+    )
+    save_all(tmp_path, {1: None, 2: None}, keep_latest=1)
+    on_disk = set(events[: events.index("delete 1")])
+    assert {tmp_path, *(tmp_path / "2").rglob("*"), tmp_path / "2"} <= on_disk
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_undone(tmp_path, monkeypatch):
+    save_all(tmp_path, {1: None})
+    checkpoints = Checkpoints(tmp_path, keep_latest=1)
+
+    def fail(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", fail)
+        checkpoints.save(2, small(2), {"global_step": 2})
+        with pytest.raises(
+            OSError, match=r"step 2 .*Input/output error.*newest checkpoint is of step 1"
+        ):
+            checkpoints.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    checkpoints.save(3, small(3), {"global_step": 3})
+    checkpoints.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 @pytest.mark.parametrize("newer_is_there", [False, True])

@@ -431,11 +431,11 @@ def test_no_pickle_is_in_what_a_run_writes(tmp_path):
 
 
 def test_ctrl_c_twice_ends_the_command_at_once(tmp_path):
-    job = Job(tmp_path, validation_seconds=5.0)
+    job = Job(tmp_path, validation_seconds=60.0)
     assert job.wait_for("validation")
     os.kill(job.process.pid, signal.SIGINT)
     time.sleep(0.3)
     start = time.monotonic()
     os.kill(job.process.pid, signal.SIGINT)
     job.end()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20

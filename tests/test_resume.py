@@ -239,6 +239,16 @@ def stop_and_go(reference, stops, save_every):
         assert [row["epoch"] for row in trainer.history] == list(range(4))
 
 
+@pytest.mark.slow
+def test_a_schedule_goes_on_where_it_was(tmp_path):
+    options = {"schedule": "cosine", "epochs": 1}
+    run_here(tmp_path / "broken", stop_after=7, **options)
+    run_here(tmp_path / "broken", **options)
+    run_here(tmp_path / "whole", **options)
+    assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
+    assert step_log(tmp_path / "broken") == step_log(tmp_path / "whole")
+
+
 def test_a_resume_reads_no_example_again(tmp_path):
     run_here(tmp_path, stop_after=17)
     trainer = build(tmp_path, JOB)
@@ -353,7 +363,7 @@ def test_fewer_epochs_than_were_done_train_no_more(tmp_path, reference):
 
 def test_what_was_tested_after_a_run_stays_in_its_log(tmp_path):
     trainer = run_here(tmp_path, epochs=1)
-    trainer._publish({"test/loss": 0.5}, trainer.global_step)
+    trainer.test()
     run_here(tmp_path, epochs=2)
     log = step_log(tmp_path)
     assert sum("test/loss" in line for line in log) == 1
