@@ -174,18 +174,20 @@ def kill_again_and_again(logs, reference, *, kills, seed, **options):
 def test_a_run_killed_at_random_times_ends_as_if_nothing_had_been(tmp_path, reference):
     redone = kill_again_and_again(tmp_path, reference, kills=2, seed=0)
     # A save every five steps: those since the last one, or one more if that was being written.
-    assert max(redone) < 2 * JOB["save_every"]
+    assert max(redone) <= 2 * JOB["save_every"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fifty_kills_change_nothing(tmp_path):
     options = {"epochs": 30}
     run_here(tmp_path / "reference", **options)
     redone = kill_again_and_again(
         tmp_path / "killed", tmp_path / "reference", kills=50, seed=1, **options
     )
-    print("steps redone a kill:", redone)
-    assert max(redone) < 2 * JOB["save_every"]
+    print("steps redone a kill:", sorted(redone))
+    # Those since the newest save that was complete; one more may be under way meanwhile.
+    assert max(redone) <= 2 * JOB["save_every"]
 
 
 def test_a_run_that_had_ended_stays_as_it_is(tmp_path, reference):
@@ -220,6 +222,7 @@ def test_wherever_a_run_stops_it_ends_the_same(reference, stops, save_every):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @given(stops=STOPS, save_every=st.integers(1, 7))
 @settings(max_examples=30, deadline=None)
 def test_wherever_a_run_stops_it_ends_the_same_often(reference, stops, save_every):
