@@ -364,6 +364,16 @@ def test_fewer_epochs_than_were_done_train_no_more(tmp_path, reference):
     assert run_here(tmp_path / "copy", epochs=2).global_step == 40
 
 
+def test_tensorboard_shows_each_step_once(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_here(tmp_path, stop_after=8, epochs=1)
+    assert saved_steps(tmp_path)[-1] < 8, "some steps are taken again"
+    run_here(tmp_path, epochs=1)
+    events = EventAccumulator(str(run_dir(tmp_path)), size_guidance={"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("train/loss_step")] == list(range(1, 11))
+
+
 def test_what_was_tested_after_a_run_stays_in_its_log(tmp_path):
     trainer = run_here(tmp_path, epochs=1)
     trainer.test()
