@@ -265,6 +265,8 @@ def fit(config: Namespace) -> int:
     if trainer.run_dir is not None:
         print(f"Run folder: {trainer.run_dir}")
         print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
+        if trainer.interrupted:
+            print(f"Go on with it: nnx-alexnet fit --resume {trainer.run_dir}")
     return INTERRUPTED if trainer.interrupted else 0
 
 

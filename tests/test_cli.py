@@ -231,15 +231,17 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run_that_can_be_tested(tmp_path, mon
     environment = {**os.environ, "PYTHONPATH": tests}
     arguments = [*TINY, "--trainer.max_epochs", "100000"]
     process = subprocess.Popen(
-        [*command, "fit", *arguments], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-    )
+        [*command, "fit", *arguments], cwd=tmp_path, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     log = tmp_path / "logs/tinynet/version_0/metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error.decode()
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert f"nnx-alexnet fit --resume {tmp_path / 'logs/tinynet/version_0'}" in said
     monkeypatch.chdir(tmp_path)
     assert main(["test", "--json"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["test/accuracy"] <= 1
