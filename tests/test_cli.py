@@ -181,10 +181,11 @@ def test_a_value_that_does_not_work_is_one_message_without_a_traceback(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_corrupt_image_is_named(run, elsewhere, tmp_path, capsys):
+def test_a_corrupt_or_missing_image_is_named(run, elsewhere, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"not a picture")
-    assert main(["predict", str(run), str(tmp_path / "broken.png")]) == 1
-    assert "broken.png" in capsys.readouterr().err
+    for name in ("broken.png", "missing.png"):
+        assert main(["predict", str(run), str(tmp_path / name)]) == 1
+        assert f"image file {tmp_path / name}" in capsys.readouterr().err
 
 
 def test_a_run_started_from_python_says_how_to_load_it(tmp_path, capsys):

@@ -72,7 +72,7 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
             image.draft(mode, (resize, resize))
             pixels = image.convert(mode)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"There is no image file {path}.") from None
     except Exception as error:  # Pillow raises a dozen types for damaged files
         raise ValueError(f"Cannot decode the image file {path}: {error}") from None
     # The square of the original that becomes the result, resized in one go.
