@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Stage = Literal["fit", "validate", "test", "predict"]
 Batch = Mapping[str, Any]
 
+# A `batch_period`: whenever the host is there between two dispatches, at whatever step that is.
+BETWEEN_DISPATCHES = 0
+
 # A failure in one of these must not keep the other callbacks from closing their files.
 _CLEANUP_HOOKS = ("on_exception", "teardown")
 
@@ -64,7 +67,11 @@ class Callback:
 
     @property
     def batch_period(self) -> int | None:
-        """The train batch hooks run each so many steps; None: never. From `every_n_steps`."""
+        """The train batch hooks run each so many steps, exactly; from `every_n_steps`.
+
+        Steps between them may be one dispatch. None: never. `BETWEEN_DISPATCHES` (0): after each
+        dispatch, for a callback that looks at the clock.
+        """
         return self.every_n_steps or 1
 
     @property
@@ -297,9 +304,23 @@ class CallbackList:
             *arguments: the hook's arguments, the trainer first.
         """
         for callback, function in self._hooks[hook]:
-            period = callback.batch_period
-            if period is not None and step % period == 0:
+            if _is_due(callback.batch_period, step):
                 function(*arguments)
+
+    def is_due(self, hook: str, step: int) -> bool:
+        """Whether `train_batch` would call any callback."""
+        return any(_is_due(callback.batch_period, step) for callback, _ in self._hooks[hook])
+
+    def next_train_batch(self, step: int) -> int | None:
+        """Returns the step up to which no train batch hook is due after `step`; None: no end."""
+        # A start hook runs before its step, so the dispatch before ends one step earlier.
+        ends = [
+            ((step + lead) // callback.batch_period + 1) * callback.batch_period - lead
+            for hook, lead in (("on_train_batch_start", 1), ("on_train_batch_end", 0))
+            for callback, _ in self._hooks[hook]
+            if callback.batch_period
+        ]
+        return min(ends, default=None)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Returns each callback's state by its `state_key`; callbacks without any are left out."""
@@ -313,6 +334,10 @@ class CallbackList:
                 self._stateful[key].load_state_dict(copy.deepcopy(state))
             else:
                 logger.info("The state of callback %r is not used: no such callback is given.", key)
+
+
+def _is_due(period: int | None, step: int) -> bool:
+    return period == BETWEEN_DISPATCHES or (period is not None and step % period == 0)
 
 
 def _overrides(callback: Callback, name: str) -> bool:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet import errors
-from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
+from nnx_alexnet.callbacks.base import (
+    BETWEEN_DISPATCHES,
+    Batch,
+    Callback,
+    Stage,
+    check_period,
+)
 from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
 
 if TYPE_CHECKING:
@@ -89,8 +95,10 @@ class ModelCheckpoint(Callback):
 
     @property
     def batch_period(self) -> int | None:
-        """`every_n_steps`, where None is never; each step if the clock must be looked at."""
-        return self.every_n_steps if self.every_n_seconds is None else 1
+        """`every_n_steps`, where None is never; with a clock to look at, each dispatch or step."""
+        if self.every_n_seconds is None:
+            return self.every_n_steps
+        return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
 
     @property
     def best_path(self) -> Path | None:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.base import Batch, Callback, Stage
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
 from nnx_alexnet.log import logger
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class ProgressBar(Callback):
         self._open = contextlib.ExitStack()
         self._next_refresh = 0.0
         self._epoch_start = 0.0
+
+    @property
+    def batch_period(self) -> int | None:
+        """After each dispatch: the bar goes by the clock."""
+        return BETWEEN_DISPATCHES
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Opens the bar, in a terminal."""

@@ -12,7 +12,13 @@ from flax import nnx
 from nnx_alexnet.leaves import describe_leaf
 
 # Settings that change neither the examples nor what is computed from them.
-_MAY_CHANGE = ("data.root", "data.num_workers", "data.download", "data.on_bad_sample")
+_MAY_CHANGE = (
+    "data.root",
+    "data.num_workers",
+    "data.download",
+    "data.on_bad_sample",
+    "data.keep_on_device",
+)
 # Which mode a module is in says nothing of how it was built.
 _MODES = ("deterministic", "use_running_average")
 

@@ -1,9 +1,9 @@
-"""Metrics of a train epoch on the host: of the whole epoch, and images a second."""
+"""Metrics of a train epoch on the host: of the whole epoch, and how fast it went."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,11 +22,20 @@ def computed(metrics: Any) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(metrics).compute().items()}
 
 
+class _Mark(NamedTuple):
+    """What had been done when a dispatch was seen to have finished."""
+
+    time: float
+    num_examples: int
+    num_steps: int
+    waited: float
+
+
 class EpochMeter:
     """What is measured over one epoch of training, and between its log points.
 
-    The clock starts when the first step of the epoch has finished, so neither compilation nor
-    the validation before it counts.
+    The clock starts when the first dispatch of the epoch has finished, so neither compilation
+    nor the validation before it counts.
 
     Args:
         total: the metrics of the epoch so far, on the host: the empty ones, or those that a
@@ -34,29 +43,37 @@ class EpochMeter:
 
     Attributes:
         num_examples: the examples dispatched so far; whoever dispatches counts them.
+        waited: the seconds in which the device had nothing to do and the next batch was not
+            there; whoever reads the batches counts them.
         total: the metrics of all windows that were added.
 
     Example:
         >>> from nnx_alexnet.meters import EpochMeter
         >>> from nnx_alexnet.task import LossMetrics
         >>> meter = EpochMeter(LossMetrics.empty())
-        >>> meter.finished(64)
-        >>> meter.window_rate() is None  # one step alone has no duration
-        True
+        >>> meter.finished(64, 1)
+        >>> meter.window_rates()  # one step alone has no duration
+        {}
+        >>> meter.finished(128, 2)
+        >>> sorted(meter.window_rates())
+        ['perf/data_wait', 'perf/images_per_second', 'perf/step_seconds']
     """
+
+    names = ("perf/images_per_second", "perf/step_seconds", "perf/data_wait")
 
     def __init__(self, total: Any) -> None:
         self.num_examples = 0
+        self.waited = 0.0
         self.total = total
-        self._first: tuple[float, int] | None = None
-        self._mark: tuple[float, int] | None = None
-        self._last: tuple[float, int] | None = None
+        self._first: _Mark | None = None
+        self._last_window: _Mark | None = None
+        self._last: _Mark | None = None
 
-    def finished(self, num_examples: int) -> None:
-        """Notes that the step that brought the examples to `num_examples` has finished."""
-        self._last = (time.perf_counter(), num_examples)
+    def finished(self, num_examples: int, step: int) -> None:
+        """Notes that the step of this number has finished, with all the examples up to it."""
+        self._last = _Mark(time.perf_counter(), num_examples, step, self.waited)
         if self._first is None:
-            self._first = self._mark = self._last
+            self._first = self._last_window = self._last
 
     def add(self, window: Any) -> None:
         """Adds the metrics of a window, on the host, to those of the epoch."""
@@ -66,18 +83,23 @@ class EpochMeter:
         """Returns the metrics over all that was added."""
         return computed(self.total)
 
-    def window_rate(self) -> float | None:
-        """Returns the examples a second since the last call, None where nothing passed."""
-        rate = _rate(self._mark, self._last)
-        self._mark = self._last
-        return rate
+    def window_rates(self) -> dict[str, float]:
+        """Returns the `perf/` metrics since the last call; none where nothing passed."""
+        rates = _rates(self._last_window, self._last)
+        self._last_window = self._last
+        return rates
 
-    def epoch_rate(self) -> float | None:
-        """Returns the examples a second since the epoch's first step."""
-        return _rate(self._first, self._last)
+    def epoch_rates(self) -> dict[str, float]:
+        """Returns the `perf/` metrics since the epoch's first dispatch."""
+        return _rates(self._first, self._last)
 
 
-def _rate(start: tuple[float, int] | None, end: tuple[float, int] | None) -> float | None:
-    if start is None or end is None or end[1] == start[1]:
-        return None
-    return (end[1] - start[1]) / (end[0] - start[0])
+def _rates(start: _Mark | None, end: _Mark | None) -> dict[str, float]:
+    if start is None or end is None or end.num_steps == start.num_steps:
+        return {}
+    seconds = end.time - start.time
+    return {
+        "perf/images_per_second": (end.num_examples - start.num_examples) / seconds,
+        "perf/step_seconds": seconds / (end.num_steps - start.num_steps),
+        "perf/data_wait": min(1.0, (end.waited - start.waited) / seconds),
+    }

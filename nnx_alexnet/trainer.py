@@ -12,9 +12,10 @@ The order of operations of `fit`; it matters, so change it with care:
 2. `setup` of the callbacks, the run folder and its lock, the checkpoint to resume from (compared
    with this run before its arrays are read), `on_fit_start`, the restored state,
    `on_train_start`.
-3. An epoch: `on_train_epoch_start`, then for each batch: the checkpoint that a hook asked for,
-   `on_train_batch_start`, the compiled step, all counters, `on_train_batch_end`.
-   Metrics stay on the device: those of a log point are read once the steps behind it are under
+3. An epoch: `on_train_epoch_start`, then for each dispatch: its batches, the checkpoint that a
+   hook asked for, `on_train_batch_start`, the compiled steps, all counters, `on_train_batch_end`.
+   A dispatch is as many steps as are left until the host has something to do (`_steps_ahead`).
+   Metrics stay on the device: those of a log point are read once the next dispatch is under
    way, so the host never waits for the step it has just dispatched.
 4. The end of an epoch: the train metrics, validation and its metrics are published, in one go
    before `on_validation_end` and `on_train_epoch_end`; then the checkpoint asked for. A signal
@@ -26,7 +27,9 @@ The order of operations of `fit`; it matters, so change it with care:
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +42,7 @@ from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
 from nnx_alexnet.data import Batch, DataModule, Loader
+from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.log import logger
@@ -52,11 +56,11 @@ DEFAULT_EPOCHS = 5  # enough for AlexNet to learn the digits
 
 
 class _Dispatched(NamedTuple):
-    """A train step under way: its number, scalars, and at a log point the metrics to read."""
+    """Train steps under way: the last one's number, and at a log point the metrics to read."""
 
     step: int
-    batch: Batch
-    info: Outputs
+    batches: list[Batch]
+    info: Outputs  # each value a scalar, or an array with one for each step
     window: Any
     num_examples: int
 
@@ -87,6 +91,11 @@ class Trainer(Resumable):
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always has
             one.
+        steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer
+            where the host sends large batches). A dispatch ends where anything is due: a log
+            point, a save, a callback's `every_n_steps`, the end of the epoch; so this changes the
+            speed, and not one bit of the result. A model with convolutions on a CPU always takes
+            one, which is faster there.
         check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
             run (default True).
         progress_bar: whether to show one (default True).
@@ -137,6 +146,7 @@ class Trainer(Resumable):
         name: str | None = None,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
+        steps_per_execution: StepsPerExecution = "auto",
         check_finite: bool = True,
         progress_bar: bool = True,
         config: Mapping[str, Any] | None = None,
@@ -149,6 +159,13 @@ class Trainer(Resumable):
         ]:
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
+        if steps_per_execution != "auto" and (
+            type(steps_per_execution) is not int or steps_per_execution < 1
+        ):
+            raise ValueError(
+                f"`steps_per_execution` (={steps_per_execution!r}) must be a positive integer, or "
+                '"auto".'
+            )
         if type(seed) is not int or seed < 0:
             raise ValueError(f"`seed` (={seed!r}) must be an integer of at least 0.")
         if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
@@ -182,6 +199,7 @@ class Trainer(Resumable):
         self.max_steps = max_steps
         self.log_every_n_steps = log_every_n_steps
         self.validate_every_n_epochs = validate_every_n_epochs
+        self.steps_per_execution = steps_per_execution
         self.config = self._own_config() if config is None else dict(config)
 
     def _reset(self) -> None:
@@ -189,7 +207,8 @@ class Trainer(Resumable):
         self.interrupted = self._is_cut_short = False
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
         self._in_flight: deque[_Dispatched] = deque()
-        self._learning_rate: jax.Array | None = None
+        self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
+        self._learning_rate: float | None = None
 
     # ---- The verbs ------------------------------------------------------------------------
 
@@ -228,9 +247,14 @@ class Trainer(Resumable):
             self._callbacks.call("on_fit_start", self)
             if saved is not None:
                 self._restore(saved)
+            self._train_data = self.data.on_device() or {}
+            if self._train_data and (arrays := loader.arrays()) is not None:
+                self._check_labels(arrays["label"])
+            self._most_steps = self._choose_steps(loader)
             self._callbacks.call("on_train_start", self)
             while self._is_going_on:
                 self._train_epoch(loader)
+            self._train_data = {}
             if self.stop_reason is not None:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
@@ -260,17 +284,17 @@ class Trainer(Resumable):
             names |= {f"train/{metric}", f"train/{metric}_step"}
             if self.data.val is not None:
                 names.add(f"val/{metric}")
-        return frozenset(names | {"lr", "perf/images_per_second"})
+        return frozenset(names | {"lr", *EpochMeter.names})
 
     def learning_rate(self) -> float | None:
         """Returns the rate of the newest step read, None where the optimizer does not say.
 
         optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`.
         """
-        rate = self._learning_rate
-        if rate is None and self._optimizer is not None:  # before the first step
+        if self._learning_rate is None and self._optimizer is not None:  # before the first step
             rate = self._steps.learning_rate(self._arrays())
-        return None if rate is None else float(rate)
+            return None if rate is None else float(rate)
+        return self._learning_rate
 
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.
@@ -322,54 +346,104 @@ class Trainer(Resumable):
     def _train_batches(self, loader: Loader) -> bool:
         """Trains on the batches that are left of the epoch; returns whether it is whole."""
         key = jax.random.fold_in(jax.random.key(self.seed), self.epoch)
-        batches = loader.batches(epoch=self.epoch, seed=self.seed, start=self.step_in_epoch)
+        batches = loader.batches(
+            epoch=self.epoch,
+            seed=self.seed,
+            start=self.step_in_epoch,
+            reads=not self._train_data,
+        )
         while not self._is_stopping:
+            began = time.perf_counter()
             try:
-                batch = next(batches, None)
+                group = list(itertools.islice(batches, self._steps_ahead()))
             except Exception:
                 self._save_what_there_is()
                 raise
-            if batch is None:
+            if self._in_flight and is_ready(self._in_flight[-1].info["loss"]):
+                self._meter.waited += time.perf_counter() - began
+            if not group:
                 return True
             self._save_if_requested()
-            if self.interrupted:  # while the batch or the save was waited for
+            if self.interrupted:  # while the batches or the save were waited for
                 return False
-            self._train_batch(batch, self.step_in_epoch, key)
+            self._train_group(loader, group, key)
         return False
 
-    def _train_batch(self, batch: Batch, index: int, key: jax.Array) -> None:
-        step = self.global_step + 1
-        self._callbacks.train_batch("on_train_batch_start", step, self, batch, index)
-        self._check_labels(batch["label"][batch["mask"]])
+    def _choose_steps(self, loader: Loader) -> int:
+        if not self._steps.loops:
+            return 1
+        sent = 0
+        if not self._train_data:
+            for shape, dtype in loader.element_spec().values():
+                sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
+        return choose_steps(self.steps_per_execution, batch_bytes=sent)
+
+    def _steps_ahead(self) -> int:
+        """Returns how many steps the next dispatch takes: until anything is due on the host."""
+        step = self.global_step
+        ends = [step + self._most_steps, next_multiple(step, self.log_every_n_steps)]
+        ends += [
+            end
+            for end in (self.max_steps, self._callbacks.next_train_batch(step))
+            if end is not None
+        ]
+        return min(ends) - step
+
+    def _train_group(self, loader: Loader, group: list[Batch], key: jax.Array) -> None:
+        """Dispatches a step for each batch."""
+        step, index = self.global_step, self.step_in_epoch
+        if self._callbacks.is_due("on_train_batch_start", step + 1):
+            first = loader.complete(group[0])
+            self._callbacks.train_batch("on_train_batch_start", step + 1, self, first, index)
+        for batch in group:
+            if "label" in batch:
+                self._check_labels(batch["label"][batch["mask"]])
         if self.checkpoints is not None:
             self.checkpoints.check()
-        self._state, self._window, info = self._steps.train(
-            self._arrays(), self._window, jax.device_put(batch), key
-        )
-        self.global_step, self.step_in_epoch = step, self.step_in_epoch + 1
+        state, window, data = self._arrays(), self._window, self._train_data
+        if not self._steps.loops:
+            batch = jax.device_put(group[0])
+            self._state, self._window, last = self._steps.train(state, window, data, batch, key)
+            infos = last
+        else:
+            sent = jax.device_put((stacked(group, self._most_steps), np.int32(len(group))))
+            self._state, self._window, infos, last = self._steps.train_many(
+                state, window, data, sent, key
+            )
+        self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
-        self._meter.num_examples += int(np.count_nonzero(batch["mask"]))
+        self._meter.num_examples += sum(int(np.count_nonzero(b["mask"])) for b in group)
         window = None
-        if step % self.log_every_n_steps == 0:
+        if self.global_step % self.log_every_n_steps == 0:
             window, self._window = self._window, self._steps.empty
-        self._in_flight.append(_Dispatched(step, batch, info, window, self._meter.num_examples))
-        if len(self._in_flight) > MAX_IN_FLIGHT:
+        self._in_flight.append(
+            _Dispatched(self.global_step, group, infos, window, self._meter.num_examples)
+        )
+        if len(self._in_flight) > (MAX_IN_FLIGHT if self._most_steps == 1 else 1):
             self._read(self._in_flight.popleft())
-        self._callbacks.train_batch("on_train_batch_end", step, self, info, batch, index)
+        if self._callbacks.is_due("on_train_batch_end", self.global_step):
+            batch = loader.complete(group[-1])
+            self._callbacks.train_batch(
+                "on_train_batch_end", self.global_step, self, last, batch, self.step_in_epoch - 1
+            )
 
     def _read(self, done: _Dispatched) -> None:
-        """Waits for a dispatched step; at a log point reads and publishes its metrics."""
-        if not done.info["is_finite"] and self.check_finite:  # waits for the step
-            loss = float(done.info["loss"])
+        """Waits for dispatched steps; at a log point reads and publishes their metrics."""
+        info = {k: np.atleast_1d(v) for k, v in jax.device_get(done.info).items()}
+        num = len(done.batches)
+        if self.check_finite and not info["is_finite"][:num].all():
+            first = int(np.argmin(info["is_finite"][:num]))
+            batch = self._split("train").complete(done.batches[first])
             leaves = self._steps.named(self._arrays())
-            raise non_finite_step(loss, done.step, done.batch, leaves)
-        self._meter.finished(done.num_examples)
-        self._learning_rate = done.info.get("lr")
+            number = done.step - num + first + 1
+            raise non_finite_step(float(info["loss"][first]), number, batch, leaves)
+        self._meter.finished(done.num_examples, done.step)
+        self._learning_rate = float(info["lr"][num - 1]) if "lr" in info else None
         if done.window is not None:
             window = jax.device_get(done.window)
             self._meter.add(window)
             metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
-            self._publish(metrics | self._rates(self._meter.window_rate()), done.step)
+            self._publish(metrics | self._rates(self._meter.window_rates()), done.step)
 
     def _read_all(self) -> None:
         while self._in_flight:
@@ -392,7 +466,7 @@ class Trainer(Resumable):
         self._meter.add(jax.device_get(self._window))
         self._window = self._steps.empty
         metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
-        metrics |= self._rates(self._meter.epoch_rate()) | measured
+        metrics |= self._rates(self._meter.epoch_rates()) | measured
         self._row = {"epoch": self.epoch, "step": self.global_step}
         self._publish(metrics, self.global_step)
         if validates:
@@ -413,9 +487,9 @@ class Trainer(Resumable):
             self._row.update(metrics)
         super()._publish(metrics, step)
 
-    def _rates(self, images_per_second: float | None) -> dict[str, float]:
-        rates = {"lr": self.learning_rate(), "perf/images_per_second": images_per_second}
-        return {name: value for name, value in rates.items() if value is not None}
+    def _rates(self, rates: dict[str, float]) -> dict[str, float]:
+        rate = self.learning_rate()
+        return rates if rate is None else {"lr": rate} | rates
 
     # ---- The door, and the ways out -------------------------------------------------------
 

@@ -213,7 +213,7 @@ def test_the_options_of_fit_are_these():
         "config", "seed", "resume", "resume_weights_only",
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
         "data.augment", "data.num_workers", "data.download", "data.drop_last",
-        "data.on_bad_sample",
+        "data.on_bad_sample", "data.keep_on_device",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
         "model.init_args.param_dtype",
         "task.class_path", "task.init_args.label_smoothing",
@@ -222,7 +222,7 @@ def test_the_options_of_fit_are_these():
         "optimizer.num_steps",
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
         "trainer.name", "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
-        "trainer.check_finite", "trainer.progress_bar",
+        "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
     }  # fmt: skip
 
 

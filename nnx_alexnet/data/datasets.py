@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnx_alexnet.data.folder import image_folder, imagenet
-from nnx_alexnet.data.module import DataModule
+from nnx_alexnet.data.module import DataModule, KeepOnDevice
 from nnx_alexnet.data.sources import ArraySource, OnBadSample
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 from nnx_alexnet.data.transform import ImageTransform
@@ -34,6 +34,7 @@ def load_data(
     download: bool = False,
     drop_last: bool = True,
     on_bad_sample: OnBadSample = "raise",
+    keep_on_device: KeepOnDevice = "auto",
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
@@ -57,6 +58,8 @@ def load_data(
         download: whether missing files may be downloaded, and archives in `root` unpacked.
         drop_last: whether a last training batch that is not full is left out.
         on_bad_sample: what a damaged image file does: `"raise"`, or `"skip"`, see `DataModule`.
+        keep_on_device: whether the training images stay in the device's memory, see `DataModule`;
+            those of "folder" and "imagenet" cannot.
 
     Returns:
         The splits, with `class_names` and a `transform` to `image_size`.
@@ -96,6 +99,7 @@ def load_data(
         ),
         drop_last=drop_last,
         num_workers=splits.num_workers if num_workers is None else num_workers,
+        keep_on_device=keep_on_device,
         class_names=splits.class_names,
         name=name,
     )

@@ -1,14 +1,13 @@
 """The batches of one split: their order, size and padding."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from nnx_alexnet.data.iterable import IterableSource
 from nnx_alexnet.data.randomness import order
 from nnx_alexnet.data.rows import ElementSpec, Rows
-from nnx_alexnet.data.sources import MapSource, Source
+from nnx_alexnet.data.sources import ArraySource, MapSource, Source
 from nnx_alexnet.data.workers import Request, Workers
 from nnx_alexnet.log import logger
 
@@ -123,7 +122,16 @@ class Loader:
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
-    def batches(self, *, epoch: int = 0, seed: int = 0, start: int = 0) -> Iterator[Batch]:
+    def arrays(self) -> Batch | None:
+        """Returns all of `image` and `label`, if they lie in memory; None if they must be read."""
+        if not isinstance(self._source, ArraySource):
+            return None
+        rows = self._source.rows
+        return {"image": rows.image, "label": rows.label}
+
+    def batches(
+        self, *, epoch: int = 0, seed: int = 0, start: int = 0, reads: bool = True
+    ) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
         Args:
@@ -131,6 +139,8 @@ class Loader:
             seed: the seed of the run, not negative.
             start: how many batches to skip. An iterable is consumed up to there; elsewhere the
                 skipped examples are not read.
+            reads: whether the examples are read (default), or each batch is its `index` and
+                `mask` alone, which `complete` fills. Of an iterable they are always read.
 
         Yields:
             The batches, NumPy arrays that the caller may keep.
@@ -143,14 +153,30 @@ class Loader:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
             return self._iterate(self._source, start)
-        return self._gather(epoch, seed, start)
+        return self._gather(epoch, seed, start) if reads else self._indices(epoch, seed, start)
 
-    def _gather(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
+    def complete(self, batch: Batch) -> Batch:
+        """Returns a batch with its `image` and `label`, which are read if they are not in it."""
+        arrays = self.arrays()
+        if "image" in batch or arrays is None:
+            return batch
+        return {name: values[batch["index"]] for name, values in arrays.items()} | batch
+
+    def _plan(self, epoch: int, seed: int, start: int) -> list[np.ndarray]:
+        """Returns which examples each batch of an epoch holds, from batch `start` on."""
         assert not isinstance(self._source, IterableSource)
         num, size = len(self._source), self._batch_size
         indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
         stop = num - num % size if self._drop_last else num
-        plan = [indices[first : first + size] for first in range(start * size, stop, size)]
+        return [indices[first : first + size] for first in range(start * size, stop, size)]
+
+    def _indices(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
+        for rows in self._plan(epoch, seed, start):
+            yield _padded({"mask": np.ones(len(rows), bool)}, rows, self._batch_size)
+
+    def _gather(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
+        assert not isinstance(self._source, IterableSource)
+        plan, size = self._plan(epoch, seed, start), self._batch_size
         if self._workers is not None:
             requests = [Request(rows, seed, epoch, start + n) for n, rows in enumerate(plan)]
             read = self._workers.read(requests)
@@ -158,7 +184,7 @@ class Loader:
             source = self._source
             read = (source.take(rows, seed=seed, epoch=epoch) for rows in plan)
         for rows, got in zip(plan, read, strict=True):
-            batch = _padded(got, rows, size)
+            batch = _padded(_fields(got), rows, size)
             if got.bad:
                 self._note_bad(got.bad)
                 if not self._shuffle:  # a measurement counts no example twice
@@ -196,7 +222,7 @@ class Loader:
             given += 1
             if given > start:
                 index = np.arange(position, position + num)
-                yield _padded(rows, index, source.batch_size)
+                yield _padded(_fields(rows), index, source.batch_size)
             position += num
 
     def close(self) -> None:
@@ -207,12 +233,15 @@ class Loader:
             self._source.close()
 
 
-def _padded(rows: Rows, index: np.ndarray, size: int) -> Batch:
+def _fields(rows: Rows) -> Batch:
+    mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
+    return {"image": rows.image, "label": rows.label, "mask": mask}
+
+
+def _padded(fields: Batch, index: np.ndarray, size: int) -> Batch:
     """Returns a batch of `size` rows: the given ones, repeated in order as often as needed."""
     num = len(index)
-    batch: dict[str, Any] = {"image": rows.image, "label": rows.label}
-    batch["mask"] = np.ones(num, bool) if rows.mask is None else rows.mask
-    batch["index"] = index.astype(np.int32)
+    batch = {**fields, "index": index.astype(np.int32)}
     if num < size:
         repeated = np.arange(size) % num
         batch = {key: value[repeated] for key, value in batch.items()}

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from typing import Any
+import os
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,6 +12,18 @@ from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
+
+KeepOnDevice = bool | Literal["auto"]
+
+_SHARE_OF_MEMORY = 0.25  # that the train split may take of the device's by itself
+
+
+def device_memory() -> int:
+    """Returns the bytes of memory of the first device that a program can have."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # a CPU's is the machine's
 
 
 class DataModule:
@@ -32,6 +45,9 @@ class DataModule:
             ends the run; with `"skip"` the next one that can be read stands in for it, the same in
             each run (outside training it is left out). It is reported, and more than 1% of a
             split are an error.
+        keep_on_device: whether the train split stays in the device's memory for the whole of a
+            `fit`, so that only indices are sent. Arrays alone can; by default (`"auto"`) those do
+            that take at most a quarter of that memory.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.
 
@@ -58,10 +74,14 @@ class DataModule:
         drop_last: bool = True,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
+        keep_on_device: KeepOnDevice = "auto",
         class_names: tuple[str, ...] | None = None,
         name: str = "data",
     ) -> None:
+        if keep_on_device not in (True, False, "auto"):
+            raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
         self.name = name
+        self.keep_on_device = keep_on_device
         self.transform = ImageTransform() if transform is None else transform
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
@@ -79,6 +99,11 @@ class DataModule:
         self.val: Loader | None = None if val is None else loader(val, "val")
         self.test: Loader | None = None if test is None else loader(test, "test")
         self._check()
+        if keep_on_device is True and self.train.arrays() is None:
+            raise ValueError(
+                "`keep_on_device` (=True) needs a train split of arrays, (images, labels); this "
+                'one is read while it is used. keep_on_device="auto" sends its batches.'
+            )
 
     def _splits(self) -> dict[str, Loader]:
         splits = {"train": self.train, "val": self.val, "test": self.test}
@@ -132,6 +157,17 @@ class DataModule:
         known = [loader.labels() for loader in self._splits().values()]
         tops = [int(labels.max()) for labels in known if labels is not None]
         return max(tops) + 1 if tops else None
+
+    def on_device(self) -> dict[str, jax.Array] | None:
+        """Returns the train split's `image` and `label` on the device; None: send its batches."""
+        arrays = self.train.arrays()
+        if arrays is None or self.keep_on_device is False:
+            return None
+        size = sum(array.nbytes for array in arrays.values())
+        if self.keep_on_device == "auto" and size > _SHARE_OF_MEMORY * device_memory():
+            return None
+        placed: dict[str, jax.Array] = jax.device_put(arrays)
+        return placed
 
     def unlabelled(self, images: Any) -> Loader:
         """Returns a loader of images alone, to predict with; its labels are zeros.

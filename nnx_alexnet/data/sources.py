@@ -34,6 +34,9 @@ class ArraySource:
         labels: `[N]` integers, or floats of any trailing shape.
         argument: what the user calls the split, for errors.
 
+    Attributes:
+        rows: all of them.
+
     Raises:
         ValueError: images and labels do not belong together, or there are none.
 
@@ -46,25 +49,25 @@ class ArraySource:
     """
 
     def __init__(self, images: Any, labels: Any, *, argument: str = "data") -> None:
-        self._rows = as_rows(images, labels, None, argument, logger.info)
+        self.rows = as_rows(images, labels, None, argument, logger.info)
         if not len(self):
             raise ValueError(f"`{argument}` is empty: it holds no examples.")
 
     def __len__(self) -> int:
-        return len(self._rows.image)
+        return len(self.rows.image)
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape and dtype of one image and one label."""
-        return self._rows.element_spec()
+        return self.rows.element_spec()
 
     def labels(self) -> np.ndarray | None:
         """Returns all labels, if they are classes."""
-        labels = self._rows.label
+        labels = self.rows.label
         return labels if labels.dtype == np.int32 and labels.ndim == 1 else None
 
     def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`."""
-        return Rows(self._rows.image[indices], self._rows.label[indices])
+        return Rows(self.rows.image[indices], self.rows.label[indices])
 
 
 class MapSource:
