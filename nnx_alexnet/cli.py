@@ -38,6 +38,7 @@ from nnx_alexnet.checkpoints import (
     read_loop,
     read_manifest,
 )
+from nnx_alexnet.compilation import use_compilation_cache
 from nnx_alexnet.data import DataModule, ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
 from nnx_alexnet.manifest import state_digest
@@ -427,6 +428,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C.
     """
     keep_freed_memory()
+    use_compilation_cache()
     # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
     words = [
         re.sub(r"^--data=(?=\w+$)", "--data.name=", word)

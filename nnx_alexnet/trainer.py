@@ -41,6 +41,7 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
+from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import Batch, DataModule, Loader
 from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
@@ -242,6 +243,8 @@ class Trainer(Resumable):
         self._reset()
         loader = self._split("train")
         self._prepare(loader, *filter(None, [self.data.val]))
+        use_compilation_cache()
+        before = compiled()
         with graceful_stop(self._interrupt), self._closing(), self._stage("fit"):
             saved = self._open_run(resume)
             self._callbacks.call("on_fit_start", self)
@@ -255,6 +258,7 @@ class Trainer(Resumable):
             while self._is_going_on:
                 self._train_epoch(loader)
             self._train_data = {}
+            logger.info("%s", describe(compiled().since(before)))
             if self.stop_reason is not None:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
