@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host
+from nnx_alexnet.performance import product_flops
 from nnx_alexnet.task import Outputs, Task
 
 Batch = Mapping[str, Any]
@@ -109,6 +110,7 @@ class Steps:
             but for convolutions on a CPU, which XLA runs without its threaded kernels inside a
             loop (4 images a second instead of 148 for AlexNet on two cores). The two round
             differently, so a run takes one of them throughout.
+        forward_flops: the FLOPs of one example's forward pass by dtype, likewise.
         evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
         predict: `(state.model, batch) -> predictions`.
         empty: the metrics before any batch, once `measure` has chosen them.
@@ -249,6 +251,8 @@ class Steps:
             self._model_leaves, example
         )
         has_convolution = "conv_general_dilated" in str(jaxpr)
+        counted = product_flops(jaxpr)
+        self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
         self.loops = not (has_convolution and jax.default_backend() == "cpu")
         if self._collection is None:  # one class for all verbs, or they would retrace
             self._collection = task.collection(outputs)

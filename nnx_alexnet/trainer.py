@@ -49,9 +49,13 @@ from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.performance import flops_utilization, peak_memory
 from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Outputs, Task
+
+# Published where the device says what they need.
+_PERFORMANCE = ("perf/compile_seconds", "perf/mfu", "perf/peak_memory_bytes")
 
 DEFAULT_EPOCHS = 5  # enough for AlexNet to learn the digits
 
@@ -244,7 +248,7 @@ class Trainer(Resumable):
         loader = self._split("train")
         self._prepare(loader, *filter(None, [self.data.val]))
         use_compilation_cache()
-        before = compiled()
+        self._compiled_before = compiled()
         with graceful_stop(self._interrupt), self._closing(), self._stage("fit"):
             saved = self._open_run(resume)
             self._callbacks.call("on_fit_start", self)
@@ -258,7 +262,7 @@ class Trainer(Resumable):
             while self._is_going_on:
                 self._train_epoch(loader)
             self._train_data = {}
-            logger.info("%s", describe(compiled().since(before)))
+            logger.info("%s", describe(compiled().since(self._compiled_before)))
             if self.stop_reason is not None:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
@@ -288,7 +292,7 @@ class Trainer(Resumable):
             names |= {f"train/{metric}", f"train/{metric}_step"}
             if self.data.val is not None:
                 names.add(f"val/{metric}")
-        return frozenset(names | {"lr", *EpochMeter.names})
+        return frozenset(names | {"lr", *EpochMeter.names, *_PERFORMANCE})
 
     def learning_rate(self) -> float | None:
         """Returns the rate of the newest step read, None where the optimizer does not say.
@@ -470,7 +474,7 @@ class Trainer(Resumable):
         self._meter.add(jax.device_get(self._window))
         self._window = self._steps.empty
         metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
-        metrics |= self._rates(self._meter.epoch_rates()) | measured
+        metrics |= self._rates(self._meter.epoch_rates()) | self._costs() | measured
         self._row = {"epoch": self.epoch, "step": self.global_step}
         self._publish(metrics, self.global_step)
         if validates:
@@ -492,8 +496,18 @@ class Trainer(Resumable):
         super()._publish(metrics, step)
 
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
-        rate = self.learning_rate()
+        speed, rate = rates.get("perf/images_per_second"), self.learning_rate()
+        if speed is not None:
+            used = flops_utilization(speed, self._steps.forward_flops)
+            rates |= {} if used is None else {"perf/mfu": used}
         return rates if rate is None else {"lr": rate} | rates
+
+    def _costs(self) -> dict[str, float]:
+        """Returns what this fit has cost so far, besides its steps."""
+        costs = {"perf/compile_seconds": compiled().since(self._compiled_before).seconds}
+        if (memory := peak_memory()) is not None:
+            costs["perf/peak_memory_bytes"] = float(memory)
+        return costs
 
     # ---- The door, and the ways out -------------------------------------------------------
 

@@ -21,7 +21,7 @@ def fit(tmp_path, **environment):
         env={**inherited, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path), **environment},
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    return next(line for line in done.stderr.splitlines() if line.startswith("Compiled"))
+    return next(line for line in done.stderr.splitlines() if " programs in " in line)
 
 
 def files(folder):
