@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from loop_cost import Stopwatch
-from turns import Contender, in_turns, parse, setting, table
+from turns import Contender, accelerators, in_turns, parse, setting, table
 
 _DISTINCT = 4  # batches of random images; they repeat
 
@@ -268,11 +268,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=4, help="steps before the clock starts")
     parser.add_argument("--compiled", action="store_true", help="PyTorch compiled on a CPU, too")
     arguments = parse(parser, CONTENDERS, rounds=5)
-    if not arguments.compiled and "torch-compiled" in arguments.contenders:
-        import torch
-
-        if not torch.cuda.is_available():
-            arguments.contenders.remove("torch-compiled")
+    if not (arguments.compiled or accelerators()) and "torch-compiled" in arguments.contenders:
+        arguments.contenders.remove("torch-compiled")
     print(setting(["jax", "flax", "torch", "lightning", "keras"]))
     size, channels = arguments.image_size, arguments.channels
     print(

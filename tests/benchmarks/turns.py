@@ -1,4 +1,7 @@
-"""Runs contenders in turns, each time in a process of its own, and prints what they measured."""
+"""Runs contenders in turns, each time in a process of its own, and prints what they measured.
+
+The peers are those of `pip install -e ".[bench]"`; what is not installed is left out of the table.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +147,7 @@ def setting(packages: Sequence[str]) -> str:
     return "; ".join(
         [
             f"{_processor()}, {usable} CPUs (load {os.getloadavg()[0]:.1f} at the start)",
-            *_accelerators(),
+            *accelerators(),
             ", ".join([f"Python {sys.version.split()[0]}", *versions]),
             f"{today.day} {today:%B %Y}",
         ]
@@ -160,7 +163,8 @@ def _processor() -> str:
     return "unknown processor"
 
 
-def _accelerators() -> list[str]:
+def accelerators() -> list[str]:
+    """Returns the names of NVIDIA's GPUs here, without starting a library that uses them."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).splitlines()
