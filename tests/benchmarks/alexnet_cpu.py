@@ -5,7 +5,7 @@
 and on a GPU, in ImageNet's size:
 
     python tests/benchmarks/alexnet_cpu.py --image-size 227 --channels 3 --num-classes 1000 \\
-        --batch-size 1024 --dtype bfloat16 --steps 40
+        --batch-size 1024 --dtype bfloat16 --steps 40 --warmup 20
 
 All have the same layers, BatchNorm and dropout included, Adam at 1e-3, and synthetic uint8 images
 that each scales to 0..1. PyTorch runs eagerly in a loop of its own, with channels_last memory,

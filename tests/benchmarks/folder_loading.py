@@ -14,9 +14,9 @@ in turns.
 The waiting: AlexNet is trained from the folder by the Trainer. What counts is the time between two
 hooks where the loop asks for a batch, `on_train_batch_end` (or `on_train_epoch_start`) and the next
 `on_train_batch_start`, as a share of all time since step `--warmup`. The loop runs up to two steps
-ahead of the device, so not all of that keeps the device waiting: it is an upper bound. Metrics of
-the Trainer that are named `perf/` and speak of waiting or of data are printed with it, if it
-publishes any.
+ahead of the device, so not all of that keeps the device waiting: it is an upper bound. (Hooks at
+each step also mean that no two steps share a dispatch.) Metrics of the Trainer that are named
+`perf/` and speak of waiting or of data are printed with it, if it publishes any.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def main() -> None:
             training = argparse.Namespace(**{**vars(arguments), "contenders": ["waiting"]})
             shares = in_turns(training, WAITING)
             unit = "percent of the time"
-            print(table(shares, WAITING, unit=unit, digits=1, less_is_better=True))
+            print(table(shares, WAITING, unit=unit, digits=2, less_is_better=True))
             published = json.loads((root / _FILES).read_text())
             if published:
                 rows = [[f"`{name}`", f"{value:.4g}"] for name, value in published.items()]

@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-_QUIET = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONWARNINGS": "ignore"}
+_SETTINGS = {"KERAS_BACKEND": "jax", "PYTHONWARNINGS": "ignore"}
 
 
 class Contender(NamedTuple):
@@ -98,7 +98,7 @@ def _measured(name: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
         argv = [sys.executable, *sys.argv, "--measure", name, "--result", str(result)]
-        output, status = run_in_terminal(argv, {**_QUIET, **os.environ, "TMPDIR": folder})
+        output, status = run_in_terminal(argv, {**os.environ, **_SETTINGS, "TMPDIR": folder})
         if status != 0 or not result.exists():
             raise SystemExit(f"{output[-4000:]}\n{name} ended with {status}.")
         return float(json.loads(result.read_text()))
