@@ -98,6 +98,18 @@ def test_importing_the_package_loads_nothing_heavy():
     assert run.stdout.strip() == "[]"
 
 
+def test_loading_the_digits_leaves_torch_out():
+    code = (
+        "import sys, nnx_alexnet; nnx_alexnet.load_data('digits'); "
+        "print([name for name in ('torch', 'torchvision') if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
 def test_nothing_else_lies_at_the_top():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

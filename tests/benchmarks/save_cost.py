@@ -13,13 +13,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
+from turns import markdown, setting
 
 from nnx_alexnet import AlexNet, DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
@@ -134,14 +134,14 @@ def measure(
 def report(seconds: dict[str, list[float]], num_saves: int) -> str:
     """Returns a table: the seconds that one save adds, the median and the range of the rounds."""
     base = seconds["no saves"]
-    lines = [f"{'':20}{'added a save':>14}{'range':>20}"]
+    rows = []
     for name, row in seconds.items():
         if name == "no saves":
             continue
         added = [(one - without) / num_saves for one, without in zip(row, base, strict=True)]
         between = f"{min(added):.2f} to {max(added):.2f} s"
-        lines.append(f"{name:20}{statistics.median(added):>12.2f} s{between:>20}")
-    return "\n".join(lines)
+        rows.append([name, f"{statistics.median(added):.2f} s", between])
+    return markdown(["", "added a save", "range"], rows)
 
 
 def main() -> None:
@@ -166,8 +166,7 @@ def main() -> None:
             rounds=arguments.rounds,
             folder=Path(folder),
         )
-    packages = ("jax", "flax", "orbax-checkpoint")
-    print(jax.devices()[0].device_kind, *(f"{name} {version(name)}" for name in packages))
+    print(setting(["jax", "flax", "orbax-checkpoint"]))
     step = statistics.median(seconds["no saves"]) / (arguments.period * arguments.saves)
     print(f"A step of {arguments.batch_size} images: {step:.3f} s. A checkpoint: 259 MB.")
     print(report(seconds, arguments.saves))

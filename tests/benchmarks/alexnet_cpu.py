@@ -1,0 +1,284 @@
+"""Images a second of training AlexNet with BatchNorm, through `fit` and beside PyTorch.
+
+    python tests/benchmarks/alexnet_cpu.py
+
+and on a GPU, in ImageNet's size:
+
+    python tests/benchmarks/alexnet_cpu.py --image-size 227 --channels 3 --num-classes 1000 \\
+        --batch-size 1024 --dtype bfloat16 --steps 40 --warmup 20
+
+All have the same layers, BatchNorm and dropout included, Adam at 1e-3, and synthetic uint8 images
+that each scales to 0..1. PyTorch runs eagerly in a loop of its own, with channels_last memory,
+fused Adam and, for bfloat16, autocast; its data lie on the device, which is the best case. On a
+GPU it is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
+progress bars, loggers and checkpoints; so does our Trainer, with `keep_freed_memory` as the command
+line has it. The clock runs from the end of step `--warmup` to the end of the last step, results
+included, so compilation does not count. Each contender runs in a process of its own, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from loop_cost import Stopwatch
+from turns import Contender, accelerators, in_turns, parse, setting, table
+
+_DISTINCT = 4  # batches of random images; they repeat
+
+
+def _arrays(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    size, num_steps = arguments.batch_size, arguments.warmup + arguments.steps
+    shape = (arguments.image_size, arguments.image_size, arguments.channels)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (_DISTINCT * size, *shape), np.uint8)
+    images = np.tile(images, (math.ceil(num_steps / _DISTINCT), 1, 1, 1))[: num_steps * size]
+    labels = generator.integers(0, arguments.num_classes, len(images))
+    return images, labels.astype(np.int32)
+
+
+def _stopwatch(arguments: argparse.Namespace) -> Stopwatch:
+    return Stopwatch(arguments.warmup, arguments.warmup + arguments.steps)
+
+
+def _rate(watch: Stopwatch, arguments: argparse.Namespace) -> float:
+    return arguments.batch_size / watch.microseconds() * 1e6
+
+
+def ours(arguments: argparse.Namespace) -> float:
+    import jax
+    import optax
+    from flax import nnx
+
+    from nnx_alexnet import AlexNet, DataModule, Trainer
+    from nnx_alexnet.callbacks import Callback
+    from nnx_alexnet.memory import keep_freed_memory
+
+    class Clock(Callback):
+        every_n_steps = math.gcd(arguments.warmup, arguments.warmup + arguments.steps)
+
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            watch.finished(trainer.global_step, partial(jax.block_until_ready, outputs))
+
+    keep_freed_memory()
+    model = AlexNet(
+        arguments.num_classes,
+        image_size=arguments.image_size,
+        in_channels=arguments.channels,
+        dtype=arguments.dtype,
+        rngs=nnx.Rngs(0),
+    )
+    watch = _stopwatch(arguments)
+    Trainer(
+        model,
+        DataModule(_arrays(arguments), batch_size=arguments.batch_size),
+        optimizer=optax.adam(1e-3),
+        callbacks=[Clock()],
+        max_epochs=1,
+        log_dir=None,
+        progress_bar=False,
+    ).fit()
+    return _rate(watch, arguments)
+
+
+def _side(image_size: int) -> int:
+    """The height and width after the last pool."""
+    for window, stride in ((11, 4), (3, 2), (3, 2), (3, 2)):
+        image_size = (image_size - window) // stride + 1
+    return image_size
+
+
+def _torch_model(arguments: argparse.Namespace) -> Any:
+    import torch
+    from torch import nn
+
+    def block(inputs: int, outputs: int, window: int, stride: int = 1, padding: int = 0):
+        convolution = nn.Conv2d(inputs, outputs, window, stride, padding)
+        return convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+    def dense(inputs: int, outputs: int):
+        return nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(0.5)
+
+    model = nn.Sequential(
+        *block(arguments.channels, 96, 11, stride=4),
+        nn.MaxPool2d(3, 2),
+        *block(96, 256, 5, padding=2),
+        nn.MaxPool2d(3, 2),
+        *block(256, 384, 3, padding=1),
+        *block(384, 384, 3, padding=1),
+        *block(384, 256, 3, padding=1),
+        nn.MaxPool2d(3, 2),
+        nn.Flatten(),
+        *dense(_side(arguments.image_size) ** 2 * 256, 4096),
+        *dense(4096, 4096),
+        nn.Linear(4096, arguments.num_classes),
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+def _torch_tensors(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    import torch
+
+    images, labels = map(torch.from_numpy, _arrays(arguments))
+    # NHWC in memory, seen as NCHW: what channels_last means.
+    return images.permute(0, 3, 1, 2), labels.long()
+
+
+def pytorch(arguments: argparse.Namespace, *, is_compiled: bool) -> float:
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _torch_model(arguments).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    images, labels = (tensor.to(device) for tensor in _torch_tensors(arguments))
+
+    def loss_of(image, label):
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.dtype == "bfloat16"):
+            return torch.nn.functional.cross_entropy(model(image.float() / 255), label)
+
+    if is_compiled:
+        loss_of = torch.compile(loss_of)
+    order = torch.randperm(len(images), device=device)
+    watch = _stopwatch(arguments)
+    for index, rows in enumerate(order.split(arguments.batch_size)):
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(images[rows], labels[rows])
+        loss.backward()
+        optimizer.step()
+        watch.finished(index + 1, torch.cuda.synchronize if device.type == "cuda" else loss.item)
+    return _rate(watch, arguments)
+
+
+def lightning(arguments: argparse.Namespace) -> float:
+    import torch
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+    class Model(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = _torch_model(arguments)
+
+        def training_step(self, batch, batch_index):
+            image, label = batch
+            return torch.nn.functional.cross_entropy(self.layers(image.float() / 255), label)
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 1e-3, fused=True)
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+            is_cuda = outputs["loss"].is_cuda
+            watch.finished(
+                batch_index + 1, torch.cuda.synchronize if is_cuda else outputs["loss"].item
+            )
+
+    torch.set_float32_matmul_precision("high")
+    dataset = TensorDataset(*_torch_tensors(arguments))
+    sampler = BatchSampler(RandomSampler(dataset), arguments.batch_size, drop_last=True)
+    loader = DataLoader(
+        dataset, sampler=sampler, batch_size=None, pin_memory=torch.cuda.is_available()
+    )
+    watch = _stopwatch(arguments)
+    trainer = Trainer(
+        max_epochs=1,
+        devices=1,
+        precision="bf16-mixed" if arguments.dtype == "bfloat16" else "32-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Clock()],
+    )
+    trainer.fit(Model(), loader)
+    return _rate(watch, arguments)
+
+
+def keras(arguments: argparse.Namespace) -> float:
+    import jax
+    import keras as k
+
+    class Clock(k.callbacks.Callback):
+        async_safe = True  # else Keras would wait for each step before it calls this
+
+        def on_train_batch_end(self, batch, logs=None):
+            watch.finished(batch + 1, partial(jax.block_until_ready, logs))
+
+    def block(filters: int, window: int, strides: int = 1, padding: str = "same"):
+        convolution = k.layers.Conv2D(filters, window, strides, padding)
+        return convolution, k.layers.BatchNormalization(momentum=0.9), k.layers.ReLU()
+
+    def dense():
+        return k.layers.Dense(4096, activation="relu"), k.layers.Dropout(0.5)
+
+    if arguments.dtype == "bfloat16":
+        k.mixed_precision.set_global_policy("mixed_bfloat16")
+    shape = (arguments.image_size, arguments.image_size, arguments.channels)
+    model = k.Sequential(
+        [
+            k.Input(shape, dtype="uint8"),
+            k.layers.Rescaling(1 / 255),
+            *block(96, 11, strides=4, padding="valid"),
+            k.layers.MaxPooling2D(3, 2),
+            *block(256, 5),
+            k.layers.MaxPooling2D(3, 2),
+            *block(384, 3),
+            *block(384, 3),
+            *block(256, 3),
+            k.layers.MaxPooling2D(3, 2),
+            k.layers.Flatten(),
+            *dense(),
+            *dense(),
+            k.layers.Dense(arguments.num_classes, dtype="float32"),
+        ]
+    )
+    model.compile(
+        optimizer=k.optimizers.Adam(1e-3),
+        loss=k.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    watch = _stopwatch(arguments)
+    model.fit(*_arrays(arguments), batch_size=arguments.batch_size, verbose=0, callbacks=[Clock()])
+    return _rate(watch, arguments)
+
+
+CONTENDERS = {
+    "ours": Contender("Ours, `Trainer.fit`", ours, is_peer=False),
+    "torch": Contender("PyTorch, eager", partial(pytorch, is_compiled=False), ("torch",)),
+    "torch-compiled": Contender(
+        "PyTorch, compiled", partial(pytorch, is_compiled=True), ("torch",)
+    ),
+    "lightning": Contender("Lightning, `Trainer.fit`", lightning, ("lightning",)),
+    "keras": Contender("Keras on JAX, `fit`", keras, ("keras",)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--num-classes", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--steps", type=int, default=12, help="timed")
+    parser.add_argument("--warmup", type=int, default=4, help="steps before the clock starts")
+    parser.add_argument("--compiled", action="store_true", help="PyTorch compiled on a CPU, too")
+    arguments = parse(parser, CONTENDERS, rounds=5)
+    if not (arguments.compiled or accelerators()) and "torch-compiled" in arguments.contenders:
+        arguments.contenders.remove("torch-compiled")
+    print(setting(["jax", "flax", "torch", "lightning", "keras"]))
+    size, channels = arguments.image_size, arguments.channels
+    print(
+        f"AlexNet, {size}x{size}x{channels}, {arguments.num_classes} classes, "
+        f"batches of {arguments.batch_size}, {arguments.dtype}"
+    )
+    values = in_turns(arguments, CONTENDERS)
+    print(table(values, CONTENDERS, unit="images a second", less_is_better=False))
+
+
+if __name__ == "__main__":
+    main()
