@@ -134,8 +134,9 @@ def _fourier_bases(size: int, window: int) -> tuple[np.ndarray[Any, Any], ...]:
 
     def waves(chosen: list[tuple[int, int]], positions: Any) -> np.ndarray[Any, Any]:
         wave = np.exp(2j * np.pi / period * np.outer(np.arange(period), positions))
-        rows, columns = np.array(chosen).T
-        return np.einsum("fi,fj->fij", wave[rows], wave[columns]).reshape(len(chosen), -1)
+        rows, columns = np.array(chosen, int).reshape(-1, 2).T
+        product: np.ndarray[Any, Any] = wave[rows, :, None] * wave[columns, None, :]
+        return product.reshape(len(chosen), len(positions) ** 2)
 
     pixels, taps = np.arange(size), np.arange(window) - (window - 1) // 2
     x, w, y = waves(pairs, -pixels), waves(pairs, taps), waves(pairs, pixels) * 2 / period**2
