@@ -51,8 +51,9 @@ def assert_same_convolution(way, plain, image, kernel, tolerance=1e-5):
         assert_close(one, other, tolerance)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(67, 67), (68, 67), (69, 70), (96, 96), (227, 227)])
+@pytest.mark.parametrize(
+    ("size", "channels"), [((67, 67), 1), ((69, 70), 3), ((96, 96), 1), ((227, 227), 3)]
+)
 def test_space_to_depth_is_the_strided_convolution(size, channels):
     image, kernel = normal(0, (2, *size, channels)), normal(1, (11, 11, channels, 8)) / 20
     way = functools.partial(layers.space_to_depth_conv, stride=4)
@@ -76,9 +77,7 @@ def test_space_to_depth_keeps_bfloat16():
     assert_same_convolution(way, plain, image, kernel, 0.02)
 
 
-@pytest.mark.parametrize(
-    ("size", "window"), [(1, 1), (1, 3), (2, 2), (3, 3), (4, 3), (5, 4), (7, 5), (10, 5), (12, 7)]
-)
+@pytest.mark.parametrize(("size", "window"), [(1, 1), (1, 3), (3, 3), (4, 3), (5, 4), (10, 5)])
 def test_fourier_is_the_convolution(size, window):
     image, kernel = normal(0, (3, size, size, 6)), normal(1, (window, window, 6, 5))
     plain = functools.partial(plain_conv, stride=1, padding="SAME")
