@@ -7,8 +7,8 @@ while a step is traced; each way is right on every backend, only slower on anoth
 | operation | accelerator | CPU |
 | --- | --- | --- |
 | conv1: 11x11, stride 4 | `space_to_depth_conv` | `jax.lax.conv_general_dilated` |
-| conv2 to conv5 in float32, on at most 12x12 pixels | the same | `fourier_conv` |
-| conv2 to conv5 otherwise | the same | the same |
+| float32, up to 12x12 pixels, from 16 images | `jax.lax.conv_general_dilated` | `fourier_conv` |
+| the other convolutions | `jax.lax.conv_general_dilated` | the same |
 | max-pool: 3x3, stride 2 | `max_pool` | `max_pool` |
 
 What was measured, losers included, is in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
@@ -28,6 +28,8 @@ from jax import lax
 # The transforms of `fourier_conv` grow with the fourth power of the height, the products that
 # they save with the second: beyond this height they cost more than they save.
 _LARGEST_FOURIER_SIZE = 12
+# The kernel is transformed once for a batch: with 8 images the 3x3 kernels still lose by it.
+_SMALLEST_FOURIER_BATCH = 16
 
 
 def conv(
@@ -61,8 +63,9 @@ def conv(
     strides = tuple(window_strides)
     if jax.default_backend() == "cpu":
         small = image.shape[1] == image.shape[2] <= _LARGEST_FOURIER_SIZE
+        many = image.shape[0] >= _SMALLEST_FOURIER_BATCH
         single = image.dtype == kernel.dtype == jnp.float32
-        if strides == (1, 1) and padding == "SAME" and small and single:
+        if strides == (1, 1) and padding == "SAME" and small and many and single:
             return fourier_conv(image, kernel)
     elif strides == (4, 4) and padding == "VALID":
         return space_to_depth_conv(image, kernel, 4)
