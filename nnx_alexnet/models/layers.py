@@ -183,9 +183,10 @@ def fourier_conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
     pixels = size * size
     # The pixels lead: left to an einsum, XLA transposes the larger side of each product instead.
     x = jnp.swapaxes(image.reshape(batch, pixels, channels), 0, 1)
-    x = (of_image @ x.reshape(pixels, -1)).reshape(-1, batch, channels)
-    w = (of_kernel @ kernel.reshape(window * window, -1)).reshape(-1, channels, features)
-    y = of_output.T @ (x @ w).reshape(len(x), -1)
+    x = jnp.matmul(of_image, x.reshape(pixels, -1)).reshape(-1, batch, channels)
+    w = jnp.matmul(of_kernel, kernel.reshape(window * window, -1))
+    w = w.reshape(-1, channels, features)
+    y = jnp.matmul(of_output.T, (x @ w).reshape(len(x), -1))
     return jnp.swapaxes(y.reshape(pixels, batch, features), 0, 1).reshape(*image.shape[:3], -1)
 
 
