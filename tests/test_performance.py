@@ -43,7 +43,8 @@ def by_hand(size, channels, classes):
 
 @pytest.mark.parametrize(("size", "channels", "classes"), [(96, 1, 10), (227, 3, 1000)])
 def test_the_flops_of_alexnet_are_those_counted_by_hand(size, channels, classes):
-    counted = product_flops(forward(size, channels, classes))
+    # In 16 bits: in float32 a CPU takes fewer, see `fourier_conv`.
+    counted = product_flops(forward(size, channels, classes, "bfloat16"))
     assert sum(counted.values()) / 2 == pytest.approx(
         2 * by_hand(size, channels, classes), rel=0.02
     )

@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from nnx_alexnet.models import layers
+
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
 else:
@@ -160,7 +162,12 @@ class AlexNet(nnx.Module):
         he = nnx.initializers.he_normal()
         lecun = nnx.initializers.lecun_normal()
         conv = functools.partial(
-            nnx.Conv, kernel_init=he, dtype=compute, param_dtype=stored, rngs=rngs
+            nnx.Conv,
+            kernel_init=he,
+            dtype=compute,
+            param_dtype=stored,
+            conv_general_dilated=layers.conv,
+            rngs=rngs,
         )
         norm = functools.partial(BatchNorm, param_dtype=stored, rngs=rngs)
         dense = functools.partial(nnx.Linear, dtype=compute, param_dtype=stored, rngs=rngs)
@@ -202,13 +209,13 @@ class AlexNet(nnx.Module):
             )
         # B: batch; then height, width and channels, with the numbers of a 227x227 image.
         x = nnx.relu(self.bn1(self.conv1(image)))  # B 55 55 96
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2))  # B 27 27 96
+        x = layers.max_pool(x)  # B 27 27 96
         x = nnx.relu(self.bn2(self.conv2(x)))  # B 27 27 256
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2))  # B 13 13 256
+        x = layers.max_pool(x)  # B 13 13 256
         x = nnx.relu(self.bn3(self.conv3(x)))  # B 13 13 384
         x = nnx.relu(self.bn4(self.conv4(x)))  # B 13 13 384
         x = nnx.relu(self.bn5(self.conv5(x)))  # B 13 13 256
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2))  # B 6 6 256
+        x = layers.max_pool(x)  # B 6 6 256
         x = x.reshape(x.shape[0], -1)  # B 9216
         x = self.dropout1(nnx.relu(self.dense1(x)))  # B 4096
         x = self.dropout2(nnx.relu(self.dense2(x)))  # B 4096

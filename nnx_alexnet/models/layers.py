@@ -1,0 +1,262 @@
+"""Faster ways to compute AlexNet's convolutions and pools, with the same results to rounding.
+
+Nothing here changes what is learned: parameters, shapes and values are those of
+`jax.lax.conv_general_dilated` and `flax.nnx.max_pool`. `conv` chooses by `jax.default_backend()`
+while a step is traced; each way is right on every backend, only slower on another.
+
+| operation | accelerator | CPU |
+| --- | --- | --- |
+| conv1: 11x11, stride 4 | `space_to_depth_conv` | `jax.lax.conv_general_dilated` |
+| float32, up to 12x12 pixels, from 16 images | `jax.lax.conv_general_dilated` | `fourier_conv` |
+| the other convolutions | `jax.lax.conv_general_dilated` | the same |
+| max-pool: 3x3, stride 2 | `max_pool` | `max_pool` |
+
+What was measured, losers included, is in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
+measures it again.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+# The transforms of `fourier_conv` grow with the fourth power of the height, the products that
+# they save with the second. Larger images were not measured.
+_LARGEST_FOURIER_SIZE = 12
+# The kernel is transformed once for a batch: with 8 images the 3x3 kernels still lose by it.
+_SMALLEST_FOURIER_BATCH = 16
+
+
+def conv(
+    image: jax.Array,
+    kernel: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> jax.Array:
+    """Convolves in the way that is fastest here; for `nnx.Conv(conv_general_dilated=conv)`.
+
+    Args:
+        image: `[B, H, W, C]`.
+        kernel: `[h, w, C, features]`.
+        window_strides: as those of `jax.lax.conv_general_dilated`.
+        padding: as that of `jax.lax.conv_general_dilated`.
+        options: the other arguments of `jax.lax.conv_general_dilated`. AlexNet leaves those of
+            `nnx.Conv` at their defaults (no dilation, one group), and only so are they right.
+
+    Returns:
+        What `jax.lax.conv_general_dilated` returns, to rounding.
+
+    Example:
+        >>> import jax
+        >>> from flax import nnx
+        >>> from nnx_alexnet.models.layers import conv
+        >>> layer = nnx.Conv(3, 8, (5, 5), conv_general_dilated=conv, rngs=nnx.Rngs(0))
+        >>> layer(jax.numpy.ones((2, 10, 10, 3))).shape
+        (2, 10, 10, 8)
+    """
+    strides = tuple(window_strides)
+    if jax.default_backend() == "cpu":
+        small = image.shape[1] == image.shape[2] <= _LARGEST_FOURIER_SIZE
+        many = image.shape[0] >= _SMALLEST_FOURIER_BATCH
+        single = image.dtype == kernel.dtype == jnp.float32
+        if strides == (1, 1) and padding == "SAME" and small and many and single:
+            return fourier_conv(image, kernel)
+    elif strides == (4, 4) and padding == "VALID":
+        return space_to_depth_conv(image, kernel, 4)
+    return lax.conv_general_dilated(image, kernel, strides, padding, **options)
+
+
+def space_to_depth_conv(image: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves without padding, in strides, as a convolution of blocks with stride 1.
+
+    Each block of `stride` x `stride` pixels becomes one pixel of `stride` x `stride` x `C`
+    channels, and the kernel, padded with zeros to whole blocks, is regrouped in the same way:
+    AlexNet's 11x11 on 3 channels becomes 3x3 on 48, which fills the matrix units of an
+    accelerator where 3 channels cannot. The trick is that of MLPerf's ResNet-50 on TPUs (Ying et
+    al. 2018, "Image Classification at Supercomputer Scale", https://arxiv.org/abs/1811.06992).
+
+    Args:
+        image: `[B, H, W, C]`, of any height and width that the kernel fits in.
+        kernel: `[window, window, C, features]`.
+        stride: of both axes.
+
+    Returns:
+        `[B, (H - window) // stride + 1, (W - window) // stride + 1, features]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.models.layers import space_to_depth_conv
+        >>> image, kernel = jnp.ones((2, 227, 227, 3)), jnp.ones((11, 11, 3, 8))
+        >>> space_to_depth_conv(image, kernel, 4).shape
+        (2, 55, 55, 8)
+    """
+    batch, height, width, channels = image.shape
+    window, _, _, features = kernel.shape
+    taps = -(-window // stride)
+    rows, columns = ((size - window) // stride + taps for size in (height, width))
+    # To whole blocks: what is cut off no window reaches, what is added meets the kernel's zeros.
+    edges = [(0, n * stride - size, 0) for n, size in ((rows, height), (columns, width))]
+    image = lax.pad(image, jnp.zeros((), image.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    image = image.reshape(batch, rows, stride, columns, stride, channels)
+    image = image.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+    edge = (0, taps * stride - window)
+    kernel = jnp.pad(kernel, (edge, edge, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, taps, stride, channels, features)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, -1, features)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=numbers)
+
+
+@functools.cache
+def _fourier_bases(size: int, window: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """Returns the three matrices of `fourier_conv`, computed in float64, stored in float32.
+
+    A real signal has conjugate pairs of frequencies, of which one is enough, and some that are
+    their own conjugates, and real. A product of two complex numbers takes three real ones:
+
+        p1 = (xr + xi) wr    p2 = xr (wi - wr)    p3 = xi (wr + wi)
+        yr = p1 - p3         yi = p1 + p2
+
+    Returns:
+        For the image and for the output `[M, size * size]`, for the kernel `[M, window * window]`:
+        M rows, three for each pair of frequencies and one for each real frequency.
+    """
+    # Of this period, what wraps around meets the zeros of SAME's padding.
+    period = size + window // 2
+    frequencies = [(i, j) for i in range(period) for j in range(period)]
+    mirrors = [(-i % period, -j % period) for i, j in frequencies]
+    both = list(zip(frequencies, mirrors, strict=True))
+    pairs = [frequency for frequency, mirror in both if frequency < mirror]
+    real = [frequency for frequency, mirror in both if frequency == mirror]
+
+    def waves(chosen: list[tuple[int, int]], positions: Any) -> np.ndarray[Any, Any]:
+        wave = np.exp(2j * np.pi / period * np.outer(np.arange(period), positions))
+        rows, columns = np.array(chosen, int).reshape(-1, 2).T
+        product: np.ndarray[Any, Any] = wave[rows, :, None] * wave[columns, None, :]
+        return product.reshape(len(chosen), len(positions) ** 2)
+
+    pixels, taps = np.arange(size), np.arange(window) - (window - 1) // 2
+    x, w, y = waves(pairs, -pixels), waves(pairs, taps), waves(pairs, pixels) * 2 / period**2
+    bases = (
+        (x.real + x.imag, x.real, x.imag, waves(real, -pixels).real),
+        (w.real, w.imag - w.real, w.real + w.imag, waves(real, taps).real),
+        (y.real - y.imag, -y.imag, -y.real, waves(real, pixels).real / period**2),
+    )
+    return tuple(np.concatenate(rows).astype(np.float32) for rows in bases)
+
+
+def fourier_conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves small square images with stride 1 and SAME padding, as products of frequencies.
+
+    The transforms are dense matrices, because the images are a few pixels wide. On 10x10 pixels
+    a 5x5 kernel takes 214 multiplications for each pair of channels instead of 2500, on 4x4
+    pixels a 3x3 kernel 37 instead of 144; the gradients are of the same form. After Mathieu,
+    Henaff and LeCun 2013, "Fast Training of Convolutional Networks through FFTs"
+    (https://arxiv.org/abs/1312.5851).
+
+    A NaN or an infinity spreads over its whole image, not only over a window.
+
+    Args:
+        image: `float32[B, size, size, C]`.
+        kernel: `float32[window, window, C, features]`.
+
+    Returns:
+        `float32[B, size, size, features]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.models.layers import fourier_conv
+        >>> fourier_conv(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].round(4)
+        Array([[4., 6., 4.],
+               [6., 9., 6.],
+               [4., 6., 4.]], dtype=float32)
+    """
+    batch, size, _, channels = image.shape
+    window, _, _, features = kernel.shape
+    of_image, of_kernel, of_output = _fourier_bases(size, window)
+    pixels = size * size
+    # The pixels lead: left to an einsum, XLA transposes the larger side of each product instead.
+    x = jnp.swapaxes(image.reshape(batch, pixels, channels), 0, 1)
+    x = jnp.matmul(of_image, x.reshape(pixels, -1)).reshape(-1, batch, channels)
+    w = jnp.matmul(of_kernel, kernel.reshape(window * window, -1))
+    w = w.reshape(-1, channels, features)
+    y = jnp.matmul(of_output.T, (x @ w).reshape(len(x), -1))
+    return jnp.swapaxes(y.reshape(pixels, batch, features), 0, 1).reshape(*image.shape[:3], -1)
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+    """Takes the maximum of each 3x3 window, in strides of 2, without padding.
+
+    What differs from `nnx.max_pool` is the gradient. XLA's own (select-and-scatter) walks the
+    windows again. Here the forward pass keeps which of the nine won, in one byte, and each pixel
+    of the gradient is the sum of at most four windows that it may have won in. Of equal pixels
+    the first wins, as there. Without a gradient nothing is kept.
+
+    Args:
+        x: `[B, H, W, C]`, floating point, height and width at least 3.
+
+    Returns:
+        `[B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C]`; NaN where the window has one.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.models.layers import max_pool
+        >>> x = jnp.zeros((1, 3, 5, 1)).at[0, 1, 2, 0].set(7.0)  # in both windows
+        >>> max_pool(x).ravel()
+        Array([7., 7.], dtype=float32)
+        >>> jax.grad(lambda x: max_pool(x).sum())(x)[0, 1, :, 0]
+        Array([0., 0., 2., 0., 0.], dtype=float32)
+    """
+    pooled: jax.Array = nnx.max_pool(x, (3, 3), strides=(2, 2))
+    return pooled
+
+
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the maxima; and, kept for the gradient, the winners (0 to 8) and an empty `x`."""
+    rows, columns = ((size - 3) // 2 * 2 + 1 for size in x.shape[1:3])
+    best = x[:, :rows:2, :columns:2]
+    won = jnp.zeros(best.shape, jnp.int8)
+    for tap in range(1, 9):
+        i, j = divmod(tap, 3)
+        value = x[:, i : i + rows : 2, j : j + columns : 2]
+        better = ~(value <= best) & ~jnp.isnan(best)  # a NaN is better than any number
+        best = jnp.where(better, value, best)
+        won = jnp.where(better, jnp.int8(tap), won)
+    return best, (won, x[:0])
+
+
+def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    """Returns the gradient of `x`, from that of the maxima."""
+    won, empty = kept
+    _, height, width, channels = empty.shape
+    batch, rows, columns, _ = won.shape
+    zero = jnp.zeros((), gradient.dtype)
+
+    def from_tap(i: int, j: int) -> jax.Array:
+        """What row i, column j of each window gets: `[batch, rows + 1, columns + 1, channels]`.
+
+        Pixel (2 r, 2 c) is the first of window (r, c) and the last of window (r - 1, c - 1).
+        """
+        selected = jnp.where(won == 3 * i + j, gradient, zero)
+        edges = [(1, 0, 0) if k == 2 else (0, 1, 0) for k in (i, j)]
+        return lax.pad(selected, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+
+    # by the parity of the pixel's row, and then of its column
+    even_even = from_tap(0, 0) + from_tap(0, 2) + from_tap(2, 0) + from_tap(2, 2)
+    even_odd = from_tap(0, 1) + from_tap(2, 1)
+    odd_even = from_tap(1, 0) + from_tap(1, 2)
+    odd_odd = from_tap(1, 1)
+    even, odd = jnp.stack([even_even, even_odd], 3), jnp.stack([odd_even, odd_odd], 3)
+    pixels = jnp.stack([even, odd], 2).reshape(batch, 2 * rows + 2, 2 * columns + 2, channels)
+    return (pixels[:, :height, :width],)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
