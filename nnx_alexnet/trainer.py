@@ -57,7 +57,7 @@ from nnx_alexnet.task import Outputs, Task
 # Published where the device says what they need.
 _PERFORMANCE = ("perf/compile_seconds", "perf/mfu", "perf/peak_memory_bytes")
 
-DEFAULT_EPOCHS = 5  # enough for AlexNet to learn the digits
+DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
 
 
 class _Dispatched(NamedTuple):
@@ -86,7 +86,7 @@ class Trainer(Resumable):
             of it.
         callbacks: called in the order of their `priority`, then as given. A `ProgressBar`,
             `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none is given.
-        max_epochs: passes over the train split (default 5, or no limit with `max_steps`).
+        max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: of the order of examples and of their augmentation (default 0). The model's own
             seed is in the `nnx.Rngs` it was built with.

@@ -49,7 +49,7 @@ def test_the_defaults_are_enough_to_train_and_leave_a_run(tmp_path, monkeypatch)
     train, val = tiny_arrays(num=64), tiny_arrays(num=64, seed=1)
     trainer = Trainer(TinyNet(4, rngs=nnx.Rngs(0)), (train, val))
     history = trainer.fit()
-    assert [row["epoch"] for row in history] == list(range(5))
+    assert [row["epoch"] for row in history] == list(range(10))
     assert trainer.run_dir == tmp_path / "logs/tinynet/version_0"
     assert {path.name.split(".tfevents")[0] for path in trainer.run_dir.iterdir()} == {
         ".lock", "checkpoints", "config.yaml", "environment.json", "events.out", "metrics.jsonl"
