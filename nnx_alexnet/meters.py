@@ -34,8 +34,8 @@ class _Mark(NamedTuple):
 class EpochMeter:
     """What is measured over one epoch of training, and between its log points.
 
-    The clock starts when the first dispatch of the epoch has finished, so neither compilation
-    nor the validation before it counts.
+    The clock starts with the first dispatch of the epoch, or when it has finished if it had to be
+    compiled, so neither compilation nor the validation before it counts.
 
     Args:
         total: the metrics of the epoch so far, on the host: the empty ones, or those that a
@@ -68,6 +68,12 @@ class EpochMeter:
         self._first: _Mark | None = None
         self._last_window: _Mark | None = None
         self._last: _Mark | None = None
+
+    def started(self, step: int) -> None:
+        """Notes that the step after this number is about to be dispatched, already compiled."""
+        if self._first is None:
+            self._first = _Mark(time.perf_counter(), self.num_examples, step, self.waited)
+            self._last_window = self._last = self._first
 
     def finished(self, num_examples: int, step: int) -> None:
         """Notes that the step of this number has finished, with all the examples up to it."""

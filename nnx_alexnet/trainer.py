@@ -408,6 +408,8 @@ class Trainer(Resumable):
                 self._check_labels(batch["label"][batch["mask"]])
         if self.checkpoints is not None:
             self.checkpoints.check()
+        if self._steps.traces["train"]:
+            self._meter.started(step)
         state, window, data = self._arrays(), self._window, self._train_data
         if not self._steps.loops:
             batch = jax.device_put(group[0])

@@ -226,6 +226,13 @@ def test_several_steps_are_one_dispatch_by_itself():
     assert (trainer.global_step, seen.count) == (18, 2)
 
 
+def test_an_epoch_that_is_one_dispatch_has_a_speed_once_it_is_compiled():
+    _, history = fitted("auto", max_epochs=3)
+    speeds = [row.get("perf/images_per_second") for row in history]
+    assert speeds[0] is None
+    assert all(speed > 0 for speed in speeds[1:])
+
+
 def test_convolutions_on_a_cpu_are_not_looped_over():
     seen = Dispatches()
     trainer = Trainer(
