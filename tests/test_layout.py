@@ -66,8 +66,8 @@ def test_public_classes_and_functions_have_a_docstring_with_an_example(module):
     assert [name for name, item in items if ">>>" not in (item.__doc__ or "")] == []
 
 
-def test_models_import_only_flax_and_jax():
-    allowed = {"flax", "jax"} | sys.stdlib_module_names
+def test_models_import_only_flax_jax_and_numpy():
+    allowed = {"flax", "jax", "numpy"} | sys.stdlib_module_names
     for path in (ROOT / "nnx_alexnet" / "models").glob("*.py"):
         imported = set()
         for node in ast.walk(ast.parse(path.read_text())):
