@@ -69,12 +69,13 @@ def use_compilation_cache() -> str | None:
         return None
     if (given := _setting("jax_compilation_cache_dir")) is not None:
         return str(given)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = root / "nnx_alexnet" / "programs" / _processor()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = folder / "nnx_alexnet" / "programs" / _processor()
     try:
+        folder = folder.expanduser()  # RuntimeError: a user without a home
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)
-    except OSError:
+    except (OSError, RuntimeError):
         usable = False
     if not usable:
         logger.info("Compiled programs are not kept: %s cannot be written.", folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 StepsPerExecution = int | Literal["auto"]
@@ -14,14 +15,17 @@ _MOST_STEPS = 64
 # Of batches that the host sends, 64 steps of ImageNet would be gigabytes, and the device would
 # wait for the first of them until the last was read.
 _MOST_BYTES = 64 * 2**20
+# A signal, a clock and the progress bar wait for a dispatch to end: a fraction of a second.
+_MOST_FLOPS = {"cpu": 20e9, "accelerator": 50e12}
 
 
-def choose_steps(argument: StepsPerExecution, *, batch_bytes: int) -> int:
+def choose_steps(argument: StepsPerExecution, *, batch_bytes: int, step_flops: float = 0.0) -> int:
     """Returns the most train steps that one dispatch takes.
 
     Args:
         argument: `steps_per_execution` of the `Trainer`; a number is taken as it is.
         batch_bytes: what the host sends for a step.
+        step_flops: what a step computes.
 
     Example:
         >>> from nnx_alexnet.dispatch import choose_steps
@@ -32,7 +36,9 @@ def choose_steps(argument: StepsPerExecution, *, batch_bytes: int) -> int:
     """
     if argument != "auto":
         return argument
-    return max(1, min(_MOST_STEPS, _MOST_BYTES // max(1, batch_bytes)))
+    most_flops = _MOST_FLOPS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    steps = min(_MOST_STEPS, _MOST_BYTES / max(1, batch_bytes), most_flops / max(1.0, step_flops))
+    return max(1, int(steps))
 
 
 def next_multiple(step: int, period: int) -> int:

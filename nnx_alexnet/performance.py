@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 # `device_kind` that names the device. The first that fits counts.
 _PEAKS = {
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "H200": 989e12,
     "GH200": 989e12,
@@ -40,7 +42,9 @@ def peak_flops(device_kind: str) -> float | None:
         >>> peak_flops("NVIDIA H100 80GB HBM3"), peak_flops("cpu")
         (989000000000000.0, None)
     """
-    return next((peak for name, peak in _PEAKS.items() if name in device_kind), None)
+    names = (name for name in _PEAKS if re.search(rf"\b{name}\b", device_kind))
+    name = next(names, None)
+    return None if name is None or "Laptop" in device_kind else _PEAKS[name]
 
 
 def product_flops(jaxpr: Any) -> dict[str, float]:

@@ -230,6 +230,7 @@ class Steps:
         self.train_many = nnx.jit(train_many, donate_argnums=0, graph=False)
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
+        self._measured = measured
         self._outputs = lambda leaves, batch: eval_step(*in_eval_mode(leaves, batch))
 
     def are_of(self, model: nnx.Module) -> bool:
@@ -256,7 +257,12 @@ class Steps:
         self.loops = not (has_convolution and jax.default_backend() == "cpu")
         if self._collection is None:  # one class for all verbs, or they would retrace
             self._collection = task.collection(outputs)
-            self.empty = jax.device_put(self._collection.empty())
+            empty = self._collection.empty()
+            # An empty metric may count in another dtype than a filled one; a loop takes one.
+            filled = jax.eval_shape(self._measured, empty, outputs, example)
+            self.empty = jax.device_put(
+                jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), empty, filled)
+            )
         return outputs
 
     @property

@@ -31,7 +31,8 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,8 +100,9 @@ class Trainer(Resumable):
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer
             where the host sends large batches). A dispatch ends where anything is due: a log
             point, a save, a callback's `every_n_steps`, the end of the epoch; so this changes the
-            speed, and not one bit of the result. A model with convolutions on a CPU always takes
-            one, which is faster there.
+            speed, and not one bit of the result (on a CPU, where that was tested), except for a
+            callback that stops the run in `on_log`, which comes a dispatch late. A model with
+            convolutions on a CPU always takes one, which is faster there.
         check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
             run (default True).
         progress_bar: whether to show one (default True).
@@ -213,7 +215,8 @@ class Trainer(Resumable):
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
         self._in_flight: deque[_Dispatched] = deque()
         self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
-        self._learning_rate: float | None = None
+        self._newest_rate: jax.Array | None = None  # of the newest step dispatched
+        self._learning_rate: float | None = None  # of the newest one read
 
     # ---- The verbs ------------------------------------------------------------------------
 
@@ -249,11 +252,17 @@ class Trainer(Resumable):
         self._prepare(loader, *filter(None, [self.data.val]))
         use_compilation_cache()
         self._compiled_before = compiled()
-        with graceful_stop(self._interrupt), self._closing(), self._stage("fit"):
+        with (
+            graceful_stop(self._interrupt),
+            self._closing(),
+            self._stage("fit"),
+            ExitStack() as stack,
+        ):
             saved = self._open_run(resume)
             self._callbacks.call("on_fit_start", self)
             if saved is not None:
                 self._restore(saved)
+            stack.callback(self._let_data_go)
             self._train_data = self.data.on_device() or {}
             if self._train_data and (arrays := loader.arrays()) is not None:
                 self._check_labels(arrays["label"])
@@ -261,7 +270,6 @@ class Trainer(Resumable):
             self._callbacks.call("on_train_start", self)
             while self._is_going_on:
                 self._train_epoch(loader)
-            self._train_data = {}
             logger.info("%s", describe(compiled().since(self._compiled_before)))
             if self.stop_reason is not None:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
@@ -271,6 +279,10 @@ class Trainer(Resumable):
                 self.checkpoints.wait()
             self._callbacks.call("on_fit_end", self)
         return self.history
+
+    def _let_data_go(self) -> None:
+        self._train_data = {}
+        self._in_flight.clear()
 
     # ---- For callbacks --------------------------------------------------------------------
 
@@ -295,14 +307,15 @@ class Trainer(Resumable):
         return frozenset(names | {"lr", *EpochMeter.names, *_PERFORMANCE})
 
     def learning_rate(self) -> float | None:
-        """Returns the rate of the newest step read, None where the optimizer does not say.
+        """Returns the rate of the newest step, None where the optimizer does not say.
 
-        optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`.
+        optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`. The
+        step is waited for.
         """
-        if self._learning_rate is None and self._optimizer is not None:  # before the first step
+        rate = self._newest_rate
+        if rate is None and self._optimizer is not None:  # before the first step
             rate = self._steps.learning_rate(self._arrays())
-            return None if rate is None else float(rate)
-        return self._learning_rate
+        return None if rate is None else float(rate)
 
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.
@@ -361,21 +374,32 @@ class Trainer(Resumable):
             reads=not self._train_data,
         )
         while not self._is_stopping:
-            began = time.perf_counter()
             try:
-                group = list(itertools.islice(batches, self._steps_ahead()))
+                group = self._next_group(batches)
             except Exception:
                 self._save_what_there_is()
                 raise
-            if self._in_flight and is_ready(self._in_flight[-1].info["loss"]):
-                self._meter.waited += time.perf_counter() - began
             if not group:
                 return True
             self._save_if_requested()
-            if self.interrupted:  # while the batches or the save were waited for
+            if self._is_stopping:  # since the batches or the save were waited for
                 return False
-            self._train_group(loader, group, key)
+            num_taken = self._train_group(loader, group, key)
+            batches = itertools.chain(group[num_taken:], batches)
         return False
+
+    def _next_group(self, batches: Iterator[Batch]) -> list[Batch]:
+        """Reads the batches of the next dispatch, and counts the time in which it is waited for."""
+        group: list[Batch] = []
+        for _ in range(self._steps_ahead()):
+            began = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            group.append(batch)
+            if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
+                self._meter.waited += time.perf_counter() - began
+        return group
 
     def _choose_steps(self, loader: Loader) -> int:
         if not self._steps.loops:
@@ -384,7 +408,15 @@ class Trainer(Resumable):
         if not self._train_data:
             for shape, dtype in loader.element_spec().values():
                 sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
-        return choose_steps(self.steps_per_execution, batch_bytes=sent)
+        flops = 3 * loader.batch_size * sum(self._steps.forward_flops.values())
+        # No dispatch will be longer than the shortest of these, and each is sent as long as the
+        # longest may be.
+        ends = (loader.num_batches, self._callbacks.next_train_batch(0))
+        return min(
+            choose_steps(self.steps_per_execution, batch_bytes=sent, step_flops=flops),
+            self.log_every_n_steps,
+            *(end + 1 for end in ends if end is not None),
+        )
 
     def _steps_ahead(self) -> int:
         """Returns how many steps the next dispatch takes: until anything is due on the host."""
@@ -397,12 +429,14 @@ class Trainer(Resumable):
         ]
         return min(ends) - step
 
-    def _train_group(self, loader: Loader, group: list[Batch], key: jax.Array) -> None:
-        """Dispatches a step for each batch."""
+    def _train_group(self, loader: Loader, group: list[Batch], key: jax.Array) -> int:
+        """Dispatches a step for each batch; returns how many it took of them."""
         step, index = self.global_step, self.step_in_epoch
         if self._callbacks.is_due("on_train_batch_start", step + 1):
             first = loader.complete(group[0])
             self._callbacks.train_batch("on_train_batch_start", step + 1, self, first, index)
+            if self._is_stopping or self._checkpoint_requested:  # after this very step
+                group = group[:1]
         for batch in group:
             if "label" in batch:
                 self._check_labels(batch["label"][batch["mask"]])
@@ -422,6 +456,7 @@ class Trainer(Resumable):
             )
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
+        self._newest_rate = last.get("lr")
         self._meter.num_examples += sum(int(np.count_nonzero(b["mask"])) for b in group)
         window = None
         if self.global_step % self.log_every_n_steps == 0:
@@ -436,6 +471,7 @@ class Trainer(Resumable):
             self._callbacks.train_batch(
                 "on_train_batch_end", self.global_step, self, last, batch, self.step_in_epoch - 1
             )
+        return len(group)
 
     def _read(self, done: _Dispatched) -> None:
         """Waits for dispatched steps; at a log point reads and publishes their metrics."""
@@ -498,7 +534,7 @@ class Trainer(Resumable):
         super()._publish(metrics, step)
 
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
-        speed, rate = rates.get("perf/images_per_second"), self.learning_rate()
+        speed, rate = rates.get("perf/images_per_second"), self._learning_rate
         if speed is not None:
             used = flops_utilization(speed, self._steps.forward_flops)
             rates |= {} if used is None else {"perf/mfu": used}

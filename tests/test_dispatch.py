@@ -2,17 +2,20 @@
 
 import math
 
+import clu.metrics
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from helpers import TinyNet, tiny_arrays, tree_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnx_alexnet import DataModule, Trainer, create_optimizer
-from nnx_alexnet.callbacks import Callback, ModelCheckpoint, ProgressBar
+from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer
+from nnx_alexnet.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, CallbackList
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.dispatch import choose_steps
@@ -248,6 +251,86 @@ def test_batches_that_the_host_sends_are_grouped_as_memory_allows():
     assert choose_steps("auto", batch_bytes=2**24) == 4
     assert choose_steps("auto", batch_bytes=2**40) == 1
     assert choose_steps(7, batch_bytes=2**40) == 7
+    assert choose_steps("auto", batch_bytes=0, step_flops=4e9) == 5
+
+
+@pytest.mark.parametrize("steps", [1, 64])
+def test_a_start_hook_that_stops_or_saves_does_so_at_its_step(steps, tmp_path):
+    class Ask(Callback):
+        every_n_steps = 4
+
+        def on_train_batch_start(self, trainer, batch, batch_index):
+            trainer.request_checkpoint()
+            if trainer.global_step + 1 == 12:
+                trainer.stop("enough")
+
+    saver = ModelCheckpoint(every_n_epochs=None, keep_latest=20)
+    trainer, _ = fitted(steps, callbacks=[Ask(), saver], log_dir=tmp_path, log_every_n_steps=5)
+    assert trainer.global_step == 12
+    saved = {int(path.name) for path in (trainer.run_dir / "checkpoints").glob("[0-9]*")}
+    assert saved == {4, 8, 12}
+
+
+@pytest.mark.parametrize("steps", [1, 64])
+def test_a_monitor_publishes_the_rate_of_its_very_step(steps):
+    class Rates(Callback):
+        seen: tuple = ()
+
+        def on_log(self, trainer, metrics, step):
+            if set(metrics) == {"lr"}:
+                self.seen += ((step, round(metrics["lr"])),)
+
+    rates = Rates()
+    trainer = Trainer(
+        DenseNet(4, rngs=nnx.Rngs(0)), data_of(), max_epochs=1, log_dir=None, progress_bar=False,
+        optimizer=optax.inject_hyperparams(optax.sgd)(lambda step: 1.0 * step),
+        callbacks=[rates, LearningRateMonitor(every_n_steps=3)], steps_per_execution=steps,
+        check_finite=False,
+    )  # fmt: skip
+    trainer.fit()
+    assert rates.seen == ((3, 2), (6, 5), (9, 8))
+
+
+def test_a_metric_whose_empty_value_has_another_dtype_can_be_looped_over():
+    @flax.struct.dataclass
+    class Total(clu.metrics.Metric):
+        total: jax.Array
+
+        @classmethod
+        def empty(cls):
+            return cls(total=jnp.zeros((), jnp.int32))
+
+        @classmethod
+        def from_model_output(cls, loss, mask, **_):
+            return cls(total=jnp.where(mask, loss, 0.0).sum())
+
+        def merge(self, other):
+            return type(self)(total=self.total + other.total)
+
+        def compute(self):
+            return self.total
+
+    class Counted(Classification):
+        def collection(self, outputs):
+            return clu.metrics.Collection.create(total=Total)
+
+    _, history = fitted(64, task=Counted())
+    assert history[-1]["train/total"] > 0
+
+
+def test_the_device_lets_the_data_go_after_an_error():
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            raise RuntimeError("mine")
+
+    trainer = Trainer(
+        DenseNet(4, rngs=nnx.Rngs(0)), data_of(), callbacks=[Fail()], log_dir=None,
+        progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer.fit()
+    assert not trainer._train_data
+    assert not trainer._in_flight
 
 
 # ---- Bad input --------------------------------------------------------------------------------

@@ -19,11 +19,13 @@ _SHARE_OF_MEMORY = 0.25  # that the train split may take of the device's by itse
 
 
 def device_memory() -> int:
-    """Returns the bytes of memory of the first device that a program can have."""
+    """Returns the bytes of memory of the first device that a program can have; 0: not known."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # a CPU's is the machine's
+    if jax.default_backend() == "cpu":  # a CPU's is the machine's
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
 
 
 class DataModule:

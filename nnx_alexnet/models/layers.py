@@ -197,7 +197,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     What differs from `nnx.max_pool` is the gradient. XLA's own (select-and-scatter) walks the
     windows again. Here the forward pass keeps which of the nine won, in one byte, and each pixel
     of the gradient is the sum of at most four windows that it may have won in. Of equal pixels
-    the first wins, as there. Without a gradient nothing is kept.
+    the first wins, as there. Without a gradient nothing is kept. There is no forward-mode
+    derivative (`jax.jvp`), which `nnx.max_pool` has.
 
     Args:
         x: `[B, H, W, C]`, floating point, height and width at least 3.
