@@ -535,6 +535,8 @@ class Trainer(Resumable):
 
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
         speed, rate = rates.get("perf/images_per_second"), self._learning_rate
+        if rate is None:  # no step since a resume
+            rate = self.learning_rate()
         if speed is not None:
             used = flops_utilization(speed, self._steps.forward_flops)
             rates |= {} if used is None else {"perf/mfu": used}
