@@ -31,7 +31,7 @@ _PEAKS = {
 
 # The backward pass computes two products for each of the forward pass, which is the convention of
 # Chowdhery et al. 2022 (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
-_TRAINING = 3
+TRAINING_FACTOR = 3
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -106,7 +106,7 @@ def flops_utilization(images_per_second: float, forward_flops: dict[str, float])
     halves = sum(v for k, v in forward_flops.items() if jnp.dtype(k).itemsize == 2)
     if peak is None or halves < 0.9 * total or not total:
         return None
-    return _TRAINING * total * images_per_second / peak
+    return TRAINING_FACTOR * total * images_per_second / peak
 
 
 def peak_memory() -> int | None:

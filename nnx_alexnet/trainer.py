@@ -50,7 +50,7 @@ from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.performance import flops_utilization, peak_memory
+from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization, peak_memory
 from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Outputs, Task
@@ -408,7 +408,7 @@ class Trainer(Resumable):
         if not self._train_data:
             for shape, dtype in loader.element_spec().values():
                 sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
-        flops = 3 * loader.batch_size * sum(self._steps.forward_flops.values())
+        flops = TRAINING_FACTOR * loader.batch_size * sum(self._steps.forward_flops.values())
         # No dispatch will be longer than the shortest of these, and each is sent as long as the
         # longest may be.
         ends = (loader.num_batches, self._callbacks.next_train_batch(0))

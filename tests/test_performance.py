@@ -98,7 +98,7 @@ def test_fit_publishes_what_it_cost_and_a_monitor_knows_the_names():
     assert row["perf/compile_seconds"] > 0
 
 
-def test_waiting_for_slow_data_is_said_and_quick_data_are_not_blamed():
+def test_waiting_for_slow_data_is_said_and_data_in_memory_are_not_blamed():
     class Slow:
         def __len__(self):
             return 32
@@ -118,3 +118,4 @@ def test_waiting_for_slow_data_is_said_and_quick_data_are_not_blamed():
         return trainer.fit()[-1]["perf/data_wait"]
 
     assert fitted(Slow()) > 0.5
+    assert fitted(tiny_arrays(num=32)) < 0.5
