@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nnx_alexnet.cli import fit_parser, main
+from nnx_alexnet.cli import main
 from nnx_alexnet.data import DATASETS
+from nnx_alexnet.options import fit_parser
 
 TINY = [
     "--model", "helpers.TinyNet", "--data.image_size", "16", "--data.batch_size", "128",
