@@ -7,6 +7,7 @@ from nnx_alexnet.callbacks.learning_rate_monitor import LearningRateMonitor as L
 from nnx_alexnet.callbacks.metrics_log import JSONLogger as JSONLogger
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
 from nnx_alexnet.callbacks.monitor import Monitor as Monitor
+from nnx_alexnet.callbacks.profiler import Profiler as Profiler
 from nnx_alexnet.callbacks.progress_bar import ProgressBar as ProgressBar
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
 
@@ -17,6 +18,7 @@ __all__ = [
     "LearningRateMonitor",
     "ModelCheckpoint",
     "Monitor",
+    "Profiler",
     "ProgressBar",
     "StopReason",
     "TensorBoard",

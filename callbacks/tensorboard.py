@@ -1,51 +1,144 @@
-"""`TensorBoard`: every published metric, and the HParams tab, in event files."""
+"""`TensorBoard`: metrics, pictures, histograms, texts and the HParams tab, in event files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet.callbacks.base import Callback, Stage
+import jax
+import jax.numpy as jnp
+
+from nnx_alexnet import errors
+from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
+from nnx_alexnet.dashboard import (
+    NUM_EXAMPLES,
+    begin_session,
+    end_session,
+    first_kernel,
+    samples,
+    write_filters,
+    write_histograms,
+    write_inputs,
+    write_results,
+    write_texts,
+)
 from nnx_alexnet.log import logger
+from nnx_alexnet.results import ClassificationResults
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
 
+Picture = Literal[
+    "train/images", "model/filters", "val/confusion_matrix", "val/class_accuracy", "val/mistakes"
+]
+PICTURES: tuple[Picture, ...] = (
+    "train/images", "model/filters", "val/confusion_matrix", "val/class_accuracy", "val/mistakes"
+)  # fmt: skip
+
+_MOST_WAITING = 8  # pictures that are still to be drawn
+
 
 class TensorBoard(Callback):
-    """Writes every published metric to an event file in the run's folder.
+    """Writes what a run does to an event file in the run's folder.
 
-    A fit begins a session of the HParams tab with the run's configuration, and ends it with success
-    or, after an exception or Ctrl-C, failure; the results that the tab shows are the last values of
-    the metrics. A file that cannot be written never ends training: that is reported once, and later
-    writes are tried again. Without a run folder and without `writer` this does nothing.
+    Every published metric is written, and one chart holds each metric of training together with
+    that of validation. A fit begins a session of the HParams tab with the run's configuration, and
+    ends it with success or, after an exception or Ctrl-C, failure; the results that the tab shows
+    are the last values of the metrics.
+
+    Pictures and histograms are written after the epochs 1, 2, 4, 8, ... and at the end, so that
+    they cost a long run nothing. A thread draws them beside training.
+
+    What cannot be drawn or written never ends training: it is reported once, and later ones are
+    tried again. Without a run folder and without `writer` this does nothing.
 
     Args:
-        writer: an object with the methods of CLU's `MetricWriter`, for instance a CLU writer. It is
-            flushed at the end of each run and never closed here. None: a `TensorBoardWriter` in
-            `trainer.run_dir`, opened when it is first needed and closed at the end of each run.
+        writer: an object with the methods of CLU's `MetricWriter`, for instance a CLU writer; it
+            must take calls from two threads. It is flushed at the end of each run and never closed
+            here. None: a `TensorBoardWriter` in `trainer.run_dir`, opened when it is first needed
+            and closed at the end of each run.
+        images: which pictures, by their tags (default True: all):
+
+            - `"train/images"`: the epoch's first training images as the network sees them, with
+              their augmentation and their labels;
+            - `"model/filters"`: the filters of the first convolution;
+            - `"val/confusion_matrix"`, `"val/class_accuracy"`: which validation examples were
+              taken for what, with the names of the classes;
+            - `"val/mistakes"`: those that were surely taken for another class.
+        histograms: whether to write those of each parameter; of a large one, of a sample.
+        gradients: whether to write those of the gradients on the epoch's first batch (default
+            False: they take the compilation of a second train step, and one more step each time).
+        texts: whether to write the model's layers and the configuration.
+        every_n_epochs: the period of pictures and histograms in epochs; None (the default) is
+            after 1, 2, 4, 8, ...
+
+    Raises:
+        ValueError: an unknown picture, or a wrong period.
 
     Example:
         >>> from nnx_alexnet.callbacks import TensorBoard
-        >>> callbacks = [TensorBoard()]  # then: tensorboard --logdir logs
+        >>> callbacks = [TensorBoard(images=["model/filters"])]  # then: tensorboard --logdir logs
     """
 
-    def __init__(self, writer: Any = None):
+    def __init__(
+        self,
+        writer: Any = None,
+        *,
+        images: bool | Sequence[Picture] = True,
+        histograms: bool = True,
+        gradients: bool = False,
+        texts: bool = True,
+        every_n_epochs: int | None = None,
+    ):
+        check_period("every_n_epochs", every_n_epochs)
+        pictures = [*PICTURES] if images is True else [*(images or ())]
+        for picture in pictures:
+            if picture not in PICTURES:
+                raise errors.unknown("images", picture, PICTURES)
+        self.images = frozenset(pictures)
+        self.histograms = histograms
+        self.gradients = gradients
+        self.texts = texts
+        self.every_n_epochs = every_n_epochs
         self._given = writer
         self._writer: Any = writer
-        self._failed_write = False
-        self._exception = False
+        self._artist: ThreadPoolExecutor | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._failed_write = self._failed_picture = self._exception = False
+        self._stage: Stage = "fit"
+        self._drawing: deque[Future[None]] = deque()
+        self._wants_batch = False
+        self._results: ClassificationResults | None = None  # of the newest validation
+        self._steps: dict[str, int] = {}  # at which the newest of each kind was measured or written
+
+    @property
+    def batch_period(self) -> int | None:
+        """The first step of an epoch with pictures; no other."""
+        return 1 if self._wants_batch else None
+
+    # ---- The session, and the metrics -----------------------------------------------------
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Notes whether this is a fit: a validation alone gets no pictures."""
+        self._stage = stage
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Begins a session of the HParams tab."""
-        self._failed_write = self._exception = False
-        self._attempt(trainer, lambda writer: _begin_session(writer, trainer))
+        self._forget()
+        self._attempt(trainer, partial(begin_session, trainer))
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Hides what was written of the steps that a resumed run takes again."""
+        """Writes the texts; hides what was written of the steps that a resumed run takes again."""
         if self._given is None:
             restart = trainer.global_step + 1
             self._attempt(trainer, lambda writer: writer.write_restart(restart))
+        if self.texts and trainer.global_step == 0:
+            self._attempt(trainer, partial(write_texts, trainer))
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Writes the metrics."""
@@ -57,15 +150,140 @@ class TensorBoard(Callback):
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
         """Ends the session and closes the file, however the run ended."""
+        if self._artist is not None:
+            self._artist.shutdown()  # when all is drawn
+            self._artist = None
+        self._results = None
         if self._writer is None:
             return
         if stage == "fit":
             success = not (self._exception or trainer.interrupted)
-            self._attempt(trainer, lambda writer: _end_session(writer, success))
+            self._attempt(trainer, partial(end_session, success))
         self._attempt(trainer, lambda writer: writer.flush())
         if self._given is None:
             self._attempt(trainer, lambda writer: writer.close())
             self._writer = None
+
+    # ---- Pictures and histograms ----------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer) -> None:
+        """Asks for the first batch, if this epoch's is to be shown."""
+        wanted = "train/images" in self.images or self.gradients
+        is_whole = trainer.step_in_epoch == 0
+        self._wants_batch = wanted and is_whole and self._is_due(trainer.epoch + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Draws the images of the batch, and writes its gradients."""
+        self._wants_batch = False
+        if "train/images" in self.images:
+            step = trainer.global_step
+            self._draw(trainer, partial(write_inputs, trainer, step, trainer.epoch, batch))
+        if self.gradients:
+            self._write_histograms(trainer, "gradients", lambda: trainer.gradients(batch))
+
+    def on_validation_start(self, trainer: Trainer) -> None:
+        """Begins to gather what the validation gets right and wrong."""
+        wanted = any(picture.startswith("val/") for picture in self.images)
+        self._results = ClassificationResults(NUM_EXAMPLES) if wanted else None
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Gathers, without waiting for the device."""
+        if self._results is not None and self._stage == "fit":
+            self._results.add(outputs, batch)
+
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """Notes the step that the validation was of."""
+        self._steps["validated"] = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
+        """Draws and writes what is due."""
+        number = trainer.epoch + 1
+        self._steps["trained"] = trainer.global_step
+        if self._is_due(number):
+            self._write_parameters(trainer)
+        if self._is_due(number, period=trainer.validate_every_n_epochs):
+            self._write_results(trainer)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Draws and writes the last state; an interrupted run will do so when it is resumed."""
+        if not trainer.interrupted and self._steps.get("trained") == trainer.global_step:
+            self._write_parameters(trainer)
+            self._write_results(trainer)
+
+    def _is_due(self, number: int, period: int = 1) -> bool:
+        """Whether an epoch with pictures is among the last `period` epochs, `number` the last."""
+
+        def due_until(number: int) -> int:
+            return number.bit_length() if self.every_n_epochs is None else number // period_
+
+        period_ = self.every_n_epochs or 1
+        return due_until(number) > due_until(max(0, number - period))
+
+    def _is_first(self, kind: str, step: int) -> bool:
+        is_first = self._steps.get(kind) != step
+        self._steps[kind] = step
+        return is_first
+
+    def _write_parameters(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        if not self._is_first("parameters", step):
+            return
+        if self.histograms:
+            self._write_histograms(trainer, "parameters", trainer.parameters)
+        if "model/filters" in self.images:
+            kernel = first_kernel(trainer.parameters(), trainer.data.image_shape)
+            if kernel is not None:
+                copy = jnp.array(kernel, copy=True)  # the next step takes the original
+                self._draw(trainer, partial(write_filters, step, copy))
+
+    def _write_results(self, trainer: Trainer) -> None:
+        step, results = trainer.global_step, self._results
+        if results is None or self._steps.get("validated") != step:
+            return
+        if self._is_first("results", step):
+            results.finish()
+            names = trainer.data.class_names
+            self._draw(trainer, partial(write_results, step, results, names, self.images))
+
+    def _write_histograms(
+        self, trainer: Trainer, kind: str, arrays: Callable[[], Mapping[str, jax.Array]]
+    ) -> None:
+        step = trainer.global_step
+        try:
+            sampled = samples({f"{kind}/{name}": array for name, array in arrays().items()})
+        except Exception as error:  # gradients run the user's own train step once more
+            self._report(error)
+            return
+        self._draw(trainer, partial(write_histograms, step, sampled))
+
+    # ---- What may fail ----------------------------------------------------------------------
+
+    def _draw(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
+        """Draws and writes beside training."""
+        self._attempt(trainer, bool)  # opens the file
+        if self._writer is None:
+            return
+        if self._artist is None:
+            self._artist = ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
+        while len(self._drawing) >= _MOST_WAITING:
+            self._drawing.popleft().result()
+
+        def draw() -> None:
+            try:
+                action(self._writer)
+            except Exception as error:
+                self._report(error)
+
+        self._drawing.append(self._artist.submit(draw))
+
+    def _report(self, error: Exception) -> None:
+        if not self._failed_picture:
+            self._failed_picture = True
+            logger.warning("TensorBoard lacks a picture, training goes on: %r", error)
 
     def _attempt(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
         try:
@@ -79,37 +297,3 @@ class TensorBoard(Callback):
             if not self._failed_write:
                 self._failed_write = True
                 logger.warning("TensorBoard could not write, training goes on: %s", error)
-
-
-def _begin_session(writer: Any, trainer: Trainer) -> None:
-    from nnx_alexnet.writers import TensorBoardWriter
-
-    hparams = flatten(trainer.config)
-    if isinstance(writer, TensorBoardWriter):
-        results = [name for name in trainer.metric_names if not name.endswith("_step")]
-        writer.write_hparams(hparams, metric_names=results)
-    else:
-        writer.write_hparams(hparams)
-
-
-def _end_session(writer: Any, success: bool) -> None:
-    from nnx_alexnet.writers import TensorBoardWriter
-
-    if isinstance(writer, TensorBoardWriter):
-        writer.write_session_end(success=success)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """Returns the bools, numbers and strings of a nested configuration by their dotted names.
-
-    Example:
-        >>> flatten({"seed": 0, "data": {"name": "digits", "std": [1.0]}})
-        {'seed': 0, 'data.name': 'digits'}
-    """
-    flat: dict[str, bool | float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        elif isinstance(value, bool | int | float | str):
-            flat[f"{prefix}{name}"] = value
-    return flat

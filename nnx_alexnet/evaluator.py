@@ -111,6 +111,13 @@ class Evaluator:
         self._lend()
         return self._model
 
+    def parameters(self) -> dict[str, jax.Array]:
+        """Returns the present parameters by their path, such as "conv1/kernel", on the device.
+
+        Unlike `model` this costs nothing. The next step takes the arrays: copy what must last.
+        """
+        return self._steps.parameters(self._arrays())
+
     @property
     def callbacks(self) -> tuple[Callback, ...]:
         """Every callback, in calling order."""

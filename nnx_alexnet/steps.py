@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host
@@ -230,6 +232,7 @@ class Steps:
         self.train_many = nnx.jit(train_many, donate_argnums=0, graph=False)
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
+        self._gradients = nnx.jit(partial(self._record, transform, train_step), graph=False)
         self._measured = measured
         self._outputs = lambda leaves, batch: eval_step(*in_eval_mode(leaves, batch))
 
@@ -310,6 +313,40 @@ class Steps:
         """Returns the rate that the optimizer keeps in its state, None where it keeps none."""
         return None if self._rate_leaf is None else state.optimizer[self._rate_leaf]
 
+    def parameters(self, state: State) -> dict[str, jax.Array]:
+        """Returns the model's parameters by their path, such as "conv1/kernel"."""
+        arrays = dict(zip(self._model_names, state.model, strict=True))
+        return {name: arrays[name] for name in self.parameter_names}
+
+    def gradients(self, state: State, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Returns what a train step on a batch would hand to the optimizer, by parameter path.
+
+        It is a program of its own, compiled at the first call; the state stays as it is.
+
+        Args:
+            state: the present state.
+            batch: as for `train`, with its `image` and `label`.
+            key: the epoch's, as for `train`.
+        """
+        found = self._gradients(state.model, batch, key)
+        return dict(zip(self.parameter_names, found, strict=True))
+
+    def _record(
+        self,
+        transform: Transform,
+        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
+        leaves: list[jax.Array],
+        batch: Batch,
+        key: jax.Array,
+    ) -> list[jax.Array]:
+        """Returns the gradients that a step hands to its optimizer."""
+        self.traces["gradients"] += 1
+        module = nnx.merge(self._train_definition, jax.tree.unflatten(self._model_tree, leaves))
+        recorder = _GradientRecorder(module, optax.identity(), wrt=nnx.Param)
+        image = transform(batch["image"], key=key, index=batch["index"])
+        train_step(module, recorder, {**batch, "image": image})
+        return _leaves(recorder.gradients)
+
     def _no_info(self, state: State, num: int) -> Outputs:
         """Returns the `info` of `num` steps, before the first of them."""
         infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
@@ -339,6 +376,14 @@ class Steps:
         names = [f"model/{name}" for name in self._model_names]
         names += [f"optimizer/{name}" for name in self._optimizer_names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
+
+
+class _GradientRecorder(nnx.Optimizer[Any]):
+    """Keeps the gradients of a step, and leaves the model as it is."""
+
+    def update(self, model: Any, grads: Any, /, **_: Any) -> Any:
+        self.gradients = nnx.data(grads)
+        return jax.tree.map(jnp.zeros_like, grads)
 
 
 def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:

@@ -41,9 +41,17 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
+from nnx_alexnet.callbacks import (
+    Callback,
+    JSONLogger,
+    ModelCheckpoint,
+    Profiler,
+    ProgressBar,
+    TensorBoard,
+)
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import Batch, DataModule, Loader
+from nnx_alexnet.data.transform import augmentation_key
 from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
@@ -106,6 +114,8 @@ class Trainer(Resumable):
         check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
             run (default True).
         progress_bar: whether to show one (default True).
+        profile: whether to trace some steps early in the run, for TensorBoard's Profile tab
+            (default False; a `Profiler` in `callbacks` says which).
         config: what `config.yaml` and the HParams tab say of the run (default: what the
             Trainer knows of its arguments).
 
@@ -156,6 +166,7 @@ class Trainer(Resumable):
         steps_per_execution: StepsPerExecution = "auto",
         check_finite: bool = True,
         progress_bar: bool = True,
+        profile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         for argument, value in [
@@ -181,6 +192,8 @@ class Trainer(Resumable):
                 "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
             )
         defaults: list[Callback] = [ProgressBar()] if progress_bar else []
+        if profile:
+            defaults.append(Profiler())
         if log_dir is not None:
             defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
         given = [*callbacks]
@@ -317,6 +330,18 @@ class Trainer(Resumable):
             rate = self._steps.learning_rate(self._arrays())
         return None if rate is None else float(rate)
 
+    def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns the gradients that a train step on a batch would have now, by parameter path.
+
+        It runs `train_step` on the present parameters and changes nothing. The program is one of
+        its own: the first call compiles it, each takes about as long as a step.
+
+        Args:
+            batch: as hooks get it.
+        """
+        key = augmentation_key(seed=self.seed, epoch=self.epoch)
+        return self._steps.gradients(self._arrays(), jax.device_put(dict(batch)), key)
+
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.
 
@@ -366,7 +391,7 @@ class Trainer(Resumable):
 
     def _train_batches(self, loader: Loader) -> bool:
         """Trains on the batches that are left of the epoch; returns whether it is whole."""
-        key = jax.random.fold_in(jax.random.key(self.seed), self.epoch)
+        key = augmentation_key(seed=self.seed, epoch=self.epoch)
         batches = loader.batches(
             epoch=self.epoch,
             seed=self.seed,
@@ -445,15 +470,16 @@ class Trainer(Resumable):
         if self._steps.traces["train"]:
             self._meter.started(step)
         state, window, data = self._arrays(), self._window, self._train_data
-        if not self._steps.loops:
-            batch = jax.device_put(group[0])
-            self._state, self._window, last = self._steps.train(state, window, data, batch, key)
-            infos = last
-        else:
-            sent = jax.device_put((stacked(group, self._most_steps), np.int32(len(group))))
-            self._state, self._window, infos, last = self._steps.train_many(
-                state, window, data, sent, key
-            )
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + len(group)):
+            if not self._steps.loops:
+                batch = jax.device_put(group[0])
+                self._state, self._window, last = self._steps.train(state, window, data, batch, key)
+                infos = last
+            else:
+                sent = jax.device_put((stacked(group, self._most_steps), np.int32(len(group))))
+                self._state, self._window, infos, last = self._steps.train_many(
+                    state, window, data, sent, key
+                )
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
         self._newest_rate = last.get("lr")

@@ -9,7 +9,9 @@ first such error and cannot go on, and it imports TensorFlow where that is insta
 import io
 import itertools
 import os
+import re
 import socket
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
@@ -37,6 +41,8 @@ _file_numbers = itertools.count()
 
 class TensorBoardWriter:
     """Writes one TensorBoard event file; any CLU `MetricWriter` can take its place.
+
+    Several threads may write.
 
     Args:
         directory: the run's folder, made if it is missing; each writer adds a file of its own.
@@ -62,6 +68,7 @@ class TensorBoardWriter:
             f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
             f".{next(_file_numbers)}"
         )
+        self._lock = threading.Lock()
         self._file = (folder / name).open("xb", buffering=0)
         try:
             self._write_event(
@@ -186,6 +193,36 @@ class TensorBoardWriter:
         data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
         self._write_summary(0, _hparams_summary(hparams_metadata.SESSION_END_INFO_TAG, data))
 
+    def write_layout(self, charts: Mapping[str, Iterable[str]]) -> None:
+        """Writes which metrics share a chart of the Custom Scalars tab; CLU has no such method.
+
+        Args:
+            charts: a chart's title to the names of its scalars.
+        """
+        layout = layout_pb2.Layout(
+            category=[
+                layout_pb2.Category(
+                    title="training and validation",
+                    chart=[
+                        layout_pb2.Chart(
+                            title=title,
+                            multiline=layout_pb2.MultilineChartContent(
+                                tag=[f"^{re.escape(name)}$" for name in names]
+                            ),
+                        )
+                        for title, names in charts.items()
+                    ],
+                )
+            ]
+        )
+        summary = Summary()
+        summary.value.add(
+            tag=layout_metadata.CONFIG_SUMMARY_TAG,
+            metadata=layout_metadata.create_summary_metadata(),
+            tensor=make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
+        )
+        self._write_summary(0, summary)
+
     def write_restart(self, step: int) -> None:
         """Says that a resumed run takes the steps from `step` on again; CLU has no such method.
 
@@ -209,15 +246,16 @@ class TensorBoardWriter:
         framed = io.BytesIO()
         RecordWriter(framed).write(event.SerializeToString())
         left = framed.getvalue()
-        start = self._file.tell()
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError:
-            # A record cut short would make all that follows unreadable.
-            self._file.truncate(start)
-            self._file.seek(start)
-            raise
+        with self._lock:
+            start = self._file.tell()
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError:
+                # A record cut short would make all that follows unreadable.
+                self._file.truncate(start)
+                self._file.seek(start)
+                raise
 
 
 def _pixels(name: str, value: ArrayLike) -> NDArray[np.uint8]:

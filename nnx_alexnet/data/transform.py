@@ -9,6 +9,16 @@ import jax.numpy as jnp
 _NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
 
 
+def augmentation_key(*, seed: int, epoch: int) -> jax.Array:
+    """Returns the key of an epoch's augmentation, with which each example's index is mixed.
+
+    Args:
+        seed: the seed of the run, not negative.
+        epoch: the epoch, from 0.
+    """
+    return jax.random.fold_in(jax.random.key(seed), epoch)
+
+
 @dataclass(frozen=True)
 class ImageTransform:
     """Scales, crops, resizes, augments and standardises a batch of images.

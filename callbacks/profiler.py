@@ -1,0 +1,101 @@
+"""`Profiler`: a trace of some train steps, for TensorBoard's Profile tab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from nnx_alexnet.callbacks.base import Batch, Callback, Stage
+from nnx_alexnet.log import logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class Profiler(Callback):
+    """Traces some steps of a fit with `jax.profiler`, into the run's folder.
+
+    Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab, with
+    `pip install "nnx-alexnet[profile]"` (xprof). A trace slows the steps in it and takes megabytes,
+    so it should be short. A resumed run that is past the first of these steps traces nothing.
+
+    Args:
+        start_step: how many steps of the run come before the trace (default 10: the first one
+            compiles).
+        num_steps: how many steps are traced (default 5).
+
+    Raises:
+        ValueError: an argument is out of its range, or, in `fit`, there is no run folder.
+
+    Source: https://docs.jax.dev/en/latest/profiling.html
+
+    Example:
+        >>> from nnx_alexnet.callbacks import Profiler
+        >>> callbacks = [Profiler(start_step=100, num_steps=3)]
+    """
+
+    def __init__(self, start_step: int = 10, num_steps: int = 5):
+        if type(start_step) is not int or start_step < 1:
+            raise ValueError(f"`start_step` (={start_step!r}) must be a whole number, 1 or more.")
+        if type(num_steps) is not int or num_steps < 1:
+            raise ValueError(f"`num_steps` (={num_steps!r}) must be a whole number, 1 or more.")
+        self.start_step = start_step
+        self.num_steps = num_steps
+        self._next_step: int | None = None  # at which the trace begins, or ends
+        self._is_tracing = False
+
+    @property
+    def batch_period(self) -> int | None:
+        """The step at which the trace begins, then the one at which it ends; then never."""
+        return self._next_step
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Refuses a run without a folder."""
+        if stage == "fit" and trainer.log_dir is None:
+            raise ValueError(
+                "`callbacks` holds a Profiler, or `profile` is True, but `log_dir` is None: there "
+                "is no folder for the trace."
+            )
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Waits for the first step of the trace."""
+        is_ahead = trainer.global_step < self.start_step
+        self._next_step = self.start_step if is_ahead else None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Begins or ends the trace."""
+        assert self._next_step is not None, "it is called for that step alone"
+        jax.block_until_ready(outputs)  # the steps before do not belong to it
+        if self._is_tracing:
+            self._stop(trainer)
+            self._next_step = None
+            return
+        try:
+            jax.profiler.start_trace(str(trainer.run_dir))
+        except Exception as error:  # another trace is under way, or the disk is full
+            logger.warning("The profiler could not start, training goes on: %s", error)
+            self._next_step = None
+            return
+        self._is_tracing = True
+        self._next_step = self.start_step + self.num_steps
+
+    def teardown(self, trainer: Trainer, stage: Stage) -> None:
+        """Ends the trace of a run that was shorter, however it ended."""
+        self._next_step = None
+        if self._is_tracing:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        self._is_tracing = False
+        try:
+            jax.profiler.stop_trace()
+        except Exception as error:
+            logger.warning("The trace could not be written, training goes on: %s", error)
+        else:
+            logger.info(
+                "A trace of the steps %d to %d is in %s.",
+                self.start_step + 1, trainer.global_step, trainer.run_dir,
+            )  # fmt: skip
