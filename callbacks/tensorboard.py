@@ -113,6 +113,7 @@ class TensorBoard(Callback):
         self._stage: Stage = "fit"
         self._drawing: deque[Future[None]] = deque()
         self._wants_batch = False
+        self._logged: dict[str, int] = {}  # the step at which each metric was written last
         self._results: ClassificationResults | None = None  # of the newest validation
         self._steps: dict[str, int] = {}  # at which the newest of each kind was measured or written
 
@@ -141,8 +142,10 @@ class TensorBoard(Callback):
             self._attempt(trainer, partial(write_texts, trainer))
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
-        """Writes the metrics."""
-        self._attempt(trainer, lambda writer: writer.write_scalars(step, metrics))
+        """Writes the metrics, each once a step: at the end of an epoch some come again."""
+        new = {name: value for name, value in metrics.items() if self._logged.get(name) != step}
+        self._logged.update(dict.fromkeys(metrics, step))
+        self._attempt(trainer, lambda writer: writer.write_scalars(step, new))
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Notes that the run failed."""

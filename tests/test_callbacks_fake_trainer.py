@@ -29,7 +29,9 @@ class FakeTrainer:
         self.steps_per_epoch = steps_per_epoch
         self.batch_size = 8
         self.config = dict(config or {})
+        self.validate_every_n_epochs = 1
         self.epoch = 0
+        self.step_in_epoch = 0
         self.global_step = 0
         self.metrics: dict[str, float] = {}
         self.metric_steps: dict[str, int] = {}

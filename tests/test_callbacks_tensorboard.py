@@ -27,6 +27,11 @@ def warnings(caplog, monkeypatch):
     logger.removeHandler(caplog.handler)
 
 
+def scalars_only(*arguments):
+    """What needs no model and no data."""
+    return TensorBoard(*arguments, images=False, histograms=False, texts=False)
+
+
 class Recorder:
     """The methods of a CLU writer that are used."""
 
@@ -85,7 +90,7 @@ def test_metrics_and_session_read_back(tmp_path):
         "optimizer": {"rate": 0.1, "betas": [0.9, 0.99]},
         "data": {"name": "digits"},
     }
-    fit(TensorBoard(), run_dir=tmp_path, config=config)
+    fit(scalars_only(), run_dir=tmp_path, config=config)
     points = [
         (e.step, make_ndarray(e.tensor_proto).item()) for e in read(tmp_path).Tensors("train/loss")
     ]
@@ -108,12 +113,12 @@ def test_metrics_and_session_read_back(tmp_path):
     ],
 )
 def test_the_session_says_how_the_run_ended(tmp_path, arguments, expected):
-    fit(TensorBoard(), run_dir=tmp_path, **arguments)
+    fit(scalars_only(), run_dir=tmp_path, **arguments)
     assert status(tmp_path) == expected
 
 
 def test_one_instance_serves_two_fits_and_a_test(tmp_path):
-    callback = TensorBoard()
+    callback = scalars_only()
     fit(callback, run_dir=tmp_path / "a", exception=RuntimeError("boom"))
     trainer = fit(callback, run_dir=tmp_path / "b")
     assert status(tmp_path / "b") == api_pb2.STATUS_SUCCESS
@@ -126,7 +131,7 @@ def test_one_instance_serves_two_fits_and_a_test(tmp_path):
 
 def test_a_given_writer_is_flushed_and_never_closed():
     writer = Recorder()
-    fit(TensorBoard(writer), 1, config={"seed": 1})
+    fit(scalars_only(writer), 1, config={"seed": 1})
     assert writer.calls == [
         ("hparams", {"seed": 1}),
         ("scalars", 10, {"train/loss": 1.0, "val/loss": 0.5}),
@@ -136,7 +141,7 @@ def test_a_given_writer_is_flushed_and_never_closed():
 
 def test_a_writer_that_fails_is_reported_once_and_tried_again(warnings):
     writer = Recorder(OSError(errno.ENOSPC, "No space left on device"))
-    fit(TensorBoard(writer), 3)
+    fit(scalars_only(writer), 3)
     assert len(writer.calls) == 5
     assert len(warnings.records) == 1
     assert "No space left" in warnings.text
@@ -144,16 +149,16 @@ def test_a_writer_that_fails_is_reported_once_and_tried_again(warnings):
 
 def test_a_folder_that_cannot_be_made_does_not_end_training(tmp_path, warnings):
     (tmp_path / "file").touch()
-    fit(TensorBoard(), run_dir=tmp_path / "file" / "run")
+    fit(scalars_only(), run_dir=tmp_path / "file" / "run")
     assert len(warnings.records) == 1
 
 
 def test_other_errors_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        fit(TensorBoard(Recorder(ZeroDivisionError())))
+        fit(scalars_only(Recorder(ZeroDivisionError())))
 
 
-@pytest.mark.parametrize("callback", [TensorBoard, JSONLogger])
+@pytest.mark.parametrize("callback", [scalars_only, JSONLogger])
 def test_without_a_run_folder_nothing_is_written(callback, tmp_path, monkeypatch, warnings):
     monkeypatch.chdir(tmp_path)
     fit(callback())
@@ -163,7 +168,7 @@ def test_without_a_run_folder_nothing_is_written(callback, tmp_path, monkeypatch
 
 def test_a_given_tensorboard_writer_gets_the_metrics_to_show(tmp_path):
     writer = TensorBoardWriter(tmp_path)
-    fit(TensorBoard(writer))
+    fit(scalars_only(writer))
     writer.close()
     assert hparams_data(tmp_path, metadata.EXPERIMENT_TAG).experiment.metric_infos
     assert status(tmp_path) == api_pb2.STATUS_SUCCESS
