@@ -51,7 +51,7 @@ def decoded(path, channels=3):
         ("RGBA", (255, 0, 0, 0), "png", [255, 255, 255]),
         ("RGBA", (200, 100, 0, 51), "png", [244, 224, 204]),  # a fifth of it, over white
         ("RGBA", (200, 100, 0, 51), "tif", [244, 224, 204]),
-        ("RGBA", (9, 90, 190, 255), "webp", [9, 90, 190]),
+        ("RGBA", (200, 100, 0, 51), "webp", [244, 224, 204]),
         ("CMYK", (0, 255, 255, 0), "tif", [255, 0, 0]),
         ("CMYK", (0, 255, 255, 0), "jpg", [255, 0, 0]),
         ("YCbCr", (76, 85, 255), "tif", [255, 0, 0]),
@@ -94,30 +94,30 @@ def test_the_one_transparent_colour_of_a_png_is_put_on_white(tmp_path, mode, key
 
 
 @pytest.mark.parametrize(
-    ("values", "suffix", "modes", "expected"),
+    ("values", "suffix", "mode", "expected"),
     [
-        (np.full((9, 12), 30_000, np.uint16), "png", {"I;16", "I"}, 117),
-        (np.full((9, 12), 65_535, np.uint16), "png", {"I;16", "I"}, 255),
-        (np.full((9, 12), 255, np.uint16), "png", {"I;16", "I"}, 1),  # nearly black, not white
-        (np.full((9, 12), 30_000, np.uint16), "tif", {"I;16"}, 117),
-        (np.full((9, 12), 30_000, ">u2"), "tif", {"I;16B"}, 117),
-        (np.full((9, 12), 30_000, np.int32), "tif", {"I"}, 117),
-        (np.full((9, 12), 2**30, np.int32), "tif", {"I"}, 128),
-        (np.full((9, 12), -5, np.int32), "tif", {"I"}, 0),
-        (np.full((9, 12), 30_000, np.uint16), "pgm", {"I", "I;16"}, 117),
-        (np.full((9, 12), 0.5, np.float32), "tif", {"F"}, 128),
-        (np.full((9, 12), 128.2, np.float32), "tif", {"F"}, 128),
-        (np.full((9, 12), 30_000, np.float32), "tif", {"F"}, 117),
-        (np.full((9, 12), np.nan, np.float32), "tif", {"F"}, 0),
+        (np.full((9, 12), 30_000, np.uint16), "png", "I;16", 117),
+        (np.full((9, 12), 65_535, np.uint16), "png", "I;16", 255),
+        (np.full((9, 12), 255, np.uint16), "png", "I;16", 1),  # nearly black, not white
+        (np.full((9, 12), 30_000, np.uint16), "tif", "I;16", 117),
+        (np.full((9, 12), 30_000, ">u2"), "tif", "I;16B", 117),
+        (np.full((9, 12), 30_000, np.int32), "tif", "I", 117),
+        (np.full((9, 12), 2**30, np.int32), "tif", "I", 128),
+        (np.full((9, 12), -5, np.int32), "tif", "I", 0),
+        (np.full((9, 12), 30_000, np.uint16), "pgm", "I;16", 117),
+        (np.full((9, 12), 0.5, np.float32), "tif", "F", 128),
+        (np.full((9, 12), 128.2, np.float32), "tif", "F", 128),
+        (np.full((9, 12), 30_000, np.float32), "tif", "F", 117),
+        (np.full((9, 12), np.nan, np.float32), "tif", "F", 0),
     ],
 )
-@pytest.mark.parametrize("channels", [1, 3])
-def test_grey_of_more_than_8_bits_is_scaled(tmp_path, values, suffix, modes, expected, channels):
+def test_grey_of_more_than_8_bits_is_scaled(tmp_path, values, suffix, mode, expected):
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(values).save(path)
     with Image.open(path) as image:
-        assert image.mode in modes
-    assert decoded(path, channels) == [expected] * channels
+        assert image.mode in (mode, "I")  # an older Pillow has one mode for all integers
+    assert decoded(path) == [expected] * 3
+    assert decoded(path, channels=1) == [expected]
 
 
 def test_the_shades_of_a_16_bit_file_are_kept_in_order(tmp_path):
@@ -154,7 +154,8 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path, orientation, suffix):
     got = decode(str(tmp_path / f"image.{suffix}"), resize=24, size=24)
     Image.fromarray(QUADRANTS).save(tmp_path / "upright.png")
     want = decode(str(tmp_path / "upright.png"), resize=24, size=24)
-    assert np.abs(got.astype(int) - want).mean() < 3
+    inside = np.r_[:10, 14:24]  # away from the edges, which a smaller JPEG blurs
+    assert np.abs(got.astype(int) - want)[np.ix_(inside, inside)].max() <= 2
 
 
 def test_a_large_jpeg_is_decoded_small_and_still_turned(tmp_path, monkeypatch):
@@ -172,6 +173,7 @@ def test_a_large_jpeg_is_decoded_small_and_still_turned(tmp_path, monkeypatch):
     assert sizes == [(40, 24)]  # stored as 96x160, upright 160x96
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_no_damaged_image(tmp_path):
     image = Image.new("RGB", (12, 9), (0, 0, 0))
     image.save(tmp_path / "image.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12")
