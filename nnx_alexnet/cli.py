@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from flax import nnx
 from jsonargparse import Namespace
@@ -31,7 +32,7 @@ from nnx_alexnet.checkpoints import (
     read_manifest,
 )
 from nnx_alexnet.compilation import use_compilation_cache
-from nnx_alexnet.data import DataModule, ImageTransform, load_data
+from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
 from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
@@ -44,11 +45,19 @@ from nnx_alexnet.options import (
     fit_parser,
     load_run,
 )
+from nnx_alexnet.predicting import (
+    Format,
+    compile_probabilities,
+    find_images,
+    open_output,
+    predict_files,
+    write_predictions,
+)
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.summary import summarize
-from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.version import __version__
 
+PREDICTED_TOGETHER = 64  # image files, by `predict`
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -115,51 +124,41 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
 
 
 def predict(arguments: Namespace) -> int:
-    """Prints the most probable classes of image files."""
+    """Writes the most probable classes of image files, and at the end which it could not read."""
     folder, config, about = load_run(arguments.run, arguments.checkpoint)
-    height, width, channels = about["image"]
-    if height != width or channels not in (1, 3):
+    image = tuple(about["image"])
+    if len(image) != 3 or image[0] != image[1] or image[2] not in (1, 3):
         raise ValueError(
-            f"`run` (={arguments.run!r}) was trained on images of shape {about['image']}; image "
+            f"`run` (={arguments.run!r}) was trained on images of shape {list(image)}; image "
             "files become squares of 1 or 3 channels. Use Trainer.predict from Python."
         )
-    is_cut_out = config.data.name in ("folder", "imagenet") and not config.data.augment
-    resize = resized_side(height) if is_cut_out else height  # as the run's own files were
-    images = np.stack(
-        [decode(path, resize=resize, size=height, channels=channels) for path in arguments.images]
-    )
+    side, _, channels = image
+    files, problems = find_images(arguments.paths)
+    shape = (min(PREDICTED_TOGETHER, max(1, len(files))), *image)
     transform = ImageTransform(**about["transform"])
-    data = DataModule(
-        (images, np.zeros(len(images), np.int32)),
-        batch_size=min(64, len(images)),
-        transform=transform,
-        class_names=about["class_names"],
-    )
-    size, _, _ = data.image_shape
     given = {
         "num_classes": about["num_classes"],
-        "image_size": size,
+        "image_size": jax.eval_shape(transform, jax.ShapeDtypeStruct(shape, np.uint8)).shape[1],
         "in_channels": channels,
     }
     model = build_model(config.model, config.seed, given)
     load_checkpoint(folder, model)
     task = fit_parser().instantiate(config).task
-    trainer = Trainer(model, data, task=task, log_dir=None, progress_bar=False)
-    rows = trainer.predict(images)
-    if getattr(rows, "ndim", None) != 2:
-        raise ValueError(
-            f"`run` (={arguments.run!r}) has the task {type(task).__name__}, which predicts no "
-            "classes. Use Trainer.predict from Python."
+    probabilities = compile_probabilities(model, task, transform, shape)
+    is_cut_out = config.data.name in ("folder", "imagenet") and not config.data.augment
+    resize = resized_side(side) if is_cut_out else side  # as the run's own files were
+    read = partial(decode, resize=resize, size=side, channels=channels)
+    with open_output(arguments.output) as out:
+        problems += write_predictions(
+            predict_files(files, read, probabilities, shape),
+            about["class_names"],
+            top_k=arguments.top_k,
+            form=arguments.format,
+            out=out,
         )
-    names = about["class_names"] or [str(number) for number in range(rows.shape[1])]
-    for path, row in zip(arguments.images, rows, strict=True):
-        best = np.argsort(-row, kind="stable")[: arguments.top_k]
-        classes = [{"class": names[k], "probability": float(row[k])} for k in best]
-        if arguments.json:
-            print(json.dumps({"file": path, "classes": classes}))
-        else:
-            print(path, *(f"{c['class']} {c['probability']:.4f}" for c in classes), sep="  ")
-    return 0
+    for problem in problems:
+        print(f"nnx-alexnet: error: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def summary(arguments: Namespace) -> int:
@@ -183,18 +182,20 @@ def _parser() -> Parser:
     for name, text in [
         ("validate", "Evaluate a run on the validation split."),
         ("test", "Evaluate a run on the test split."),
-        ("predict", "Print classes and probabilities of image files."),
+        ("predict", "Write classes and probabilities of image files."),
     ]:
         sub = Parser(description=text, allow_abbrev=False)
         run_help = "Folder of a run, logs/<name>/version_<n>"
         if name == "predict":
             sub.add_argument("run", help=run_help)
-            sub.add_argument("images", nargs="+", help="Image files.")
+            sub.add_argument("paths", nargs="+", help="Image files, and folders of them.")
             sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes an image.")
+            sub.add_argument("--format", type=Format, default="text", help="Of what is written.")
+            sub.add_argument("--output", help="File to write (default: standard output)")
         else:
             sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
+            sub.add_argument("--json", action="store_true", help="Print JSON.")
         sub.add_argument("--checkpoint", default="best", help="best, last, or a step.")
-        sub.add_argument("--json", action="store_true", help="Print JSON.")
         commands.add_subcommand(name, sub, help=text)
     text = "Check the digests of a run's checkpoints, and print one of each whole training state."
     sub = Parser(description=text, allow_abbrev=False)

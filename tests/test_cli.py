@@ -114,7 +114,7 @@ def test_predict_prints_class_and_probability_of_image_files(run, elsewhere, tmp
 
 def test_predict_prints_json_with_the_best_classes_in_order(run, elsewhere, tmp_path, capsys):
     paths, _ = save_digits(tmp_path, 2)
-    assert main(["predict", str(run), *paths, "--json", "--top_k", "10"]) == 0
+    assert main(["predict", str(run), *paths, "--format", "json", "--top_k", "10"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["file"] for row in rows] == paths
     for row in rows:

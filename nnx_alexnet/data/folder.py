@@ -1,14 +1,22 @@
 """Datasets of image files, one folder a class; ImageNet among them."""
 
+import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _STATISTICS_FILES = 256
+# What white may be, by the first letter of Pillow's mode: integers are of 16 or 32 bits; floats
+# are shares, or have the range of 8 or 16 bits. (`I` may be a file of either size.)
+_WHITE = {"I": (2**16 - 1, 2**31 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
 
 
 class ImageFiles:
@@ -50,8 +58,11 @@ class ImageFiles:
 def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarray:
     """Decodes an image file, resizes its shorter side and cuts out the middle.
 
+    It is turned upright as its EXIF says, and on white where it is transparent. Grey values of 16
+    or 32 bits are scaled to 8.
+
     Args:
-        path: the file, of any format that Pillow reads.
+        path: the file, of any format and mode that Pillow reads; the first frame of several.
         resize: the shorter side's new length, in pixels.
         size: side of the square, in pixels, at most `resize`.
         channels: 3 for RGB (the default), 1 for grey.
@@ -62,25 +73,68 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
     Raises:
         ValueError: the file is damaged, or no image; the message names it.
         FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.folder import decode
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("LA", (30, 20), (0, 0)).save(file.name)  # nothing but transparent
+        ...     decode(file.name, resize=2, size=1)
+        array([[[255, 255, 255]]], dtype=uint8)
     """
     from PIL import Image
 
+    mode = "L" if channels == 1 else "RGB"
     try:
         with Image.open(path) as image:
             # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
-            mode = "L" if channels == 1 else "RGB"
             image.draft(mode, (resize, resize))
-            pixels = image.convert(mode)
+            image.load()
+            pixels = _opaque(_upright(image), mode)
+            # The square of the original that becomes the result, resized in one go.
+            side = min(pixels.size) * size / resize
+            left, top = ((length - side) / 2 for length in pixels.size)
+            box = (left, top, left + side, top + side)
+            square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no image file {path}.") from None
     except Exception as error:  # Pillow raises a dozen types for damaged files
         raise ValueError(f"Cannot decode the image file {path}: {error}") from None
-    # The square of the original that becomes the result, resized in one go.
-    side = min(pixels.size) * size / resize
-    left, top = ((length - side) / 2 for length in pixels.size)
-    box = (left, top, left + side, top + side)
-    square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.array(square).reshape(size, size, channels)
+
+
+def _upright(image: "Image.Image") -> "Image.Image":
+    """Turns a loaded image as its EXIF says it was taken."""
+    from PIL import ImageOps
+
+    # In place, which copies no pixels where there is nothing to turn. EXIF that is damaged, as in
+    # some files of ImageNet, does not make a damaged image.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
+    """Returns an image in `mode`, L or RGB, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode[0] in _WHITE:
+        image = Image.fromarray(_as_8_bits(np.asarray(image), _WHITE[image.mode[0]]))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
+    """Scales grey values so that white, the first of `whites` that none exceeds, becomes 255."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    highest = float(values.max())
+    white = next((white for white in whites if highest <= white), highest)
+    scaled = np.rint(np.clip(values * np.float32(255 / white), 0, 255))
+    return scaled.astype(np.uint8)
 
 
 def image_folder(request: Request) -> Splits:
@@ -108,7 +162,7 @@ def image_folder(request: Request) -> Splits:
         translate=0.08,
         flip=True,
         crop=request.image_size / _stored_size(request),
-        num_workers=_default_workers(),
+        num_workers=default_workers(),
     )
 
 
@@ -149,7 +203,7 @@ def imagenet(request: Request) -> Splits:
         translate=0.0,  # the random patches move the image enough
         flip=True,
         crop=request.image_size / _stored_size(request),
-        num_workers=_default_workers(),
+        num_workers=default_workers(),
     )
 
 
@@ -172,7 +226,8 @@ def _stored_size(request: Request) -> int:
     return resized_side(request.image_size) if request.augment else request.image_size
 
 
-def _default_workers() -> int:
+def default_workers() -> int:
+    """Returns how many files to decode at once."""
     # A container may use fewer CPUs than there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(8, usable or 1)
