@@ -105,8 +105,8 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
                     markeredgewidth=1.4,
                 )
         axes.set_xlabel("optimizer step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(_tick))
         axes.margins(x=0.03, y=0.1)

@@ -57,7 +57,8 @@ th { padding-left: 0; text-align: left; font-weight: 400; overflow-wrap: anywher
 thead th, thead td { color: var(--muted); font-size: .85rem; }
 tbody tr:last-child > * { border-bottom: 0; }
 .environment th { width: 11em; color: var(--muted); vertical-align: top; }
-.environment td { text-align: left; overflow-wrap: anywhere; }
+td { white-space: nowrap; }
+.environment td { white-space: normal; text-align: left; overflow-wrap: anywhere; }
 pre {
   margin: 0; padding: 14px 16px; overflow-x: auto; background: var(--back); border-radius: 6px;
   font: .8rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
@@ -65,13 +66,15 @@ pre {
 summary { cursor: pointer; color: var(--live); }
 details pre { margin-top: 12px; }
 .note { margin: 0; color: var(--muted); }
-@media (max-width: 720px) {
+@media screen and (max-width: 720px) {
   main { padding: 24px 12px 40px; }
   section { padding: 18px 14px; }
   h1 { font-size: 1.5rem; }
   .curves { grid-template-columns: minmax(0, 1fr); }
   dl { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   dl div { padding: 12px 14px; }
+  table { font-size: .9rem; }
+  td { padding-left: 10px; }
   .environment th { width: 8em; }
 }
 @media print {
@@ -79,6 +82,7 @@ details pre { margin-top: 12px; }
   main { max-width: none; padding: 0; }
   section { border: 0; padding: 0; margin-top: 20pt; }
   h2 { break-after: avoid; }
+  details::details-content { content-visibility: visible; }
   figure, tr, dl { break-inside: avoid; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }

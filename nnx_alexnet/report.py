@@ -7,6 +7,7 @@ load anything: pictures are inside it, curves are SVG, fonts are the reader's.
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +38,7 @@ PICTURES = {
     "train/images": "Training images, as the model gets them",
 }
 _MOST_PICTURES = 64  # of one tag
-_SMALL = 112  # pixels; a smaller picture is enlarged, without smoothing
+_SMALL = 96  # pixels; a smaller picture is enlarged, without smoothing
 _RATES = {"lr": "learning rate", "perf/images_per_second": "images per second"}
 Rows = Sequence[Mapping[str, Any]]
 
@@ -217,7 +218,9 @@ def _metrics_table(rows: Rows) -> str:
         if name.startswith(("train/", "val/")):
             step = best_step(values, name)
             cells[1:] = format_value(values[step]), f"{step:,}"
-        body.append(f"<tr><th>{escape(name)}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
+        # A narrow page breaks the name where it has a joint.
+        words = re.sub(r"([/_])", r"\1<wbr>", escape(name))
+        body.append(f"<tr><th>{words}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
     if not body:
         return _note("The run has logged no metrics yet.")
     head = "<tr><th>metric</th><td>last</td><td>best</td><td>best at step</td></tr>"

@@ -34,6 +34,7 @@ def open_browser(width: int, height: int, *, local_host: bool = False) -> Iterat
         "--headless=new",
         "--no-sandbox",
         "--disable-dev-shm-usage",
+        "--hide-scrollbars",  # as on phones; they would make the page narrower
         f"--host-resolver-rules={rules}",
         f"--window-size={width},{height}",
     ):

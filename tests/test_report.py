@@ -130,7 +130,9 @@ def test_the_newest_pictures_of_each_tag_are_in_the_page(page):
 def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
     assert "<pre>path   shape\nconv   float32[8] &lt;&amp;&gt;\nwide" in page
     assert "```" not in page
-    rows = re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", page)
+    rows = re.findall(
+        r"<tr><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", page.replace("<wbr>", "")
+    )
     last = {name: value for name, value, _ in rows}
     for name in ("train/loss", "val/accuracy", "test/loss"):
         assert last[name] == f"{run.metrics[name]:.4f}"
