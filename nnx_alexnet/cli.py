@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,7 @@ from nnx_alexnet.checkpoints import (
 from nnx_alexnet.compilation import use_compilation_cache
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
+from nnx_alexnet.listing import format_runs, sort_runs
 from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.options import (
@@ -53,7 +55,8 @@ from nnx_alexnet.predicting import (
     predict_files,
     write_predictions,
 )
-from nnx_alexnet.runs import find_runs
+from nnx_alexnet.report import write_report
+from nnx_alexnet.runs import find_runs, list_runs
 from nnx_alexnet.summary import summarize
 from nnx_alexnet.version import __version__
 
@@ -69,10 +72,10 @@ def fit(config: Namespace) -> int:
     trainer = build_trainer(config, load_data(**config.data))
     if config.resume_weights_only:
         if resume == "auto":
-            runs = find_runs(Path(trainer.log_dir or "logs") / trainer.name)
-            if not runs:
+            found = find_runs(Path(trainer.log_dir or "logs") / trainer.name)
+            if not found:
                 raise ValueError(f"`--resume auto` found no run of the name {trainer.name!r}.")
-            resume = runs[-1]
+            resume = found[-1]
         load_checkpoint(resume, trainer.model, which="last")
         resume = "never"
     trainer.fit(resume=resume)
@@ -170,6 +173,27 @@ def summary(arguments: Namespace) -> int:
     return 0
 
 
+def runs(arguments: Namespace) -> int:
+    """Prints a table of all runs."""
+    rows: Sequence[Mapping[str, Any]] = list_runs(arguments.logs)
+    if not rows:
+        print(f"There is no run in {arguments.logs}.", file=sys.stderr)
+        return 0
+    if arguments.sort is not None:
+        rows = sort_runs(rows, arguments.sort)
+    if arguments.json:
+        print("\n".join(map(json.dumps, rows)))
+    else:
+        print(format_runs(rows, shutil.get_terminal_size().columns))
+    return 0
+
+
+def report(arguments: Namespace) -> int:
+    """Writes a run as one HTML file."""
+    print(write_report(arguments.run, arguments.output))
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="nnx-alexnet",
@@ -202,6 +226,17 @@ def _parser() -> Parser:
     sub.add_argument("run", help="Folder of a run, or one checkpoint in it")
     sub.add_argument("--json", action="store_true", help="Print JSON.")
     commands.add_subcommand("verify", sub, help=text)
+    text = "Print a table of all runs: how each ended, and its metrics."
+    sub = Parser(description=text, allow_abbrev=False)
+    sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs (default: logs)")
+    sub.add_argument("--sort", help="A column, or a metric such as val/accuracy; the best first.")
+    sub.add_argument("--json", action="store_true", help="Print a JSON object a run.")
+    commands.add_subcommand("runs", sub, help=text)
+    text = "Write a run as one HTML file: curves, pictures, metrics, configuration."
+    sub = Parser(description=text, allow_abbrev=False)
+    sub.add_argument("run", help="Folder of a run, logs/<name>/version_<n>")
+    sub.add_argument("--output", help="The file to write (default: report.html in the run)")
+    commands.add_subcommand("report", sub, help=text)
     text = "Print a model's layers, parameters and batch statistics."
     sub = Parser(description=text, allow_abbrev=False)
     add_model(sub)
@@ -219,6 +254,8 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "test": partial(evaluate, "test"),
     "predict": predict,
     "verify": verify,
+    "runs": runs,
+    "report": report,
     "summary": summary,
 }
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
+
+_TRIES, _PAUSE = 6, 0.02  # seconds; `is_locked` holds a lock for a small part of one
 
 
 class RunLock:
@@ -37,7 +40,14 @@ class RunLock:
         path = Path(run_dir) / ".lock"
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in reversed(range(_TRIES)):
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not left:
+                        raise
+                    time.sleep(_PAUSE)  # perhaps somebody only looks whether it is locked
         except BlockingIOError:
             owner = os.pread(self._descriptor, 1000, 0).decode(errors="replace").strip()
             self.close()
@@ -58,3 +68,37 @@ class RunLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def is_locked(run_dir: str | Path) -> bool:
+    """Whether a process writes the run; False where that cannot be told.
+
+    Args:
+        run_dir: the folder of the run.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.locks import RunLock, is_locked
+        >>> folder = tempfile.mkdtemp()
+        >>> lock = RunLock(folder)
+        >>> is_locked(folder)
+        True
+        >>> lock.close()
+        >>> is_locked(folder)
+        False
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(Path(run_dir) / ".lock", os.O_RDONLY)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

@@ -19,14 +19,15 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
-from nnx_alexnet.checkpoints import Checkpoint
+from nnx_alexnet.checkpoints import Checkpoint, first_line
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
+from nnx_alexnet.history import History
 from nnx_alexnet.identity import check_same, identify
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter
-from nnx_alexnet.runs import check_name, choose_run_dir, write_record
+from nnx_alexnet.runs import check_name, choose_run_dir, write_end, write_record
 from nnx_alexnet.saving import Checkpoints
 from nnx_alexnet.task import Task
 
@@ -81,7 +82,7 @@ class Resumable(Evaluator):
         self.epoch = self.step_in_epoch = self.global_step = 0
         self.is_epoch_open = False  # from its first step until its end was published
         self.metrics, self.metric_steps = {}, {}
-        self.history: list[dict[str, Any]] = []
+        self.history = History()
         self.stop_reason: str | None = None
         self.run_dir: Path | None = None
         self.checkpoints: Checkpoints | None = None
@@ -135,7 +136,7 @@ class Resumable(Evaluator):
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
-        """On every way out waits for the last save, closes the checkpoints, lets the lock go."""
+        """On every way out closes the checkpoints, records the end, and lets the lock go."""
         failure: BaseException | None = None
         try:
             yield
@@ -148,11 +149,30 @@ class Resumable(Evaluator):
                     self.checkpoints.close()
             except Exception as error:
                 if failure is None:
+                    failure = error
                     raise
                 logger.error("A checkpoint failed too: %s", error)
             finally:
-                if self._lock is not None:
-                    self._lock.close()
+                try:
+                    self._record_end(failure)
+                finally:
+                    if self._lock is not None:
+                        self._lock.close()
+
+    def _record_end(self, failure: BaseException | None) -> None:
+        """Writes how the run ended; if that fails, a warning is all that comes of it."""
+        if self.run_dir is None:  # its record is not of this start
+            return
+        try:
+            if failure is not None and not isinstance(failure, KeyboardInterrupt):
+                error = f"{type(failure).__name__}: {first_line(failure)}"
+                write_end(self.run_dir, "failed", error=error)
+            else:
+                is_cut_short = self._is_cut_short or failure is not None
+                status = "interrupted" if is_cut_short else "finished"
+                write_end(self.run_dir, status, stop_reason=self.stop_reason)
+        except Exception as error:
+            logger.warning("environment.json could not be written: %s", error)
 
     def _save_if_requested(self) -> None:
         if not self._checkpoint_requested or self.checkpoints is None:
@@ -196,6 +216,7 @@ class Resumable(Evaluator):
         loop = saved.loop
         for name in _RECORDS:
             setattr(self, name, loop[name])
+        self.history = History(self.history)
         if self.step_in_epoch and not self._split("train").indexable:
             # The sums begin with the epoch.
             self.step_in_epoch, self.is_epoch_open = 0, False

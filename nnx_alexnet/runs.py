@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from nnx_alexnet.records import TIME_FORMAT, read_run
+
 PACKAGES = (
     "nnx-alexnet", "jax", "jaxlib", "flax", "optax", "clu", "orbax-checkpoint", "numpy",
     "tensorboard", "torch", "torchvision",
@@ -136,6 +138,34 @@ def find_runs(log_dir: str | Path) -> list[Path]:
     return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
 
 
+def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
+    """Returns what there is to say of each run below `log_dir`, the one started last at the end.
+
+    Args:
+        log_dir: the folder of all runs (default `logs`).
+
+    Returns:
+        One dict a run: `run` (its path in `log_dir`), `path`, `status` ("running", "finished",
+        "interrupted", "failed", or "killed" if it could not say), `epochs`, `steps`, `started`,
+        `ended`, `duration` in seconds over all starts that ended, `stop_reason`, `error`,
+        `best_steps`, and each metric by its name: the best of `val/`, the newest of all others.
+        None stands for what cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.runs import create_run_dir, list_runs, write_record
+        >>> log_dir = tempfile.mkdtemp()
+        >>> write_record(create_run_dir(log_dir, "mine"), {})
+        >>> [(row["run"], row["status"], row["steps"]) for row in list_runs(log_dir)]
+        [('mine/version_0', 'killed', None)]
+    """
+    root = Path(log_dir).expanduser().resolve()
+    return [
+        {"run": run_dir.relative_to(root).as_posix(), "path": str(run_dir), **read_run(run_dir)}
+        for run_dir in find_runs(root)
+    ]
+
+
 def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Writes `config.yaml` and `environment.json`: what was run, and on what.
 
@@ -151,7 +181,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     _replace(run_dir / "config.yaml", text)
     environment: dict[str, Any] = {
         "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(TIME_FORMAT),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
@@ -165,11 +195,33 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     _replace(path, json.dumps(environment, indent=2) + "\n")
 
 
+def write_end(run_dir: Path, status: str, **reason: str | None) -> None:
+    """Adds to `environment.json` when and how this start of the run ended.
+
+    Args:
+        run_dir: the folder of the run.
+        status: "finished", "interrupted" or "failed".
+        reason: `stop_reason`, or the first line of an `error`.
+
+    Raises:
+        OSError: it cannot be read or written.
+        ValueError: it is damaged.
+    """
+    path = run_dir / "environment.json"
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    environment |= {"ended": time.strftime(TIME_FORMAT), "status": status, **reason}
+    _replace(path, json.dumps(environment, indent=2) + "\n")
+
+
 def _replace(path: Path, text: str) -> None:
     """Writes a file as a whole or, if the process is killed, not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:  # a full disk, which the rest would keep full
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _version(run_dir: Path) -> int:

@@ -16,7 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {"pyproject.toml", "README.md", "nnx_alexnet", "callbacks", "tests", "logs"}
 PUBLIC = ["nnx_alexnet", "nnx_alexnet.callbacks", "nnx_alexnet.data", "nnx_alexnet.models"]
-HEAVY = ["orbax", "sklearn", "tensorboard", "tensorflow", "torch", "torchvision"]
+HEAVY = [
+    "matplotlib", "orbax", "pandas", "sklearn", "tensorboard", "tensorflow", "torch", "torchvision",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

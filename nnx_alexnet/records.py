@@ -1,0 +1,195 @@
+"""Reads what a run has left in its folder, whatever state that is in.
+
+A run may be writing, may have been killed in the middle of a line, and may have lost files: what
+cannot be read counts as missing, and nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nnx_alexnet.locks import is_locked
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+
+
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """Returns what `environment.json` of a run holds; an empty dict where it cannot be read.
+
+    `before` has the earlier starts of a run that was resumed.
+
+    Args:
+        run_dir: the folder of the run.
+    """
+    try:
+        found = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    before = found.get("before")
+    starts = before if isinstance(before, list) else []
+    return found | {"before": [start for start in starts if isinstance(start, dict)]}
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's `metrics.jsonl` that are whole.
+
+    Args:
+        run_dir: the folder of the run.
+
+    Returns:
+        Dicts with an integer `step`, in the order of the file.
+    """
+    try:
+        lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def series(rows: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """Returns the finite values of a metric by their step; of one step the newest.
+
+    Example:
+        >>> from nnx_alexnet.records import series
+        >>> series([{"step": 4, "val/loss": 0.5}, {"step": 8, "val/loss": None}], "val/loss")
+        {4: 0.5}
+    """
+    return {row["step"]: row[name] for row in rows if _is_number(row.get(name))}
+
+
+def metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the names of all metrics in the order in which they first come."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if name not in ("step", "epoch")]
+
+
+def larger_is_better(name: str) -> bool:
+    """Whether a metric is an accuracy; of every other one the smallest value is the best.
+
+    Example:
+        >>> from nnx_alexnet.records import larger_is_better
+        >>> larger_is_better("val/accuracy"), larger_is_better("val/loss")
+        (True, False)
+    """
+    return "accuracy" in name.rsplit("/", 1)[-1]
+
+
+def best_step(values: Mapping[int, float], name: str) -> int:
+    """Returns the step of the best value; of equal ones the earliest.
+
+    Args:
+        values: by step, not empty.
+        name: of the metric.
+    """
+    sign = -1 if larger_is_better(name) else 1
+    return min(sorted(values), key=lambda step: sign * values[step])
+
+
+def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Returns how many epochs have ended, None where nothing was logged."""
+    ended = [
+        row["epoch"] + 1
+        for row in rows
+        if isinstance(row.get("epoch"), int)
+        and any(name.startswith("train/") and not name.endswith("_step") for name in row)
+    ]
+    return max(ended, default=0) if rows else None
+
+
+def status(run_dir: Path, environment: Mapping[str, Any]) -> str | None:
+    """Returns how a run ended.
+
+    Args:
+        run_dir: the folder of the run.
+        environment: what `read_environment` returned.
+
+    Returns:
+        `"running"` while a process holds its lock, else what it wrote at its end: `"finished"`,
+        `"interrupted"` or `"failed"`. `"killed"` if it wrote nothing, and None if there is no
+        record at all.
+    """
+    if is_locked(run_dir):
+        return "running"
+    return str(environment.get("status", "killed")) if environment else None
+
+
+def parse_time(text: object) -> datetime | None:
+    """Returns a recorded time, None where there is none that can be read."""
+    try:
+        return datetime.strptime(str(text), TIME_FORMAT)
+    except ValueError:
+        return None
+
+
+def duration(environment: Mapping[str, Any], is_running: bool) -> float | None:
+    """Returns the seconds that a run took: the sum over its starts, without those killed.
+
+    Args:
+        environment: what `read_environment` returned.
+        is_running: whether the newest start goes on.
+    """
+    seconds = []
+    for start in [*environment.get("before", []), environment]:
+        began, ended = parse_time(start.get("started")), parse_time(start.get("ended"))
+        if start is environment and is_running:
+            ended = datetime.now().astimezone()
+        if began is not None and ended is not None:
+            seconds.append((ended - began).total_seconds())
+    return max(0.0, sum(seconds)) if seconds else None
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """Returns all that a table says of one run; None stands for what cannot be read.
+
+    Args:
+        run_dir: the folder of the run.
+
+    Returns:
+        `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
+        seconds, `stop_reason`, `error`, and each metric by its name: of those of the validation
+        the best value, of every other one the newest. `best_steps` has the steps of the best.
+    """
+    # The lock first: a run that ends in between has written how.
+    is_running = is_locked(run_dir)
+    environment = read_environment(run_dir)
+    rows = read_metrics(run_dir)
+    found: dict[str, Any] = {
+        "status": "running" if is_running else status(run_dir, environment),
+        "epochs": num_epochs(rows),
+        "steps": max((row["step"] for row in rows), default=None),
+        "started": environment.get("started"),
+        "ended": None if is_running else environment.get("ended"),
+        "duration": duration(environment, is_running),
+        "stop_reason": environment.get("stop_reason"),
+        "error": environment.get("error"),
+    }
+    best_steps = {}
+    for name in metric_names(rows):
+        values = series(rows, name)
+        if not values:
+            continue
+        if name.startswith("val/"):
+            best_steps[name] = best_step(values, name)
+            found[name] = values[best_steps[name]]
+        else:
+            found[name] = [*values.values()][-1]
+    return found | {"best_steps": best_steps}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
