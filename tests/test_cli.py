@@ -144,7 +144,7 @@ def test_summary_prints_the_table_of_alexnet(capsys):
         (["fit", "--model.dtpe", "bfloat16"], "Did you mean 'dtype'"),
         (["fit", "--trainer.callbacks+=EarlyStoping"], "Did you mean 'EarlyStopping'"),
         (["fit", "--trainer.max_epochs", "many"], "many"),
-        (["fits"], "'fit', 'validate', 'test', 'predict', 'verify', 'summary'"),
+        (["fits"], "'fit', 'validate', 'test', 'predict', 'verify', 'runs', 'report', 'summary'"),
     ],
 )
 def test_an_option_that_is_none_is_refused_with_the_nearest(arguments, message, capsys):
