@@ -174,10 +174,12 @@ def test_a_large_jpeg_is_decoded_small_and_still_turned(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_is_no_damaged_image(tmp_path):
-    image = Image.new("RGB", (12, 9), (0, 0, 0))
-    image.save(tmp_path / "image.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12")
-    assert decoded(tmp_path / "image.jpg") == [0, 0, 0]
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\0\x09\x01\x12", b"this is no TIFF header"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_damaged_exif_is_no_damaged_image(tmp_path, exif, suffix):
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (12, 9), (0, 0, 0)).save(path, exif=b"Exif\0\0" + exif)
+    assert decoded(path) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2)])
