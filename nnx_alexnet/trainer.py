@@ -41,7 +41,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.callbacks import Callback, JSONLogger, ModelCheckpoint, ProgressBar, TensorBoard
+from nnx_alexnet.callbacks import (
+    Callback,
+    JSONLogger,
+    ModelCheckpoint,
+    ProgressBar,
+    RunSummary,
+    TensorBoard,
+)
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import Batch, DataModule, Loader
 from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
@@ -85,8 +92,9 @@ class Trainer(Resumable):
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
-        callbacks: called in the order of their `priority`, then as given. A `ProgressBar`,
-            `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none is given.
+        callbacks: called in the order of their `priority`, then as given. A `RunSummary`,
+            `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none
+            is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: of the order of examples and of their augmentation (default 0). The model's own
@@ -105,7 +113,7 @@ class Trainer(Resumable):
             convolutions on a CPU always takes one, which is faster there.
         check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
             run (default True).
-        progress_bar: whether to show one (default True).
+        progress_bar: whether to show one, and to say what the run will do and did (default True).
         config: what `config.yaml` and the HParams tab say of the run (default: what the
             Trainer knows of its arguments).
 
@@ -180,12 +188,13 @@ class Trainer(Resumable):
                 f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
                 "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
             )
-        defaults: list[Callback] = [ProgressBar()] if progress_bar else []
+        defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
         if log_dir is not None:
             defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
         given = [*callbacks]
         # The user's come first among those of equal priority.
         given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
+        self._has_summary = any(isinstance(each, RunSummary) for each in given)
         if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
             raise ValueError(
                 "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
@@ -271,7 +280,7 @@ class Trainer(Resumable):
             while self._is_going_on:
                 self._train_epoch(loader)
             logger.info("%s", describe(compiled().since(self._compiled_before)))
-            if self.stop_reason is not None:
+            if self.stop_reason is not None and not self._has_summary:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
             self._save_if_requested()
@@ -295,6 +304,11 @@ class Trainer(Resumable):
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps an epoch, None where the data does not say."""
         return None if self.data.train is None else self.data.train.num_batches
+
+    @property
+    def data_is_on_device(self) -> bool:
+        """Whether the train split stays on the device, so that only indices are sent."""
+        return bool(self._train_data)
 
     @property
     def metric_names(self) -> frozenset[str]:
