@@ -142,7 +142,7 @@ def _length(trainer: Trainer) -> str:
     if last is None:
         text = f"from step {first:,}, steps" if first else "steps"
     elif first >= last:
-        text = f"all {_count(last, 'step')} done"
+        text = f"done: {_count(last, 'step')}"
     else:
         text = f"steps {first + 1:,} to {last:,}" if first else _count(last, "step")
     if trainer.batch_size is not None:
