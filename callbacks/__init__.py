@@ -1,6 +1,7 @@
 """Callbacks: what happens beside training, one class a file; README.md has the order of hooks."""
 
 from nnx_alexnet.callbacks.base import Callback as Callback
+from nnx_alexnet.callbacks.device_monitor import DeviceMonitor as DeviceMonitor
 from nnx_alexnet.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from nnx_alexnet.callbacks.early_stopping import StopReason as StopReason
 from nnx_alexnet.callbacks.learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
@@ -9,10 +10,13 @@ from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint as ModelCheck
 from nnx_alexnet.callbacks.monitor import Monitor as Monitor
 from nnx_alexnet.callbacks.profiler import Profiler as Profiler
 from nnx_alexnet.callbacks.progress_bar import ProgressBar as ProgressBar
+from nnx_alexnet.callbacks.run_summary import RunSummary as RunSummary
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
+from nnx_alexnet.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 
 __all__ = [
     "Callback",
+    "DeviceMonitor",
     "EarlyStopping",
     "JSONLogger",
     "LearningRateMonitor",
@@ -20,6 +24,8 @@ __all__ = [
     "Monitor",
     "Profiler",
     "ProgressBar",
+    "RunSummary",
     "StopReason",
     "TensorBoard",
+    "ThroughputMonitor",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
 
 _MIN_BAR_WIDTH = 12  # columns of the bar itself; metrics that leave less are not shown
+_NOTEBOOK_COLUMNS = 100  # what an output cell of usual width shows on one line
 
 
 class ProgressBar(Callback):
     """Shows a bar with epoch, steps, time left, loss, speed and the last validation's metrics.
 
     The bar is drawn again by the clock, from metrics that were published already, so it costs a
-    step no more than a look at the clock and never waits for the device. At each epoch's end one
-    line with the epoch's metrics is logged; where standard error is no terminal (a file, a
-    notebook, a batch job) there are these lines only.
+    step no more than a look at the clock and never waits for the device. In a notebook it is one
+    line of text that is updated in place. At each epoch's end one line with the epoch's metrics is
+    logged; where there is neither a terminal nor a notebook (a file, a batch job) there are these
+    lines only.
 
     Args:
         refresh_seconds: draw the bar at most this often, in seconds; more than 0.
@@ -43,6 +47,7 @@ class ProgressBar(Callback):
             raise ValueError(f"`refresh_seconds` (={refresh_seconds!r}) must be more than 0.")
         self.refresh_seconds = refresh_seconds
         self._bar: Any = None
+        self._columns: Callable[[], int] = _columns
         self._open = contextlib.ExitStack()
         self._next_refresh = 0.0
         self._epoch_start = 0.0
@@ -53,26 +58,36 @@ class ProgressBar(Callback):
         return BETWEEN_DISPATCHES
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Opens the bar, in a terminal."""
+        """Opens the bar, in a terminal or a notebook."""
         self._next_refresh = time.perf_counter() + self.refresh_seconds
-        if not sys.stderr.isatty():
+        printer: Callable[[Any], Callable[[str], None]]
+        place: dict[str, Any]
+        if _is_terminal():
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            # Lines of the log go above the bar, not into it.
+            loggers = [each for each in (logger, logging.getLogger()) if _prints(each)]
+            self._open.enter_context(logging_redirect_tqdm(loggers))
+            self._columns, printer, place = _columns, _Line, {"file": sys.stderr}
+        elif _is_notebook():
+            self._columns = lambda: _NOTEBOOK_COLUMNS
+            printer, place = _Cell, {"file": io.StringIO(), "ascii": False}
+        else:
             return
-        from tqdm.contrib.logging import logging_redirect_tqdm
         from tqdm.std import tqdm
 
-        # Lines of the log go above the bar, not into it.
-        loggers = [each for each in (logger, logging.getLogger()) if _prints(each)]
-        self._open.enter_context(logging_redirect_tqdm(loggers))
+        # tqdm measures time and makes the text; how it is drawn is ours.
+        bar = type("_Bar", (tqdm,), {"status_printer": staticmethod(printer)})
         self._bar = self._open.enter_context(
-            tqdm(
-                total=_num_steps(trainer),
+            bar(
+                total=last_step(trainer),
                 initial=trainer.global_step,
-                bar_format=_bar_format(trainer),
-                ncols=_columns(),
+                bar_format=_bar_format(trainer, self._columns()),
+                ncols=self._columns(),
                 leave=False,
                 mininterval=0,
                 miniters=1,
-                file=sys.stderr,
+                **place,
             )
         )
 
@@ -96,7 +111,7 @@ class ProgressBar(Callback):
         if self._bar is None:
             logger.info("%s", "  ".join(items))
         else:
-            logger.info("%s", _wrap(items, _columns() - 1))
+            logger.info("%s", _wrap(items, self._columns()))
             self._refresh(trainer)
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
@@ -118,8 +133,8 @@ class ProgressBar(Callback):
     def _refresh(self, trainer: Trainer) -> None:
         if self._bar is None:
             return
-        self._bar.ncols = _columns()
-        self._bar.bar_format = _bar_format(trainer)
+        self._bar.ncols = self._columns()
+        self._bar.bar_format = _bar_format(trainer, self._columns())
         if not self._bar.update(trainer.global_step - self._bar.n):
             self._bar.refresh()  # no step since then, but other metrics
 
@@ -131,16 +146,63 @@ def _prints(log: logging.Logger) -> bool:
     )
 
 
+class _Line:
+    """Draws a text again and again on the last line of a terminal.
+
+    The cursor waits at the line's beginning. When the terminal gets narrower, it breaks the line
+    in two and leaves the cursor there, so that all of it is cleared with the next text; and what
+    the terminal itself shows, such as `^C`, does not make the line too long.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __call__(self, text: str) -> None:
+        self._stream.write(f"\r{text[: _columns()]}\x1b[J\r")
+        self._stream.flush()
+
+
+class _Cell:
+    """Draws a text again and again at one place of a notebook, where the last one stays."""
+
+    def __init__(self, _stream: Any):
+        display = sys.modules["IPython"].display.display
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def __call__(self, text: str) -> None:
+        if text:  # tqdm would remove the bar
+            self._handle.update({"text/plain": text}, raw=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_notebook() -> bool:
+    """Whether this is the process behind a notebook; IPython in a terminal has no kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
 def _columns() -> int:
+    """Returns how long a line may be: one column is left free, where some terminals wrap."""
     try:
         # The terminal that is drawn on; standard output may go elsewhere.
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):
-        return shutil.get_terminal_size().columns
+        columns = shutil.get_terminal_size().columns
+    return max(1, columns - 1)
 
 
-def _num_steps(trainer: Trainer) -> int | None:
-    """Returns the step at which the fit will end, None if that is not known."""
+def last_step(trainer: Trainer) -> int | None:
+    """Returns the step at which the fit will end, None if that is not known.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> last_step(SimpleNamespace(max_steps=None, max_epochs=3, steps_per_epoch=10))
+        30
+    """
     ends = []
     if trainer.max_steps is not None:
         ends.append(trainer.max_steps)
@@ -154,10 +216,10 @@ def _epoch(trainer: Trainer) -> str:
     return f"epoch {trainer.epoch + 1}{total}"
 
 
-def _bar_format(trainer: Trainer) -> str:
-    """Returns tqdm's format for the bar now: what does not fit the terminal is left out."""
+def _bar_format(trainer: Trainer, columns: int) -> str:
+    """Returns tqdm's format for the bar now: what does not fit is left out."""
     metrics = trainer.metrics
-    num_steps = _num_steps(trainer)
+    num_steps = last_step(trainer)
     items = []
     for name in ("train/loss_step", "train/loss"):
         if name in metrics:
@@ -167,7 +229,7 @@ def _bar_format(trainer: Trainer) -> str:
     items += [f"{name} {value:.4g}" for name, value in metrics.items() if name.startswith("val/")]
     steps = f"step {trainer.global_step}" + ("" if num_steps is None else f"/{num_steps}")
     # The time left is the widest when it has hours: 0:00:00.
-    room = _columns() - len(f"{_epoch(trainer)} || {steps}  0:00:00 left")
+    room = columns - len(f"{_epoch(trainer)} || {steps}  0:00:00 left")
     shown = ""
     for item in items:
         if len(shown) + 2 + len(item) + _MIN_BAR_WIDTH > room:

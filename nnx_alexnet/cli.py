@@ -23,6 +23,7 @@ from flax import nnx
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import (
     UNREADABLE,
     find_checkpoint,
@@ -80,9 +81,12 @@ def fit(config: Namespace) -> int:
         resume = "never"
     trainer.fit(resume=resume)
     if trainer.run_dir is not None:
+        # For scripts too, which read standard output; the rest `RunSummary` has said.
         print(f"Run folder: {trainer.run_dir}")
-        print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
-        if trainer.interrupted:
+        is_said = any(isinstance(callback, RunSummary) for callback in trainer.callbacks)
+        if not is_said:
+            print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
+        if trainer.interrupted and not (is_said and sys.stdout.isatty()):
             print(f"Go on with it: nnx-alexnet fit --resume {trainer.run_dir}")
     return INTERRUPTED if trainer.interrupted else 0
 

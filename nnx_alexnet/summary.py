@@ -81,9 +81,9 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
     parameters, parameter_bytes = _count(model, nnx.Param)
     statistics, statistic_bytes = _count(model, nnx.BatchStat)
     total = (
-        f"Total: {parameters:,} parameters ({_readable(parameter_bytes)}) and "
-        f"{statistics:,} batch statistics ({_readable(statistic_bytes)}), "
-        f"{parameters + statistics:,} in all ({_readable(parameter_bytes + statistic_bytes)})."
+        f"Total: {parameters:,} parameters ({readable_size(parameter_bytes)}) and "
+        f"{statistics:,} batch statistics ({readable_size(statistic_bytes)}), "
+        f"{parameters + statistics:,} in all ({readable_size(parameter_bytes + statistic_bytes)})."
     )
     return "\n".join([*lines, total])
 
@@ -96,8 +96,14 @@ def _count(model: nnx.Module, kind: type[nnx.Variable[Any]]) -> tuple[int, int]:
     )
 
 
-def _readable(num_bytes: int) -> str:
-    """Returns a size in decimal units with one decimal, as `nnx.tabulate` prints it."""
+def readable_size(num_bytes: int) -> str:
+    """Returns a size in decimal units with one decimal, as `nnx.tabulate` prints it.
+
+    Example:
+        >>> from nnx_alexnet.summary import readable_size
+        >>> readable_size(86_406_696)
+        '86.4 MB'
+    """
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if num_bytes > scale:
             return f"{num_bytes / scale:,.1f} {unit}"

@@ -47,6 +47,7 @@ from nnx_alexnet.callbacks import (
     ModelCheckpoint,
     Profiler,
     ProgressBar,
+    RunSummary,
     TensorBoard,
 )
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
@@ -93,8 +94,9 @@ class Trainer(Resumable):
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
-        callbacks: called in the order of their `priority`, then as given. A `ProgressBar`,
-            `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none is given.
+        callbacks: called in the order of their `priority`, then as given. A `RunSummary`,
+            `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none
+            is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: of the order of examples and of their augmentation (default 0). The model's own
@@ -113,7 +115,7 @@ class Trainer(Resumable):
             convolutions on a CPU always takes one, which is faster there.
         check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
             run (default True).
-        progress_bar: whether to show one (default True).
+        progress_bar: whether to show one, and to say what the run will do and did (default True).
         profile: whether to trace some steps early in the run, for TensorBoard's Profile tab
             (default False; a `Profiler` in `callbacks` says which).
         config: what `config.yaml` and the HParams tab say of the run (default: what the
@@ -191,7 +193,7 @@ class Trainer(Resumable):
                 f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
                 "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
             )
-        defaults: list[Callback] = [ProgressBar()] if progress_bar else []
+        defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
         if profile:
             defaults.append(Profiler())
         if log_dir is not None:
@@ -199,6 +201,7 @@ class Trainer(Resumable):
         given = [*callbacks]
         # The user's come first among those of equal priority.
         given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
+        self._has_summary = any(isinstance(each, RunSummary) for each in given)
         if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
             raise ValueError(
                 "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
@@ -284,7 +287,7 @@ class Trainer(Resumable):
             while self._is_going_on:
                 self._train_epoch(loader)
             logger.info("%s", describe(compiled().since(self._compiled_before)))
-            if self.stop_reason is not None:
+            if self.stop_reason is not None and not self._has_summary:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
             self._save_if_requested()
@@ -308,6 +311,11 @@ class Trainer(Resumable):
     def steps_per_epoch(self) -> int | None:
         """Optimizer steps an epoch, None where the data does not say."""
         return None if self.data.train is None else self.data.train.num_batches
+
+    @property
+    def data_is_on_device(self) -> bool:
+        """Whether the train split stays on the device, so that only indices are sent."""
+        return bool(self._train_data)
 
     @property
     def metric_names(self) -> frozenset[str]:

@@ -81,6 +81,16 @@ class TinyNet(nnx.Module):
         return self.dense(self.dropout(x))  # B num_classes
 
 
+class Dense(nnx.Module):
+    """One layer, for tests of what is around a step: it compiles fastest, and it is looped over."""
+
+    def __init__(self, size: int = 8) -> None:
+        self.dense = nnx.Linear(size * size, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        return self.dense(image.reshape(len(image), -1))  # B num_classes
+
+
 def tiny_arrays(
     *, num: int = 64, seed: int = 0, num_classes: int = 4, size: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -35,8 +35,10 @@ def lines(caplog, monkeypatch):
 @pytest.fixture
 def terminal(monkeypatch):
     stream = Terminal()
-    monkeypatch.setattr(progress_bar, "sys", SimpleNamespace(stderr=stream, stdout=stream))
+    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
+    monkeypatch.setattr(progress_bar, "sys", fake)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
     return stream
 
 
@@ -86,10 +88,48 @@ def test_what_is_drawn_fits_the_terminal(terminal, monkeypatch, columns):
     trainer.begin()
     trainer.run([METRICS] * 2)
     trainer.end()
-    drawn = [part for line in terminal.getvalue().splitlines() for part in line.split("\r")]
-    assert max(map(len, drawn)) <= columns
+    shown = terminal.getvalue().replace("\x1b[J", "")  # it clears the rest
+    drawn = [part for line in shown.splitlines() for part in line.split("\r")]
+    assert max(map(len, drawn)) < columns
     assert any("left" in part for part in drawn)
     assert any("val/accuracy 1" in part for part in drawn if "left" in part) == (columns == 200)
+
+
+def test_a_bar_of_before_the_terminal_got_narrower_is_cut(terminal, monkeypatch):
+    bar = ProgressBar(1e-9)
+    trainer = FakeTrainer([bar])
+    trainer.begin()
+    trainer.run([METRICS])
+    monkeypatch.setenv("COLUMNS", "40")
+    before = len(terminal.getvalue())
+    bar._bar.refresh()  # as after a line of the log, which comes when it will
+    shown = terminal.getvalue()[before:].replace("\x1b[J", "").strip("\r")
+    assert shown.startswith("epoch 1/6 |")
+    assert len(shown) == 39
+    trainer.end()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines_only(lines, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([METRICS] * 2)
+    trainer.end()
+    assert terminal.getvalue() == ""
+    assert len(lines.messages) == 2
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["none", "without a kernel"])
+def test_ipython_without_a_notebook_gets_lines_only(lines, monkeypatch, shell):
+    stream = io.StringIO()
+    ipython = SimpleNamespace(get_ipython=lambda: shell)  # and nothing to display with
+    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": ipython})
+    monkeypatch.setattr(progress_bar, "sys", fake)
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([METRICS] * 2)
+    trainer.end()
+    assert len(lines.messages) == 2
 
 
 @pytest.mark.parametrize("exception", [None, RuntimeError("boom"), KeyboardInterrupt()])

@@ -244,6 +244,7 @@ def test_ctrl_c_exits_with_130_and_leaves_a_run_that_can_be_tested(tmp_path, mon
     process.send_signal(signal.SIGINT)
     said, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
+    assert f"Run folder: {tmp_path / 'logs/tinynet/version_0'}" in said
     assert f"nnx-alexnet fit --resume {tmp_path / 'logs/tinynet/version_0'}" in said
     monkeypatch.chdir(tmp_path)
     assert main(["test", "--json"]) == 0

@@ -36,6 +36,7 @@ class Loader:
 
     Attributes:
         bad_samples: which examples could not be read so far, and why, where that is no error.
+        num_workers: how many processes read the examples; 0 where this one does.
 
     Raises:
         ValueError: `batch_size` or `num_workers` is out of range, or no batch would be left.
@@ -77,6 +78,7 @@ class Loader:
         self._argument = argument
         self.bad_samples: dict[int, str] = {}
         self._workers: Workers | None = None
+        self.num_workers = num_workers if isinstance(source, MapSource) else 0
         if num_workers and isinstance(source, MapSource):
             self._workers = Workers(source, num_workers=num_workers, argument=argument)
 

@@ -1,0 +1,230 @@
+"""`RunSummary`: a few lines that say what a run will do, and at its end what it did."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
+from nnx_alexnet.callbacks.progress_bar import last_step
+from nnx_alexnet.log import logger
+from nnx_alexnet.summary import readable_size
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+_LABEL_WIDTH = 8
+
+
+class RunSummary(Callback):
+    """Logs device, model, data, length and folder of a run; at its end, why it ended and the best.
+
+    The Trainer adds it where it adds a `ProgressBar`. What is not known, such as the size of an
+    iterable, is left out. After an exception nothing is said: the error says it.
+
+    Example:
+        >>> from nnx_alexnet.callbacks import RunSummary
+        >>> callbacks = [RunSummary()]  # also with Trainer(..., progress_bar=False)
+    """
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._first_step = self._epoch_step = self._num_images = 0
+        self._seconds = 0.0  # in which those images were trained on
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Starts the clock."""
+        if stage == "fit":
+            self._began = time.perf_counter()
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Forgets an earlier fit."""
+        self._reset()
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Says what will happen; the data are where they stay, and a restored state is there."""
+        self._first_step = trainer.global_step
+        parameters = jax.tree.leaves(nnx.state(trainer.model, nnx.Param))
+        _say("device", _device(parameters))
+        _say("model", _model(trainer, parameters))
+        _say("data", _data(trainer))
+        _say("run", _length(trainer))
+        _say("folder", _folder(trainer))
+
+    def on_train_epoch_start(self, trainer: Trainer) -> None:
+        """Notes where the epoch began in this process."""
+        self._epoch_step = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer) -> None:
+        """Adds the epoch's speed, which leaves compilation and validation out."""
+        speed = trainer.metrics.get("perf/images_per_second")
+        is_new = trainer.metric_steps.get("perf/images_per_second") == trainer.global_step
+        if speed and is_new and trainer.batch_size:
+            num_images = (trainer.global_step - self._epoch_step) * trainer.batch_size
+            self._num_images += num_images
+            self._seconds += num_images / speed
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Says what happened; the last checkpoint is written."""
+        _say("ended", _ending(trainer, self._first_step))
+        for label, text in _best(trainer):
+            _say(label, text)
+        took = _duration(time.perf_counter() - self._began)
+        if self._num_images:
+            took += f", training at {self._num_images / self._seconds:,.0f} images/s"
+        _say("time", took)
+        if trainer.interrupted and trainer.run_dir is not None:
+            _say("go on", _how_to_go_on(trainer))
+
+
+def _say(label: str, text: str) -> None:
+    logger.info("%s%s", label.ljust(_LABEL_WIDTH), text)
+
+
+def _device(parameters: list[jax.Array]) -> str:
+    used = {device for array in parameters for device in array.devices()} or {jax.devices()[0]}
+    device, there = next(iter(used)), jax.device_count()
+    backend = "" if device.device_kind == device.platform else f" ({device.platform})"
+    count = f"{len(used)} of " if len(used) < there else ""
+    return f"{device.device_kind}{backend}, {count}{_count(there, 'device')}"
+
+
+def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:
+    model = trainer.model
+    size = readable_size(sum(array.nbytes for array in parameters))
+    shape = "x".join(map(str, trainer.data.image_shape))
+    items = [f"{type(model).__name__} on {shape}"]
+    items += [f"{sum(array.size for array in parameters):,} parameters", size]
+    kept = {array.dtype.name for array in parameters} - {"float32"}
+    used = {
+        jnp.dtype(dtype).name
+        for _, module in nnx.iter_modules(model)
+        if (dtype := getattr(module, "dtype", None)) is not None
+    } - {"float32"}
+    if used:
+        items.append(f"computes in {', '.join(sorted(used))}")
+    if kept:
+        items.append(f"kept in {', '.join(sorted(kept))}")
+    return ", ".join(items)
+
+
+def _data(trainer: Trainer) -> str:
+    data = trainer.data
+    splits = [("train", data.train), ("val", data.val), ("test", data.test)]
+    items = [
+        f"{loader.num_examples:,} {name}"
+        for name, loader in splits
+        if loader is not None and loader.num_examples is not None
+    ]
+    if trainer.data_is_on_device:
+        items.append("on the device")
+    elif num := data.train.num_workers:
+        items.append(f"read by {num} worker{'' if num == 1 else 's'}")
+    else:
+        items.append("sent batch by batch")
+    return f"{data.name}: {', '.join(items)}"
+
+
+def _length(trainer: Trainer) -> str:
+    steps, last, first = trainer.steps_per_epoch, last_step(trainer), trainer.global_step
+    if last is None:
+        text = f"from step {first:,}, steps" if first else "steps"
+    elif first >= last:
+        text = f"done: {_count(last, 'step')}"
+    else:
+        text = f"steps {first + 1:,} to {last:,}" if first else _count(last, "step")
+    if trainer.batch_size is not None:
+        text += f" of {_count(trainer.batch_size, 'image')}"
+    if trainer.max_epochs is None:
+        return text if steps is None else f"{text}, {steps:,} an epoch"
+    text += f", {_count(trainer.max_epochs, 'epoch')}"
+    return text if steps is None else f"{text} of {_count(steps, 'step')}"
+
+
+def _folder(trainer: Trainer) -> str:
+    if trainer.run_dir is None:
+        return "none, nothing is written"
+    root = Path(trainer.log_dir or ".").expanduser().resolve()
+    runs = root if trainer.run_dir.is_relative_to(root) else trainer.run_dir.parent
+    command = f"tensorboard --logdir {shlex.quote(_short(runs))}"
+    return f"{_short(trainer.run_dir)}, to be seen with {command}"
+
+
+def _ending(trainer: Trainer, first_step: int) -> str:
+    step, steps = trainer.global_step, trainer.steps_per_epoch
+    if trainer.interrupted:
+        why = "interrupted"
+    elif trainer.stop_reason is not None:
+        why = trainer.stop_reason
+    elif trainer.max_steps is not None and step >= trainer.max_steps:
+        why = "max_steps reached"
+    else:
+        why = f"all {_count(trainer.epoch, 'epoch')} done"
+    where = f"at step {step:,}"
+    if steps is not None and step % steps:
+        where += f", in epoch {step // steps + 1}"
+    return f"{where}: {why}" + ("" if step > first_step else "; there was nothing left to train")
+
+
+def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
+    """Yields the line of the best metric, and that of the checkpoint if it is not the best's."""
+    saver = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
+    epochs = {row["step"]: row["epoch"] for row in trainer.history}
+    if saver is not None and saver.best_path is not None and saver.best_value is not None:
+        step = int(saver.best_path.name)
+        best = f"{saver.monitor} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
+        yield "best", f"{best}, in {_short(saver.best_path)}"
+        return
+    rows = [row for row in trainer.history if math.isfinite(row.get("val/loss", math.nan))]
+    if rows:
+        row = min(rows, key=_val_loss)
+        yield "best", f"val/loss {row['val/loss']:.4g} {_position(row['step'], row['epoch'])}"
+    if saver is not None and saver.last_path is not None:
+        yield "saved", _short(saver.last_path)
+
+
+def _val_loss(row: dict[str, Any]) -> float:
+    return float(row["val/loss"])
+
+
+def _position(step: int, epoch: int | None) -> str:
+    return f"at step {step:,}" + ("" if epoch is None else f", epoch {epoch + 1}")
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
+    # The command writes its own configuration, with import paths.
+    if "class_path" in trainer.config.get("model", {}):
+        return f"nnx-alexnet fit --resume {shlex.quote(_short(trainer.run_dir))}"
+    return 'fit(resume="auto")'
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min {int(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _short(path: Path | None) -> str:
+    """Returns the path from the working directory, if that is above it."""
+    assert path is not None
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

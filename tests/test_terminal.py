@@ -1,0 +1,174 @@
+"""What a user sees: a fit in a real terminal that is resized and interrupted, and in a notebook."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+JOB = """
+import sys, time
+from flax import nnx
+from helpers import TinyNet
+from nnx_alexnet import Trainer
+from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.data import load_data
+
+class Slow(Callback):
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        time.sleep(0.04)
+
+data = load_data("digits", image_size=16, batch_size=128)
+model = TinyNet(10, rngs=nnx.Rngs(0))
+trainer = Trainer(model, data, max_epochs={epochs}, callbacks=[Slow()], log_dir="logs", name="tiny")
+trainer.fit()
+"""
+
+
+class Terminal:
+    """A tmux server of its own, with one pane."""
+
+    def __init__(self, folder):
+        self._socket = str(folder / "tmux")
+        job = folder / "job.py"
+        job.write_text(JOB.format(epochs=1000))
+        command = f"{shlex.quote(sys.executable)} job.py; echo exit=$?; exec sleep 60"
+        self._tmux(
+            "-u", "-f", os.devnull, "new-session", "-d", "-x", "80", "-y", "24", command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(TESTS), "LC_ALL": "C.UTF-8", "TMUX": ""},
+        )  # fmt: skip
+
+    def _tmux(self, *arguments, **options):
+        command = ["tmux", "-S", self._socket, *arguments]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=20, **options
+        )
+        return done.stdout
+
+    def rows(self):
+        """The rows on the screen, down to the last that is not empty."""
+        return self._tmux("capture-pane", "-p").rstrip().split("\n")
+
+    def wait_for(self, condition, seconds=40):
+        deadline = time.monotonic() + seconds
+        while not condition(rows := self.rows()):
+            assert time.monotonic() < deadline, "\n".join(rows)
+            time.sleep(0.1)
+        return rows
+
+    def resize(self, columns):
+        self._tmux("resize-window", "-x", str(columns), "-y", "24")
+
+    def watch(self, seconds=1.5):
+        """Screens of a while that is long enough for several bars and lines above them."""
+        deadline, screens = time.monotonic() + seconds, []
+        while time.monotonic() < deadline:
+            screens.append(self.rows())
+            time.sleep(0.1)
+        return screens
+
+    def press(self, key):
+        self._tmux("send-keys", key)
+
+    def close(self):
+        self._tmux("kill-server")
+
+
+def is_bar(row):
+    return "█" in row or " left" in row or "|" in row
+
+
+def epochs_of(rows):
+    return [int(number) for number in re.findall(r"^epoch (\d+)/1000  step", "\n".join(rows), re.M)]
+
+
+@pytest.fixture(scope="module")
+def screens(tmp_path_factory):
+    """What one fit shows: when it began, at each width in turn, and after Ctrl-C."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    terminal = Terminal(tmp_path_factory.mktemp("terminal"))
+    try:
+        shown = {"start": terminal.wait_for(lambda rows: len(epochs_of(rows)) == 2)}
+        shown[80] = terminal.watch()
+        for columns in (50, 120):
+            terminal.resize(columns)
+            time.sleep(1)  # until the next bar the terminal shows the old one, broken or cut
+            shown[columns] = terminal.watch()
+        terminal.press("C-c")
+        shown["end"] = terminal.wait_for(lambda rows: "exit=" in rows[-1])
+        yield shown
+    finally:
+        terminal.close()
+
+
+def test_a_fit_begins_with_what_it_will_do(screens):
+    labels = [row.split()[0] for row in screens["start"][:6]]
+    assert labels == ["device", "model", "data", "run", "folder", "epoch"]
+    assert all(len(row) < 80 for row in screens["start"][:5])
+
+
+@pytest.mark.parametrize("columns", [80, 50, 120])
+def test_there_is_one_bar_on_the_last_row_at_each_width_of_the_terminal(screens, columns):
+    assert any(is_bar(rows[-1]) for rows in screens[columns])
+    for rows in screens[columns]:
+        assert not any(map(is_bar, rows[:-1])), "\n".join(rows)
+    bar = next(rows[-1] for rows in screens[columns] if is_bar(rows[-1]))
+    assert re.match(r"epoch \d+/1000 \|.*\| step \d+/10000  .* left", bar)
+    assert len(bar) < columns
+
+
+@pytest.mark.parametrize("columns", [80, 50, 120])
+def test_a_line_of_each_epoch_stays_above_the_bar(screens, columns):
+    first, last = epochs_of(screens[columns][0]), epochs_of(screens[columns][-1])
+    assert max(last) > max(first)
+    assert last == list(range(min(last), max(last) + 1))
+
+
+def test_after_ctrl_c_the_bar_is_gone_and_it_is_said_how_to_go_on(screens):
+    end = screens["end"]
+    assert not any(map(is_bar, end)), "\n".join(end)
+    assert "^C" not in "\n".join(end)
+    assert any("interrupted" in row for row in end if row.startswith("ended"))
+    assert 'go on   fit(resume="auto")' in end
+    assert end[-1] == "exit=0"
+
+
+@pytest.mark.filterwarnings("ignore")  # of what talks to the kernel, in this process
+def test_in_a_notebook_one_line_is_updated_in_place(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    drawn = []
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, msg, cell, cell_index):
+            if msg["msg_type"] in ("display_data", "update_display_data"):
+                drawn.append(msg["content"]["data"])
+            return super().process_message(msg, cell, cell_index)
+
+    notebook = new_notebook(cells=[new_code_cell(JOB.format(epochs=3))])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    Client(notebook, timeout=60, kernel_name="python3", resources=resources).execute()
+    displays = [out for out in notebook.cells[0].outputs if out.output_type == "display_data"]
+    assert len(displays) == 1
+    assert {name for data in drawn for name in data} == {"text/plain"}
+    lines = [data["text/plain"] for data in drawn if data["text/plain"]]
+    assert len(lines) > 4
+    assert all(re.match(r"epoch \d/3 \|.*\| step \d+/30 ", line) for line in lines)
+    assert displays[0].data["text/plain"] == lines[-1]
+    assert "step 30/30" in lines[-1]
+    printed = "".join(out.text for out in notebook.cells[0].outputs if out.output_type == "stream")
+    assert [int(n) for n in re.findall(r"^epoch (\d)/3  step", printed, re.M)] == [1, 2, 3]
+    assert not is_bar(printed)
+    assert "\r" not in printed
