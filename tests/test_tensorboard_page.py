@@ -87,4 +87,3 @@ def test_every_tab_of_tensorboard_shows_this_run(logs, tmp_path):
                 time.sleep(0.5)
             time.sleep(1)  # charts move into their place
             save_screenshot(driver, f"tensorboard_{tab}", tmp_path)
-
