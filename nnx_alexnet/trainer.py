@@ -1,9 +1,10 @@
 """The Trainer: what a run is, read top to bottom.
 
 Who owns what. The Trainer owns the loop, the order of hooks and the publishing of metrics.
-`Resumable`, below it, owns the counters and what is saved of a run; `Evaluator`, below that, the
-verbs that need no optimizer; `steps.Steps` the compiled steps; `data` the order of examples; a
-callback everything that may be left out.
+`TrainLoop`, below it, takes the steps of an epoch; `Resumable`, below that, owns the counters and
+what is saved of a run; `Evaluator`, at the bottom, the verbs that need no optimizer;
+`steps.Steps` the compiled steps; `data` the order of examples; a callback everything that may be
+left out.
 
 The order of operations of `fit`; it matters, so change it with care:
 
@@ -27,17 +28,13 @@ The order of operations of `fit`; it matters, so change it with care:
 
 from __future__ import annotations
 
-import itertools
 import math
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 
@@ -51,18 +48,17 @@ from nnx_alexnet.callbacks import (
     TensorBoard,
 )
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
-from nnx_alexnet.data import Batch, DataModule, Loader
+from nnx_alexnet.data import DataModule, Loader
 from nnx_alexnet.data.transform import augmentation_key
-from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
-from nnx_alexnet.evaluator import MAX_IN_FLIGHT
-from nnx_alexnet.finite import non_finite_step
+from nnx_alexnet.dispatch import StepsPerExecution
+from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
-from nnx_alexnet.meters import EpochMeter, computed
+from nnx_alexnet.loop import TrainLoop
+from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization, peak_memory
-from nnx_alexnet.resuming import Resumable
+from nnx_alexnet.performance import peak_memory
 from nnx_alexnet.signals import graceful_stop
-from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task import Task
 
 # Published where the device says what they need.
 _PERFORMANCE = ("perf/compile_seconds", "perf/mfu", "perf/peak_memory_bytes")
@@ -70,17 +66,7 @@ _PERFORMANCE = ("perf/compile_seconds", "perf/mfu", "perf/peak_memory_bytes")
 DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
 
 
-class _Dispatched(NamedTuple):
-    """Train steps under way: the last one's number, and at a log point the metrics to read."""
-
-    step: int
-    batches: list[Batch]
-    info: Outputs  # each value a scalar, or an array with one for each step
-    window: Any
-    num_examples: int
-
-
-class Trainer(Resumable):
+class Trainer(TrainLoop):
     """Trains, evaluates and applies a Flax NNX model.
 
     `Trainer(model, data).fit()` is enough: every other argument has a default. After any way out
@@ -217,26 +203,21 @@ class Trainer(Resumable):
             log_dir=log_dir,
             name=type(model).__name__.lower() if name is None else name,
             check_finite=check_finite,
+            max_steps=max_steps,
+            log_every_n_steps=log_every_n_steps,
+            steps_per_execution=steps_per_execution,
         )
         self.max_epochs = DEFAULT_EPOCHS if max_epochs is None and max_steps is None else max_epochs
-        self.max_steps = max_steps
-        self.log_every_n_steps = log_every_n_steps
         self.validate_every_n_epochs = validate_every_n_epochs
-        self.steps_per_execution = steps_per_execution
         self.config = self._own_config() if config is None else dict(config)
 
     def _reset(self) -> None:
         super()._reset()
-        self.interrupted = self._is_cut_short = False
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
-        self._in_flight: deque[_Dispatched] = deque()
-        self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
-        self._newest_rate: jax.Array | None = None  # of the newest step dispatched
-        self._learning_rate: float | None = None  # of the newest one read
 
     # ---- The verbs ------------------------------------------------------------------------
 
-    def fit(self, *, resume: str | Path = "never") -> list[dict[str, Any]]:
+    def fit(self, *, resume: str | Path = "never") -> History:
         """Trains the model, in a new run or by going on with one that was stopped or killed.
 
         A resumed run ends with the very parameters that it would have had without the stop, on
@@ -250,9 +231,9 @@ class Trainer(Resumable):
                 again wants. Or the folder of a run.
 
         Returns:
-            One dict an epoch that ended with an evaluation (an epoch, where there is no
+            A list: one dict an epoch that ended with an evaluation (an epoch, where there is no
             validation split): `epoch`, `step`, and the metrics published there. Those of before
-            a resume are part of it.
+            a resume are part of it. `to_pandas()` makes a frame of it.
 
         Raises:
             ValueError: the data, the model, the task or a callback do not fit together; or the
@@ -279,10 +260,7 @@ class Trainer(Resumable):
             if saved is not None:
                 self._restore(saved)
             stack.callback(self._let_data_go)
-            self._train_data = self.data.on_device() or {}
-            if self._train_data and (arrays := loader.arrays()) is not None:
-                self._check_labels(arrays["label"])
-            self._most_steps = self._choose_steps(loader)
+            self._take_data(loader)
             self._callbacks.call("on_train_start", self)
             while self._is_going_on:
                 self._train_epoch(loader)
@@ -295,10 +273,6 @@ class Trainer(Resumable):
                 self.checkpoints.wait()
             self._callbacks.call("on_fit_end", self)
         return self.history
-
-    def _let_data_go(self) -> None:
-        self._train_data = {}
-        self._in_flight.clear()
 
     # ---- For callbacks --------------------------------------------------------------------
 
@@ -313,11 +287,6 @@ class Trainer(Resumable):
         return None if self.data.train is None else self.data.train.num_batches
 
     @property
-    def data_is_on_device(self) -> bool:
-        """Whether the train split stays on the device, so that only indices are sent."""
-        return bool(self._train_data)
-
-    @property
     def metric_names(self) -> frozenset[str]:
         """Every metric that `fit` publishes, known before the first step."""
         names = {name for callback in self._callbacks for name in callback.metric_names}
@@ -326,17 +295,6 @@ class Trainer(Resumable):
             if self.data.val is not None:
                 names.add(f"val/{metric}")
         return frozenset(names | {"lr", *EpochMeter.names, *_PERFORMANCE})
-
-    def learning_rate(self) -> float | None:
-        """Returns the rate of the newest step, None where the optimizer does not say.
-
-        optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`. The
-        step is waited for.
-        """
-        rate = self._newest_rate
-        if rate is None and self._optimizer is not None:  # before the first step
-            rate = self._steps.learning_rate(self._arrays())
-        return None if rate is None else float(rate)
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the gradients that a train step on a batch would have now, by parameter path.
@@ -359,11 +317,6 @@ class Trainer(Resumable):
         self.stop_reason = reason
 
     # ---- The loop -------------------------------------------------------------------------
-
-    @property
-    def _is_stopping(self) -> bool:
-        is_enough = self.max_steps is not None and self.global_step >= self.max_steps
-        return self.interrupted or self.stop_reason is not None or is_enough
 
     @property
     def _is_going_on(self) -> bool:
@@ -396,138 +349,6 @@ class Trainer(Resumable):
         if is_whole or self.step_in_epoch == loader.num_batches:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._save_if_requested()
-
-    def _train_batches(self, loader: Loader) -> bool:
-        """Trains on the batches that are left of the epoch; returns whether it is whole."""
-        key = augmentation_key(seed=self.seed, epoch=self.epoch)
-        batches = loader.batches(
-            epoch=self.epoch,
-            seed=self.seed,
-            start=self.step_in_epoch,
-            reads=not self._train_data,
-        )
-        while not self._is_stopping:
-            try:
-                group = self._next_group(batches)
-            except Exception:
-                self._save_what_there_is()
-                raise
-            if not group:
-                return True
-            self._save_if_requested()
-            if self._is_stopping:  # since the batches or the save were waited for
-                return False
-            num_taken = self._train_group(loader, group, key)
-            batches = itertools.chain(group[num_taken:], batches)
-        return False
-
-    def _next_group(self, batches: Iterator[Batch]) -> list[Batch]:
-        """Reads the batches of the next dispatch, and counts the time in which it is waited for."""
-        group: list[Batch] = []
-        for _ in range(self._steps_ahead()):
-            began = time.perf_counter()
-            batch = next(batches, None)
-            if batch is None:
-                break
-            group.append(batch)
-            if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
-                self._meter.waited += time.perf_counter() - began
-        return group
-
-    def _choose_steps(self, loader: Loader) -> int:
-        if not self._steps.loops:
-            return 1
-        sent = 0
-        if not self._train_data:
-            for shape, dtype in loader.element_spec().values():
-                sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
-        flops = TRAINING_FACTOR * loader.batch_size * sum(self._steps.forward_flops.values())
-        # No dispatch will be longer than the shortest of these, and each is sent as long as the
-        # longest may be.
-        ends = (loader.num_batches, self._callbacks.next_train_batch(0))
-        return min(
-            choose_steps(self.steps_per_execution, batch_bytes=sent, step_flops=flops),
-            self.log_every_n_steps,
-            *(end + 1 for end in ends if end is not None),
-        )
-
-    def _steps_ahead(self) -> int:
-        """Returns how many steps the next dispatch takes: until anything is due on the host."""
-        step = self.global_step
-        ends = [step + self._most_steps, next_multiple(step, self.log_every_n_steps)]
-        ends += [
-            end
-            for end in (self.max_steps, self._callbacks.next_train_batch(step))
-            if end is not None
-        ]
-        return min(ends) - step
-
-    def _train_group(self, loader: Loader, group: list[Batch], key: jax.Array) -> int:
-        """Dispatches a step for each batch; returns how many it took of them."""
-        step, index = self.global_step, self.step_in_epoch
-        if self._callbacks.is_due("on_train_batch_start", step + 1):
-            first = loader.complete(group[0])
-            self._callbacks.train_batch("on_train_batch_start", step + 1, self, first, index)
-            if self._is_stopping or self._checkpoint_requested:  # after this very step
-                group = group[:1]
-        for batch in group:
-            if "label" in batch:
-                self._check_labels(batch["label"][batch["mask"]])
-        if self.checkpoints is not None:
-            self.checkpoints.check()
-        if self._steps.traces["train"]:
-            self._meter.started(step)
-        state, window, data = self._arrays(), self._window, self._train_data
-        with jax.profiler.StepTraceAnnotation("train", step_num=step + len(group)):
-            if not self._steps.loops:
-                batch = jax.device_put(group[0])
-                self._state, self._window, last = self._steps.train(state, window, data, batch, key)
-                infos = last
-            else:
-                sent = jax.device_put((stacked(group, self._most_steps), np.int32(len(group))))
-                self._state, self._window, infos, last = self._steps.train_many(
-                    state, window, data, sent, key
-                )
-        self.global_step, self.step_in_epoch = step + len(group), index + len(group)
-        self.is_epoch_open = True
-        self._newest_rate = last.get("lr")
-        self._meter.num_examples += sum(int(np.count_nonzero(b["mask"])) for b in group)
-        window = None
-        if self.global_step % self.log_every_n_steps == 0:
-            window, self._window = self._window, self._steps.empty
-        self._in_flight.append(
-            _Dispatched(self.global_step, group, infos, window, self._meter.num_examples)
-        )
-        if len(self._in_flight) > (MAX_IN_FLIGHT if self._most_steps == 1 else 1):
-            self._read(self._in_flight.popleft())
-        if self._callbacks.is_due("on_train_batch_end", self.global_step):
-            batch = loader.complete(group[-1])
-            self._callbacks.train_batch(
-                "on_train_batch_end", self.global_step, self, last, batch, self.step_in_epoch - 1
-            )
-        return len(group)
-
-    def _read(self, done: _Dispatched) -> None:
-        """Waits for dispatched steps; at a log point reads and publishes their metrics."""
-        info = {k: np.atleast_1d(v) for k, v in jax.device_get(done.info).items()}
-        num = len(done.batches)
-        if self.check_finite and not info["is_finite"][:num].all():
-            first = int(np.argmin(info["is_finite"][:num]))
-            batch = self._split("train").complete(done.batches[first])
-            leaves = self._steps.named(self._arrays())
-            number = done.step - num + first + 1
-            raise non_finite_step(float(info["loss"][first]), number, batch, leaves)
-        self._meter.finished(done.num_examples, done.step)
-        self._learning_rate = float(info["lr"][num - 1]) if "lr" in info else None
-        if done.window is not None:
-            window = jax.device_get(done.window)
-            self._meter.add(window)
-            metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
-            self._publish(metrics | self._rates(self._meter.window_rates()), done.step)
-
-    def _read_all(self) -> None:
-        while self._in_flight:
-            self._read(self._in_flight.popleft())
 
     def _end_epoch(self) -> bool:
         """Publishes the epoch's metrics, validation's with them if it is due, and calls hooks.
@@ -566,15 +387,6 @@ class Trainer(Resumable):
         if self._row is not None:
             self._row.update(metrics)
         super()._publish(metrics, step)
-
-    def _rates(self, rates: dict[str, float]) -> dict[str, float]:
-        speed, rate = rates.get("perf/images_per_second"), self._learning_rate
-        if rate is None:  # no step since a resume
-            rate = self.learning_rate()
-        if speed is not None:
-            used = flops_utilization(speed, self._steps.forward_flops)
-            rates |= {} if used is None else {"perf/mfu": used}
-        return rates if rate is None else {"lr": rate} | rates
 
     def _costs(self) -> dict[str, float]:
         """Returns what this fit has cost so far, besides its steps."""
