@@ -112,3 +112,9 @@ def test_a_command_runs_in_a_terminal():
     output, status = turns.run_in_terminal([sys.executable, "-c", code], os.environ)
     assert output.startswith("True os.terminal_size(columns=120, lines=40)")
     assert status == 3
+
+
+def test_the_cost_of_the_dashboard_is_told_for_each_setting():
+    found = medians(run("dashboard_cost.py", "--epochs", "1"))
+    assert set(found) == {"scalars alone", "the defaults", "each epoch"}
+    assert all(found.values())

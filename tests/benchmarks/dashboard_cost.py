@@ -1,0 +1,69 @@
+"""What TensorBoard's pictures add to a run: `python tests/benchmarks/dashboard_cost.py`.
+
+AlexNet on the digits, as the command trains it. Each row is a whole `fit`, validation and the
+closing of the files included, after one that has compiled everything and loaded Matplotlib. The
+rows are run in turns, forth and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+
+from flax import nnx
+from turns import markdown, setting
+
+from nnx_alexnet import AlexNet, Trainer, load_data
+from nnx_alexnet.callbacks import TensorBoard
+from nnx_alexnet.memory import keep_freed_memory
+
+CONTENDERS = {
+    "scalars alone": lambda: TensorBoard(images=False, histograms=False, texts=False),
+    "the defaults": TensorBoard,
+    "each epoch": lambda: TensorBoard(every_n_epochs=1),
+}
+
+
+def seconds(callback: TensorBoard, *, epochs: int, log_dir: str) -> float:
+    data = load_data("digits", image_size=96, batch_size=32)
+    model = AlexNet(num_classes=10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
+    trainer = Trainer(
+        model, data, callbacks=[callback], max_epochs=epochs, log_dir=log_dir, progress_bar=False
+    )
+    began = time.perf_counter()
+    trainer.fit()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=10)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    with tempfile.TemporaryDirectory() as log_dir:
+        seconds(TensorBoard(), epochs=1, log_dir=log_dir)
+        for number in range(arguments.rounds):
+            names = [*CONTENDERS] if number % 2 == 0 else [*CONTENDERS][::-1]
+            for name in names:
+                callback = CONTENDERS[name]()
+                found[name].append(seconds(callback, epochs=arguments.epochs, log_dir=log_dir))
+    base = statistics.median(found["scalars alone"])
+    print(setting(["jax", "flax", "tensorboard", "matplotlib"]), end="\n\n")
+    rows = [
+        (
+            name,
+            f"{statistics.median(each):.1f}",
+            f"{min(each):.1f} to {max(each):.1f}",
+            f"{statistics.median(each) / base:.3f}",
+        )
+        for name, each in found.items()
+    ]
+    print(markdown(("TensorBoard writes", "seconds", "range", "to scalars alone"), rows))
+
+
+if __name__ == "__main__":
+    main()
