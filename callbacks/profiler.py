@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Profiler(Callback):
     """Traces some steps of a fit with `jax.profiler`, into the run's folder.
 
-    Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab, with
-    `pip install "nnx-alexnet[profile]"` (xprof). A trace slows the steps in it and takes megabytes,
+    Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab, if xprof
+    is installed (the extra `profile`). A trace slows the steps in it and takes megabytes,
     so it should be short. A resumed run that is past the first of these steps traces nothing.
 
     Args:

@@ -171,7 +171,7 @@ def _ending(trainer: Trainer, first_step: int) -> str:
     elif trainer.max_steps is not None and step >= trainer.max_steps:
         why = "max_steps reached"
     else:
-        why = f"all {_count(trainer.epoch, 'epoch')} done"
+        why = f"{_count(trainer.epoch, 'epoch')} done"
     where = f"at step {step:,}"
     if steps is not None and step % steps:
         where += f", in epoch {step // steps + 1}"

@@ -167,7 +167,7 @@ def test_the_best_is_that_of_the_checkpoint_and_its_folder_is_named(lines, folde
     row = history[int(epoch) - 1]
     assert (row["val/accuracy"], row["step"]) == (best, int(step))
     assert (folder / path / "loop").exists()
-    assert said(lines, "ended") == "at step 12: all 3 epochs done"
+    assert said(lines, "ended") == "at step 12: 3 epochs done"
     assert said(lines, "saved") is None
 
 
@@ -212,7 +212,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_the_resumed_one_goes_on_from_t
     trainer = build()
     trainer.fit(resume="auto")
     assert said(lines, "run") == "steps 4 to 8 of 8 images, 2 epochs of 4 steps"
-    assert said(lines, "ended") == "at step 8: all 2 epochs done"
+    assert said(lines, "ended") == "at step 8: 2 epochs done"
     assert said(lines, "go on") is None
 
 
@@ -228,7 +228,7 @@ def test_a_resumed_run_that_had_ended_says_that_nothing_was_left(lines, caplog):
     caplog.clear()
     build().fit(resume="auto")
     assert said(lines, "run").startswith("done: 8 steps")
-    assert said(lines, "ended") == ("at step 8: all 2 epochs done; there was nothing left to train")
+    assert said(lines, "ended") == ("at step 8: 2 epochs done; there was nothing left to train")
     assert said(lines, "saved") == saved
     assert "images/s" not in said(lines, "time")
 
