@@ -41,6 +41,8 @@ class DeviceMonitor(Callback):
         1000
     """
 
+    priority = -1  # what it publishes is known when others check what they monitor
+
     def __init__(self, every_n_steps: int | None = None):
         check_period("every_n_steps", every_n_steps)
         self.every_n_steps = every_n_steps

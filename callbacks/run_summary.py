@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,11 @@ class RunSummary(Callback):
         """Says what will happen; the data are where they stay, and a restored state is there."""
         self._first_step = trainer.global_step
         parameters = jax.tree.leaves(nnx.state(trainer.model, nnx.Param))
-        _say("device", _device(parameters))
-        _say("model", _model(trainer, parameters))
-        _say("data", _data(trainer))
-        _say("run", _length(trainer))
-        _say("folder", _folder(trainer))
+        _say("device", _device, parameters)
+        _say("model", _model, trainer, parameters)
+        _say("data", _data, trainer)
+        _say("run", _length, trainer)
+        _say("folder", _folder, trainer)
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Notes where the epoch began in this process."""
@@ -78,19 +78,25 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Says what happened; the last checkpoint is written."""
-        _say("ended", _ending(trainer, self._first_step))
+        _say("ended", _ending, trainer, self._first_step)
         for label, text in _best(trainer):
-            _say(label, text)
+            _say(label, str, text)
         took = _duration(time.perf_counter() - self._began)
         if self._num_images:
             took += f", training at {self._num_images / self._seconds:,.0f} images/s"
-        _say("time", took)
+        _say("time", str, took)
         if trainer.interrupted and trainer.run_dir is not None:
-            _say("go on", _how_to_go_on(trainer))
+            _say("go on", _how_to_go_on, trainer)
 
 
-def _say(label: str, text: str) -> None:
-    logger.info("%s%s", label.ljust(_LABEL_WIDTH), text)
+def _say(label: str, describe: Callable[..., str], *arguments: Any) -> None:
+    """Logs a line; a model of the user's own may be such that it cannot be described."""
+    try:
+        text = describe(*arguments)
+    except Exception as error:
+        logger.debug("Nothing is said of %r: %r", label, error)
+    else:
+        logger.info("%s%s", label.ljust(_LABEL_WIDTH), text)
 
 
 def _device(parameters: list[jax.Array]) -> str:
@@ -108,16 +114,21 @@ def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:
     items = [f"{type(model).__name__} on {shape}"]
     items += [f"{sum(array.size for array in parameters):,} parameters", size]
     kept = {array.dtype.name for array in parameters} - {"float32"}
-    used = {
-        jnp.dtype(dtype).name
-        for _, module in nnx.iter_modules(model)
-        if (dtype := getattr(module, "dtype", None)) is not None
-    } - {"float32"}
+    dtypes = [getattr(module, "dtype", None) for _, module in nnx.iter_modules(model)]
+    used = {name for dtype in dtypes if (name := _dtype_name(dtype))} - {"float32"}
     if used:
         items.append(f"computes in {', '.join(sorted(used))}")
     if kept:
         items.append(f"kept in {', '.join(sorted(kept))}")
     return ", ".join(items)
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    """Returns the name of a dtype, None where an attribute of that name is something else."""
+    try:
+        return None if dtype is None else str(jnp.dtype(dtype).name)
+    except TypeError:
+        return None
 
 
 def _data(trainer: Trainer) -> str:
@@ -205,7 +216,7 @@ def _position(step: int, epoch: int | None) -> str:
 
 def _how_to_go_on(trainer: Trainer) -> str:
     # The command writes its own configuration, with import paths.
-    if "class_path" in trainer.config.get("model", {}):
+    if "class_path" in (trainer.config.get("model") or {}):
         return f"nnx-alexnet fit --resume {shlex.quote(_short(trainer.run_dir))}"
     return 'fit(resume="auto")'
 

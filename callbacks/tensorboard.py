@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from nnx_alexnet.dashboard import (
     write_filters,
     write_histograms,
     write_inputs,
+    write_restart,
     write_results,
     write_texts,
 )
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 Picture = Literal[
     "train/images", "model/filters", "val/confusion_matrix", "val/class_accuracy", "val/mistakes"
 ]
-PICTURES: tuple[Picture, ...] = (
-    "train/images", "model/filters", "val/confusion_matrix", "val/class_accuracy", "val/mistakes"
-)  # fmt: skip
+PICTURES: tuple[Picture, ...] = get_args(Picture)
 
 _MOST_WAITING = 8  # pictures that are still to be drawn
 
@@ -53,7 +52,8 @@ class TensorBoard(Callback):
     they cost a long run nothing. A thread draws them beside training.
 
     What cannot be drawn or written never ends training: it is reported once, and later ones are
-    tried again. Without a run folder and without `writer` this does nothing.
+    tried again. Pictures that were still to be drawn when the process was killed are lost. Without
+    a run folder and without `writer` this does nothing.
 
     Args:
         writer: an object with the methods of CLU's `MetricWriter`, for instance a CLU writer; it
@@ -127,17 +127,18 @@ class TensorBoard(Callback):
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Notes whether this is a fit: a validation alone gets no pictures."""
         self._stage = stage
+        self._logged = {}  # each validation or test alone is a measurement of its own
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Begins a session of the HParams tab."""
+        """Forgets an earlier fit."""
         self._forget()
-        self._attempt(trainer, partial(begin_session, trainer))
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Writes the texts; hides what was written of the steps that a resumed run takes again."""
-        if self._given is None:
-            restart = trainer.global_step + 1
-            self._attempt(trainer, lambda writer: writer.write_restart(restart))
+        """Begins a session, and hides what was written of the steps that are taken again."""
+        # A run that had no checkpoint yet begins anew, with its texts of step 0.
+        restart = trainer.global_step + 1 if trainer.global_step else 0
+        self._attempt(trainer, partial(write_restart, restart))
+        self._attempt(trainer, partial(begin_session, trainer))
         if self.texts and trainer.global_step == 0:
             self._attempt(trainer, partial(write_texts, trainer))
 
@@ -171,7 +172,7 @@ class TensorBoard(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Asks for the first batch, if this epoch's is to be shown."""
-        wanted = "train/images" in self.images or self.gradients
+        wanted = self._writes(trainer) and ("train/images" in self.images or self.gradients)
         is_whole = trainer.step_in_epoch == 0
         self._wants_batch = wanted and is_whole and self._is_due(trainer.epoch + 1)
 
@@ -189,14 +190,19 @@ class TensorBoard(Callback):
     def on_validation_start(self, trainer: Trainer) -> None:
         """Begins to gather what the validation gets right and wrong."""
         wanted = any(picture.startswith("val/") for picture in self.images)
+        wanted = wanted and self._stage == "fit" and self._writes(trainer)
         self._results = ClassificationResults(NUM_EXAMPLES) if wanted else None
 
     def on_validation_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
         """Gathers, without waiting for the device."""
-        if self._results is not None and self._stage == "fit":
-            self._results.add(outputs, batch)
+        if self._results is not None:
+            try:
+                self._results.add(outputs, batch)
+            except Exception as error:  # the outputs are those of a task of the user's own
+                self._results = None
+                self._report(error)
 
     def on_validation_end(self, trainer: Trainer) -> None:
         """Notes the step that the validation was of."""
@@ -233,7 +239,7 @@ class TensorBoard(Callback):
 
     def _write_parameters(self, trainer: Trainer) -> None:
         step = trainer.global_step
-        if not self._is_first("parameters", step):
+        if not self._writes(trainer) or not self._is_first("parameters", step):
             return
         if self.histograms:
             self._write_histograms(trainer, "parameters", trainer.parameters)
@@ -248,7 +254,11 @@ class TensorBoard(Callback):
         if results is None or self._steps.get("validated") != step:
             return
         if self._is_first("results", step):
-            results.finish()
+            try:
+                results.finish()
+            except Exception as error:
+                self._report(error)
+                return
             names = trainer.data.class_names
             self._draw(trainer, partial(write_results, step, results, names, self.images))
 
@@ -267,7 +277,7 @@ class TensorBoard(Callback):
 
     def _draw(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
         """Draws and writes beside training."""
-        self._attempt(trainer, bool)  # opens the file
+        self._attempt(trainer, bool)  # opens the file, if it is not open
         if self._writer is None:
             return
         if self._artist is None:
@@ -283,6 +293,9 @@ class TensorBoard(Callback):
 
         self._drawing.append(self._artist.submit(draw))
 
+    def _writes(self, trainer: Trainer) -> bool:
+        return self._given is not None or trainer.run_dir is not None
+
     def _report(self, error: Exception) -> None:
         if not self._failed_picture:
             self._failed_picture = True
@@ -296,7 +309,7 @@ class TensorBoard(Callback):
                 self._writer = TensorBoardWriter(trainer.run_dir)
             if self._writer is not None:
                 action(self._writer)
-        except OSError as error:
+        except Exception as error:  # a full disk, or whatever a given writer raises
             if not self._failed_write:
                 self._failed_write = True
                 logger.warning("TensorBoard could not write, training goes on: %s", error)

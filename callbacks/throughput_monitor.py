@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
+from nnx_alexnet.callbacks.base import Callback, Stage
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -33,20 +31,16 @@ class ThroughputMonitor(Callback):
         self._began = time.perf_counter()
         self._reset()
 
-    @property
-    def batch_period(self) -> int | None:
-        """After each dispatch, all of whose batches are full but the last."""
-        return BETWEEN_DISPATCHES
-
     def _reset(self) -> None:
-        self._images = self._counted_step = 0
+        self._images = 0  # of the epochs before
+        self._epoch_of: Trainer | None = None  # whose examples are to be added, within an epoch
         self._seconds_before = self._training_seconds = 0.0
         self._resumed: float | None = None  # when the training that goes on now began
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the totals of the run."""
         return {
-            "images": self._images,
+            "images": self._total_images(),
             "seconds": self._seconds(),
             "training_seconds": self._training(),
         }
@@ -66,22 +60,10 @@ class ThroughputMonitor(Callback):
         """Forgets an earlier fit."""
         self._reset()
 
-    def on_train_start(self, trainer: Trainer) -> None:
-        """Notes the step at which this process begins to count."""
-        self._counted_step = trainer.global_step
-
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Starts the clock of training."""
         self._resumed = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
-        """Counts the examples of the dispatch: only the last batch of an epoch is padded."""
-        num_full = trainer.global_step - self._counted_step - 1
-        mask = batch["mask"]
-        self._images += num_full * len(mask) + int(np.count_nonzero(mask))
-        self._counted_step = trainer.global_step
+        self._epoch_of = trainer
 
     def on_validation_start(self, trainer: Trainer) -> None:
         """Stops the clock of training."""
@@ -90,6 +72,7 @@ class ThroughputMonitor(Callback):
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Stops the clock of training, and publishes."""
         self._pause()
+        self._images, self._epoch_of = self._total_images(), None
         seconds = self._seconds()
         share = self._training() / seconds
         totals = (float(self._images), seconds, share)
@@ -98,6 +81,9 @@ class ThroughputMonitor(Callback):
     def on_train_end(self, trainer: Trainer) -> None:
         """Stops the clock of training, which runs still if the epoch was cut short."""
         self._pause()
+
+    def _total_images(self) -> int:
+        return self._images + (0 if self._epoch_of is None else self._epoch_of.num_examples)
 
     def _pause(self) -> None:
         self._training_seconds = self._training()

@@ -188,7 +188,9 @@ def runs(arguments: Namespace) -> int:
     if arguments.json:
         print("\n".join(map(json.dumps, rows)))
     else:
-        print(format_runs(rows, shutil.get_terminal_size().columns))
+        # What reads a file or a pipe wants the names whole.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        print(format_runs(rows, width))
     return 0
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from nnx_alexnet.data.transform import augmentation_key
 from nnx_alexnet.log import logger
-from nnx_alexnet.results import ClassificationResults
+from nnx_alexnet.results import ClassificationResults, class_labels
+from nnx_alexnet.runs import config_text
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -23,7 +24,7 @@ _MOST_VALUES = 2**18  # of an array in a histogram: a sample of more looks the s
 
 
 def begin_session(trainer: Trainer, writer: Any) -> None:
-    """Begins a session of the HParams tab, and says which metrics share a chart."""
+    """Begins a session of the HParams tab; of a new run, says which metrics share a chart."""
     from nnx_alexnet.writers import TensorBoardWriter
 
     hparams = flatten(trainer.config)
@@ -32,9 +33,19 @@ def begin_session(trainer: Trainer, writer: Any) -> None:
         return
     names = sorted(trainer.metric_names)
     writer.write_hparams(hparams, metric_names=[n for n in names if not n.endswith("_step")])
+    if trainer.global_step > 0:
+        return
     metrics = [name.removeprefix("val/") for name in names if name.startswith("val/")]
     charts = {name: [f"train/{name}", f"val/{name}"] for name in metrics}
     writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
+
+
+def write_restart(step: int, writer: Any) -> None:
+    """Hides what an earlier process wrote of this step and later ones, which are taken again."""
+    from nnx_alexnet.writers import TensorBoardWriter
+
+    if isinstance(writer, TensorBoardWriter):
+        writer.write_restart(step)
 
 
 def end_session(success: bool, writer: Any) -> None:
@@ -47,11 +58,9 @@ def end_session(success: bool, writer: Any) -> None:
 
 def write_texts(trainer: Trainer, writer: Any) -> None:
     """Writes the model's layers and the configuration."""
-    import yaml
-
     from nnx_alexnet.summary import summarize
 
-    texts = {"config": yaml.safe_dump({**trainer.config}, sort_keys=False)}
+    texts = {"config": config_text(trainer.config)}
     try:
         shape = (trainer.batch_size or 1, *trainer.data.image_shape)
         texts["model/summary"] = summarize(trainer.model, shape)
@@ -116,14 +125,14 @@ def write_results(
     """
     from nnx_alexnet import pictures
 
-    if results.counts is None:
+    if results.right is None or results.total is None:
         return
-    names = class_names or [str(number) for number in range(len(results.counts))]
+    names = class_labels(class_names, len(results.total))
     drawn = {}
-    if "val/confusion_matrix" in wanted:
+    if "val/confusion_matrix" in wanted and results.counts is not None:
         drawn["val/confusion_matrix"] = pictures.confusion_matrix(results.counts, names)
     if "val/class_accuracy" in wanted:
-        drawn["val/class_accuracy"] = pictures.class_accuracy(results.counts, names)
+        drawn["val/class_accuracy"] = pictures.class_accuracy(results.right, results.total, names)
     if "val/mistakes" in wanted and all(_are_images(m.image.shape) for m in results.mistakes):
         drawn["val/mistakes"] = pictures.mistakes(results.mistakes, names)
     writer.write_images(step, drawn)
@@ -137,13 +146,15 @@ def write_histograms(step: int, arrays: Mapping[str, jax.Array], writer: Any) ->
 def first_kernel(
     parameters: Mapping[str, jax.Array], image_shape: tuple[int, ...]
 ) -> jax.Array | None:
-    """Returns the kernel of the convolution that reads the images, None without one."""
+    """Returns the kernel of the convolution that reads the images, None without one.
+
+    Parameters come in the order of their names. Of kernels of as many channels as the images have
+    (of one channel, those of a depthwise convolution look so too) it is the largest.
+    """
     if not _are_images(image_shape):
         return None
-    for array in parameters.values():
-        if array.ndim == 4 and array.shape[2] == image_shape[-1]:
-            return array
-    return None
+    kernels = [a for a in parameters.values() if a.ndim == 4 and a.shape[2] == image_shape[-1]]
+    return max(kernels, key=lambda kernel: kernel.shape[0] * kernel.shape[1], default=None)
 
 
 @jax.jit
@@ -169,7 +180,7 @@ def _caption(label: Any, class_names: Sequence[str] | None) -> str:
         label = np.argmax(label)
     if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):
         return "" if np.ndim(label) else f"{label:.4g}"
-    return str(label) if class_names is None else str(class_names[label])
+    return class_labels(class_names, int(label) + 1)[-1]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:

@@ -14,6 +14,7 @@ from flax import nnx
 from nnx_alexnet import steps
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
 from nnx_alexnet.steps import State, Steps
@@ -116,7 +117,9 @@ class Evaluator:
 
         Unlike `model` this costs nothing. The next step takes the arrays: copy what must last.
         """
-        return self._steps.parameters(self._arrays())
+        if self._state is not None:
+            return self._steps.parameters(self._state)
+        return named_leaves(nnx.state(self._model, nnx.Param))
 
     @property
     def callbacks(self) -> tuple[Callback, ...]:

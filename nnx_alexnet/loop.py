@@ -66,6 +66,11 @@ class TrainLoop(Resumable):
         """Whether the train split stays on the device, so that only indices are sent."""
         return bool(self._train_data)
 
+    @property
+    def num_examples(self) -> int:
+        """Examples that this process has trained on in the present epoch."""
+        return self._meter.num_examples
+
     def learning_rate(self) -> float | None:
         """Returns the rate of the newest step, None where the optimizer does not say.
 

@@ -216,7 +216,7 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
             "config.yaml; without it the newest run below ./logs is taken."
         )
     config = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
-    if "class_path" not in config.get("model", {}):
+    if "class_path" not in (config.get("model") or {}):
         raise ValueError(
             f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
             "model again: build it, then load_checkpoint(run, model)."

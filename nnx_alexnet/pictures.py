@@ -135,8 +135,9 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> Pictur
     names = [_short(str(name), 18) for name in class_names]
     step = 1 if is_numbered else -(-num // 25)
     ticks = range(0, num, step)
-    axes.set_xticks(ticks, [names[k] for k in ticks], rotation=90 if _are_long(names) else 0)
-    axes.set_yticks(ticks, [names[k] for k in ticks])
+    shown = [names[k] for k in ticks]
+    axes.set_xticks(ticks, shown, rotation=90 if _are_long(names) else 0, parse_math=False)
+    axes.set_yticks(ticks, shown, parse_math=False)
     axes.tick_params(length=0, labelsize=9 if num <= 15 else 7)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")
@@ -153,30 +154,31 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> Pictur
     return _drawn(figure)
 
 
-def class_accuracy(counts: NDArray[Any], class_names: Sequence[str]) -> Picture:
+def class_accuracy(right: NDArray[Any], total: NDArray[Any], class_names: Sequence[str]) -> Picture:
     """Draws the share of each class that was recognised, the lowest first.
 
     Args:
-        counts: as for `confusion_matrix`; of more than 40 classes the 40 lowest are drawn, and a
+        right: `[K]`, how many examples of each class were recognised.
+        total: `[K]`, how many there were. Of more than 40 classes the 40 lowest are drawn, and a
             class without examples is left out.
         class_names: the name of each class.
     """
-    totals = counts.sum(axis=1)
-    there = np.flatnonzero(totals)
-    shares = np.diag(counts)[there] / totals[there]
+    there = np.flatnonzero(total)
+    shares = right[there] / total[there]
     ranked = np.argsort(shares, kind="stable")[:_MOST_BARS]
     figure, axes = _figure(7.0, 1.3 + 0.27 * len(ranked))
     rows = np.arange(len(ranked))
     axes.barh(rows, shares[ranked], height=0.7, color=_BLUE)
-    axes.set_yticks(rows, [_short(str(class_names[k]), 28) for k in there[ranked]])
+    names = [_short(str(class_names[k]), 28) for k in there[ranked]]
+    axes.set_yticks(rows, names, parse_math=False)
     axes.set_xlim(0, 1.2)
     axes.set_ylim(len(ranked) - 0.4, -0.6)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.tick_params(length=0, labelsize=9)
     for row, k in zip(rows, ranked, strict=True):
-        text = f"{shares[k]:.1%} of {totals[there[k]]:,}"
+        text = f"{shares[k]:.1%} of {total[there[k]]:,}"
         axes.text(1.02, row, text, va="center", fontsize=8, color=_GREY)
-    overall = np.trace(counts) / max(1, counts.sum())
+    overall = right.sum() / max(1, total.sum())
     axes.axvline(overall, color=_GREY, linewidth=1, linestyle="--")
     title = f"share recognised; of all classes {overall:.1%} (dashed)"
     if len(there) > len(ranked):

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.data.folder import default_workers
+from nnx_alexnet.results import class_labels
 from nnx_alexnet.task import Task
 
 Format = Literal["text", "json", "csv"]
@@ -232,8 +233,8 @@ def write_predictions(
                     problems.append(row)
                     continue
                 best = np.argsort(-row, kind="stable")[:top_k]
-                names = class_names or range(len(row))
-                write(file, [(str(names[k]), float(row[k])) for k in best])
+                names = class_labels(class_names, len(row))
+                write(file, [(names[k], float(row[k])) for k in best])
             out.flush()
     return problems
 

@@ -89,6 +89,11 @@ def larger_is_better(name: str) -> bool:
     return "accuracy" in name.rsplit("/", 1)[-1]
 
 
+def has_best(name: str) -> bool:
+    """Whether it is known which values of a metric are better: those of losses and accuracies."""
+    return larger_is_better(name) or "loss" in name.rsplit("/", 1)[-1]
+
+
 def best_step(values: Mapping[int, float], name: str) -> int:
     """Returns the step of the best value; of equal ones the earliest.
 
@@ -106,7 +111,7 @@ def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
         row["epoch"] + 1
         for row in rows
         if isinstance(row.get("epoch"), int)
-        and any(name.startswith("train/") and not name.endswith("_step") for name in row)
+        and "perf/compile_seconds" in row  # which is published then, and only then
     ]
     return max(ended, default=0) if rows else None
 
@@ -161,8 +166,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
     Returns:
         `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
-        seconds, `stop_reason`, `error`, and each metric by its name: of those of the validation
-        the best value, of every other one the newest. `best_steps` has the steps of the best.
+        seconds, `stop_reason`, `error`, and each metric by its name: of the validation's losses
+        and accuracies the best value, of every other one the newest. `best_steps` has the steps
+        of the best.
     """
     # The lock first: a run that ends in between has written how.
     is_running = is_locked(run_dir)
@@ -172,23 +178,28 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "status": "running" if is_running else status(run_dir, environment),
         "epochs": num_epochs(rows),
         "steps": max((row["step"] for row in rows), default=None),
-        "started": environment.get("started"),
-        "ended": None if is_running else environment.get("ended"),
+        "started": _text(environment.get("started")),
+        "ended": None if is_running else _text(environment.get("ended")),
         "duration": duration(environment, is_running),
-        "stop_reason": environment.get("stop_reason"),
-        "error": environment.get("error"),
+        "stop_reason": _text(environment.get("stop_reason")),
+        "error": _text(environment.get("error")),
     }
-    best_steps = {}
+    best_steps, metrics = {}, {}
     for name in metric_names(rows):
         values = series(rows, name)
         if not values:
             continue
-        if name.startswith("val/"):
+        if name.startswith("val/") and has_best(name):
             best_steps[name] = best_step(values, name)
-            found[name] = values[best_steps[name]]
+            metrics[name] = values[best_steps[name]]
         else:
-            found[name] = [*values.values()][-1]
-    return found | {"best_steps": best_steps}
+            metrics[name] = [*values.values()][-1]
+    # A callback's metric may have the name of a column, which then comes first.
+    return {**found, **metrics, **found, "best_steps": best_steps}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _is_number(value: object) -> bool:

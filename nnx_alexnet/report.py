@@ -21,6 +21,7 @@ from nnx_alexnet.formats import format_duration, format_value
 from nnx_alexnet.page import PAGE, STYLE
 from nnx_alexnet.records import (
     best_step,
+    has_best,
     metric_names,
     parse_time,
     read_environment,
@@ -75,7 +76,8 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
     text = _page(folder)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # Arguments of a command may be bytes that are no text.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -161,7 +163,7 @@ def best_metric(rows: Rows) -> tuple[str, int, float] | None:
     first = ("val/accuracy", "val/loss", *(n for n in names if n.startswith("val/")), "train/loss")
     for name in first:
         if values := series(rows, name):
-            step = best_step(values, name)
+            step = best_step(values, name) if has_best(name) else max(values)
             return name, step, values[step]
     return None
 
@@ -187,7 +189,7 @@ def _curves(rows: Rows) -> str:
     figures: list[tuple[str, list[Curve], bool]] = []
     for metric in sorted(metrics, key=lambda name: (name != "loss", name != "accuracy")):
         val = series(rows, f"val/{metric}")
-        best = best_step(val, metric) if len(val) > 1 else None
+        best = best_step(val, metric) if len(val) > 1 and has_best(metric) else None
         curves = [
             Curve("train", series(rows, f"train/{metric}"), TRAIN),
             Curve("val", val, VAL, best=best),
@@ -215,7 +217,7 @@ def _metrics_table(rows: Rows) -> str:
             continue
         last = [*values.values()][-1]
         cells = [format_value(last), "", ""]
-        if name.startswith(("train/", "val/")):
+        if name.startswith(("train/", "val/")) and has_best(name):
             step = best_step(values, name)
             cells[1:] = format_value(values[step]), f"{step:,}"
         # A narrow page breaks the name where it has a joint.

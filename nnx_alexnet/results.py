@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # Batches that are still on the device when the next ones come: the trainer waits for a batch when
 # it is two behind, so what is older is ready, and reading it does not hold up the pass.
 _IN_FLIGHT = 3
+_MOST_COUNTED = 2000  # classes in a matrix
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class ClassificationResults:
         num_mistakes: how many mistakes are kept, the surest ones.
 
     Attributes:
+        right: `int64[K]`, how many examples of each class were recognised; None before the first
+            batch.
+        total: `int64[K]`, how many there were.
         counts: `int64[K, K]`, examples by their class (rows) and the predicted class (columns);
-            None before the first batch.
+            None for more than 2,000 classes, of which nobody reads a matrix.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -61,6 +65,8 @@ class ClassificationResults:
 
     def __init__(self, num_mistakes: int = 16) -> None:
         self.num_mistakes = num_mistakes
+        self.right: NDArray[np.int64] | None = None
+        self.total: NDArray[np.int64] | None = None
         self.counts: NDArray[np.int64] | None = None
         self.mistakes: list[Mistake] = []
         self._waiting: deque[tuple[Any, Mapping[str, Any]]] = deque()
@@ -69,17 +75,21 @@ class ClassificationResults:
         """Takes a batch; it is read some batches later, when the device has finished with it.
 
         Args:
-            outputs: what the evaluation step returned, with `logits` `[B, K]` and `labels`
-                `int32[B]`; others are left out.
+            outputs: what the evaluation step returned, with `logits` `[B, K]` of at least two
+                classes and `labels` `int32[B]`; others are left out.
             batch: its `image`, `mask` and `index`, as NumPy arrays.
         """
-        logits = outputs.get("logits")
-        if logits is None or logits.ndim != 2 or "labels" not in outputs:
+        logits, labels = outputs.get("logits"), outputs.get("labels")
+        if logits is None or labels is None or logits.ndim != 2 or labels.ndim != 1:
             return
         num_classes = logits.shape[1]
-        if self.counts is None:
-            self.counts = np.zeros((num_classes, num_classes), np.int64)
-        self._waiting.append((_judged(logits, outputs["labels"]), batch))
+        if num_classes < 2 or not jnp.issubdtype(labels.dtype, jnp.integer):
+            return
+        if self.total is None:
+            self.right, self.total = np.zeros((2, num_classes), np.int64)
+            if num_classes <= _MOST_COUNTED:
+                self.counts = np.zeros((num_classes, num_classes), np.int64)
+        self._waiting.append((_judged(logits, labels), batch))
         if len(self._waiting) > _IN_FLIGHT:
             self._read()
 
@@ -91,9 +101,13 @@ class ClassificationResults:
     def _read(self) -> None:
         judged, batch = self._waiting.popleft()
         labels, predicted, confidence = (np.asarray(array) for array in judged)
-        assert self.counts is not None
         mask = batch["mask"]
-        np.add.at(self.counts, (labels[mask], predicted[mask]), 1)
+        assert self.total is not None
+        assert self.right is not None
+        np.add.at(self.total, labels[mask], 1)
+        np.add.at(self.right, labels[mask & (labels == predicted)], 1)
+        if self.counts is not None:
+            np.add.at(self.counts, (labels[mask], predicted[mask]), 1)
         rows = np.flatnonzero(mask & (labels != predicted))
         rows = rows[np.argsort(-confidence[rows], kind="stable")][: self.num_mistakes]
         found = [
@@ -108,6 +122,18 @@ class ClassificationResults:
         ]
         ranked = sorted([*self.mistakes, *found], key=lambda m: (-m.confidence, m.index))
         self.mistakes = ranked[: self.num_mistakes]
+
+
+def class_labels(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """Returns a name for each class; its number where it has none.
+
+    Example:
+        >>> from nnx_alexnet.results import class_labels
+        >>> class_labels(("cat", "dog"), 3)
+        ['cat', 'dog', '2']
+    """
+    known = [] if class_names is None else [str(name) for name in class_names]
+    return [*known, *map(str, range(len(known), num_classes))][:num_classes]
 
 
 @jax.jit

@@ -160,10 +160,28 @@ def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
         [('mine/version_0', 'killed', None)]
     """
     root = Path(log_dir).expanduser().resolve()
-    return [
-        {"run": run_dir.relative_to(root).as_posix(), "path": str(run_dir), **read_run(run_dir)}
-        for run_dir in find_runs(root)
-    ]
+    rows = []
+    for run_dir in find_runs(root):
+        where = {"run": run_dir.relative_to(root).as_posix(), "path": str(run_dir)}
+        # A metric of such a name gives way.
+        rows.append({**where, **read_run(run_dir), **where})
+    return rows
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """Returns a configuration as YAML; what YAML does not know is written as text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.runs import config_text
+        >>> print(config_text({"seed": 0, "root": Path("data")}), end="")
+        seed: 0
+        root: data
+    """
+    import yaml
+
+    text: str = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False)
+    return text
 
 
 def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
@@ -175,10 +193,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
     """
-    import yaml
-
-    text = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False)
-    _replace(run_dir / "config.yaml", text)
+    _replace(run_dir / "config.yaml", config_text(config))
     environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime(TIME_FORMAT),

@@ -213,6 +213,7 @@ class Trainer(TrainLoop):
 
     def _reset(self) -> None:
         super()._reset()
+        self._has_ended = False  # nothing is left that a signal could cut short
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
 
     # ---- The verbs ------------------------------------------------------------------------
@@ -272,6 +273,7 @@ class Trainer(TrainLoop):
             if self.checkpoints is not None:
                 self.checkpoints.wait()
             self._callbacks.call("on_fit_end", self)
+            self._has_ended = not self.interrupted
         return self.history
 
     # ---- For callbacks --------------------------------------------------------------------
@@ -304,7 +306,12 @@ class Trainer(TrainLoop):
 
         Args:
             batch: as hooks get it.
+
+        Raises:
+            RuntimeError: outside of `fit`.
         """
+        if self._optimizer is None:
+            raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
         key = augmentation_key(seed=self.seed, epoch=self.epoch)
         return self._steps.gradients(self._arrays(), jax.device_put(dict(batch)), key)
 
@@ -408,4 +415,5 @@ class Trainer(TrainLoop):
         }
 
     def _interrupt(self) -> None:
-        self.interrupted = self._is_cut_short = True
+        if not self._has_ended:  # else only files are being closed
+            self.interrupted = self._is_cut_short = True

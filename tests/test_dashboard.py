@@ -337,3 +337,106 @@ def test_the_augmentation_key_is_that_of_the_trainer():
     key = augmentation_key(seed=3, epoch=2)
     expected = jax.random.fold_in(jax.random.key(3), 2)
     assert (jax.random.key_data(key) == jax.random.key_data(expected)).all()
+
+
+class TwoTargets(Task):
+    """Many labels an example: `labels` is no class."""
+
+    def outputs(self, model, batch):
+        logits = model(batch["image"])
+        return {"loss": logits.mean(axis=1) ** 2, "logits": logits, "labels": batch["label"]}
+
+
+def test_outputs_that_only_look_like_a_classification_do_not_end_training(tmp_path, warnings):
+    images, _ = tiny_arrays(num=32)
+    split = images, np.random.default_rng(0).random((32, 4)).astype(np.float32)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16), task=TwoTargets(),
+        max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    assert "val/confusion_matrix" not in steps_of(trainer.run_dir)
+    assert not warnings.records
+
+
+def test_parameters_between_runs_are_those_of_the_model_and_hold_nothing_back(tmp_path):
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    assert set(trainer.parameters()) >= {"conv/kernel", "dense/bias"}
+    trainer.fit()
+    before = trainer.validate()
+    kept = trainer.parameters()["dense/kernel"]
+    state = jax.tree.map(jax.numpy.zeros_like, nnx.state(trainer.model, nnx.Param))
+    nnx.update(trainer.model, state)
+    assert trainer.validate()["val/loss"] == pytest.approx(np.log(4), rel=1e-5)
+    assert before["val/loss"] != pytest.approx(np.log(4), rel=1e-5)
+    assert np.any(np.asarray(kept))
+    trainer.fit()
+    with pytest.raises(RuntimeError, match="running `fit`"):
+        trainer.gradients({})
+
+
+def test_a_configuration_of_any_values_is_written(tmp_path, warnings):
+    trainer = trainer_of(
+        tmp_path, max_epochs=1, config={"root": tmp_path, "rate": np.float32(0.1), "model": None}
+    )
+    trainer.fit()
+    assert str(tmp_path) in text(trainer.run_dir, "config")
+    assert not warnings.records
+
+
+def test_a_second_measurement_at_one_step_is_written_too(tmp_path):
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer.fit()
+    trainer.validate()
+    assert steps_of(trainer.run_dir)["val/loss"] == [STEPS, STEPS]
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_and_begins_again_has_its_texts_once(tmp_path):
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer_of(tmp_path, Fail()).fit()
+    trainer = trainer_of(tmp_path)
+    trainer.fit(resume="auto")
+    for tag, steps in steps_of(trainer.run_dir).items():
+        assert steps == sorted(set(steps)), tag
+
+
+def test_the_first_layer_is_that_of_the_largest_kernel():
+    from nnx_alexnet.dashboard import first_kernel
+
+    parameters = {
+        "depthwise/kernel": np.zeros((3, 3, 1, 8)),
+        "stem/kernel": np.ones((5, 5, 1, 8)),
+        "dense/kernel": np.zeros((8, 4)),
+    }
+    assert first_kernel(parameters, (32, 32, 1)).shape == (5, 5, 1, 8)
+    assert first_kernel(parameters, (32, 32, 3)) is None
+    assert first_kernel(parameters, (8,)) is None
+
+
+def test_a_run_without_a_folder_computes_nothing_for_the_dashboard(tmp_path):
+    callback = TensorBoard(gradients=True)
+    trainer = trainer_of(None, callback)
+    trainer.fit()
+    assert "gradients" not in trainer.num_compilations
+
+
+def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finished(
+    tmp_path, monkeypatch
+):
+    import json
+
+    class Signal(Callback):
+        priority = -100
+
+        def teardown(self, trainer, stage):
+            trainer._interrupt()
+
+    trainer = trainer_of(tmp_path, Signal(), max_epochs=1)
+    trainer.fit()
+    assert not trainer.interrupted
+    environment = json.loads((trainer.run_dir / "environment.json").read_text())
+    assert environment["status"] == "finished"

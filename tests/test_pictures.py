@@ -62,6 +62,15 @@ def test_filters_that_are_not_finite_or_have_many_channels_are_drawn():
     assert (pictures.filters(kernel) == 128).any()
 
 
+def accuracy(counts, names):
+    return pictures.class_accuracy(np.diag(counts), counts.sum(axis=1), names)
+
+
+def test_names_of_classes_are_never_read_as_formulas():
+    for draw in (pictures.confusion_matrix, accuracy):
+        draw(np.eye(2, dtype=int), [r"$\foo$", "$a_1$"])
+
+
 def colour_at_centre(picture, row, column, num):
     """The colour of a cell, sought by the frame of the matrix (which is black)."""
     black = (picture == 0).all(axis=-1)
@@ -86,7 +95,7 @@ def test_charts_of_any_number_of_classes_fit_a_laptop(num):
     counts = np.eye(num, dtype=np.int64) * 3
     counts[0, -1] += 1
     names = [f"a class with a rather long name, number {k}" for k in range(num)]
-    for draw in (pictures.confusion_matrix, pictures.class_accuracy):
+    for draw in (pictures.confusion_matrix, accuracy):
         height, width, channels = draw(counts, names).shape
         assert channels == 3
         assert 300 <= width <= 1100
@@ -94,8 +103,8 @@ def test_charts_of_any_number_of_classes_fit_a_laptop(num):
 
 
 def test_a_class_without_examples_has_no_accuracy():
-    few = pictures.class_accuracy(np.array([[2, 0], [0, 0]]), ["there", "not there"])
-    both = pictures.class_accuracy(np.array([[2, 0], [0, 1]]), ["there", "there too"])
+    few = accuracy(np.array([[2, 0], [0, 0]]), ["there", "not there"])
+    both = accuracy(np.array([[2, 0], [0, 1]]), ["there", "there too"])
     assert few.shape[0] < both.shape[0]
 
 

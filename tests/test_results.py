@@ -42,6 +42,8 @@ def test_counts_and_mistakes_are_those_of_one_numpy_pass_whatever_the_batches(se
     for label, row in zip(labels, logits, strict=True):
         expected[label, row.argmax()] += 1
     assert results.counts.tolist() == expected.tolist()
+    assert results.total.tolist() == expected.sum(axis=1).tolist()
+    assert results.right.tolist() == np.diag(expected).tolist()
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = (exponentials / exponentials.sum(axis=1, keepdims=True)).max(axis=1)
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
@@ -71,11 +73,24 @@ def test_batches_are_read_while_the_next_ones_are_computed_and_never_all_kept():
         {"loss": jnp.zeros(2)},
         {"logits": jnp.zeros((2, 3, 4)), "labels": jnp.zeros(2, int)},
         {"logits": jnp.zeros((2, 3))},
+        {"logits": jnp.zeros((2, 1)), "labels": jnp.ones(2, int)},
+        {"logits": jnp.zeros((2, 3)), "labels": jnp.zeros((2, 3))},
+        {"logits": jnp.zeros((2, 3)), "labels": jnp.zeros(2)},
     ],
 )
 def test_what_is_no_classification_is_left_out(outputs):
     results = ClassificationResults()
     results.add(outputs, {})
     results.finish()
-    assert results.counts is None
+    assert results.total is None
     assert results.mistakes == []
+
+
+def test_thousands_of_classes_have_accuracies_and_no_matrix():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8, 30_000)).astype(np.float32)
+    labels = np.where(np.arange(8) < 5, logits.argmax(axis=1), 0).astype(np.int32)
+    results = gathered(logits, labels, 4)
+    assert results.counts is None
+    assert results.total.sum() == 8
+    assert results.right.sum() == 5

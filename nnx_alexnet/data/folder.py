@@ -132,7 +132,8 @@ def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
     if values.dtype.kind == "f":
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     highest = float(values.max())
-    white = next((white for white in whites if highest <= white), highest)
+    room = 1.1 if values.dtype.kind == "f" else 1  # resampling overshoots
+    white = next((white for white in whites if highest <= white * room), highest)
     scaled = np.rint(np.clip(values * np.float32(255 / white), 0, 255))
     return scaled.astype(np.uint8)
 
