@@ -22,10 +22,10 @@ from nnx_alexnet.dashboard import (
     write_filters,
     write_histograms,
     write_inputs,
-    write_restart,
     write_results,
     write_texts,
 )
+from nnx_alexnet.events import drop_steps
 from nnx_alexnet.log import logger
 from nnx_alexnet.results import ClassificationResults
 
@@ -134,10 +134,11 @@ class TensorBoard(Callback):
         self._forget()
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Begins a session, and hides what was written of the steps that are taken again."""
+        """Begins a session, and takes out what was written of the steps that are taken again."""
         # A run that had no checkpoint yet begins anew, with its texts of step 0.
         restart = trainer.global_step + 1 if trainer.global_step else 0
-        self._attempt(trainer, partial(write_restart, restart))
+        if self._given is None:
+            self._attempt(trainer, lambda writer: drop_steps(writer.directory, restart))
         self._attempt(trainer, partial(begin_session, trainer))
         if self.texts and trainer.global_step == 0:
             self._attempt(trainer, partial(write_texts, trainer))

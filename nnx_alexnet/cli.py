@@ -7,6 +7,7 @@ everything from its `config.yaml`, which chooses what is imported: run only thos
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -189,7 +190,8 @@ def runs(arguments: Namespace) -> int:
         print("\n".join(map(json.dumps, rows)))
     else:
         # What reads a file or a pipe wants the names whole.
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+        width = shutil.get_terminal_size().columns if has_width else sys.maxsize
         print(format_runs(rows, width))
     return 0
 

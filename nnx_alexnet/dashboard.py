@@ -40,14 +40,6 @@ def begin_session(trainer: Trainer, writer: Any) -> None:
     writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
 
 
-def write_restart(step: int, writer: Any) -> None:
-    """Hides what an earlier process wrote of this step and later ones, which are taken again."""
-    from nnx_alexnet.writers import TensorBoardWriter
-
-    if isinstance(writer, TensorBoardWriter):
-        writer.write_restart(step)
-
-
 def end_session(success: bool, writer: Any) -> None:
     """Ends the session of the HParams tab."""
     from nnx_alexnet.writers import TensorBoardWriter

@@ -1,8 +1,9 @@
-"""Reads the newest pictures and texts of a run from its TensorBoard event files."""
+"""The TensorBoard event files that a run has left: what they show, and what is taken out again."""
 
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,8 +42,6 @@ class Newest(NamedTuple):
 def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
     """Returns what was last written under each tag, as TensorBoard would show it.
 
-    Steps that a resumed run has taken again count once.
-
     Args:
         run_dir: the folder that holds the event files.
         tags: of pictures and of texts.
@@ -69,6 +68,59 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
             )
             newest[tag] = Newest(event.step, list(_pictures(strings)), text)
     return newest
+
+
+def drop_steps(run_dir: Path, step: int) -> None:
+    """Takes out of a run's event files what it wrote of this step and later ones.
+
+    A resumed run takes those steps again, and TensorBoard would show both. (There is an event that
+    marks a restart, but of the kinds written today TensorBoard shows all the same.) The sessions
+    of the HParams tab, which each start begins anew, are taken out too, and so is a record that a
+    kill has cut short. A file that need not change is left as it is.
+
+    Args:
+        run_dir: the folder that holds the event files.
+        step: the first optimizer step that is taken again; 0 takes out everything.
+
+    Raises:
+        OSError: a file cannot be read or written; it stays as it was.
+    """
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        content = path.read_bytes()
+        kept = b"".join(record for record, event in _records(content) if _stays(event, step))
+        if kept != content:
+            temporary = path.with_name(f".{path.name}.tmp")
+            try:
+                temporary.write_bytes(kept)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, Any]]:
+    """Yields each whole record as it is, and its event.
+
+    A record is the length of its data, a checksum, the data and another checksum:
+    https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    start = 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        end = start + 12 + length + 4
+        if end > len(content):
+            return
+        yield content[start:end], Event.FromString(content[start + 12 : end - 4])
+        start = end
+
+
+def _stays(event: Any, step: int) -> bool:
+    if event.HasField("file_version"):
+        return True
+    is_session = any(value.tag.startswith("_hparams_/") for value in event.summary.value)
+    return event.step < step and not is_session
 
 
 def _pictures(strings: Sequence[bytes]) -> Iterator[Picture]:

@@ -111,7 +111,7 @@ def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
         row["epoch"] + 1
         for row in rows
         if isinstance(row.get("epoch"), int)
-        and "perf/compile_seconds" in row  # which is published then, and only then
+        and ("train/loss" in row or "perf/compile_seconds" in row)  # published only then
     ]
     return max(ended, default=0) if rows else None
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata
+from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
@@ -60,7 +60,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        folder = Path(directory)
+        self.directory = folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._run = f"{folder.resolve().parent.name}/{folder.name}"
         # TensorBoard takes any file with `tfevents` in its name, in the order of the names.
@@ -222,15 +222,6 @@ class TensorBoardWriter:
             tensor=make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
         )
         self._write_summary(0, summary)
-
-    def write_restart(self, step: int) -> None:
-        """Says that a resumed run takes the steps from `step` on again; CLU has no such method.
-
-        Args:
-            step: what the run's earlier files hold of it and of later steps is not shown.
-        """
-        start = SessionLog(status=SessionLog.START)
-        self._write_event(Event(wall_time=time.time(), step=step, session_log=start))
 
     def flush(self) -> None:
         """Does nothing: every call above has written its event when it returns."""

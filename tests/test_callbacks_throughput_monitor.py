@@ -31,7 +31,7 @@ class Trainee:
     """What the monitor reads of a trainer."""
 
     def __init__(self):
-        self.global_step, self.logged = 0, []
+        self.num_examples, self.logged = 0, []
         self.log = self.logged.append
 
 

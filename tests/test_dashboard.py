@@ -440,3 +440,47 @@ def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finish
     assert not trainer.interrupted
     environment = json.loads((trainer.run_dir / "environment.json").read_text())
     assert environment["status"] == "finished"
+
+
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_taken_out_and_the_rest_left(tmp_path):
+    from nnx_alexnet.events import drop_steps
+    from nnx_alexnet.writers import TensorBoardWriter
+
+    def write(steps):
+        writer = TensorBoardWriter(tmp_path)
+        writer.write_hparams({"seed": 0})
+        for step in steps:
+            writer.write_scalars(step, {"train/loss": step})
+            writer.write_images(step, {"val/mistakes": np.zeros((4, 4, 3), np.uint8)})
+        writer.close()
+        return next(iter(sorted(tmp_path.glob("events*"), reverse=True)))
+
+    whole, cut = write([1, 2]), write([3, 4, 5])
+    kept = whole.read_bytes()
+    with cut.open("ab") as file:
+        file.write(b"\x40\0\0\0\0\0\0\0half a record")
+    drop_steps(tmp_path, 4)
+    assert steps_of(tmp_path) == {"train/loss": [1, 2, 3], "val/mistakes": [1, 2, 3]}
+    assert len(whole.read_bytes()) < len(kept)  # its session alone
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    drop_steps(tmp_path, 4)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    drop_steps(tmp_path, 0)
+    assert steps_of(tmp_path) == {}
+
+
+def test_a_run_that_failed_and_goes_on_from_an_older_checkpoint_has_each_step_once(tmp_path):
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.global_step == STEPS + 3:
+                raise RuntimeError("boom")
+
+    arguments = {"log_every_n_steps": 1, "steps_per_execution": 1}
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer_of(tmp_path, Fail(), **arguments).fit()
+    trainer = trainer_of(tmp_path, **arguments)
+    trainer.fit(resume="auto")
+    steps = steps_of(trainer.run_dir)
+    assert steps["train/loss_step"] == [*range(1, 3 * STEPS + 1)]
+    for tag, each in steps.items():
+        assert each == sorted(set(each)), tag
