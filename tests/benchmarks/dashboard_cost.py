@@ -52,7 +52,7 @@ def main() -> None:
                 callback = CONTENDERS[name]()
                 found[name].append(seconds(callback, epochs=arguments.epochs, log_dir=log_dir))
     base = statistics.median(found["scalars alone"])
-    print(setting(["jax", "flax", "tensorboard", "matplotlib"]), end="\n\n")
+    print(setting(["jax", "flax", "tensorboard", "matplotlib"]))
     rows = [
         (
             name,
