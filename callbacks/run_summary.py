@@ -16,6 +16,7 @@ from flax import nnx
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
 from nnx_alexnet.callbacks.progress_bar import last_step
+from nnx_alexnet.formats import format_count
 from nnx_alexnet.log import logger
 from nnx_alexnet.summary import readable_size
 
@@ -41,7 +42,7 @@ class RunSummary(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._first_step = self._epoch_step = self._num_images = 0
+        self._first_step = self._num_images = 0
         self._seconds = 0.0  # in which those images were trained on
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
@@ -56,25 +57,20 @@ class RunSummary(Callback):
     def on_train_start(self, trainer: Trainer) -> None:
         """Says what will happen; the data are where they stay, and a restored state is there."""
         self._first_step = trainer.global_step
-        parameters = jax.tree.leaves(nnx.state(trainer.model, nnx.Param))
+        parameters = [*trainer.parameters().values()]
         _say("device", _device, parameters)
         _say("model", _model, trainer, parameters)
         _say("data", _data, trainer)
         _say("run", _length, trainer)
         _say("folder", _folder, trainer)
 
-    def on_train_epoch_start(self, trainer: Trainer) -> None:
-        """Notes where the epoch began in this process."""
-        self._epoch_step = trainer.global_step
-
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Adds the epoch's speed, which leaves compilation and validation out."""
         speed = trainer.metrics.get("perf/images_per_second")
         is_new = trainer.metric_steps.get("perf/images_per_second") == trainer.global_step
-        if speed and is_new and trainer.batch_size:
-            num_images = (trainer.global_step - self._epoch_step) * trainer.batch_size
-            self._num_images += num_images
-            self._seconds += num_images / speed
+        if speed and is_new:
+            self._num_images += trainer.num_examples
+            self._seconds += trainer.num_examples / speed
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Says what happened; the last checkpoint is written."""
@@ -104,7 +100,7 @@ def _device(parameters: list[jax.Array]) -> str:
     device, there = next(iter(used)), jax.device_count()
     backend = "" if device.device_kind == device.platform else f" ({device.platform})"
     count = f"{len(used)} of " if len(used) < there else ""
-    return f"{device.device_kind}{backend}, {count}{_count(there, 'device')}"
+    return f"{device.device_kind}{backend}, {count}{format_count(there, 'device')}"
 
 
 def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:
@@ -142,7 +138,7 @@ def _data(trainer: Trainer) -> str:
     if trainer.data_is_on_device:
         items.append("on the device")
     elif num := data.train.num_workers:
-        items.append(f"read by {num} worker{'' if num == 1 else 's'}")
+        items.append(f"read by {format_count(num, 'worker')}")
     else:
         items.append("sent batch by batch")
     return f"{data.name}: {', '.join(items)}"
@@ -153,15 +149,15 @@ def _length(trainer: Trainer) -> str:
     if last is None:
         text = f"from step {first:,}, steps" if first else "steps"
     elif first >= last:
-        text = f"done: {_count(last, 'step')}"
+        text = f"done: {format_count(last, 'step')}"
     else:
-        text = f"steps {first + 1:,} to {last:,}" if first else _count(last, "step")
+        text = f"steps {first + 1:,} to {last:,}" if first else format_count(last, "step")
     if trainer.batch_size is not None:
-        text += f" of {_count(trainer.batch_size, 'image')}"
+        text += f" of {format_count(trainer.batch_size, 'image')}"
     if trainer.max_epochs is None:
         return text if steps is None else f"{text}, {steps:,} an epoch"
-    text += f", {_count(trainer.max_epochs, 'epoch')}"
-    return text if steps is None else f"{text} of {_count(steps, 'step')}"
+    text += f", {format_count(trainer.max_epochs, 'epoch')}"
+    return text if steps is None else f"{text} of {format_count(steps, 'step')}"
 
 
 def _folder(trainer: Trainer) -> str:
@@ -182,7 +178,7 @@ def _ending(trainer: Trainer, first_step: int) -> str:
     elif trainer.max_steps is not None and step >= trainer.max_steps:
         why = "max_steps reached"
     else:
-        why = f"{_count(trainer.epoch, 'epoch')} done"
+        why = f"{format_count(trainer.epoch, 'epoch')} done"
     where = f"at step {step:,}"
     if steps is not None and step % steps:
         where += f", in epoch {step // steps + 1}"
@@ -219,10 +215,6 @@ def _how_to_go_on(trainer: Trainer) -> str:
     if "class_path" in (trainer.config.get("model") or {}):
         return f"nnx-alexnet fit --resume {shlex.quote(_short(trainer.run_dir))}"
     return 'fit(resume="auto")'
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nnx_alexnet.files import write_whole
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -89,13 +91,7 @@ def drop_steps(run_dir: Path, step: int) -> None:
         content = path.read_bytes()
         kept = b"".join(record for record, event in _records(content) if _stays(event, step))
         if kept != content:
-            temporary = path.with_name(f".{path.name}.tmp")
-            try:
-                temporary.write_bytes(kept)
-                temporary.replace(path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
+            write_whole(path, kept)
 
 
 def _records(content: bytes) -> Iterator[tuple[bytes, Any]]:

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 
+def format_count(number: int, noun: str) -> str:
+    """Returns a number with what is counted.
+
+    Example:
+        >>> from nnx_alexnet.formats import format_count
+        >>> format_count(1, "epoch"), format_count(2000, "step")
+        ('1 epoch', '2,000 steps')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def format_duration(seconds: float | None) -> str:
     """Returns a duration in its two largest units.
 

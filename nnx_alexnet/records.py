@@ -116,23 +116,6 @@ def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return max(ended, default=0) if rows else None
 
 
-def status(run_dir: Path, environment: Mapping[str, Any]) -> str | None:
-    """Returns how a run ended.
-
-    Args:
-        run_dir: the folder of the run.
-        environment: what `read_environment` returned.
-
-    Returns:
-        `"running"` while a process holds its lock, else what it wrote at its end: `"finished"`,
-        `"interrupted"` or `"failed"`. `"killed"` if it wrote nothing, and None if there is no
-        record at all.
-    """
-    if is_locked(run_dir):
-        return "running"
-    return str(environment.get("status", "killed")) if environment else None
-
-
 def parse_time(text: object) -> datetime | None:
     """Returns a recorded time, None where there is none that can be read."""
     try:
@@ -168,14 +151,20 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
         seconds, `stop_reason`, `error`, and each metric by its name: of the validation's losses
         and accuracies the best value, of every other one the newest. `best_steps` has the steps
-        of the best.
+        of the best. `status` is "running" while a process holds the run's lock, else what it wrote
+        at its end: "finished", "interrupted" or "failed"; "killed" if it wrote nothing.
     """
+    return read_all(run_dir)[0]
+
+
+def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Returns what `read_run` says, and the metrics and the environment that it was read from."""
     # The lock first: a run that ends in between has written how.
     is_running = is_locked(run_dir)
-    environment = read_environment(run_dir)
-    rows = read_metrics(run_dir)
+    environment, rows = read_environment(run_dir), read_metrics(run_dir)
+    ended = str(environment.get("status", "killed")) if environment else None
     found: dict[str, Any] = {
-        "status": "running" if is_running else status(run_dir, environment),
+        "status": "running" if is_running else ended,
         "epochs": num_epochs(rows),
         "steps": max((row["step"] for row in rows), default=None),
         "started": _text(environment.get("started")),
@@ -195,7 +184,8 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         else:
             metrics[name] = [*values.values()][-1]
     # A callback's metric may have the name of a column, which then comes first.
-    return {**found, **metrics, **found, "best_steps": best_steps}
+    run = {**found, **metrics, **found, "best_steps": best_steps}
+    return run, rows, environment
 
 
 def _text(value: object) -> str | None:

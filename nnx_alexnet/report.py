@@ -17,16 +17,15 @@ from typing import Any
 
 from nnx_alexnet.curves import OTHER, TRAIN, VAL, Curve, draw
 from nnx_alexnet.events import Newest, Picture, read_newest
-from nnx_alexnet.formats import format_duration, format_value
+from nnx_alexnet.files import write_whole
+from nnx_alexnet.formats import format_count, format_duration, format_value
 from nnx_alexnet.page import PAGE, STYLE
 from nnx_alexnet.records import (
     best_step,
     has_best,
     metric_names,
     parse_time,
-    read_environment,
-    read_metrics,
-    read_run,
+    read_all,
     series,
 )
 
@@ -74,19 +73,16 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
         )
     path = folder / "report.html" if path is None else Path(path).expanduser().resolve()
     text = _page(folder)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         # Arguments of a command may be bytes that are no text.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(path)
+        write_whole(path, text.encode(errors="replace"))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ValueError(f"`output` (={str(path)!r}) cannot be written: {error}.") from error
     return path
 
 
 def _page(folder: Path) -> str:
-    run, rows, environment = read_run(folder), read_metrics(folder), read_environment(folder)
+    run, rows, environment = read_all(folder)
     newest = read_newest(folder, [*PICTURES, SUMMARY])
     name = f"{folder.parent.name}/{folder.name}"
     status = run["status"] or "unknown"
@@ -138,7 +134,7 @@ def _tiles(run: Mapping[str, Any], rows: Rows, environment: Mapping[str, Any]) -
     shown = [name for name in tested if name.endswith("accuracy")] or tested[:1]
     tiles += [(name, format_value(run[name]), "") for name in shown]
     if run["steps"] is not None:
-        tiles.append(("Steps", f"{run['steps']:,}", f"{_plural(run['epochs'], 'epoch')}"))
+        tiles.append(("Steps", f"{run['steps']:,}", format_count(run["epochs"] or 0, "epoch")))
     num_starts = 1 + len(environment.get("before", []))
     starts = f"in {num_starts} starts" if num_starts > 1 else ""
     tiles.append(("Duration", format_duration(run["duration"]), starts))
@@ -307,7 +303,3 @@ def _listed(values: object) -> str | None:
     words = [str(value) for value in values]
     counted = {word: words.count(word) for word in words}
     return ", ".join(word if num == 1 else f"{num} x {word}" for word, num in counted.items())
-
-
-def _plural(number: int | None, noun: str) -> str:
-    return f"{number or 0} {noun}" if number == 1 else f"{number or 0} {noun}s"

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from nnx_alexnet.files import write_whole
 from nnx_alexnet.records import TIME_FORMAT, read_run
 
 PACKAGES = (
@@ -193,7 +194,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
     """
-    _replace(run_dir / "config.yaml", config_text(config))
+    write_whole(run_dir / "config.yaml", config_text(config).encode())
     environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime(TIME_FORMAT),
@@ -207,7 +208,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         previous = json.loads(path.read_text(encoding="utf-8"))
         environment["before"] = [*previous.pop("before", []), previous]
-    _replace(path, json.dumps(environment, indent=2) + "\n")
+    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
 
 
 def write_end(run_dir: Path, status: str, **reason: str | None) -> None:
@@ -225,18 +226,7 @@ def write_end(run_dir: Path, status: str, **reason: str | None) -> None:
     path = run_dir / "environment.json"
     environment = json.loads(path.read_text(encoding="utf-8"))
     environment |= {"ended": time.strftime(TIME_FORMAT), "status": status, **reason}
-    _replace(path, json.dumps(environment, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file as a whole or, if the process is killed, not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:  # a full disk, which the rest would keep full
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
 
 
 def _version(run_dir: Path) -> int:

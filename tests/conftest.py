@@ -35,3 +35,14 @@ def strict_dtype_promotion():
     without an optimizer: Optax itself relies on promotion (`decay**count` in its Adam)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    """What the package's logger says; its records do not reach the root logger by themselves."""
+    from nnx_alexnet.log import logger
+
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)

@@ -15,16 +15,7 @@ from test_callbacks_fake_trainer import FakeTrainer
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, JSONLogger, TensorBoard
-from nnx_alexnet.log import logger
 from nnx_alexnet.writers import TensorBoardWriter
-
-
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logger, "propagate", False)
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def scalars_only(*arguments):

@@ -18,18 +18,9 @@ from nnx_alexnet import Task, Trainer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, TensorBoard, tensorboard
 from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.transform import augmentation_key
-from nnx_alexnet.log import logger
 
 PICTURES = set(tensorboard.PICTURES)
 STEPS = 4  # an epoch
-
-
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    monkeypatch.setattr(logger, "propagate", False)
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def trainer_of(tmp_path, *callbacks, **arguments):
