@@ -58,7 +58,7 @@ class RunSummary(Callback):
         """Says what will happen; the data are where they stay, and a restored state is there."""
         self._first_step = trainer.global_step
         parameters = [*trainer.parameters().values()]
-        _say("device", _device, parameters)
+        _say("device", _device, trainer)
         _say("model", _model, trainer, parameters)
         _say("data", _data, trainer)
         _say("run", _length, trainer)
@@ -95,12 +95,18 @@ def _say(label: str, describe: Callable[..., str], *arguments: Any) -> None:
         logger.info("%s%s", label.ljust(_LABEL_WIDTH), text)
 
 
-def _device(parameters: list[jax.Array]) -> str:
-    used = {device for array in parameters for device in array.devices()} or {jax.devices()[0]}
-    device, there = next(iter(used)), jax.device_count()
+def _device(trainer: Trainer) -> str:
+    placement = trainer.placement
+    device, there = placement.mesh.devices.flat[0], jax.device_count()
     backend = "" if device.device_kind == device.platform else f" ({device.platform})"
-    count = f"{len(used)} of " if len(used) < there else ""
-    return f"{device.device_kind}{backend}, {count}{format_count(there, 'device')}"
+    count = f"{placement.num_devices} of " if placement.num_devices < there else ""
+    text = f"{device.device_kind}{backend}, {count}{format_count(there, 'device')}"
+    if jax.process_count() > 1:
+        text += f" in {jax.process_count()} processes"
+    if placement.num_devices > 1:
+        text += f": {placement.describe()}"
+        text += ", state split over data" if placement.shard_state else ""
+    return text
 
 
 def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:

@@ -17,6 +17,7 @@ from nnx_alexnet.data import DataModule, Loader, as_data_module
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
+from nnx_alexnet.placement import Placement
 from nnx_alexnet.steps import State, Steps
 from nnx_alexnet.task import Classification, Outputs, Task
 
@@ -33,6 +34,7 @@ class Evaluator:
         data: see `Trainer`.
         task: see `Trainer`.
         callbacks: all of them, in any order.
+        placement: the devices, and how the arrays are split over them.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Evaluator:
         *,
         task: Task | None,
         callbacks: Sequence[Callback],
+        placement: Placement,
     ) -> None:
         if not isinstance(model, nnx.Module):
             raise TypeError(f"`model` (={model!r}) must be an nnx.Module.")
@@ -52,6 +55,7 @@ class Evaluator:
         self.global_step = 0
         self.metrics: dict[str, float] = {}
         self.metric_steps: dict[str, int] = {}
+        self.placement = placement
         self._callbacks = CallbackList(callbacks)
         self._model = model
         self._optimizer: nnx.Optimizer[Any] | None = None  # there is one during `fit`
@@ -90,15 +94,19 @@ class Evaluator:
         loader = self._split("test") if images is None else self.data.unlabelled(images)
         self._prepare(loader)
         parts: list[Any] = []
+        masks: deque[jax.Array] = deque()
+
+        def step(batch: Any) -> Any:
+            predictions, mask = self._steps.predict(self._arrays().model, batch)
+            masks.append(mask)
+            return predictions
+
         with self._stage("predict"):
-            for predictions, batch in self._pass("predict", loader, self._predict_batch):
-                rows = jax.device_get(predictions)
-                parts.append(jax.tree.map(lambda row, keep=batch["mask"]: row[keep], rows))
+            for predictions in self._pass("predict", loader, step):
+                rows, keep = jax.device_get((predictions, masks.popleft()))
+                parts.append(jax.tree.map(lambda row, keep=keep: row[keep], rows))
             self._end_pass("predict")
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
-
-    def _predict_batch(self, batch: Any) -> Any:
-        return self._steps.predict(self._arrays().model, batch)
 
     # ---- For callbacks --------------------------------------------------------------------
 
@@ -183,21 +191,22 @@ class Evaluator:
         return {f"{split}/{name}": value for name, value in computed(metrics).items()}
 
     def _pass(self, kind: str, loader: Loader, step: Callable[[Any], Any]) -> Iterator[Any]:
-        """Yields `(step(batch), batch)` over a split, between the hooks of that kind.
+        """Yields `step(batch)` for each batch of a split, between the hooks of that kind.
 
         The results come `MAX_IN_FLIGHT` batches late, when they are ready.
         """
+        size = self.placement.padded(loader.batch_size)
         self._callbacks.call(f"on_{kind}_start", self)
         self._callbacks.call(f"on_{kind}_epoch_start", self)
         in_flight: deque[Any] = deque()
-        for index, batch in enumerate(loader.batches()):
+        for index, batch in enumerate(loader.batches(size=size)):
             if self._is_cut_short:
                 break
             if kind != "predict":
                 self._check_labels(batch["label"][batch["mask"]])
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
-            outputs = step(jax.device_put(batch))
-            in_flight.append((outputs, batch))
+            outputs = step(self.placement.send(batch, size))
+            in_flight.append(outputs)
             self._callbacks.call(f"on_{kind}_batch_end", self, outputs, batch, index)
             if len(in_flight) > MAX_IN_FLIGHT:
                 yield jax.block_until_ready(in_flight.popleft())
@@ -237,11 +246,14 @@ class Evaluator:
         self._is_cut_short = False
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
-            self._compiled = Steps(self._model, self.data.transform, *bodies)
+            self.placement.check_axes(nnx.state(self._model))
+            self._compiled = Steps(
+                self._model, self.data.transform, *bodies, placement=self.placement
+            )
         for loader in loaders:
             spec = loader.element_spec()
             fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
-            size = loader.batch_size
+            size = self.placement.padded(loader.batch_size)
             example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
             try:
                 outputs = self._compiled.measure(self.task, example)

@@ -48,10 +48,33 @@ def on_host(leaf: jax.Array) -> np.ndarray[Any, Any]:
 
 def on_device(array: np.ndarray[Any, Any], like: Any) -> jax.Array:
     """Returns the leaf that `on_host` copied, where and of the kind that `like` is."""
-    if is_key(like):
-        key: jax.Array = jax.random.wrap_key_data(
-            jnp.asarray(array), impl=jax.random.key_impl(like)
-        )
-        return key
-    placed: jax.Array = jax.device_put(array, getattr(like, "sharding", None), may_alias=False)
-    return placed
+    sharding = getattr(like, "sharding", None)
+    put = jax.device_put(array, may_alias=False) if sharding is None else placed(array, sharding)
+    return wrapped(put, like) if is_key(like) else put
+
+
+def wrapped(words: jax.Array, like: Any) -> jax.Array:
+    """Returns PRNG keys of the kind of `like`, from their words."""
+    keys: jax.Array = jax.random.wrap_key_data(words, impl=jax.random.key_impl(like))
+    return keys
+
+
+def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Returns a copy of an array on the devices of a sharding; of PRNG keys as well.
+
+    Args:
+        leaf: an array that this process holds whole, and each process the same; or a global one.
+        sharding: where it goes.
+    """
+    if sharding.is_fully_addressable or not getattr(leaf, "is_fully_addressable", True):
+        put: jax.Array = jax.device_put(leaf, sharding, may_alias=False)
+        return put
+    if is_key(leaf):
+        words = placed(on_host(leaf), sharding)
+        return wrapped(words, leaf)
+    values = np.asarray(leaf)
+    # Unlike `device_put` it does not compare the values of all processes.
+    made: jax.Array = jax.make_array_from_callback(
+        values.shape, sharding, lambda index: np.array(values[index])
+    )
+    return made

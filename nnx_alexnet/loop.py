@@ -17,6 +17,7 @@ from nnx_alexnet.data.transform import augmentation_key
 from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
+from nnx_alexnet.leaves import placed
 from nnx_alexnet.meters import computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
 from nnx_alexnet.resuming import Resumable
@@ -89,7 +90,7 @@ class TrainLoop(Resumable):
 
     def _take_data(self, loader: Loader) -> None:
         """Puts the train split on the device, if it stays there, and sizes the dispatches."""
-        self._train_data = self.data.on_device() or {}
+        self._train_data = self.data.on_device(self.placement.replicated) or {}
         if self._train_data and (arrays := loader.arrays()) is not None:
             self._check_labels(arrays["label"])
         self._most_steps = self._choose_steps(loader)
@@ -100,12 +101,13 @@ class TrainLoop(Resumable):
 
     def _train_batches(self, loader: Loader) -> bool:
         """Trains on the batches that are left of the epoch; returns whether it is whole."""
-        key = augmentation_key(seed=self.seed, epoch=self.epoch)
+        key = self._augmentation_key()
         batches = loader.batches(
             epoch=self.epoch,
             seed=self.seed,
             start=self.step_in_epoch,
             reads=not self._train_data,
+            part=self.placement.rows(loader.batch_size),
         )
         while not self._is_stopping:
             try:
@@ -121,6 +123,10 @@ class TrainLoop(Resumable):
             num_taken = self._train_group(loader, group, key)
             batches = itertools.chain(group[num_taken:], batches)
         return False
+
+    def _augmentation_key(self) -> jax.Array:
+        key = augmentation_key(seed=self.seed, epoch=self.epoch)
+        return placed(key, self.placement.replicated)
 
     def _next_group(self, batches: Iterator[Batch]) -> list[Batch]:
         """Reads the batches of the next dispatch, and counts the time in which it is waited for."""
@@ -143,6 +149,7 @@ class TrainLoop(Resumable):
             for shape, dtype in loader.element_spec().values():
                 sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
         flops = TRAINING_FACTOR * loader.batch_size * sum(self._steps.forward_flops.values())
+        flops /= self.placement.num_devices
         # No dispatch will be longer than the shortest of these, and each is sent as long as the
         # longest may be.
         ends = (loader.num_batches, self._callbacks.next_train_batch(0))
@@ -181,11 +188,13 @@ class TrainLoop(Resumable):
         state, window, data = self._arrays(), self._window, self._train_data
         with jax.profiler.StepTraceAnnotation("train", step_num=step + len(group)):
             if not self._steps.loops:
-                batch = jax.device_put(group[0])
+                batch = self.placement.send(group[0], loader.batch_size)
                 self._state, self._window, last = self._steps.train(state, window, data, batch, key)
                 infos = last
             else:
-                sent = jax.device_put((stacked(group, self._most_steps), np.int32(len(group))))
+                together = stacked(group, self._most_steps)
+                batches = self.placement.send(together, loader.batch_size, stacked=True)
+                sent: Any = batches, np.int32(len(group))
                 self._state, self._window, infos, last = self._steps.train_many(
                     state, window, data, sent, key
                 )
@@ -235,6 +244,6 @@ class TrainLoop(Resumable):
         if rate is None:  # no step since a resume
             rate = self.learning_rate()
         if speed is not None:
-            used = flops_utilization(speed, self._steps.forward_flops)
+            used = flops_utilization(speed / self.placement.num_devices, self._steps.forward_flops)
             rates |= {} if used is None else {"perf/mfu": used}
         return rates if rate is None else {"lr": rate} | rates

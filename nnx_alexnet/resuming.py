@@ -24,9 +24,11 @@ from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import check_same, identify
+from nnx_alexnet.leaves import placed
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter
+from nnx_alexnet.placement import Placement
 from nnx_alexnet.runs import check_name, choose_run_dir, write_end, write_record
 from nnx_alexnet.saving import Checkpoints
 from nnx_alexnet.task import Task
@@ -51,7 +53,7 @@ class Resumable(Evaluator):
         log_dir: see `Trainer`.
         name: of the run.
         check_finite: whether parameters must be finite to be saved.
-        config: what the run's record says of it.
+        placement: see `Evaluator`.
     """
 
     def __init__(
@@ -66,8 +68,9 @@ class Resumable(Evaluator):
         log_dir: str | Path | None,
         name: str,
         check_finite: bool,
+        placement: Placement,
     ) -> None:
-        super().__init__(model, data, task=task, callbacks=callbacks)
+        super().__init__(model, data, task=task, callbacks=callbacks, placement=placement)
         check_name(name)
         self._transformation = optimizer
         self.seed = seed
@@ -95,7 +98,11 @@ class Resumable(Evaluator):
 
     def _open_run(self, resume: str | Path) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
-        self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
+        # The optimizer's arrays are made where the parameters are, split as they are.
+        self._state = self._steps.split(self._model)
+        self._lend()
+        with jax.set_mesh(self.placement.mesh):
+            self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
         if self.log_dir is None:
             if resume != "never":
                 raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
@@ -227,7 +234,8 @@ class Resumable(Evaluator):
                 [sums[f"{name}/{number}"] for number in range(len(leaves))]
                 for name in ("window", "epoch")
             )
-            self._window = jax.device_put(jax.tree.unflatten(structure, window))
+            sent = [placed(leaf, self.placement.replicated) for leaf in window]
+            self._window = jax.tree.unflatten(structure, sent)
             self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
         self._callbacks.load_state_dict(loop["callbacks"])
         logger.info(

@@ -5,13 +5,15 @@ makes it fast is around it: the graph of modules is split once into definitions 
 arrays; a compiled step takes those lists, donates them, and merges the modules back only while it
 is traced. Training and evaluation share one state: they differ in the definition alone. Several
 train steps can be one dispatch: a loop on the device, whose length is an argument.
+
+Over several devices it is the same program: `Placement` says what each array is split over, on the
+way in and on the way out, and the compiler divides what is between.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +22,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host
+from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
 from nnx_alexnet.performance import product_flops
+from nnx_alexnet.placement import Placement
 from nnx_alexnet.task import Outputs, Task
 
 Batch = Mapping[str, Any]
@@ -99,6 +102,7 @@ class Steps:
         train_step: `(model, optimizer, batch) -> outputs`, what one step does to the modules.
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.
+        placement: over which devices, and how (default: `Placement()`).
 
     Attributes:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
@@ -114,7 +118,7 @@ class Steps:
             differently, so a run takes one of them throughout.
         forward_flops: the FLOPs of one example's forward pass by dtype, likewise.
         evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
-        predict: `(state.model, batch) -> predictions`.
+        predict: `(state.model, batch) -> (predictions, mask)`, whole on each device.
         empty: the metrics before any batch, once `measure` has chosen them.
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
@@ -148,9 +152,15 @@ class Steps:
         train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
         eval_step: Callable[[nnx.Module, Batch], Outputs],
         predict_step: Callable[[nnx.Module, Batch], Any],
+        *,
+        placement: Placement | None = None,
     ) -> None:
         train_definition, eval_definition, model_state = _definitions(model)
-        self._train_definition = train_definition
+        self._placement = placement = Placement() if placement is None else placement
+        self._model_shardings = placement.shardings(model_state)
+        self._gathered = placement.gathered(model_state)
+        self._train_definition, self._eval_definition = train_definition, eval_definition
+        self._transform, self._train_step, self._eval_step = transform, train_step, eval_step
         self._model_names = list(named_leaves(model_state))
         self.parameter_names = list(named_leaves(nnx.filter_state(model_state, nnx.Param)))
         self.traces: Counter[str] = Counter()
@@ -160,41 +170,9 @@ class Steps:
         # Set by the first optimizer: a model that is only evaluated has none.
         self._optimizer_definition: nnx.GraphDef[Any] | None = None
 
-        def in_eval_mode(leaves: list[jax.Array], batch: Batch) -> tuple[nnx.Module, Batch]:
-            module = nnx.merge(eval_definition, jax.tree.unflatten(self._model_tree, leaves))
-            return module, {**batch, "image": transform(batch["image"])}
-
-        def measured(metrics: Any, outputs: Outputs, batch: Batch) -> Any:
-            return metrics.merge(
-                self._collection.single_from_model_output(mask=batch["mask"], **outputs)
-            )
-
-        def one_step(
-            state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
-        ) -> tuple[State, Any, Outputs]:
-            batch = {**batch, **{name: rows[batch["index"]] for name, rows in data.items()}}
-            module = nnx.merge(train_definition, jax.tree.unflatten(self._model_tree, state.model))
-            assert self._optimizer_definition is not None, "split comes first"
-            optimizer = nnx.merge(
-                self._optimizer_definition,
-                jax.tree.unflatten(self._optimizer_tree, state.optimizer),
-            )
-            image = transform(batch["image"], key=key, index=batch["index"])
-            outputs = train_step(module, optimizer, {**batch, "image": image})
-            new = State(_leaves(module), _leaves(optimizer))
-            loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
-            # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
-            # statistics have seen it.
-            seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
-            is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
-            info = {"loss": loss, "is_finite": is_finite}
-            if (rate := self.learning_rate(new)) is not None:
-                info["lr"] = rate
-            return jax.tree.map(_typed_as, new, state), measured(metrics, outputs, batch), info
-
         def train(*arguments: Any) -> tuple[State, Any, Outputs]:
             self.traces["train"] += 1
-            return one_step(*arguments)
+            return self._one_step(*arguments)
 
         def train_many(
             state: State,
@@ -210,7 +188,7 @@ class Steps:
             def step(number: jax.Array, carried: Any) -> Any:
                 state, metrics, infos = carried
                 batch = {name: rows[number] for name, rows in batches.items()}
-                state, metrics, info = one_step(state, metrics, data, batch, key)
+                state, metrics, info = self._one_step(state, metrics, data, batch, key)
                 infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
                 return state, metrics, infos
 
@@ -220,21 +198,49 @@ class Steps:
 
         def evaluate(leaves: list[jax.Array], metrics: Any, batch: Batch) -> tuple[Any, Outputs]:
             self.traces["evaluate"] += 1
-            outputs = eval_step(*in_eval_mode(leaves, batch))
-            return measured(metrics, outputs, batch), outputs
+            outputs = self._outputs(leaves, batch)
+            return self._measured(metrics, outputs, batch), outputs
 
         def predict(leaves: list[jax.Array], batch: Batch) -> Any:
             self.traces["predict"] += 1
-            return predict_step(*in_eval_mode(leaves, batch))
+            predictions = predict_step(*self._in_eval_mode(leaves, batch))
+            return _constrained((predictions, batch["mask"]), placement.replicated)
 
         # Tree mode: the steps take and return arrays alone, so no graph is traversed a call.
         self.train = nnx.jit(train, donate_argnums=0, graph=False)
         self.train_many = nnx.jit(train_many, donate_argnums=0, graph=False)
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
-        self._gradients = nnx.jit(partial(self._record, transform, train_step), graph=False)
-        self._measured = measured
-        self._outputs = lambda leaves, batch: eval_step(*in_eval_mode(leaves, batch))
+        self._gradients = nnx.jit(self._record, graph=False)
+
+    def _one_step(
+        self, state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
+    ) -> tuple[State, Any, Outputs]:
+        """What `train` does; the body of its loop in `train_many`."""
+        taken = {name: rows[batch["index"]] for name, rows in data.items()}
+        batch = {**batch, **_constrained(taken, self._placement.batch)}
+        module = self._merged(self._train_definition, state.model)
+        assert self._optimizer_definition is not None, "split comes first"
+        optimizer = nnx.merge(
+            self._optimizer_definition,
+            jax.tree.unflatten(self._optimizer_tree, state.optimizer),
+        )
+        image = self._transform(batch["image"], key=key, index=batch["index"])
+        image = _constrained(image, self._placement.batch)
+        outputs = self._train_step(module, optimizer, {**batch, "image": image})
+        new = State(_leaves(module), _leaves(optimizer))
+        loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
+        # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
+        # statistics have seen it.
+        seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
+        is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
+        info = {"loss": loss, "is_finite": is_finite}
+        if (rate := self.learning_rate(new)) is not None:
+            info["lr"] = rate
+        new = jax.tree.map(_typed_as, new, state)
+        kept = [*self._model_shardings, *self._optimizer_shardings]
+        new = jax.tree.map(_constrained, new, jax.tree.unflatten(jax.tree.structure(new), kept))
+        return new, self._measured(metrics, outputs, batch), info
 
     def are_of(self, model: nnx.Module) -> bool:
         """Whether the model is still built as it was, down to attributes such as a dropout rate."""
@@ -263,8 +269,10 @@ class Steps:
             empty = self._collection.empty()
             # An empty metric may count in another dtype than a filled one; a loop takes one.
             filled = jax.eval_shape(self._measured, empty, outputs, example)
-            self.empty = jax.device_put(
-                jax.tree.map(lambda old, new: jnp.asarray(old, new.dtype), empty, filled)
+            self.empty = jax.tree.map(
+                lambda old, new: placed(np.asarray(old, new.dtype), self._placement.replicated),
+                empty,
+                filled,
             )
         return outputs
 
@@ -283,7 +291,7 @@ class Steps:
         Returns:
             The state for the compiled steps.
         """
-        leaves = [_copied(leaf) for leaf in _leaves(model)]
+        leaves = list(map(_copied, _leaves(model), self._model_shardings))
         if optimizer is None:
             return State(leaves, [])
         definition, optimizer_state = nnx.split(optimizer)
@@ -293,7 +301,8 @@ class Steps:
             self._optimizer_names = list(named_leaves(optimizer_state))
             rates = [n for n in self._optimizer_names if n.endswith("hyperparams/learning_rate")]
             self._rate_leaf = self._optimizer_names.index(rates[0]) if rates else None
-        return State(leaves, [_copied(leaf) for leaf in _leaves(optimizer)])
+            self._optimizer_shardings = self._placement.shardings(optimizer_state)
+        return State(leaves, list(map(_copied, _leaves(optimizer), self._optimizer_shardings)))
 
     def join(
         self, state: State, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None
@@ -331,21 +340,31 @@ class Steps:
         found = self._gradients(state.model, batch, key)
         return dict(zip(self.parameter_names, found, strict=True))
 
-    def _record(
-        self,
-        transform: Transform,
-        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
-        leaves: list[jax.Array],
-        batch: Batch,
-        key: jax.Array,
-    ) -> list[jax.Array]:
+    def _record(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
         """Returns the gradients that a step hands to its optimizer."""
         self.traces["gradients"] += 1
-        module = nnx.merge(self._train_definition, jax.tree.unflatten(self._model_tree, leaves))
+        module = self._merged(self._train_definition, leaves)
         recorder = _GradientRecorder(module, optax.identity(), wrt=nnx.Param)
-        image = transform(batch["image"], key=key, index=batch["index"])
-        train_step(module, recorder, {**batch, "image": image})
-        return _leaves(recorder.gradients)
+        image = self._transform(batch["image"], key=key, index=batch["index"])
+        self._train_step(module, recorder, {**batch, "image": image})
+        return list(_constrained(_leaves(recorder.gradients), self._placement.replicated))
+
+    def _outputs(self, leaves: list[jax.Array], batch: Batch) -> Outputs:
+        return self._eval_step(*self._in_eval_mode(leaves, batch))
+
+    def _in_eval_mode(self, leaves: list[jax.Array], batch: Batch) -> tuple[nnx.Module, Batch]:
+        image = _constrained(self._transform(batch["image"]), self._placement.batch)
+        return self._merged(self._eval_definition, leaves), {**batch, "image": image}
+
+    def _measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
+        new = self._collection.single_from_model_output(mask=batch["mask"], **outputs)
+        return _constrained(metrics.merge(new), self._placement.replicated)
+
+    def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
+        """Merges a model whose arrays are whole along the axis of the batch."""
+        whole = jax.tree.map(_constrained, leaves, self._gathered)
+        module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
+        return module
 
     def _no_info(self, state: State, num: int) -> Outputs:
         """Returns the `info` of `num` steps, before the first of them."""
@@ -400,12 +419,16 @@ def _leaves(module: Any) -> list[jax.Array]:
     return jax.tree.leaves(nnx.state(module))
 
 
-def _copied(leaf: Any) -> jax.Array:
+def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
     """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
     if getattr(leaf, "weak_type", False):
-        return jnp.array(leaf, dtype=leaf.dtype)
-    copied: jax.Array = jax.device_put(leaf, may_alias=False)
-    return copied
+        leaf = np.asarray(leaf, leaf.dtype)
+    return placed(leaf, sharding)
+
+
+def _constrained(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+    """Says how the compiler divides arrays."""
+    return jax.lax.with_sharding_constraint(tree, sharding) if jax.tree.leaves(tree) else tree
 
 
 def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:

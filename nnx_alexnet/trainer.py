@@ -49,7 +49,6 @@ from nnx_alexnet.callbacks import (
 )
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import DataModule, Loader
-from nnx_alexnet.data.transform import augmentation_key
 from nnx_alexnet.dispatch import StepsPerExecution
 from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
@@ -57,6 +56,7 @@ from nnx_alexnet.loop import TrainLoop
 from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.performance import peak_memory
+from nnx_alexnet.placement import Devices, MeshLike, Placement
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Task
 
@@ -90,6 +90,16 @@ class Trainer(TrainLoop):
         log_dir: the folder of all runs (default `logs`); None writes nothing.
         name: the run is `<log_dir>/<name>/version_<n>` (default: the model's class, in lower
             case).
+        devices: how many devices of this process share each batch; `"auto"` (the default): all
+            devices there are, of all processes (only that of `jax.default_device`, if it is set).
+            The batch size stays what the data say, and must divide by their number.
+        mesh: the devices and what they share instead: a `jax.sharding.Mesh`, or the sizes of its
+            axes by name. Its axis `data` splits the batch, each other one the parameters whose
+            sharding metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet
+            over two devices.
+        shard_state: whether parameters and optimizer state are split over `data`, too, for a
+            state that is too large for one device (default False: each device has a copy). A step
+            gathers the parameters that it uses.
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always has
             one.
@@ -149,6 +159,9 @@ class Trainer(TrainLoop):
         seed: int = 0,
         log_dir: str | Path | None = "logs",
         name: str | None = None,
+        devices: Devices = "auto",
+        mesh: MeshLike | None = None,
+        shard_state: bool = False,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
         steps_per_execution: StepsPerExecution = "auto",
@@ -203,6 +216,7 @@ class Trainer(TrainLoop):
             log_dir=log_dir,
             name=type(model).__name__.lower() if name is None else name,
             check_finite=check_finite,
+            placement=Placement(devices, mesh, shard_state=shard_state),
             max_steps=max_steps,
             log_every_n_steps=log_every_n_steps,
             steps_per_execution=steps_per_execution,
@@ -247,6 +261,7 @@ class Trainer(TrainLoop):
         self._check_idle()
         self._reset()
         loader = self._split("train")
+        self.placement.check_batch_size(loader.batch_size)
         self._prepare(loader, *filter(None, [self.data.val]))
         use_compilation_cache()
         self._compiled_before = compiled()
@@ -312,8 +327,8 @@ class Trainer(TrainLoop):
         """
         if self._optimizer is None:
             raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
-        key = augmentation_key(seed=self.seed, epoch=self.epoch)
-        return self._steps.gradients(self._arrays(), jax.device_put(dict(batch)), key)
+        batch = self.placement.send(dict(batch), self._split("train").batch_size)
+        return self._steps.gradients(self._arrays(), batch, self._augmentation_key())
 
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.

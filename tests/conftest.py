@@ -3,12 +3,10 @@
 import os
 import tempfile
 
-# Four devices, so that a test can shard; on the host, so that the results are the same anywhere.
+# Eight devices, so that a test can shard; on the host, so that the results are the same anywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    ).strip()
+_flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
 # Many tests compile the very same step: each is compiled once a session, whose workers inherit it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -17,8 +15,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# What a test does not split stays on one of them; a program that a test starts has one.
+jax.config.update("jax_default_device", jax.devices()[0])
+os.environ["XLA_FLAGS"] = _flags
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -70,7 +70,7 @@ def test_five_lines_say_what_a_fit_will_do(lines):
     build().fit()
     first = lines()[:5]
     assert first == [
-        "device  cpu, 1 of 4 devices",
+        "device  cpu, 1 of 8 devices",
         "model   Dense on 8x8x1, 260 parameters, 1.0 KB",
         "data    stripes: 32 train, 32 val, 32 test, on the device",
         "run     8 steps of 8 images, 2 epochs of 4 steps",

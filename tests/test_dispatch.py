@@ -19,6 +19,7 @@ from nnx_alexnet.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, CallbackList
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.dispatch import choose_steps
+from nnx_alexnet.placement import Placement
 
 
 class DenseNet(nnx.Module):
@@ -352,11 +353,12 @@ def test_keeping_data_on_the_device_that_are_no_arrays_is_refused():
 
 def test_arrays_that_take_much_of_the_device_are_sent_batch_by_batch(monkeypatch):
     data = data_of()
-    assert data.on_device() is not None
+    sharding = Placement().replicated
+    assert data.on_device(sharding) is not None
     size = sum(array.nbytes for array in data.train.arrays().values())
     monkeypatch.setattr("nnx_alexnet.data.module.device_memory", lambda: 4 * size - 1)
-    assert data.on_device() is None
-    assert data_of(keep_on_device=True).on_device() is not None
+    assert data.on_device(sharding) is None
+    assert data_of(keep_on_device=True).on_device(sharding) is not None
 
 
 def test_labels_outside_the_classes_are_refused_before_the_first_step_of_resident_data():

@@ -1,6 +1,7 @@
 """The batches of one split: their order, size and padding."""
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,14 @@ trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (
 example's index in its split; for an iterable, its position in the epoch)."""
 
 _MOST_BAD = 0.01  # of a split
+
+
+class _Planned(NamedTuple):
+    """What is read of a batch: the examples, how many of them count, and the rows with padding."""
+
+    rows: np.ndarray
+    num: int
+    size: int
 
 
 class Loader:
@@ -132,7 +141,14 @@ class Loader:
         return {"image": rows.image, "label": rows.label}
 
     def batches(
-        self, *, epoch: int = 0, seed: int = 0, start: int = 0, reads: bool = True
+        self,
+        *,
+        epoch: int = 0,
+        seed: int = 0,
+        start: int = 0,
+        reads: bool = True,
+        size: int | None = None,
+        part: slice | None = None,
     ) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
@@ -143,6 +159,9 @@ class Loader:
                 skipped examples are not read.
             reads: whether the examples are read (default), or each batch is its `index` and
                 `mask` alone, which `complete` fills. Of an iterable they are always read.
+            size: rows of what is yielded, if it is more than `batch_size`: the others are padding.
+            part: which rows of each batch to read and yield (default all): another process
+                takes the others. Not for an iterable.
 
         Yields:
             The batches, NumPy arrays that the caller may keep.
@@ -154,8 +173,15 @@ class Loader:
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
-            return self._iterate(self._source, start)
-        return self._gather(epoch, seed, start) if reads else self._indices(epoch, seed, start)
+            if part is not None:
+                raise ValueError(
+                    f"`{self._argument}` is an iterable, of which several processes cannot read a "
+                    "part each: two of them may not give the same order. Arrays and map-style "
+                    "datasets can be read by index; give the dataset of a DataLoader itself."
+                )
+            return self._iterate(self._source, start, size or self.batch_size)
+        plan = self._plan(epoch, seed, start, size or self._batch_size, part)
+        return self._gather(plan, epoch, seed, start) if reads else self._indices(plan)
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with its `image` and `label`, which are read if they are not in it."""
@@ -164,29 +190,37 @@ class Loader:
             return batch
         return {name: values[batch["index"]] for name, values in arrays.items()} | batch
 
-    def _plan(self, epoch: int, seed: int, start: int) -> list[np.ndarray]:
-        """Returns which examples each batch of an epoch holds, from batch `start` on."""
+    def _plan(
+        self, epoch: int, seed: int, start: int, size: int, part: slice | None
+    ) -> list[_Planned]:
+        """Returns which examples the rows of each batch of an epoch hold, from `start` on."""
         assert not isinstance(self._source, IterableSource)
-        num, size = len(self._source), self._batch_size
+        num, step = len(self._source), self._batch_size
         indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
-        stop = num - num % size if self._drop_last else num
-        return [indices[first : first + size] for first in range(start * size, stop, size)]
+        stop = num - num % step if self._drop_last else num
+        whole = slice(0, size) if part is None else part
+        num_rows = len(range(size)[whole])
+        plan = []
+        for first in range(start * step, stop, step):
+            batch = indices[first : first + step]
+            rows = batch[whole]  # of a ragged batch perhaps none: then all are padding
+            plan.append(_Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
+        return plan
 
-    def _indices(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
-        for rows in self._plan(epoch, seed, start):
-            yield _padded({"mask": np.ones(len(rows), bool)}, rows, self._batch_size)
+    def _indices(self, plan: list[_Planned]) -> Iterator[Batch]:
+        for planned in plan:
+            yield _padded({"mask": np.ones(len(planned.rows), bool)}, planned)
 
-    def _gather(self, epoch: int, seed: int, start: int) -> Iterator[Batch]:
+    def _gather(self, plan: list[_Planned], epoch: int, seed: int, start: int) -> Iterator[Batch]:
         assert not isinstance(self._source, IterableSource)
-        plan, size = self._plan(epoch, seed, start), self._batch_size
         if self._workers is not None:
-            requests = [Request(rows, seed, epoch, start + n) for n, rows in enumerate(plan)]
+            requests = [Request(each.rows, seed, epoch, start + n) for n, each in enumerate(plan)]
             read = self._workers.read(requests)
         else:
             source = self._source
-            read = (source.take(rows, seed=seed, epoch=epoch) for rows in plan)
-        for rows, got in zip(plan, read, strict=True):
-            batch = _padded(_fields(got), rows, size)
+            read = (source.take(each.rows, seed=seed, epoch=epoch) for each in plan)
+        for planned, got in zip(plan, read, strict=True):
+            batch = _padded(_fields(got), planned)
             if got.bad:
                 self._note_bad(got.bad)
                 if not self._shuffle:  # a measurement counts no example twice
@@ -213,7 +247,7 @@ class Loader:
                 self._argument, index, what, len(self.bad_samples), most, why,
             )  # fmt: skip
 
-    def _iterate(self, source: IterableSource, start: int) -> Iterator[Batch]:
+    def _iterate(self, source: IterableSource, start: int, size: int) -> Iterator[Batch]:
         if start:
             logger.info("Skipping %d batches of an iterable by reading them.", start)
         position = given = 0
@@ -224,7 +258,7 @@ class Loader:
             given += 1
             if given > start:
                 index = np.arange(position, position + num)
-                yield _padded(_fields(rows), index, source.batch_size)
+                yield _padded(_fields(rows), _Planned(index, num, size))
             position += num
 
     def close(self) -> None:
@@ -240,12 +274,11 @@ def _fields(rows: Rows) -> Batch:
     return {"image": rows.image, "label": rows.label, "mask": mask}
 
 
-def _padded(fields: Batch, index: np.ndarray, size: int) -> Batch:
-    """Returns a batch of `size` rows: the given ones, repeated in order as often as needed."""
-    num = len(index)
-    batch = {**fields, "index": index.astype(np.int32)}
-    if num < size:
-        repeated = np.arange(size) % num
+def _padded(fields: Batch, planned: _Planned) -> Batch:
+    """Returns a batch of the rows that were read, repeated in order as often as needed."""
+    batch = {**fields, "index": planned.rows.astype(np.int32)}
+    if planned.num < planned.size:
+        repeated = np.arange(planned.size) % len(planned.rows)
         batch = {key: value[repeated] for key, value in batch.items()}
-        batch["mask"][num:] = False
+        batch["mask"][planned.num :] = False
     return batch

@@ -12,6 +12,7 @@ from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
+from nnx_alexnet.leaves import placed
 
 KeepOnDevice = bool | Literal["auto"]
 
@@ -160,16 +161,19 @@ class DataModule:
         tops = [int(labels.max()) for labels in known if labels is not None]
         return max(tops) + 1 if tops else None
 
-    def on_device(self) -> dict[str, jax.Array] | None:
-        """Returns the train split's `image` and `label` on the device; None: send its batches."""
+    def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, jax.Array] | None:
+        """Returns the train split's `image` and `label` on the devices; None: send its batches.
+
+        Args:
+            sharding: of the arrays, which each device holds whole.
+        """
         arrays = self.train.arrays()
         if arrays is None or self.keep_on_device is False:
             return None
         size = sum(array.nbytes for array in arrays.values())
         if self.keep_on_device == "auto" and size > _SHARE_OF_MEMORY * device_memory():
             return None
-        placed: dict[str, jax.Array] = jax.device_put(arrays)
-        return placed
+        return {name: placed(array, sharding) for name, array in arrays.items()}
 
     def unlabelled(self, images: Any) -> Loader:
         """Returns a loader of images alone, to predict with; its labels are zeros.

@@ -12,12 +12,18 @@ https://papers.nips.cc/paper/4824). What differs from the paper:
   that the variance is kept through the layers, and LeCun-normal weights for the logits, where
   none follows; the paper draws all with a standard deviation of 0.01. Biases start at 0.
 
+The paper's network was split over two GPUs. This one carries sharding metadata that split it over
+the axis `model` of a device mesh, of any size that divides its widths: the convolutions and
+BatchNorm by output channels, dense1 by outputs ("column"), dense2 and dense3 by inputs ("row";
+Shoeybi et al. 2019, "Megatron-LM", https://arxiv.org/abs/1909.08053). Without such a mesh the
+metadata do nothing.
+
 torchvision's `alexnet` is another one: it follows a later paper with fewer filters (64, 192,
 384, 256, 256), pads conv1, and normalises nothing.
 """
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +43,15 @@ _REDUCTIONS = ((11, 4), (3, 2), (3, 2), (3, 2))
 # Flax's default of 0.99 is for long runs: after 100 steps its running statistics are still
 # 37 % their initial values (0 and 1), and evaluation looks broken. With 0.9 it is 0.003 %.
 _BATCH_NORM_MOMENTUM = 0.9
+
+# What the trainer's mesh splits, if it has this axis; flax's own sharding as a variable is made
+# would need the mesh there and then.
+_MODEL_AXIS = "model"
+
+
+def _split(*axes: str | None) -> dict[str, Any]:
+    """Returns the metadata of a parameter that is split over the named axes of a mesh."""
+    return {"out_sharding": axes, "eager_sharding": False}
 
 
 def _last_pool_size(image_size: int) -> int:
@@ -77,13 +92,18 @@ class BatchNorm(nnx.BatchNorm):
     """
 
     def __init__(self, num_features: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        by_channel = _split(_MODEL_AXIS)
         super().__init__(
             num_features,
             momentum=_BATCH_NORM_MOMENTUM,
             dtype=jnp.float32,
             param_dtype=param_dtype,
+            scale_metadata=by_channel,
+            bias_metadata=by_channel,
             rngs=rngs,
         )
+        for statistic in (self.mean, self.var):
+            statistic.set_metadata(**by_channel)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # fewer arguments
         """Returns the normalised `x`, in its own dtype; in training, moves the statistics."""
@@ -167,10 +187,15 @@ class AlexNet(nnx.Module):
             dtype=compute,
             param_dtype=stored,
             conv_general_dilated=layers.conv,
+            kernel_metadata=_split(None, None, None, _MODEL_AXIS),
+            bias_metadata=_split(_MODEL_AXIS),
             rngs=rngs,
         )
         norm = functools.partial(BatchNorm, param_dtype=stored, rngs=rngs)
         dense = functools.partial(nnx.Linear, dtype=compute, param_dtype=stored, rngs=rngs)
+        columns, rows = _split(None, _MODEL_AXIS), _split(_MODEL_AXIS, None)
+        # What dense2 returns is split again, as the inputs of dense3.
+        split_bias = functools.partial(dense, bias_metadata=_split(_MODEL_AXIS))
 
         self.conv1 = conv(in_channels, 96, (11, 11), strides=4, padding="VALID")
         self.bn1 = norm(96)
@@ -182,11 +207,11 @@ class AlexNet(nnx.Module):
         self.bn4 = norm(384)
         self.conv5 = conv(384, 256, (3, 3))
         self.bn5 = norm(256)
-        self.dense1 = dense(size * size * 256, 4096, kernel_init=he)
+        self.dense1 = split_bias(size * size * 256, 4096, kernel_init=he, kernel_metadata=columns)
         self.dropout1 = nnx.Dropout(dropout_rate, rngs=rngs)
-        self.dense2 = dense(4096, 4096, kernel_init=he)
+        self.dense2 = split_bias(4096, 4096, kernel_init=he, kernel_metadata=rows)
         self.dropout2 = nnx.Dropout(dropout_rate, rngs=rngs)
-        self.dense3 = dense(4096, num_classes, kernel_init=lecun)
+        self.dense3 = dense(4096, num_classes, kernel_init=lecun, kernel_metadata=rows)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images.
