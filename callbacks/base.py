@@ -311,6 +311,11 @@ class CallbackList:
         """Whether `train_batch` would call any callback."""
         return any(_is_due(callback.batch_period, step) for callback, _ in self._hooks[hook])
 
+    def is_due_by_step(self, hook: str, step: int) -> bool:
+        """Whether it would call one whose period is counted in steps, not between dispatches."""
+        periods = [callback.batch_period for callback, _ in self._hooks[hook]]
+        return any(period and step % period == 0 for period in periods)
+
     def next_train_batch(self, step: int) -> int | None:
         """Returns the step up to which no train batch hook is due after `step`; None: no end."""
         # A start hook runs before its step, so the dispatch before ends one step earlier.

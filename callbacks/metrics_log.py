@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.log import logger
+from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -53,7 +54,7 @@ class JSONLogger(Callback):
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Cuts off what the steps wrote that are taken again: the file has each one once."""
-        if trainer.run_dir is None:
+        if trainer.run_dir is None or not is_main():
             return
         path = trainer.run_dir / "metrics.jsonl"
         try:
@@ -69,7 +70,7 @@ class JSONLogger(Callback):
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Appends a line."""
-        if trainer.run_dir is None:
+        if trainer.run_dir is None or not is_main():
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         line = json.dumps({"step": step, "epoch": trainer.epoch, **finite}, allow_nan=False)

@@ -8,6 +8,7 @@ import jax
 
 from nnx_alexnet.callbacks.base import Batch, Callback, Stage
 from nnx_alexnet.log import logger
+from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 class Profiler(Callback):
     """Traces some steps of a fit with `jax.profiler`, into the run's folder.
+
+    Of several processes the first one is traced.
 
     Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab, if xprof
     is installed (the extra `profile`). A trace slows the steps in it and takes megabytes,
@@ -69,18 +72,20 @@ class Profiler(Callback):
         """Begins or ends the trace."""
         assert self._next_step is not None, "it is called for that step alone"
         jax.block_until_ready(outputs)  # the steps before do not belong to it
-        if self._is_tracing:
-            self._stop(trainer)
+        if self._next_step != self.start_step:
             self._next_step = None
+            if self._is_tracing:
+                self._stop(trainer)
             return
-        try:
-            jax.profiler.start_trace(str(trainer.run_dir))
-        except Exception as error:  # another trace is under way, or the disk is full
-            logger.warning("The profiler could not start, training goes on: %s", error)
-            self._next_step = None
-            return
-        self._is_tracing = True
+        # Also without a trace: all processes take the same steps in one dispatch.
         self._next_step = self.start_step + self.num_steps
+        if is_main():
+            try:
+                jax.profiler.start_trace(str(trainer.run_dir))
+            except Exception as error:  # another trace is under way, or the disk is full
+                logger.warning("The profiler could not start, training goes on: %s", error)
+            else:
+                self._is_tracing = True
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
         """Ends the trace of a run that was shorter, however it ended."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
 from nnx_alexnet.log import logger
+from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -62,6 +63,8 @@ class ProgressBar(Callback):
         self._next_refresh = time.perf_counter() + self.refresh_seconds
         printer: Callable[[Any], Callable[[str], None]]
         place: dict[str, Any]
+        if not is_main():
+            return
         if _is_terminal():
             from tqdm.contrib.logging import logging_redirect_tqdm
 

@@ -27,6 +27,7 @@ from nnx_alexnet.dashboard import (
 )
 from nnx_alexnet.events import drop_steps
 from nnx_alexnet.log import logger
+from nnx_alexnet.processes import is_main
 from nnx_alexnet.results import ClassificationResults
 
 if TYPE_CHECKING:
@@ -247,7 +248,8 @@ class TensorBoard(Callback):
         if "model/filters" in self.images:
             kernel = first_kernel(trainer.parameters(), trainer.data.image_shape)
             if kernel is not None:
-                copy = jnp.array(kernel, copy=True)  # the next step takes the original
+                # The next step takes the original.
+                copy = jnp.array(trainer.placement.whole(kernel), copy=True)
                 self._draw(trainer, partial(write_filters, step, copy))
 
     def _write_results(self, trainer: Trainer) -> None:
@@ -268,7 +270,8 @@ class TensorBoard(Callback):
     ) -> None:
         step = trainer.global_step
         try:
-            sampled = samples({f"{kind}/{name}": array for name, array in arrays().items()})
+            taken = samples({f"{kind}/{name}": array for name, array in arrays().items()})
+            sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
         except Exception as error:  # gradients run the user's own train step once more
             self._report(error)
             return
@@ -279,7 +282,7 @@ class TensorBoard(Callback):
     def _draw(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
         """Draws and writes beside training."""
         self._attempt(trainer, bool)  # opens the file, if it is not open
-        if self._writer is None:
+        if self._writer is None or not is_main():
             return
         if self._artist is None:
             self._artist = ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
@@ -303,6 +306,8 @@ class TensorBoard(Callback):
             logger.warning("TensorBoard lacks a picture, training goes on: %r", error)
 
     def _attempt(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
+        if not is_main():
+            return
         try:
             if self._writer is None and trainer.run_dir is not None:
                 from nnx_alexnet.writers import TensorBoardWriter

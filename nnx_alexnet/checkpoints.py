@@ -95,11 +95,29 @@ def _array_handler() -> Any:
     # Orbax reports each save, and each error with pages of traces; what it raises says enough.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # Random weights hardly compress: zstd saved 8% of AlexNet's 259 MB for 2 s of processor.
-    return ocp.PyTreeCheckpointHandler(use_compression=False)
+    return ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=_alone())
+
+
+def _json_handler() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
+
+
+def _alone() -> Any:
+    """Lets Orbax wait for no other process: the first one writes, and each reads when it will."""
+    import orbax.checkpoint as ocp
+
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:
     """Writes all items to a temporary folder, and renames it when it is complete.
+
+    Of several processes the first one alone may call this.
 
     Args:
         folder: the folder of the checkpoint, absolute; it must not exist.
@@ -111,10 +129,11 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
     nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
     items = {name: ocp.args.PyTreeSave(nested[name]) for name in _ITEMS if name in nested}
     handlers = {name: _array_handler() for name in items}
-    json_handlers = {name: ocp.JsonCheckpointHandler() for name in ("loop", "manifest")}
-    handler = ocp.CompositeCheckpointHandler(**handlers, **json_handlers)
+    json_handlers = {name: _json_handler() for name in ("loop", "manifest")}
+    options = ocp.CompositeOptions(multiprocessing_options=_alone())
+    handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers, **json_handlers)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with ocp.Checkpointer(handler) as checkpointer:
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
         checkpointer.save(
             folder,
             args=ocp.args.Composite(
@@ -128,7 +147,7 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
 def _read_json(path: Path) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+    with ocp.Checkpointer(_json_handler(), multiprocessing_options=_alone()) as checkpointer:
         return dict(checkpointer.restore(path))
 
 
@@ -136,7 +155,7 @@ def _read_arrays(path: Path, item: str) -> dict[str, np.ndarray[Any, Any]]:
     """Reads one item as NumPy arrays by their path; nothing of it says where they go."""
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(_array_handler()) as checkpointer:
+    with ocp.Checkpointer(_array_handler(), multiprocessing_options=_alone()) as checkpointer:
         tree = checkpointer.metadata(path / item).item_metadata.tree
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         nested = checkpointer.restore(path / item, args=ocp.args.PyTreeRestore(restore_args=how))

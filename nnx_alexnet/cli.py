@@ -37,6 +37,7 @@ from nnx_alexnet.checkpoints import (
 from nnx_alexnet.compilation import use_compilation_cache
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
+from nnx_alexnet.distributed import initialize_distributed, leave
 from nnx_alexnet.listing import format_runs, sort_runs
 from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
@@ -57,6 +58,7 @@ from nnx_alexnet.predicting import (
     predict_files,
     write_predictions,
 )
+from nnx_alexnet.processes import is_main, on_main
 from nnx_alexnet.report import write_report
 from nnx_alexnet.runs import find_runs, list_runs
 from nnx_alexnet.summary import summarize
@@ -68,6 +70,9 @@ INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 def fit(config: Namespace) -> int:
     """Trains, and says where the run is."""
+    initialize_distributed(**config.distributed)
+    if config.data.get("download"):
+        on_main(lambda: bool(load_data(**config.data)))  # the others find it there, or follow
     resume = config.resume
     if config.resume_weights_only and resume == "never":
         raise ValueError("`--resume-weights-only` needs `--resume RUN`, or `--resume auto`.")
@@ -81,7 +86,7 @@ def fit(config: Namespace) -> int:
         load_checkpoint(resume, trainer.model, which="last")
         resume = "never"
     trainer.fit(resume=resume)
-    if trainer.run_dir is not None:
+    if trainer.run_dir is not None and is_main():
         # For scripts too, which read standard output; the rest `RunSummary` has said.
         print(f"Run folder: {trainer.run_dir}")
         is_said = any(isinstance(callback, RunSummary) for callback in trainer.callbacks)
@@ -298,6 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_ours(error):
             raise
         print(f"nnx-alexnet: error: {error}", file=sys.stderr)
+        if jax.distributed.is_initialized():
+            leave(1)
         return 1
 
 

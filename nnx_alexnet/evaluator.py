@@ -18,6 +18,7 @@ from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
 from nnx_alexnet.placement import Placement
+from nnx_alexnet.processes import Agreement, Wishes
 from nnx_alexnet.steps import State, Steps
 from nnx_alexnet.task import Classification, Outputs, Task
 
@@ -62,6 +63,9 @@ class Evaluator:
         self._compiled: Steps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
         self._is_cut_short = False  # set by Ctrl-C during `fit`
+        self._wishes = Wishes()  # of this process's callbacks, that others do not know of yet
+        self._signal = 0  # that this process got during `fit`
+        self._agreement = Agreement()
         self._is_running = False
 
     def validate(self) -> dict[str, float]:
@@ -196,10 +200,11 @@ class Evaluator:
         The results come `MAX_IN_FLIGHT` batches late, when they are ready.
         """
         size = self.placement.padded(loader.batch_size)
+        part = self.placement.rows(size)
         self._callbacks.call(f"on_{kind}_start", self)
         self._callbacks.call(f"on_{kind}_epoch_start", self)
         in_flight: deque[Any] = deque()
-        for index, batch in enumerate(loader.batches(size=size)):
+        for index, batch in enumerate(loader.batches(size=size, part=part)):
             if self._is_cut_short:
                 break
             if kind != "predict":
@@ -207,10 +212,13 @@ class Evaluator:
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             outputs = step(self.placement.send(batch, size))
             in_flight.append(outputs)
-            self._callbacks.call(f"on_{kind}_batch_end", self, outputs, batch, index)
+            own = self.placement.own_rows(outputs)
+            self._callbacks.call(f"on_{kind}_batch_end", self, own, batch, index)
+            self._agree(at_most=MAX_IN_FLIGHT)
             if len(in_flight) > MAX_IN_FLIGHT:
                 yield jax.block_until_ready(in_flight.popleft())
         yield from in_flight
+        self._agree()
 
     def _end_pass(self, kind: str) -> None:
         self._callbacks.call(f"on_{kind}_epoch_end", self)
@@ -228,6 +236,28 @@ class Evaluator:
         self.metrics.update(metrics)
         self.metric_steps.update(dict.fromkeys(metrics, step))
         self._callbacks.call("on_log", self, metrics, step)
+
+    # ---- What all processes do alike --------------------------------------------------------
+
+    def _wish(self, **wishes: Any) -> None:
+        """Asks all processes for something; alone, it is done at once."""
+        self._wishes = self._wishes.either(Wishes(**wishes))
+        if self._agreement.is_alone:
+            self._agree()
+
+    def _agree(self, *, at_most: int = 0) -> None:
+        """Does what any process wishes; all of them call this at the same places.
+
+        Args:
+            at_most: see `Agreement.settle`.
+        """
+        own, self._wishes = self._wishes, Wishes()
+        agreed = self._agreement.settle(own._replace(signal=self._signal), at_most=at_most)
+        if any(agreed):
+            self._follow(agreed)
+
+    def _follow(self, agreed: Wishes) -> None:
+        """Does what any process wishes; outside `fit` there is nothing to wish for."""
 
     # ---- The door, and the ways out -------------------------------------------------------
 

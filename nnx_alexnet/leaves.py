@@ -66,12 +66,11 @@ def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         leaf: an array that this process holds whole, and each process the same; or a global one.
         sharding: where it goes.
     """
+    if is_key(leaf) and not sharding.is_fully_addressable:
+        return wrapped(placed(jax.random.key_data(leaf), sharding), leaf)
     if sharding.is_fully_addressable or not getattr(leaf, "is_fully_addressable", True):
         put: jax.Array = jax.device_put(leaf, sharding, may_alias=False)
         return put
-    if is_key(leaf):
-        words = placed(on_host(leaf), sharding)
-        return wrapped(words, leaf)
     values = np.asarray(leaf)
     # Unlike `device_put` it does not compare the values of all processes.
     made: jax.Array = jax.make_array_from_callback(

@@ -69,7 +69,7 @@ class TrainLoop(Resumable):
 
     @property
     def num_examples(self) -> int:
-        """Examples that this process has trained on in the present epoch."""
+        """Examples trained on in the present epoch since this start of the run."""
         return self._meter.num_examples
 
     def learning_rate(self) -> float | None:
@@ -176,6 +176,8 @@ class TrainLoop(Resumable):
         if self._callbacks.is_due("on_train_batch_start", step + 1):
             first = loader.complete(group[0])
             self._callbacks.train_batch("on_train_batch_start", step + 1, self, first, index)
+            if self._callbacks.is_due_by_step("on_train_batch_start", step + 1):
+                self._agree()
             if self._is_stopping or self._checkpoint_requested:  # after this very step
                 group = group[:1]
         for batch in group:
@@ -185,37 +187,50 @@ class TrainLoop(Resumable):
             self.checkpoints.check()
         if self._steps.traces["train"]:
             self._meter.started(step)
-        state, window, data = self._arrays(), self._window, self._train_data
-        with jax.profiler.StepTraceAnnotation("train", step_num=step + len(group)):
-            if not self._steps.loops:
-                batch = self.placement.send(group[0], loader.batch_size)
-                self._state, self._window, last = self._steps.train(state, window, data, batch, key)
-                infos = last
-            else:
-                together = stacked(group, self._most_steps)
-                batches = self.placement.send(together, loader.batch_size, stacked=True)
-                sent: Any = batches, np.int32(len(group))
-                self._state, self._window, infos, last = self._steps.train_many(
-                    state, window, data, sent, key
-                )
+        infos, last = self._dispatch(loader, group, key)
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
         self._newest_rate = last.get("lr")
-        self._meter.num_examples += sum(int(np.count_nonzero(b["mask"])) for b in group)
+        for batch in group:
+            rows = batch["mask"]  # those of this process stand for all
+            share = loader.batch_size // len(rows)
+            self._meter.num_examples += int(np.count_nonzero(rows)) * share
         window = None
         if self.global_step % self.log_every_n_steps == 0:
             window, self._window = self._window, self._steps.empty
         self._in_flight.append(
             _Dispatched(self.global_step, group, infos, window, self._meter.num_examples)
         )
-        if len(self._in_flight) > (MAX_IN_FLIGHT if self._most_steps == 1 else 1):
+        at_most = MAX_IN_FLIGHT if self._most_steps == 1 else 1
+        if len(self._in_flight) > at_most:
             self._read(self._in_flight.popleft())
         if self._callbacks.is_due("on_train_batch_end", self.global_step):
             batch = loader.complete(group[-1])
             self._callbacks.train_batch(
                 "on_train_batch_end", self.global_step, self, last, batch, self.step_in_epoch - 1
             )
+            if self._callbacks.is_due_by_step("on_train_batch_end", self.global_step):
+                at_most = 0  # what is asked for at this step is done at this step
+        self._agree(at_most=at_most)
         return len(group)
+
+    def _dispatch(
+        self, loader: Loader, group: list[Batch], key: jax.Array
+    ) -> tuple[Outputs, Outputs]:
+        """Sends the batches and the step; returns the `info` of all steps, and of the last."""
+        state, window, data = self._arrays(), self._window, self._train_data
+        size = loader.batch_size
+        with jax.profiler.StepTraceAnnotation("train", step_num=self.global_step + len(group)):
+            if not self._steps.loops:
+                batch = self.placement.send(group[0], size)
+                self._state, self._window, last = self._steps.train(state, window, data, batch, key)
+                return last, last
+            together = stacked(group, self._most_steps)
+            sent: Any = self.placement.send(together, size, stacked=True), np.int32(len(group))
+            self._state, self._window, infos, last = self._steps.train_many(
+                state, window, data, sent, key
+            )
+            return infos, last
 
     def _read(self, done: _Dispatched) -> None:
         """Waits for dispatched steps; at a log point reads and publishes their metrics."""

@@ -1,8 +1,9 @@
 """The options of the command line, derived from signatures, and what is built from them.
 
-`fit` has the groups `--data` (`load_data`), `--model`, `--task`, `--optimizer`
-(`create_optimizer`) and `--trainer` (`Trainer`). Models, tasks and callbacks may be import paths of
-your own: a `config.yaml` chooses what is imported, so use only those that you trust.
+`fit` has the groups `--distributed` (`initialize_distributed`), `--data` (`load_data`), `--model`,
+`--task`, `--optimizer` (`create_optimizer`) and `--trainer` (`Trainer`). Models, tasks and
+callbacks may be import paths of your own: a `config.yaml` chooses what is imported, so use only
+those that you trust.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import find_checkpoint, read_loop
 from nnx_alexnet.data import DataModule, load_data
+from nnx_alexnet.distributed import initialize_distributed
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.task import Task
@@ -97,6 +99,7 @@ def fit_parser() -> Parser:
         action="store_true",
         help="Start a new run that has only the weights of the run named by --resume.",
     )
+    parser.add_function_arguments(initialize_distributed, "distributed")
     parser.add_function_arguments(load_data, "data")
     add_model(parser)
     parser.add_subclass_arguments(
@@ -183,7 +186,7 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
         # A resumed run of another length would have another schedule.
         record["optimizer"]["num_steps"] = optimizer["num_steps"]
-    for name in ("resume", "resume_weights_only"):  # of this start, not of the run
+    for name in ("distributed", "resume", "resume_weights_only"):  # of this start, not of the run
         record.pop(name, None)
     return Trainer(
         build_model(parts.model, config.seed, given),

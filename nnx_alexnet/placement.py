@@ -179,6 +179,13 @@ class Placement:
 
         return jax.tree.map(own, outputs)
 
+    def whole(self, array: jax.Array) -> jax.Array:
+        """Returns an array that this process can read; all processes call it together."""
+        if array.is_fully_addressable or array.is_fully_replicated:
+            return array
+        gathered: jax.Array = jax.device_put(array, self.replicated)
+        return gathered
+
     # ---- State ------------------------------------------------------------------------------
 
     def shardings(self, state: nnx.State[Any, Any]) -> list[NamedSharding]:

@@ -19,16 +19,18 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
-from nnx_alexnet.checkpoints import Checkpoint, first_line
+from nnx_alexnet.checkpoints import Checkpoint, first_line, read_checkpoint
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
-from nnx_alexnet.identity import check_same, identify
-from nnx_alexnet.leaves import placed
+from nnx_alexnet.identity import check_same, describe_module, identify, plain_attributes
+from nnx_alexnet.leaves import named_leaves, on_host, placed
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
+from nnx_alexnet.manifest import manifest_of
 from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.placement import Placement
+from nnx_alexnet.processes import check_alike, is_main, on_main
 from nnx_alexnet.runs import check_name, choose_run_dir, write_end, write_record
 from nnx_alexnet.saving import Checkpoints
 from nnx_alexnet.task import Task
@@ -90,14 +92,20 @@ class Resumable(Evaluator):
         self.run_dir: Path | None = None
         self.checkpoints: Checkpoints | None = None
         self._lock: RunLock | None = None
+        self._saved: Checkpoint | None = None  # that was read as the folder was opened
         self._checkpoint_requested = False
 
     def request_checkpoint(self) -> None:
-        """Asks for a checkpoint at this step boundary, after every hook has run."""
-        self._checkpoint_requested = True
+        """Asks for a checkpoint at this step boundary, after every hook has run.
+
+        Of several processes one is enough. A callback that runs between dispatches, by the clock
+        for instance, gets it a dispatch or two later: at the same step in all.
+        """
+        self._wish(save=True)
 
     def _open_run(self, resume: str | Path) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
+        self._check_alike(resume)
         # The optimizer's arrays are made where the parameters are, split as they are.
         self._state = self._steps.split(self._model)
         self._lend()
@@ -117,6 +125,45 @@ class Resumable(Evaluator):
             seed=self.seed,
             config=self.config,
         )
+        where, step = on_main(lambda: self._open_folder(resume))
+        # Not before it is known to be of this run: callbacks write there.
+        self.run_dir = Path(where)
+        if not self._split("train").indexable:
+            logger.info(
+                "The training data are an iterable: a resumed run begins the epoch anew in which "
+                "it was stopped."
+            )
+        if self._saved is None and step is not None:
+            self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
+        saved, self._saved = self._saved, None
+        return saved
+
+    def _check_alike(self, resume: str | Path) -> None:
+        """Raises where the processes do not run the same; each would go its own way, unnoticed."""
+        if self._agreement.is_alone:
+            return
+        leaves = {name: on_host(leaf) for name, leaf in named_leaves(self._model).items()}
+        settings = ("name", "seed", "max_steps", "max_epochs", "log_every_n_steps",
+                    "validate_every_n_epochs", "steps_per_execution", "check_finite")  # fmt: skip
+        check_alike(
+            {
+                "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
+                "data": self.data.describe(),
+                "task": plain_attributes(self.task),
+                "callbacks": [type(callback).__qualname__ for callback in self._callbacks],
+                "resume": str(resume),
+                **{name: str(getattr(self, name)) for name in settings},
+                "mesh": self.placement.describe(),
+            }
+        )
+
+    def _open_folder(self, resume: str | Path) -> tuple[str, int | None]:
+        """Opens the run folder for this process, which alone writes there.
+
+        Returns:
+            Its path, and the step to resume from.
+        """
+        assert self.log_dir is not None
         run_dir = choose_run_dir(self.log_dir, self.name, resume)
         self._lock = RunLock(run_dir)
         saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
@@ -129,17 +176,11 @@ class Resumable(Evaluator):
             on_error=saver.on_error,
             finite=self._steps.parameter_names if self.check_finite else (),
         )
-        saved = self.checkpoints.restore(
+        self._saved = self.checkpoints.restore(
             lambda loop: check_same(loop["identity"], self._identity, run_dir)
         )
         write_record(run_dir, self.config)
-        self.run_dir = run_dir  # not before it is known to be of this run: callbacks write there
-        if not self._split("train").indexable:
-            logger.info(
-                "The training data are an iterable: a resumed run begins the epoch anew in which "
-                "it was stopped."
-            )
-        return saved
+        return str(run_dir), None if self._saved is None else self._saved.step
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
@@ -168,7 +209,7 @@ class Resumable(Evaluator):
 
     def _record_end(self, failure: BaseException | None) -> None:
         """Writes how the run ended; if that fails, a warning is all that comes of it."""
-        if self.run_dir is None:  # its record is not of this start
+        if self.run_dir is None or not is_main():  # its record is not of this start
             return
         try:
             if failure is not None and not isinstance(failure, KeyboardInterrupt):
@@ -182,7 +223,7 @@ class Resumable(Evaluator):
             logger.warning("environment.json could not be written: %s", error)
 
     def _save_if_requested(self) -> None:
-        if not self._checkpoint_requested or self.checkpoints is None:
+        if not self._checkpoint_requested or self.run_dir is None:
             return
         self._checkpoint_requested = False
         self._read_all()
@@ -197,6 +238,8 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
+        if self.checkpoints is None:  # the first process writes
+            return
         monitor = self.checkpoints.monitor
         # A metric of an earlier step says nothing of this state, so it does not rank it.
         is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
@@ -209,7 +252,7 @@ class Resumable(Evaluator):
 
     def _save_what_there_is(self) -> None:
         """Saves the last finished step, when the data fail: an error here must not hide theirs."""
-        if self.global_step == 0:
+        if self.global_step == 0 or not self._agreement.is_alone:  # the others know nothing of it
             return
         try:
             self.request_checkpoint()

@@ -12,8 +12,17 @@ from typing import Any
 from nnx_alexnet.log import logger
 
 
+class Received:
+    """The signal that a block was asked to stop by; 0 for none.
+
+    Whoever learns that another process got one sets it, and the block ends as if it were its own.
+    """
+
+    signal: int = 0
+
+
 @contextmanager
-def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
+def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
     """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, and lets it go on.
 
     Both signals then have the effect again that they had outside the block: a second Ctrl-C
@@ -22,7 +31,10 @@ def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
     where Python takes none.
 
     Args:
-        on_stop: called from the signal handler, so it should only set a flag.
+        on_stop: called with the signal from its handler, so it should only set a flag.
+
+    Yields:
+        What was received.
 
     Raises:
         SystemExit: at the end of a block that a SIGTERM came into, with status 143: whoever sent
@@ -32,15 +44,15 @@ def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
         >>> import signal
         >>> from nnx_alexnet.signals import graceful_stop
         >>> seen = []
-        >>> with graceful_stop(lambda: seen.append("asked to stop")):
+        >>> with graceful_stop(seen.append):
         ...     signal.raise_signal(signal.SIGINT)
         >>> seen
-        ['asked to stop']
+        [2]
     """
+    received = Received()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    received: int | None = None
     before: dict[signal.Signals, Any] = {
         number: handler
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -48,10 +60,9 @@ def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
     }
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received = number
+        received.signal = number
         give_back()
-        on_stop()
+        on_stop(number)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         logger.info("Stopping after this step; another %s stops at once.", name)
 
@@ -62,11 +73,11 @@ def graceful_stop(on_stop: Callable[[], None]) -> Iterator[None]:
     for number in before:
         signal.signal(number, handle)
     try:
-        yield
+        yield received
     finally:
         give_back()
-    if received == signal.SIGTERM:
-        raise SystemExit(128 + received)
+    if received.signal == signal.SIGTERM:
+        raise SystemExit(128 + received.signal)
 
 
 def _is_free(number: signal.Signals, handler: Any) -> bool:

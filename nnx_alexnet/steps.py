@@ -199,7 +199,8 @@ class Steps:
         def evaluate(leaves: list[jax.Array], metrics: Any, batch: Batch) -> tuple[Any, Outputs]:
             self.traces["evaluate"] += 1
             outputs = self._outputs(leaves, batch)
-            return self._measured(metrics, outputs, batch), outputs
+            by_row = {name: self._by_row(values, batch) for name, values in outputs.items()}
+            return self._measured(metrics, outputs, batch), by_row
 
         def predict(leaves: list[jax.Array], batch: Batch) -> Any:
             self.traces["predict"] += 1
@@ -360,6 +361,15 @@ class Steps:
         new = self._collection.single_from_model_output(mask=batch["mask"], **outputs)
         return _constrained(metrics.merge(new), self._placement.replicated)
 
+    def _by_row(self, values: jax.Array, batch: Batch) -> jax.Array:
+        """Keeps each row of an output where that of the batch is."""
+        is_by_row = jnp.shape(values)[:1] == batch["mask"].shape
+        placement = self._placement
+        kept: jax.Array = _constrained(
+            values, placement.batch if is_by_row else placement.replicated
+        )
+        return kept
+
     def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
         """Merges a model whose arrays are whole along the axis of the batch."""
         whole = jax.tree.map(_constrained, leaves, self._gathered)
@@ -377,7 +387,7 @@ class Steps:
         """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint."""
         for leaf in jax.tree.leaves(state):  # all are under way before the first is waited for
             leaf.copy_to_host_async()
-        return {name: on_host(leaf) for name, leaf in self.named(state).items()}
+        return {n: on_host(self._placement.whole(leaf)) for n, leaf in self.named(state).items()}
 
     def from_host(self, arrays: Mapping[str, np.ndarray[Any, Any]], like: State) -> State:
         """Returns the state that `to_host` copied.

@@ -57,6 +57,7 @@ from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.performance import peak_memory
 from nnx_alexnet.placement import Devices, MeshLike, Placement
+from nnx_alexnet.processes import Wishes, wait_for_all
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Task
 
@@ -228,6 +229,8 @@ class Trainer(TrainLoop):
     def _reset(self) -> None:
         super()._reset()
         self._has_ended = False  # nothing is left that a signal could cut short
+        self._reason = ""  # why a callback of this process stops the run
+        self._signal = 0
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
 
     # ---- The verbs ------------------------------------------------------------------------
@@ -266,7 +269,7 @@ class Trainer(TrainLoop):
         use_compilation_cache()
         self._compiled_before = compiled()
         with (
-            graceful_stop(self._interrupt),
+            graceful_stop(self._interrupt) as self._received,
             self._closing(),
             self._stage("fit"),
             ExitStack() as stack,
@@ -278,15 +281,18 @@ class Trainer(TrainLoop):
             stack.callback(self._let_data_go)
             self._take_data(loader)
             self._callbacks.call("on_train_start", self)
+            self._agree()
             while self._is_going_on:
                 self._train_epoch(loader)
             logger.info("%s", describe(compiled().since(self._compiled_before)))
             if self.stop_reason is not None and not self._has_summary:
                 logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
             self._callbacks.call("on_train_end", self)
+            self._agree()
             self._save_if_requested()
             if self.checkpoints is not None:
                 self.checkpoints.wait()
+            wait_for_all("saved")  # none leaves before the first one has written
             self._callbacks.call("on_fit_end", self)
             self._has_ended = not self.interrupted
         return self.history
@@ -335,8 +341,11 @@ class Trainer(TrainLoop):
 
         Args:
             reason: kept in `stop_reason` and shown to the user.
+
+        Of several processes one is enough, as for `request_checkpoint`.
         """
-        self.stop_reason = reason
+        self._reason = reason
+        self._wish(stop=True)
 
     # ---- The loop -------------------------------------------------------------------------
 
@@ -353,6 +362,7 @@ class Trainer(TrainLoop):
 
     def _train_epoch(self, loader: Loader) -> None:
         self._callbacks.call("on_train_epoch_start", self)
+        self._agree()
         if self.step_in_epoch == 0:
             self._meter = EpochMeter(jax.device_get(self._steps.empty))
             self._window = self._steps.empty
@@ -395,6 +405,7 @@ class Trainer(TrainLoop):
         if validates:
             self._end_pass("validation")
         self._callbacks.call("on_train_epoch_end", self)
+        self._agree()
         if self.data.val is not None and not validates and self._is_stopping:
             # A callback made this the last epoch just now.
             self._publish(self._evaluate("validation", "val"), self.global_step)
@@ -429,6 +440,16 @@ class Trainer(TrainLoop):
             "trainer": {name: getattr(self, name) for name in names},
         }
 
-    def _interrupt(self) -> None:
-        if not self._has_ended:  # else only files are being closed
+    def _interrupt(self, number: int) -> None:
+        self._signal = number
+        if self._agreement.is_alone:
+            self._follow(Wishes(signal=number))
+
+    def _follow(self, agreed: Wishes) -> None:
+        if agreed.save:
+            self._checkpoint_requested = True
+        if agreed.stop and self.stop_reason is None:
+            self.stop_reason = self._reason or "another process asked for it"
+        if agreed.signal and not self._has_ended:  # else only files are being closed
             self.interrupted = self._is_cut_short = True
+            self._received.signal = agreed.signal
