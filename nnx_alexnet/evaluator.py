@@ -18,7 +18,7 @@ from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
 from nnx_alexnet.placement import Placement
-from nnx_alexnet.processes import Agreement, Wishes
+from nnx_alexnet.processes import Agreement, Wishes, one_at_a_time
 from nnx_alexnet.steps import State, Steps
 from nnx_alexnet.task import Classification, Outputs, Task
 
@@ -210,7 +210,7 @@ class Evaluator:
             if kind != "predict":
                 self._check_labels(batch["label"][batch["mask"]])
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
-            outputs = step(self.placement.send(batch, size))
+            outputs = one_at_a_time(step(self.placement.send(batch, size)))
             in_flight.append(outputs)
             own = self.placement.own_rows(outputs)
             self._callbacks.call(f"on_{kind}_batch_end", self, own, batch, index)

@@ -20,6 +20,7 @@ from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.leaves import placed
 from nnx_alexnet.meters import computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
+from nnx_alexnet.processes import one_at_a_time
 from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.task import Outputs
 
@@ -187,7 +188,7 @@ class TrainLoop(Resumable):
             self.checkpoints.check()
         if self._steps.traces["train"]:
             self._meter.started(step)
-        infos, last = self._dispatch(loader, group, key)
+        infos, last = one_at_a_time(self._dispatch(loader, group, key))
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
         self._newest_rate = last.get("lr")

@@ -100,6 +100,17 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def one_at_a_time(results: T) -> T:
+    """Waits for what a program returns, where two programs must not be under way together.
+
+    That is between processes on CPUs: their collectives (Gloo, jax 0.10) wait for each other for
+    ever, now and then, when another program has been dispatched meanwhile.
+    """
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        jax.block_until_ready(results)
+    return results
+
+
 class Wishes(NamedTuple):
     """What a process, or any of them, asks for; what follows it is done at a step boundary."""
 
@@ -155,7 +166,7 @@ class Agreement:
         row = np.array([[own.stop, own.save, own.signal]], np.int32)
         shape = (jax.process_count(), row.shape[1])
         sent = jax.make_array_from_process_local_data(sharding, row, shape)
-        self._pending.append(self._any(sent))
+        self._pending.append(one_at_a_time(self._any(sent)))
         agreed = Wishes()
         while len(self._pending) > at_most:
             stop, save, signal = np.asarray(self._pending.popleft()).tolist()

@@ -1,6 +1,7 @@
 """What the TensorBoard callback writes of real runs, read back from their event files."""
 
 import io
+import signal
 import threading
 from collections import Counter
 

@@ -1,0 +1,176 @@
+"""One process of a run of several, for test_distributed.py: `distributed_job.py FOLDER ID OPTIONS`.
+
+OPTIONS is JSON; what the process saw is written to `FOLDER/<ID>.json`.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from nnx_alexnet import initialize_distributed
+
+folder, number, options = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+if options.get("port"):
+    initialize_distributed(
+        f"127.0.0.1:{options['port']}",
+        options.get("processes", 2),
+        number,
+        timeout=60,
+        heartbeat_timeout=10,
+    )
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from flax import nnx  # noqa: E402
+from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
+
+from nnx_alexnet import DataModule, Trainer  # noqa: E402
+from nnx_alexnet.callbacks import Callback, ModelCheckpoint  # noqa: E402
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES  # noqa: E402
+from nnx_alexnet.data import ImageTransform  # noqa: E402
+
+
+class SplitNet(nnx.Module):
+    """Two layers split over the mesh axis `model`, with dropout between."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        columns = {"out_sharding": (None, "model"), "eager_sharding": False}
+        rows = {"out_sharding": ("model", None), "eager_sharding": False}
+        self.first = nnx.Linear(64, 32, kernel_metadata=columns, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.second = nnx.Linear(32, 4, kernel_metadata=rows, rngs=rngs)
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        x = nnx.relu(self.first(image.reshape(len(image), -1)))
+        return self.second(self.dropout(x))
+
+
+class Witness(Callback):
+    """Notes what this process is given."""
+
+    def __init__(self) -> None:
+        self.train: list[list[int]] = []
+        self.val: list[list[int]] = []
+        self.outputs: list[int] = []
+
+    def on_train_epoch_start(self, trainer):
+        self.train.append([])
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.train[-1] += batch["index"][batch["mask"]].tolist()
+
+    def on_validation_epoch_start(self, trainer):
+        self.val.append([])
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        self.val[-1] += batch["index"][batch["mask"]].tolist()
+        self.outputs.append(len(outputs["loss"]))
+
+
+class Meddler(Callback):
+    """Does something in one process alone, at a step."""
+
+    def __init__(self, what: str, step: int, process: int = 1, clock: bool = False) -> None:
+        self.what, self.step, self.process, self.clock = what, step, process, clock
+
+    @property
+    def batch_period(self) -> int:
+        return BETWEEN_DISPATCHES if self.clock else 1
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        is_mine = jax.process_index() == self.process and not self.what.startswith("epoch")
+        if is_mine and trainer.global_step >= self.step and self.what:
+            what, self.what = self.what, ""
+            self._do(what, trainer)
+
+    def on_train_epoch_end(self, trainer):
+        if jax.process_index() == self.process and self.what == "epoch stop":
+            self._do("stop", trainer)
+
+    def _do(self, what, trainer):
+        if what == "stop":
+            trainer.stop("I have seen enough")
+        elif what == "save":
+            trainer.request_checkpoint()
+        elif what == "fail":
+            raise ZeroDivisionError("only here")
+        else:
+            os.kill(os.getpid(), getattr(signal, what))
+            time.sleep(0.01)  # the handler runs before the next line
+
+
+class Slow(Callback):
+    """Leaves time for somebody to kill this process."""
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        (folder / f"{number}.step").write_text(str(trainer.global_step))
+        time.sleep(options["pause"])
+
+
+def main() -> None:
+    size = options.get("val", 37)
+    val = tiny_arrays(num=size, seed=1)
+    if options.get("iterable"):
+        val = [(val[0][:8], val[1][:8])]
+    data = DataModule(
+        tiny_arrays(num=64),
+        val,
+        tiny_arrays(num=29, seed=2),
+        batch_size=16,
+        transform=ImageTransform(translate=0.1, flip=True),
+        keep_on_device=options.get("keep_on_device", "auto"),
+    )
+    rngs = nnx.Rngs(options.get("model_seeds", [0, 0])[number])
+    kind = options.get("model", "tiny")
+    model = {"tiny": lambda: TinyNet(4, rngs=rngs), "split": lambda: SplitNet(rngs)}.get(
+        kind, Dense
+    )()
+    witness = Witness()
+    callbacks = [ModelCheckpoint(**options.get("checkpoint", {}))]
+    callbacks += [witness] if options.get("witness") else []
+    callbacks += [Meddler(**options["meddler"])] if "meddler" in options else []
+    callbacks += [Slow()] if "pause" in options else []
+    trainer = Trainer(
+        model,
+        data,
+        optimizer=optax.sgd(0.01, momentum=0.9),
+        callbacks=callbacks,
+        max_epochs=options.get("epochs", 2),
+        log_dir=folder / "logs",
+        name="run",
+        log_every_n_steps=2,
+        mesh=options.get("mesh"),
+        shard_state=options.get("shard_state", False),
+    )
+    said: dict[str, object] = {}
+
+    def report() -> None:
+        said.update(
+            step=trainer.global_step,
+            stop_reason=trainer.stop_reason,
+            interrupted=trainer.interrupted,
+            train=witness.train,
+            val=witness.val,
+            outputs=witness.outputs,
+            saved=trainer.checkpoints is not None,
+            compilations=trainer.num_compilations,
+        )
+        (folder / f"{number}.json").write_text(json.dumps(said))
+
+    try:
+        said["history"] = trainer.fit(resume=options.get("resume", "never"))
+        if options.get("applied"):
+            said["test"] = trainer.test()
+            predictions = trainer.predict()
+            said["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
+        parameters = {n: trainer.placement.whole(p) for n, p in trainer.parameters().items()}
+        said["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}
+    finally:
+        report()
+
+
+main()

@@ -1,0 +1,293 @@
+"""Two processes on this machine, with CPU devices: they train, stop, save, fail as one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnx_alexnet import initialize_distributed
+from nnx_alexnet.checkpoints import find_steps, read_checkpoint
+from nnx_alexnet.distributed import _environment
+
+JOB = Path(__file__).parent / "distributed_job.py"
+HEARTBEAT = 10  # seconds, as in the job
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def environment(devices: int) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+class Job:
+    """The processes of a run; what they said is in `said` when `wait` has returned."""
+
+    def __init__(self, folder, *, processes=2, devices=2, **options):
+        self.folder = folder
+        if processes > 1:
+            options |= {"port": free_port(), "processes": processes}
+        self.logs = [folder / f"{number}.log" for number in range(processes)]
+        self.processes = []
+        for number, log in enumerate(self.logs):
+            (folder / f"{number}.json").unlink(missing_ok=True)
+            with log.open("w") as file:
+                command = [sys.executable, JOB, folder, str(number), json.dumps(options)]
+                self.processes.append(
+                    subprocess.Popen(command, env=environment(devices), stdout=file, stderr=file)
+                )
+
+    def wait(self, timeout=120):
+        end = time.monotonic() + timeout
+        try:
+            codes = [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        files = [self.folder / f"{number}.json" for number in range(len(self.processes))]
+        self.said = [json.loads(file.read_text()) if file.exists() else {} for file in files]
+        return codes
+
+    def text(self, number):
+        return self.logs[number].read_text()
+
+    def step(self, number):
+        """The step that a job with a `pause` has done; 0 before the first."""
+        file = self.folder / f"{number}.step"
+        text = file.read_text() if file.exists() else ""
+        return int(text or 0)
+
+    def until_step(self, step, timeout=90):
+        end = time.monotonic() + timeout
+        while min(self.step(0), self.step(1)) < step:
+            assert time.monotonic() < end, self.text(0) + self.text(1)
+            time.sleep(0.02)
+
+
+def run(folder, **options):
+    job = Job(folder, **options)
+    codes = job.wait()
+    assert codes == [0] * len(codes), "\n".join(job.text(number) for number in range(len(codes)))
+    return job.said
+
+
+def steps_on_disk(folder, version=0):
+    return sorted(find_steps(folder / "logs" / "run" / f"version_{version}" / "checkpoints"))
+
+
+def close(first, second, rtol):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=rtol, atol=rtol, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same run in one process, on four devices."""
+    return run(
+        tmp_path_factory.mktemp("alone"), processes=1, devices=4, witness=True, applied=True
+    )[0]
+
+
+def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alone):
+    first, second = run(tmp_path, witness=True, applied=True)
+    for epoch in range(2):
+        parts = first["train"][epoch], second["train"][epoch]
+        assert not set(parts[0]) & set(parts[1])
+        assert sorted(parts[0] + parts[1]) == list(range(64))
+        assert sorted(alone["train"][epoch]) == list(range(64))
+        parts = first["val"][epoch], second["val"][epoch]
+        assert sorted(parts[0] + parts[1]) == list(range(37))
+    assert set(first["outputs"]) == {8}, "a hook gets the rows that its process read"
+    assert first["history"][-1]["val/loss"] == second["history"][-1]["val/loss"]
+    close(first["test"], alone["test"], 1e-5)
+    close(first["parameters"], alone["parameters"], 1e-5)
+    assert first["parameters"] == second["parameters"]
+    assert first["predictions"][:2] == [29, 4]
+    np.testing.assert_allclose(first["predictions"], alone["predictions"], rtol=1e-5)
+    assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
+
+
+def test_the_first_process_alone_writes(tmp_path):
+    first, second = run(tmp_path, model="dense", epochs=1, applied=True)
+    assert first["saved"]
+    assert not second["saved"]
+    (run_dir,) = (tmp_path / "logs" / "run").iterdir()
+    assert len(list(run_dir.glob("events.out.tfevents.*"))) == 2, "of fit, and of test"
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert len([line for line in lines if "val/loss" in line]) == 1
+    assert "folder" in (tmp_path / "0.log").read_text()
+    assert "folder" not in (tmp_path / "1.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("meddler", "least", "most"),
+    [
+        ({"what": "stop", "step": 3}, 3, 3),
+        ({"what": "epoch stop", "step": 0}, 4, 4),
+        ({"what": "stop", "step": 3, "clock": True}, 3, 6),
+    ],
+    ids=["at a step", "at the end of an epoch", "between dispatches"],
+)
+def test_a_stop_that_one_process_asks_for_stops_both_at_the_same_step(
+    tmp_path, meddler, least, most
+):
+    first, second = run(tmp_path, model="tiny", epochs=5, meddler=meddler)
+    assert first["step"] == second["step"]
+    assert least <= first["step"] <= most
+    assert second["stop_reason"] == "I have seen enough"
+    assert "another process" in first["stop_reason"]
+
+
+def test_a_save_that_one_process_asks_for_is_of_that_step(tmp_path):
+    meddler = {"what": "save", "step": 3}
+    run(tmp_path, epochs=1, meddler=meddler, checkpoint={"keep_latest": 9})
+    assert steps_on_disk(tmp_path) == [3, 4]
+
+
+def test_sigterm_to_one_saves_at_the_same_step_ends_both_with_143_and_is_gone_on_with(
+    tmp_path, alone
+):
+    job = Job(tmp_path, meddler={"what": "SIGTERM", "step": 3})
+    assert job.wait() == [143, 143]
+    first, second = job.said
+    assert first["step"] == second["step"] == 3
+    assert first["interrupted"]
+    assert second["interrupted"]
+    assert steps_on_disk(tmp_path) == [3]
+    said = run(tmp_path, resume="auto")
+    assert said[0]["step"] == 8
+    close(said[0]["parameters"], alone["parameters"], 1e-5)
+
+
+def test_sigkill_of_one_ends_the_other_in_bounded_time_and_one_process_goes_on(tmp_path, alone):
+    job = Job(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
+    job.until_step(3)
+    job.processes[1].kill()
+    killed = time.monotonic()
+    codes = job.wait()
+    assert time.monotonic() - killed < 2 * HEARTBEAT + 5
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, None)
+    assert steps_on_disk(tmp_path)[0] == 2
+    said = run(tmp_path, processes=1, devices=1, resume="auto")
+    assert said[0]["step"] == 8
+    close(said[0]["parameters"], alone["parameters"], 1e-5)
+
+
+def test_an_error_in_one_ends_both_in_bounded_time(tmp_path):
+    job = Job(tmp_path, meddler={"what": "fail", "step": 2})
+    started = time.monotonic()
+    codes = job.wait()
+    assert time.monotonic() - started < 60
+    assert codes[1] == 1
+    assert codes[0] not in (0, None)
+    assert "ZeroDivisionError: only here" in job.text(1)
+
+
+@pytest.mark.parametrize("how", ["split", pytest.param("sharded", marks=pytest.mark.slow)])
+def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_path, how):
+    options = {"model": "split", "checkpoint": {"keep_latest": 9}}
+    if how == "split":
+        options |= {"devices": 1, "mesh": {"data": 1, "model": 2}}
+    else:
+        options |= {"shard_state": True}
+    first, _ = run(tmp_path, **options)
+    saved = read_checkpoint(tmp_path / "logs" / "run" / "version_0" / "checkpoints" / "8")
+    for name, values in first["parameters"].items():
+        assert saved.arrays[f"model/{name}"].ravel().tolist() == values, name
+    again = run(tmp_path, processes=1, devices=1, model="split", resume="auto")[0]
+    assert again["parameters"] == first["parameters"], "at its end nothing is trained"
+    on = run(tmp_path, **options | {"resume": "auto", "epochs": 3})
+    assert on[0]["step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"model_seeds": [0, 1]}, "`model` differs between the processes"),
+        ({"iterable": True}, "`val` is an iterable"),
+        ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
+    ],
+    ids=["another seed", "an iterable", "an error of the first process"],
+)
+def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):
+    job = Job(tmp_path, **options)
+    codes = job.wait(60)
+    assert all(codes), codes
+    assert any(text in job.text(number) for number in range(2)), job.text(0) + job.text(1)
+
+
+# ---- Joining ------------------------------------------------------------------------------------
+
+
+def test_a_coordinator_that_nobody_runs_is_an_error_with_its_address_in_bounded_time():
+    address = f"127.0.0.1:{free_port()}"
+    script = (
+        "from nnx_alexnet import initialize_distributed\n"
+        f"initialize_distributed({address!r}, 2, 1, timeout=3)"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(1), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert time.monotonic() - started < 20
+    assert done.returncode == 1
+    assert f"TimeoutError: `coordinator` (='{address}') could not be reached in 3 s" in done.stderr
+
+
+def test_the_command_says_so_too():
+    address = f"no-such-host.invalid:{free_port()}"
+    options = {"coordinator": address, "num_processes": 2, "process_id": 1, "timeout": 2}
+    words = [f"--distributed.{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "nnx_alexnet", "fit", *words], env=environment(1),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"error: `coordinator` (='{address}') could not be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("10.0.0.1", 2, 0), "`coordinator` (='10.0.0.1') must be the address"),
+        (("10.0.0.1:1", 2, 2), "`process_id` (=2) must be from 0 to one less"),
+        (("10.0.0.1:1", 2, None), "`process_id` must be given"),
+        ((None, 4, 3), "`coordinator` must be given"),
+    ],
+)
+def test_arguments_that_do_not_say_who_joins_whom_are_errors(arguments, text):
+    with pytest.raises(ValueError, match=text.replace("(", r"\(").replace(")", r"\)")):
+        initialize_distributed(*arguments)
+
+
+def test_launchers_are_recognised_by_what_they_set(monkeypatch):
+    for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
+        monkeypatch.delenv(name)
+    assert _environment() == {}
+    assert not initialize_distributed(num_processes=1)
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    assert _environment() == {}, "of a batch script, whose steps srun starts"
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
+    assert _environment() == {"detected": "slurm"}
+    monkeypatch.delenv("SLURM_STEP_NODELIST")
+    for name, value in [("SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")]:
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
+    assert _environment() == {"num_processes": 4, "process_id": 3, "local_device_ids": [1]}
+    with pytest.raises(ValueError, match="`coordinator` must be given"):
+        initialize_distributed()
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1:34911")
+    assert _environment() == {"detected": "ompi"}
