@@ -15,6 +15,7 @@ from nnx_alexnet.callbacks.base import (
     check_period,
 )
 from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
+from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
     from nnx_alexnet.saving import Checkpoints, OnSaveError
@@ -102,7 +103,10 @@ class ModelCheckpoint(Callback):
 
     @property
     def best_path(self) -> Path | None:
-        """The folder of the best checkpoint; None without `monitor`, or before the first."""
+        """The folder of the best checkpoint; None without `monitor`, or before the first.
+
+        Of several processes the first one alone knows it.
+        """
         checkpoints = self._checkpoints
         if self.monitor is None or checkpoints is None or checkpoints.best_step is None:
             return None
@@ -144,7 +148,7 @@ class ModelCheckpoint(Callback):
         """Asks for a save, if one is due by steps or by the clock."""
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
             trainer.request_checkpoint()
-        if self.every_n_seconds is not None:
+        if self.every_n_seconds is not None and is_main():  # one clock is enough
             now = time.monotonic()
             if now - self._last_timed >= self.every_n_seconds:
                 self._last_timed = now

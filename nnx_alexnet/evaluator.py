@@ -281,6 +281,12 @@ class Evaluator:
                 self._model, self.data.transform, *bodies, placement=self.placement
             )
         for loader in loaders:
+            if not (loader.indexable or self._agreement.is_alone):
+                raise ValueError(
+                    f"`{loader.argument}` is an iterable, of which several processes cannot read a "
+                    "part each: it need not give all of them the same order. Arrays and map-style "
+                    "datasets are read by index; of a DataLoader give its dataset."
+                )
             spec = loader.element_spec()
             fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
             size = self.placement.padded(loader.batch_size)

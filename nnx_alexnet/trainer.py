@@ -125,6 +125,7 @@ class Trainer(TrainLoop):
         metric_steps: the step at which each of those was produced.
         history: what `fit` returns.
         run_dir: the folder of this run, None before `fit` or without `log_dir`.
+        placement: the devices, and how batches and state are split over them.
         stop_reason: why a callback stopped the run, or None.
         interrupted: whether Ctrl-C or SIGTERM stopped it.
 

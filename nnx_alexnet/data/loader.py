@@ -44,6 +44,7 @@ class Loader:
         argument: what the user calls the split, for errors.
 
     Attributes:
+        argument: as given.
         bad_samples: which examples could not be read so far, and why, where that is no error.
         num_workers: how many processes read the examples; 0 where this one does.
 
@@ -84,7 +85,7 @@ class Loader:
         self._batch_size = int(batch_size)
         self._shuffle = shuffle
         self._drop_last = drop_last
-        self._argument = argument
+        self.argument = argument
         self.bad_samples: dict[int, str] = {}
         self._workers: Workers | None = None
         self.num_workers = num_workers if isinstance(source, MapSource) else 0
@@ -161,7 +162,7 @@ class Loader:
                 `mask` alone, which `complete` fills. Of an iterable they are always read.
             size: rows of what is yielded, if it is more than `batch_size`: the others are padding.
             part: which rows of each batch to read and yield (default all): another process
-                takes the others. Not for an iterable.
+                takes the others. Not of an iterable.
 
         Yields:
             The batches, NumPy arrays that the caller may keep.
@@ -173,12 +174,7 @@ class Loader:
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
-            if part is not None:
-                raise ValueError(
-                    f"`{self._argument}` is an iterable, of which several processes cannot read a "
-                    "part each: two of them may not give the same order. Arrays and map-style "
-                    "datasets can be read by index; give the dataset of a DataLoader itself."
-                )
+            assert part is None, "its examples have no index by which processes could share them"
             return self._iterate(self._source, start, size or self.batch_size)
         plan = self._plan(epoch, seed, start, size or self._batch_size, part)
         return self._gather(plan, epoch, seed, start) if reads else self._indices(plan)
@@ -237,14 +233,14 @@ class Loader:
             self.bad_samples[index] = why
             if len(self.bad_samples) > most:
                 raise ValueError(
-                    f"More than {most} examples of `{self._argument}` (1%) cannot be read, the "
-                    f"newest is `{self._argument}`[{index}]: {why}. Mend the files; "
+                    f"More than {most} examples of `{self.argument}` (1%) cannot be read, the "
+                    f"newest is `{self.argument}`[{index}]: {why}. Mend the files; "
                     '`on_bad_sample="skip"` is for single ones.'
                 )
             what = "another example stands in for it" if self._shuffle else "it is left out"
             logger.warning(
                 "`%s`[%d] cannot be read, %s (number %d of at most %d): %s",
-                self._argument, index, what, len(self.bad_samples), most, why,
+                self.argument, index, what, len(self.bad_samples), most, why,
             )  # fmt: skip
 
     def _iterate(self, source: IterableSource, start: int, size: int) -> Iterator[Batch]:
