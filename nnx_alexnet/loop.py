@@ -20,7 +20,7 @@ from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.leaves import placed
 from nnx_alexnet.meters import computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
-from nnx_alexnet.processes import one_at_a_time
+from nnx_alexnet.processes import check_alike, one_at_a_time
 from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.task import Outputs
 
@@ -92,6 +92,7 @@ class TrainLoop(Resumable):
     def _take_data(self, loader: Loader) -> None:
         """Puts the train split on the device, if it stays there, and sizes the dispatches."""
         self._train_data = self.data.on_device(self.placement.replicated) or {}
+        check_alike({"keep_on_device": bool(self._train_data)})  # their memory may differ
         if self._train_data and (arrays := loader.arrays()) is not None:
             self._check_labels(arrays["label"])
         self._most_steps = self._choose_steps(loader)

@@ -82,7 +82,7 @@ class Meddler(Callback):
         return BETWEEN_DISPATCHES if self.clock else 1
 
     def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        is_mine = jax.process_index() == self.process and not self.what.startswith("epoch")
+        is_mine = jax.process_index() == self.process and " " not in self.what
         if is_mine and trainer.global_step >= self.step and self.what:
             what, self.what = self.what, ""
             self._do(what, trainer)
@@ -90,6 +90,11 @@ class Meddler(Callback):
     def on_train_epoch_end(self, trainer):
         if jax.process_index() == self.process and self.what == "epoch stop":
             self._do("stop", trainer)
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        if jax.process_index() == self.process and self.what == "validation SIGTERM":
+            self.what = ""
+            self._do("SIGTERM", trainer)
 
     def _do(self, what, trainer):
         if what == "stop":

@@ -171,6 +171,19 @@ def test_sigterm_to_one_saves_at_the_same_step_ends_both_with_143_and_is_gone_on
     close(said[0]["parameters"], alone["parameters"], 1e-5)
 
 
+@pytest.mark.slow
+def test_sigterm_to_one_in_a_validation_cuts_it_short_in_both_and_the_epoch_is_ended_later(
+    tmp_path, alone
+):
+    job = Job(tmp_path, meddler={"what": "validation SIGTERM", "step": 0}, val=600)
+    assert job.wait() == [143, 143]
+    assert [said["step"] for said in job.said] == [4, 4]
+    assert steps_on_disk(tmp_path) == [4]
+    said = run(tmp_path, resume="auto", val=600)
+    assert said[0]["step"] == 8
+    close(said[0]["parameters"], alone["parameters"], 1e-5)
+
+
 def test_sigkill_of_one_ends_the_other_in_bounded_time_and_one_process_goes_on(tmp_path, alone):
     job = Job(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
     job.until_step(3)

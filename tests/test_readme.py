@@ -27,7 +27,7 @@ def test_the_python_of_the_readme_trains_alexnet_on_the_digits(
     tmp_path, monkeypatch, max_epochs, accuracy
 ):
     monkeypatch.chdir(tmp_path)
-    example, load, resume, autoencoder = blocks("README.md", "python")
+    example, load, resume, autoencoder, two_devices, layer, join = blocks("README.md", "python")
     names = {}
     assert "max_epochs=6," in example
     example = example.replace("max_epochs=6,", f"max_epochs={max_epochs},")
@@ -44,6 +44,10 @@ def test_the_python_of_the_readme_trains_alexnet_on_the_digits(
     assert names["history"][-1]["val/accuracy"] == names["trainer"].metrics["val/accuracy"]
     exec(compile(autoencoder, "README.md", "exec"), names)
     assert names["reconstructions"].shape == (512, 8, 8, 1)
+    exec(compile(two_devices, "README.md", "exec"), names)
+    exec(compile(layer, "README.md", "exec"), names)
+    assert names["layer"].kernel.get_metadata()["out_sharding"] == (None, "model")
+    exec(compile(join, "README.md", "exec"), names)
 
 
 def test_the_options_that_the_readme_shows_exist():
