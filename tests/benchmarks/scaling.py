@@ -212,20 +212,18 @@ def _measure(arguments: argparse.Namespace) -> None:
     from nnx_alexnet.memory import keep_freed_memory
 
     keep_freed_memory()
-    found = _compiled(arguments, arguments.result.parent)
+    found = {} if arguments.only_timed else _compiled(arguments, arguments.result.parent)
     found["images_per_second"] = _timed(arguments) if arguments.windows else []
     arguments.result.write_text(json.dumps(found))
 
 
-def _in_process(way: str, devices: int) -> dict[str, Any]:
+def _in_process(way: str, devices: int, *, is_first: bool) -> dict[str, Any]:
     """Runs this script once more, for one way and number of devices, and returns its result."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = [
-            os.environ.get("XLA_FLAGS", ""),
-            f"--xla_dump_to={folder}",
-            "--xla_dump_hlo_module_re=jit_train",
-            "--xla_dump_hlo_pass_re=spmd.*",
-        ]
+        flags = [os.environ.get("XLA_FLAGS", "")]
+        if is_first:
+            flags += [f"--xla_dump_to={folder}", "--xla_dump_hlo_module_re=jit_train"]
+            flags += ["--xla_dump_hlo_pass_re=spmd.*"]
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         if not accelerators():
             flags.append(f"--xla_force_host_platform_device_count={devices}")
@@ -233,7 +231,7 @@ def _in_process(way: str, devices: int) -> dict[str, Any]:
         environment["XLA_FLAGS"] = " ".join(flags)
         result = Path(folder, "result.json")
         argv = [sys.executable, *sys.argv, "--way", way, "--num-devices", str(devices)]
-        argv += ["--result", str(result)]
+        argv += ["--result", str(result), *([] if is_first else ["--only-timed"])]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not result.exists():
             raise SystemExit(f"{done.stderr[-4000:]}\n{way} on {devices} devices failed.")
@@ -503,14 +501,15 @@ def _parse() -> argparse.Namespace:
     positive("--num-classes", default=10)
     positive("--batch-size", default=32, help="of all devices together")
     parser.add_argument("--dtype", default="float32", help="what the layers compute in")
-    positive("--warmup", default=4, help="steps before the clock starts")
-    positive("--steps", default=4, help="of a window of the clock")
+    positive("--warmup", default=2, help="steps before the clock starts")
+    positive("--steps", default=2, help="of a window of the clock")
     positive("--windows", default=4, help="of a fit; 0 compiles only")
     positive("--rounds", default=2, help="how often each is measured")
     parser.add_argument("--json", action="store_true", help="prints JSON, and no table")
     parser.add_argument("--predict", action="store_true", help="prints the arithmetic alone")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     positive("--num-devices", help=argparse.SUPPRESS)
+    parser.add_argument("--only-timed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if min(*arguments.devices, arguments.warmup, arguments.steps, arguments.rounds) < 1:
@@ -530,11 +529,12 @@ def main() -> None:
     for number in range(arguments.rounds if arguments.windows else 1):
         for case in _cases(arguments):
             devices, way = case
-            measured = _in_process(way, devices)
+            measured = _in_process(way, devices, is_first=number == 0)
             print(f"round {number + 1}: {devices} {way}", file=sys.stderr)
-            earlier = results.get(case, {"images_per_second": []})
-            measured["images_per_second"] += earlier["images_per_second"]
-            results[case] = {"devices": devices, "way": way, **measured}
+            if number == 0:
+                results[case] = {"devices": devices, "way": way, **measured}
+            else:
+                results[case]["images_per_second"] += measured["images_per_second"]
     if arguments.json:
         print(json.dumps([*results.values()]))
         return
