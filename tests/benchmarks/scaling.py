@@ -311,6 +311,7 @@ _CONVOLVED = 27 * 27 * 96 + 13 * 13 * (256 + 384 + 384)
 GATHERED_VALUES = _CONVOLVED + 6 * 6 * 256 + 4096
 REDUCED_VALUES = _CONVOLVED + 6 * 6 * 256 + 4096 + 1000
 MODEL_COLLECTIVES = 13
+PAIR_LATENCY = 6e-6  # of two GPUs
 
 
 class Link(NamedTuple):
@@ -404,6 +405,12 @@ def predict(
     )
 
 
+def hidden_from(link: Link, *, is_fast: bool = True, gradient_bytes: float = 4 * PARAMETERS) -> int:
+    """Returns the images a GPU from which the backward pass hides the gradients' reduction."""
+    _, image = step_seconds(1, is_fast=is_fast)
+    return math.ceil(reduce_seconds(gradient_bytes, link.gpus, link.speed) / (2 / 3 * image))
+
+
 def _data_rows() -> list[list[str]]:
     rows = []
     for link in LINKS:
@@ -417,6 +424,18 @@ def _data_rows() -> list[list[str]]:
                 row += [f"{step * 1e3:.2f}", f"{found.none_hidden:.2f}, {found.all_hidden:.2f}"]
             half = predict(batch, link, gradient_bytes=2 * PARAMETERS)
             rows.append([*row, f"{half.none_hidden:.2f}, {half.all_hidden:.2f}"])
+    return rows
+
+
+def _hidden_rows() -> list[list[str]]:
+    rows = []
+    for link in LINKS:
+        row = [f"{link.gpus:,}", f"{link.speed / 1e9:.0f}"]
+        for is_fast in (True, False):
+            for size in (4, 2):
+                found = hidden_from(link, is_fast=is_fast, gradient_bytes=size * PARAMETERS)
+                row.append(f"{found:,}")
+        rows.append(row)
     return rows
 
 
@@ -449,12 +468,18 @@ def model_split(batch: int, speed: float) -> tuple[float, float]:
         speed: bus bandwidth between them, bytes a second.
     """
     fixed, variable = step_seconds(batch, is_fast=True)
-    latency = 6e-6  # of two GPUs
     data = fixed + variable / 2 + reduce_seconds(4 * PARAMETERS, 2, speed)
     gathered = gather_seconds(2 * GATHERED_VALUES * batch, 2, speed)
     reduced = reduce_seconds(2 * REDUCED_VALUES * batch, 2, speed)
     model = fixed / 2 + variable / 2 + gathered + reduced
-    return data + SMALL_COLLECTIVES * latency, model + MODEL_COLLECTIVES * latency
+    return data + SMALL_COLLECTIVES * PAIR_LATENCY, model + MODEL_COLLECTIVES * PAIR_LATENCY
+
+
+def break_even(data_speed: float, model_speed: float) -> int:
+    """Returns the batch of two GPUs from which layers send for longer than gradients do."""
+    gathered = gather_seconds(2 * GATHERED_VALUES, 2, model_speed)
+    image = gathered + reduce_seconds(2 * REDUCED_VALUES, 2, model_speed)
+    return math.ceil(reduce_seconds(4 * PARAMETERS, 2, data_speed) / image)
 
 
 def _model_rows() -> list[list[str]]:
@@ -463,7 +488,7 @@ def _model_rows() -> list[list[str]]:
         row = [f"{batch:,}", f"{sum(step_seconds(batch, is_fast=True)) * 1e3:.2f}"]
         for speed in (370e9, 150e9):
             row += [f"{seconds * 1e3:.2f}" for seconds in model_split(batch, speed)]
-        hidden = sum(step_seconds(batch // 2, is_fast=True)) + SMALL_COLLECTIVES * 6e-6
+        hidden = sum(step_seconds(batch // 2, is_fast=True)) + SMALL_COLLECTIVES * PAIR_LATENCY
         rows.append([*row, f"{hidden * 1e3:.2f}"])
     return rows
 
@@ -473,17 +498,25 @@ def predictions() -> str:
     both = "none hidden, all hidden"
     data = ["GPUs", "GB/s", "batch a GPU", "gradients, ms", "small ones, ms"]
     data += ["fast step, ms", f"efficiency: {both}", "plain step, ms", "efficiency"]
-    data += ["fast step, bfloat16 gradients"]
+    data += ["fast step, bfloat16"]
+    hidden = ["GPUs", "GB/s", "fast step, float32", "bfloat16", "plain step, float32", "bfloat16"]
     sharded = ["GPUs", "GB/s", "data, ms", "sharded as it is, ms", "with reduce-scatter, ms"]
     sharded += ["state, MB a GPU: data", "sharded"]
     model = ["batch of two GPUs", "one GPU, ms", "data, ms, at 370 GB/s", "model, ms"]
     model += ["data, ms, at 150 GB/s", "model, ms", "data, ms, gradients hidden"]
     tables = [
         ("Data parallel", markdown(data, _data_rows())),
+        ("Images a GPU that hide the gradients", markdown(hidden, _hidden_rows())),
         ("State sharded", markdown(sharded, _sharded_rows())),
         ("Model split over two", markdown(model, _model_rows())),
     ]
-    return "\n\n".join(f"{title}:\n\n{table}" for title, table in tables)
+    lines = [f"{title}:\n\n{table}" for title, table in tables]
+    same, slower = break_even(370e9, 370e9), break_even(370e9, 150e9)
+    lines.append(
+        f"Layers send for longer than gradients from a batch of {same} for two GPUs at the same "
+        f"bandwidth, of {slower} with gradients at 370 GB/s and layers at 150."
+    )
+    return "\n\n".join(lines)
 
 
 # ---- The command ---------------------------------------------------------------------------------
