@@ -4,7 +4,7 @@
 
 For 1, 2, 4 and 8 devices a process of its own trains AlexNet through `Trainer.fit`, in each way of
 dividing the work: `data` (the batch is split), `model` (the layers are), `sharded` (the batch and
-the state, `shard_state=True`) and `mixed` (a mesh of 2 x N/2). Where there are accelerators the
+the state, `shard_state=True`) and `mixed` (a mesh of 2 x N/2). Where there are NVIDIA GPUs the
 devices are the first N of them; else they are `--xla_force_host_platform_device_count=N`, which
 share the processor's cores: their images a second show that it works, and nothing of scaling.
 
