@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnx_alexnet import Classification, Task
+from nnx_alexnet.task import _in_top_5
 
 RNG = np.random.default_rng(0)
 
@@ -83,6 +84,17 @@ def test_masked_metrics_are_those_of_the_kept_rows_however_they_are_batched(
     if num_classes > 10:
         expected["top_5_accuracy"] = (order[:, :5] == right[:, None]).any(axis=1).mean()
     assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_top_5_is_that_of_top_k_with_equal_logits_and_with_nan():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (500, 12)).astype(np.float32)  # many are equal
+    logits[rng.random(logits.shape) < 0.1] = np.nan
+    labels = rng.integers(0, 12, 500).astype(np.int32)
+    best = jax.lax.top_k(logits, 5)[1]
+    expected = (best == labels[:, None]).any(axis=1)
+    got = _in_top_5(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_array_equal(got, expected.astype(np.float32))
 
 
 def test_predict_gives_probabilities():
