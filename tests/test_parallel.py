@@ -212,14 +212,16 @@ def test_two_steps_of_alexnet_are_those_of_one_device(kind, alexnet_of_one_devic
 
 @pytest.fixture(scope="module")
 def longer_alexnet_of_one_device():
-    return alexnet_run(16, 20, devices=1)
+    return alexnet_run(16, 8, devices=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_steps_of_alexnet_are_those_of_one_device(kind, longer_alexnet_of_one_device):
-    found = differences(alexnet_run(16, 20, **KINDS[kind]), longer_alexnet_of_one_device)
-    bounds = {"cancelling": 1e-7, "parameters": 1e-3, "updates": 1e-2, "statistics": 1e-2}
+def test_eight_steps_of_alexnet_are_those_of_one_device(kind, longer_alexnet_of_one_device):
+    found = differences(alexnet_run(16, 8, **KINDS[kind]), longer_alexnet_of_one_device)
+    # Measured over four parts of the batch: 7.5e-5 of an update. Some steps later the choice of
+    # a maximum may turn on a last bit, and the runs part by 1e-2 or more.
+    bounds = {"cancelling": 1e-8, "parameters": 5e-4, "updates": 5e-4, "statistics": 5e-5}
     assert all(found[name] <= bound for name, bound in bounds.items()), found
 
 
