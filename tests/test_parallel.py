@@ -202,7 +202,9 @@ def alexnet_of_one_device():
     return alexnet_run(8, 2, devices=1)
 
 
-@pytest.mark.parametrize("kind", ["data 2", "state 2", "data 2 x model 2"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("data 2", marks=pytest.mark.slow), "state 2", "data 2 x model 2"]
+)
 def test_two_steps_of_alexnet_are_those_of_one_device(kind, alexnet_of_one_device):
     found = differences(alexnet_run(8, 2, **KINDS[kind]), alexnet_of_one_device)
     # Measured: 4e-11 (absolute), 1.4e-6, 1.9e-5 and 1.6e-7.
