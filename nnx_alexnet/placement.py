@@ -255,9 +255,7 @@ class Placement:
                     "layer, works."
                 )
             kept.append(axes[0] if len(axes) == 1 else axes or None)
-        while kept and kept[-1] is None:
-            kept.pop()
-        return P(*kept)
+        return _shortest(kept)
 
     def _over_data(self, spec: P, shape: tuple[int, ...]) -> P:
         """Returns a spec that also splits the longest dimension that divides over `data`."""
@@ -267,10 +265,19 @@ class Placement:
             for number, (entry, length) in enumerate(zip(entries, shape, strict=True))
             if entry is None and length % self.num_parts == 0
         ]
-        if self.num_parts == 1 or not free or math.prod(shape) < _LEAST_SHARDED:
+        is_small = math.prod(shape) < _LEAST_SHARDED
+        if self.num_parts == 1 or not free or is_small or DATA_AXIS in _axes(spec):
             return spec
         entries[-max(free)[1]] = DATA_AXIS
-        return P(*entries)
+        return _shortest(entries)
+
+
+def _shortest(entries: Sequence[Any]) -> P:
+    """Returns a spec that ends with what is split, as JAX writes those of a step's results."""
+    kept = [*entries]
+    while kept and kept[-1] is None:
+        kept.pop()
+    return P(*kept)
 
 
 def _axes(spec: P) -> list[str]:

@@ -1,6 +1,7 @@
 """What several test files share: comparisons, small models and data, a recording callback."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -125,3 +126,35 @@ def _record(name: str) -> Any:
 for _name in dir(Callback):
     if _name.startswith("on_") or _name in ("setup", "teardown"):
         setattr(RecordingCallback, _name, _record(_name))
+
+
+def collectives(program: str) -> list[tuple[str, str]]:
+    """What the devices say to each other in a compiled program, in its text's order.
+
+    Returns:
+        A kind and the dtype and shape of its result, such as ("all-gather", "f32[8,4096]");
+        a collective over several arrays is there once for each.
+    """
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    kinds += "|collective-broadcast|ragged-all-to-all"
+    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", program)
+    return [
+        (kind, array) for result, kind in found for array in re.findall(r"\w+\[[\d,]*\]", result)
+    ]
+
+
+def train_program(trainer: Any) -> str:
+    """The compiled train step of a Trainer of arrays: what each device is to do, as text."""
+    loader = trainer.data.train
+    trainer._prepare(loader)
+    steps, placement = trainer._steps, trainer.placement
+    optimizer = nnx.Optimizer(trainer._model, trainer._transformation, wrt=nnx.Param)
+    batch = placement.send(next(loader.batches(reads=False)), loader.batch_size)
+    compiled = steps.train.lower(
+        steps.split(trainer._model, optimizer),
+        steps.empty,
+        trainer.data.on_device(placement.replicated),
+        batch,
+        trainer._augmentation_key(),
+    ).compile()
+    return getattr(compiled, "compiled", compiled).as_text()

@@ -140,7 +140,7 @@ def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
     assert f"<details><summary>config.yaml</summary><pre>{config}</pre></details>" in page
     environment = json.loads((run.run_dir / "environment.json").read_text())
     assert f"<th>flax</th><td>{environment['packages']['flax']}</td>" in page
-    assert "4 x cpu" in page  # the tests have four devices
+    assert "8 x cpu" in page  # the tests have eight devices
 
 
 def test_nothing_in_the_page_is_loaded_from_elsewhere(page):
