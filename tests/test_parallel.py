@@ -154,7 +154,7 @@ def differences(run, reference):
 
 # ---- The same parameters, whatever is split --------------------------------------------------
 
-# Measured: 2.3e-7, 1.7e-6 and 1.6e-7 over all kinds and both networks.
+# Measured: 2.3e-7, 1.7e-6 and 1.6e-7.
 BOUNDS = {"cancelling": 0.0, "parameters": 2e-6, "updates": 1e-5, "statistics": 1e-6}
 REFERENCES: dict = {}
 
@@ -171,14 +171,12 @@ def on_one_device(make, **options):
     ("make", "kind", "keep_on_device"),
     [
         *((SplitDense, kind, True) for kind in KINDS),
-        (SplitDense, "data 8", False),
-        (SplitDense, "model 2", False),
         (SplitDense, "state 2 x model 2", False),
         (SplitConv, "data 4", True),
-        (SplitConv, "model 8", False),
         (SplitConv, "state 2 x model 2", False),
-        *(pytest.param(SplitConv, kind, keep, marks=pytest.mark.slow)
-          for kind in KINDS for keep in (True, False)),
+        *(pytest.param(make, kind, keep, marks=pytest.mark.slow)
+          for make, keep in ((SplitDense, False), (SplitConv, True), (SplitConv, False))
+          for kind in KINDS),
     ],
 )  # fmt: skip
 def test_a_run_ends_with_the_parameters_of_one_device(make, kind, keep_on_device):
@@ -203,7 +201,11 @@ def alexnet_of_one_device():
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("data 2", marks=pytest.mark.slow), "state 2", "data 2 x model 2"]
+    "kind",
+    [
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("data 2", "model 2", "state 2")),
+        "state 2 x model 2",
+    ],
 )
 def test_two_steps_of_alexnet_are_those_of_one_device(kind, alexnet_of_one_device):
     found = differences(alexnet_run(8, 2, **KINDS[kind]), alexnet_of_one_device)
@@ -212,19 +214,40 @@ def test_two_steps_of_alexnet_are_those_of_one_device(kind, alexnet_of_one_devic
     assert all(found[name] <= bound for name, bound in bounds.items()), found
 
 
+def nearly_alexnet():
+    """AlexNet whose weights are moved by rounding: by one unit in the last place, up or down."""
+    model = alexnet()
+    rng = np.random.default_rng(0)
+    state = nnx.state(model, nnx.Param)
+
+    def moved(leaf):
+        towards = np.where(rng.random(leaf.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return jnp.asarray(np.nextafter(np.asarray(leaf), towards))
+
+    nnx.update(model, jax.tree.map(moved, state))
+    return model
+
+
 @pytest.fixture(scope="module")
 def longer_alexnet_of_one_device():
-    return alexnet_run(16, 8, devices=1)
+    """Twenty steps, and how far rounding alone takes them."""
+    options = {"data": alexnet_data(16), "optimizer": optax.sgd(3e-4, momentum=0.9), "devices": 1}
+    run = trained(alexnet, **options)
+    return run, differences(trained(nearly_alexnet, **options), run)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
-def test_eight_steps_of_alexnet_are_those_of_one_device(kind, longer_alexnet_of_one_device):
-    found = differences(alexnet_run(16, 8, **KINDS[kind]), longer_alexnet_of_one_device)
-    # Measured over four parts of the batch: 7.5e-5 of an update. Some steps later the choice of
-    # a maximum may turn on a last bit, and the runs part by 1e-2 or more.
-    bounds = {"cancelling": 1e-8, "parameters": 5e-4, "updates": 5e-4, "statistics": 5e-5}
-    assert all(found[name] <= bound for name, bound in bounds.items()), found
+def test_twenty_steps_of_alexnet_part_from_one_device_by_no_more_than_rounding_does(
+    kind, longer_alexnet_of_one_device
+):
+    # A choice of ReLU or of a maximum that turns on a last bit makes another run of it: on one
+    # device as well, where nothing but the last bits of its first weights differ.
+    run, by_rounding = longer_alexnet_of_one_device
+    found = differences(alexnet_run(16, 20, **KINDS[kind]), run)
+    print(kind, found, by_rounding)
+    assert all(found[name] <= 10 * by_rounding[name] for name in found), (found, by_rounding)
 
 
 class Parts(Callback):
@@ -482,7 +505,9 @@ def test_a_model_is_trained_on_by_another_number_of_devices():
         np.testing.assert_allclose(ends[0][name], array, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["data 4", "model 4", "state 2 x model 2"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(k, marks=pytest.mark.slow) for k in KINDS), "state 2 x model 2"]
+)
 def test_the_gradients_of_a_batch_are_those_of_one_device(kind):
     class Keep(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
