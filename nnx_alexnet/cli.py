@@ -124,6 +124,8 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     """Evaluates a checkpoint of a run on its own data, and prints the metrics."""
     folder, config, _ = load_run(arguments.run, arguments.checkpoint)
     config.trainer.log_dir, config.trainer.progress_bar = None, False
+    # It may have been trained on devices that this machine does not have.
+    config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
     trainer = build_trainer(config, load_data(**config.data))
     load_checkpoint(folder, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import re
 import signal
 import subprocess
@@ -102,6 +103,16 @@ def save_digits(folder, num):
         paths.append(str(folder / f"{number}.png"))
         Image.fromarray(image).convert("RGB").save(paths[-1])
     return paths, bunch.target[:num]
+
+
+def test_a_run_of_more_devices_than_there_are_is_measured_here(run, tmp_path, capsys):
+    copy = tmp_path / "version_0"
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["trainer"]["mesh"] = {"data": 512}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["test", str(copy)]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
 
 
 def test_predict_prints_class_and_probability_of_image_files(run, elsewhere, tmp_path, capsys):
