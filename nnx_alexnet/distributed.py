@@ -56,6 +56,8 @@ def initialize_distributed(
         False
     """
     if jax.distributed.is_initialized():  # by Ray, for instance
+        if jax.process_index() > 0:
+            _speak_less()
         return bool(jax.process_count() > 1)
     found = _environment()
     if num_processes is None:
@@ -105,17 +107,21 @@ def initialize_distributed(
 def _environment() -> dict[str, Any]:
     """Returns what the launcher says of this process: `detected` if JAX finds the rest itself."""
     says = os.environ
-    if "SLURM_STEP_NODELIST" in says and int(says.get("SLURM_NTASKS", 1)) > 1:
-        return {"detected": "slurm"}
-    if int(says.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        if "OMPI_MCA_orte_hnp_uri" in says:
-            return {"detected": "ompi"}
-        # Open MPI 5 does not say where process 0 runs.
+    # SLURM_NTASKS is that of the allocation in the shell of `salloc`, which is a step of one task.
+    tasks = int(says.get("SLURM_STEP_NUM_TASKS", says.get("SLURM_NTASKS", 1)))
+    if "SLURM_STEP_NODELIST" in says and tasks > 1:
         return {
+            "detected": "slurm", "num_processes": tasks, "process_id": int(says["SLURM_PROCID"])
+        }  # fmt: skip
+    if int(says.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        numbers = {
             "num_processes": int(says["OMPI_COMM_WORLD_SIZE"]),
             "process_id": int(says["OMPI_COMM_WORLD_RANK"]),
-            "local_device_ids": [int(says["OMPI_COMM_WORLD_LOCAL_RANK"])],
         }
+        if "OMPI_MCA_orte_hnp_uri" in says:
+            return {"detected": "ompi", **numbers}
+        # Open MPI 5 does not say where process 0 runs.
+        return {**numbers, "local_device_ids": [int(says["OMPI_COMM_WORLD_LOCAL_RANK"])]}
     is_indexed = "KUBERNETES_SERVICE_HOST" in says and "JOB_COMPLETION_INDEX" in says
     if is_indexed and importlib.util.find_spec("kubernetes") is not None:
         return {"detected": "k8s"}

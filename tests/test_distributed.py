@@ -1,6 +1,7 @@
 """Two processes on this machine, with CPU devices: they train, stop, save, fail as one."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -9,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from nnx_alexnet import initialize_distributed
 from nnx_alexnet.checkpoints import find_steps, read_checkpoint
 from nnx_alexnet.distributed import _environment
+from nnx_alexnet.log import logger
 
 JOB = Path(__file__).parent / "distributed_job.py"
 HEARTBEAT = 10  # seconds, as in the job
@@ -287,6 +290,23 @@ def test_arguments_that_do_not_say_who_joins_whom_are_errors(arguments, text):
         initialize_distributed(*arguments)
 
 
+def test_a_job_that_somebody_else_has_joined_is_left_as_it_is_and_the_first_process_speaks(
+    monkeypatch,
+):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    level = logger.level
+    try:
+        for index, expected in [(0, level), (1, logging.WARNING)]:
+            monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+            assert initialize_distributed()
+            assert logger.level == expected
+    finally:
+        logger.setLevel(level)
+        for handler in logger.handlers:
+            handler.setFormatter(logging.Formatter("%(message)s"))
+
+
 def test_launchers_are_recognised_by_what_they_set(monkeypatch):
     for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
         monkeypatch.delenv(name)
@@ -295,7 +315,12 @@ def test_launchers_are_recognised_by_what_they_set(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert _environment() == {}, "of a batch script, whose steps srun starts"
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
-    assert _environment() == {"detected": "slurm"}
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    assert _environment() == {"detected": "slurm", "num_processes": 8, "process_id": 5}
+    with pytest.raises(ValueError, match="must be the address of process 0 with a port"):
+        initialize_distributed("10.0.0.1")  # SLURM says the rest
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert _environment() == {}, "of the shell of `salloc`"
     monkeypatch.delenv("SLURM_STEP_NODELIST")
     for name, value in [("SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")]:
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
@@ -303,4 +328,4 @@ def test_launchers_are_recognised_by_what_they_set(monkeypatch):
     with pytest.raises(ValueError, match="`coordinator` must be given"):
         initialize_distributed()
     monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1:34911")
-    assert _environment() == {"detected": "ompi"}
+    assert _environment() == {"detected": "ompi", "num_processes": 4, "process_id": 3}
