@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from flax import nnx
 from helpers import RecordingCallback, TinyNet, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.cli import main
+from nnx_alexnet.options import fit_parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +29,7 @@ def test_the_python_of_the_readme_trains_alexnet_on_the_digits(
     tmp_path, monkeypatch, max_epochs, accuracy
 ):
     monkeypatch.chdir(tmp_path)
-    example, load, resume, autoencoder, two_devices, layer, join = blocks("README.md", "python")
+    example, load, resume, autoencoder, two_devices, layer, join, _ = blocks("README.md", "python")
     names = {}
     assert "max_epochs=6," in example
     example = example.replace("max_epochs=6,", f"max_epochs={max_epochs},")
@@ -48,6 +50,28 @@ def test_the_python_of_the_readme_trains_alexnet_on_the_digits(
     exec(compile(layer, "README.md", "exec"), names)
     assert names["layer"].kernel.get_metadata()["out_sharding"] == (None, "model")
     exec(compile(join, "README.md", "exec"), names)
+
+
+def test_the_function_for_ray_is_python():
+    *_, ray = blocks("README.md", "python")
+    assert "JaxTrainer" in ray
+    compile(ray, "README.md", "exec")
+
+
+def test_the_job_for_kubernetes_starts_one_process_an_index():
+    service, job = yaml.safe_load_all(blocks("README.md", "yaml")[0])
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    *shell, command = pod["containers"][0]["command"]
+    assert shell == ["bash", "-c"]
+    words = shlex.split(command.replace("$JOB_COMPLETION_INDEX", "1"))
+    assert words[:3] == ["exec", "nnx-alexnet", "fit"]
+    asked = fit_parser().parse_args(words[3:]).distributed
+    assert asked.coordinator.startswith(f"{job['metadata']['name']}-0.{pod['subdomain']}:")
+    assert asked.num_processes == spec["completions"] == spec["parallelism"]
+    assert asked.process_id == 1
 
 
 def test_the_options_that_the_readme_shows_exist():
