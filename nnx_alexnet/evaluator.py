@@ -273,7 +273,9 @@ class Evaluator:
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
         self._check_idle()
-        self._is_cut_short = False
+        # A signal of an earlier `fit`, and what was wished when that ended, are of that one.
+        self._is_cut_short, self._signal, self._wishes = False, 0, Wishes()
+        self._agreement.forget()
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self.placement.check_axes(nnx.state(self._model))

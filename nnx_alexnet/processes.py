@@ -150,6 +150,10 @@ class Agreement:
             whole = NamedSharding(self._mesh, PartitionSpec())
             self._any = jax.jit(lambda wishes: wishes.max(axis=0), out_shardings=whole)
 
+    def forget(self) -> None:
+        """Drops what is not answered yet; all processes call it at the same place."""
+        self._pending.clear()
+
     def settle(self, own: Wishes, *, at_most: int = 0) -> Wishes:
         """Sends the own wishes, and returns what is known of those of all.
 

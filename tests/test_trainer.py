@@ -674,3 +674,11 @@ def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
     trainer.fit()
     trainer._interrupt(signal.SIGINT)  # as a signal does while `fit` waits for the last save
     assert "val/loss" in trainer.validate()
+
+
+def test_after_ctrl_c_the_other_verbs_are_whole():
+    trainer = tiny_trainer(callbacks=[InterruptAt(2)])
+    trainer.fit()
+    assert trainer.interrupted
+    assert set(trainer.validate()) == {"val/loss", "val/accuracy"}
+    assert trainer.predict().shape == (30, 4)
