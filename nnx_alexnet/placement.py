@@ -232,7 +232,7 @@ class Placement:
             is_one = isinstance(variable, nnx.Variable) and len(leaves) == 1
             spec = (nnx.spmd.get_var_pspec(variable) if is_one else None) or P()
             for leaf in leaves:
-                name, shape = next(names), tuple(leaf.shape)
+                name, shape = next(names), np.shape(leaf)
                 # An optimizer may keep a smaller array under its parameter's metadata.
                 fitting = spec if len(spec) <= len(shape) else P()
                 if present:
