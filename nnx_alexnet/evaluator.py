@@ -294,7 +294,8 @@ class Evaluator:
             size = self.placement.padded(loader.batch_size)
             example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
             try:
-                outputs = self._compiled.measure(self.task, example)
+                with self.placement.context():
+                    outputs = self._compiled.measure(self.task, example)
             except (TypeError, ValueError) as error:
                 shape, dtype = spec["image"]
                 raise ValueError(
@@ -333,8 +334,9 @@ class Evaluator:
         failure: BaseException | None = None
         self._is_running = True
         try:
-            self._callbacks.call("setup", self, stage)
-            yield
+            with self.placement.context():
+                self._callbacks.call("setup", self, stage)
+                yield
         except BaseException as error:
             failure = error
             raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -107,6 +108,17 @@ class Placement:
     def describe(self) -> str:
         """Returns the axes of the mesh and their sizes, such as "data 2 x model 2"."""
         return " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Returns a context in which no other mesh applies that the caller has set.
+
+        In a mesh of explicit axes, which `jax.make_mesh` makes, the compiler would divide nothing.
+        """
+        present = jax.sharding.get_mesh()
+        context: AbstractContextManager[Any] = jax.set_mesh(
+            present if present == self.mesh else None
+        )
+        return context
 
     # ---- Batches ----------------------------------------------------------------------------
 
