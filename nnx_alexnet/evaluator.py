@@ -212,7 +212,8 @@ class Evaluator:
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             outputs = one_at_a_time(step(self.placement.send(batch, size)))
             in_flight.append(outputs)
-            own = self.placement.own_rows(outputs)
+            # What `predict` returns is whole everywhere.
+            own = self.placement.own_rows(outputs, part if kind == "predict" else None)
             self._callbacks.call(f"on_{kind}_batch_end", self, own, batch, index)
             self._agree(at_most=MAX_IN_FLIGHT)
             if len(in_flight) > MAX_IN_FLIGHT:

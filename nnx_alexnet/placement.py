@@ -176,15 +176,20 @@ class Placement:
 
         return jax.tree.map(place, batch)
 
-    def own_rows(self, outputs: Any) -> Any:
-        """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole."""
+    def own_rows(self, outputs: Any, part: slice | None = None) -> Any:
+        """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole.
+
+        Args:
+            outputs: a tree of arrays, split over the axis of the batch or replicated.
+            part: the rows, where all of them are replicated, too; None: those are no rows.
+        """
         if self.batch.is_fully_addressable:
             return outputs
 
         def own(array: jax.Array) -> jax.Array:
             if array.is_fully_replicated:
                 whole: jax.Array = array.addressable_data(0)
-                return whole
+                return whole if part is None else whole[part]
             parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
             here = jax.device_put([parts[start] for start in sorted(parts)], jax.local_devices()[0])
             return jnp.concatenate(here)

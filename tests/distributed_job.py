@@ -56,6 +56,7 @@ class Witness(Callback):
         self.train: list[list[int]] = []
         self.val: list[list[int]] = []
         self.outputs: list[int] = []
+        self.predicted: dict[int, list[float]] = {}
 
     def on_train_epoch_start(self, trainer):
         self.train.append([])
@@ -69,6 +70,10 @@ class Witness(Callback):
     def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
         self.val[-1] += batch["index"][batch["mask"]].tolist()
         self.outputs.append(len(outputs["loss"]))
+
+    def on_predict_batch_end(self, trainer, outputs, batch, batch_index):
+        own = np.asarray(outputs)[batch["mask"]].tolist()
+        self.predicted |= dict(zip(batch["index"][batch["mask"]].tolist(), own, strict=True))
 
 
 class Meddler(Callback):
@@ -96,6 +101,11 @@ class Meddler(Callback):
             self.what = ""
             self._do("SIGTERM", trainer)
 
+    def on_fit_end(self, trainer):
+        if jax.process_index() == self.process and self.what == "late stop":
+            self.what = ""
+            self._do("stop", trainer)
+
     def _do(self, what, trainer):
         if what == "stop":
             trainer.stop("I have seen enough")
@@ -119,10 +129,14 @@ class Slow(Callback):
 def main() -> None:
     size = options.get("val", 37)
     val = tiny_arrays(num=size, seed=1)
+    images, labels = tiny_arrays(num=64)
+    if (bad := options.get("nan")) is not None:
+        images = images.astype(np.float32)
+        images[bad] = np.nan
     if options.get("iterable"):
         val = [(val[0][:8], val[1][:8])]
     data = DataModule(
-        tiny_arrays(num=64),
+        (images, labels),
         val,
         tiny_arrays(num=29, seed=2),
         batch_size=16,
@@ -161,6 +175,7 @@ def main() -> None:
             train=witness.train,
             val=witness.val,
             outputs=witness.outputs,
+            predicted=witness.predicted,
             saved=trainer.checkpoints is not None,
             compilations=trainer.num_compilations,
         )
@@ -168,10 +183,16 @@ def main() -> None:
 
     try:
         said["history"] = trainer.fit(resume=options.get("resume", "never"))
+        if options.get("twice"):
+            trainer.fit()
         if options.get("applied"):
             said["test"] = trainer.test()
             predictions = trainer.predict()
             said["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
+    except FloatingPointError as error:
+        said["caught"] = str(error)
+        trainer.validate()  # the processes still do the same
+    else:
         parameters = {n: trainer.placement.whole(p) for n, p in trainer.parameters().items()}
         said["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}
     finally:

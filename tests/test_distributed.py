@@ -116,6 +116,8 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
     assert first["parameters"] == second["parameters"]
     assert first["predictions"][:2] == [29, 4]
     np.testing.assert_allclose(first["predictions"], alone["predictions"], rtol=1e-5)
+    assert not first["predicted"].keys() & second["predicted"].keys()
+    close(first["predicted"] | second["predicted"], alone["predicted"], 1e-5)
     assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
 
 
