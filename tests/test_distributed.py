@@ -228,6 +228,14 @@ def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_pat
     assert on[0]["step"] == 12
 
 
+def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(tmp_path):
+    job = Job(tmp_path, model="split", shard_state=True, nan=3)
+    assert job.wait() == [0, 0]
+    steps = [said["caught"].split(" The batch")[0] for said in job.said]
+    assert steps == ["Step 4 had a loss of nan."] * 2
+    assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
