@@ -198,7 +198,7 @@ class Placement:
 
     def whole(self, array: jax.Array) -> jax.Array:
         """Returns an array that this process can read; all processes call it together."""
-        if array.is_fully_addressable or array.is_fully_replicated:
+        if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
         gathered: jax.Array = jax.device_put(array, self.replicated)
         return gathered

@@ -142,7 +142,10 @@ class Resumable(Evaluator):
         """Raises where the processes do not run the same; each would go its own way, unnoticed."""
         if self._agreement.is_alone:
             return
-        leaves = {name: on_host(leaf) for name, leaf in named_leaves(self._model).items()}
+        leaves = {
+            name: on_host(self.placement.whole(leaf))  # an earlier `fit` may have split it
+            for name, leaf in named_leaves(self._model).items()
+        }
         settings = ("name", "seed", "max_steps", "max_epochs", "log_every_n_steps",
                     "validate_every_n_epochs", "steps_per_execution", "check_finite")  # fmt: skip
         check_alike(

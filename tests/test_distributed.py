@@ -236,6 +236,14 @@ def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(
     assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
 
 
+def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(tmp_path):
+    options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
+    first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
+    for said in (first, second):
+        assert said["step"] == 4
+        assert said["stop_reason"] is None, "of the fit before"
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
