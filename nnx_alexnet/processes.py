@@ -92,14 +92,6 @@ def check_alike(parts: Mapping[str, Any]) -> None:
             )
 
 
-def wait_for_all(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def one_at_a_time(results: T) -> T:
     """Waits for what a program returns, where two programs must not be under way together.
 

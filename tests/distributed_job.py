@@ -102,9 +102,9 @@ class Meddler(Callback):
             self._do("SIGTERM", trainer)
 
     def on_fit_end(self, trainer):
-        if jax.process_index() == self.process and self.what == "late stop":
-            self.what = ""
-            self._do("stop", trainer)
+        if jax.process_index() == self.process and self.what.startswith("late "):
+            what, self.what = self.what.removeprefix("late "), ""
+            self._do(what, trainer)
 
     def _do(self, what, trainer):
         if what == "stop":

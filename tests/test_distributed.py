@@ -236,6 +236,12 @@ def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(
     assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
 
 
+def test_sigterm_to_one_as_the_fit_ends_ends_both(tmp_path):
+    job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
+    assert job.wait(60) == [143, 143]
+    assert [said["step"] for said in job.said] == [4, 4]
+
+
 def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
     first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
