@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from flax import nnx  # noqa: E402
 from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
+from worker_datasets import Stripes  # noqa: E402
 
 from nnx_alexnet import DataModule, Trainer  # noqa: E402
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint  # noqa: E402
@@ -136,12 +137,13 @@ def main() -> None:
     if options.get("iterable"):
         val = [(val[0][:8], val[1][:8])]
     data = DataModule(
-        (images, labels),
+        Stripes() if (workers := options.get("workers", 0)) else (images, labels),
         val,
         tiny_arrays(num=29, seed=2),
         batch_size=16,
         transform=ImageTransform(translate=0.1, flip=True),
         keep_on_device=options.get("keep_on_device", "auto"),
+        num_workers=workers,
     )
     rngs = nnx.Rngs(options.get("model_seeds", [0, 0])[number])
     kind = options.get("model", "tiny")
@@ -199,4 +201,5 @@ def main() -> None:
         report()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -121,6 +121,11 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
     assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
 
 
+def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_again(tmp_path):
+    first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
+    assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
+
+
 def test_the_first_process_alone_writes(tmp_path):
     first, second = run(tmp_path, model="dense", epochs=1, applied=True)
     assert first["saved"]
