@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P  # as JAX's own documentation calls it
 
 from nnx_alexnet.leaves import named_leaves
+from nnx_alexnet.processes import one_at_a_time
 
 Devices = int | Literal["auto"]
 if TYPE_CHECKING:
@@ -200,8 +201,7 @@ class Placement:
         """Returns an array that this process can read; all processes call it together."""
         if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
-        gathered: jax.Array = jax.device_put(array, self.replicated)
-        return gathered
+        return one_at_a_time(jax.device_put(array, self.replicated))
 
     # ---- State ------------------------------------------------------------------------------
 
