@@ -87,9 +87,14 @@ class Placement:
             self.mesh = _as_mesh(mesh)
         present = {device.process_index for device in self.mesh.devices.flat}
         if missing := sorted({*range(jax.process_count())} - present):
+            given = (
+                f"`devices` (={devices!r})"
+                if mesh is None
+                else f"`mesh` (={dict(self.mesh.shape)})"
+            )
             raise ValueError(
-                f"`mesh` (={dict(self.mesh.shape)}) has no device of the processes {missing}; a "
-                'mesh holds some of each process. devices="auto" takes all.'
+                f"{given} has no device of the processes {missing}; a run takes some of each. "
+                'devices="auto" takes all, unless `jax.default_device` is set.'
             )
         self.shard_state = shard_state
         self.batch = NamedSharding(self.mesh, P(DATA_AXIS))

@@ -259,6 +259,8 @@ def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(
     ("options", "text"),
     [
         ({"model_seeds": [0, 1]}, "`model` differs between the processes"),
+        ({"rates": [0.01, 0.02]}, "`optimizer` differs between the processes"),
+        ({"devices_argument": 1}, "`devices` (=1) has no device of the processes [1]"),
         ({"iterable": True}, "`val` is an iterable"),
         ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
     ],
