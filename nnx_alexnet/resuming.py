@@ -23,7 +23,13 @@ from nnx_alexnet.checkpoints import Checkpoint, first_line, read_checkpoint
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
-from nnx_alexnet.identity import check_same, describe_module, identify, plain_attributes
+from nnx_alexnet.identity import (
+    check_same,
+    describe_module,
+    describe_optimizer,
+    identify,
+    plain_attributes,
+)
 from nnx_alexnet.leaves import named_leaves, on_host, placed
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
@@ -153,6 +159,9 @@ class Resumable(Evaluator):
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
                 "data": self.data.describe(),
                 "task": plain_attributes(self.task),
+                "optimizer": describe_optimizer(
+                    self._transformation, nnx.state(self._model, nnx.Param)
+                ),
                 "callbacks": [type(callback).__qualname__ for callback in self._callbacks],
                 "resume": str(resume),
                 **{name: str(getattr(self, name)) for name in settings},

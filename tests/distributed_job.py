@@ -158,7 +158,7 @@ def main() -> None:
     trainer = Trainer(
         model,
         data,
-        optimizer=optax.sgd(0.01, momentum=0.9),
+        optimizer=optax.sgd(options.get("rates", [0.01, 0.01])[number], momentum=0.9),
         callbacks=callbacks,
         max_epochs=options.get("epochs", 2),
         log_dir=folder / "logs",
@@ -166,6 +166,7 @@ def main() -> None:
         log_every_n_steps=2,
         mesh=options.get("mesh"),
         shard_state=options.get("shard_state", False),
+        devices=options.get("devices_argument", "auto"),
     )
     said: dict[str, object] = {}
 

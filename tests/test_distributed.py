@@ -264,7 +264,13 @@ def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(
         ({"iterable": True}, "`val` is an iterable"),
         ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
     ],
-    ids=["another seed", "an iterable", "an error of the first process"],
+    ids=[
+        "another seed",
+        "another rate",
+        "devices of one process",
+        "an iterable",
+        "an error of the first process",
+    ],
 )
 def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):
     job = Job(tmp_path, **options)
