@@ -206,7 +206,8 @@ class Placement:
         """Returns an array that this process can read; all processes call it together."""
         if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
-        return one_at_a_time(jax.device_put(array, self.replicated))
+        gathered: jax.Array = one_at_a_time(jax.device_put(array, self.replicated))
+        return gathered
 
     # ---- State ------------------------------------------------------------------------------
 
