@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import multiprocessing
 import os
 import socket
 import sys
@@ -55,6 +56,9 @@ def initialize_distributed(
         >>> initialize_distributed()  # no cluster says that there are others
         False
     """
+    # A data worker imports the program once more, and with it this call.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        return False
     if jax.distributed.is_initialized():  # by Ray, for instance
         if jax.process_index() > 0:
             _speak_less()

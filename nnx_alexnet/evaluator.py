@@ -212,7 +212,8 @@ class Evaluator:
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             outputs = one_at_a_time(step(self.placement.send(batch, size)))
             in_flight.append(outputs)
-            own = self.placement.own_rows(outputs)
+            # What `predict` returns is whole everywhere.
+            own = self.placement.own_rows(outputs, part if kind == "predict" else None)
             self._callbacks.call(f"on_{kind}_batch_end", self, own, batch, index)
             self._agree(at_most=MAX_IN_FLIGHT)
             if len(in_flight) > MAX_IN_FLIGHT:
@@ -273,7 +274,9 @@ class Evaluator:
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
         self._check_idle()
-        self._is_cut_short = False
+        # A signal of an earlier `fit`, and what was wished when that ended, are of that one.
+        self._is_cut_short, self._signal, self._wishes = False, 0, Wishes()
+        self._agreement.forget()
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self.placement.check_axes(nnx.state(self._model))
@@ -292,7 +295,8 @@ class Evaluator:
             size = self.placement.padded(loader.batch_size)
             example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
             try:
-                outputs = self._compiled.measure(self.task, example)
+                with self.placement.context():
+                    outputs = self._compiled.measure(self.task, example)
             except (TypeError, ValueError) as error:
                 shape, dtype = spec["image"]
                 raise ValueError(
@@ -331,8 +335,9 @@ class Evaluator:
         failure: BaseException | None = None
         self._is_running = True
         try:
-            self._callbacks.call("setup", self, stage)
-            yield
+            with self.placement.context():
+                self._callbacks.call("setup", self, stage)
+                yield
         except BaseException as error:
             failure = error
             raise

@@ -42,7 +42,7 @@ def non_finite_step(
             break
     else:
         for name, leaf in leaves.items():
-            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not _is_finite_here(leaf):
                 where = f"`{name}` is the first array of the state that is not finite."
                 break
     beside = ", and made BatchNorm's statistics not finite" if math.isfinite(loss) else ""
@@ -51,6 +51,11 @@ def non_finite_step(
         "Nothing of this was saved. A smaller learning rate or clipped gradients may help, and "
         "check_finite=False goes on."
     )
+
+
+def _is_finite_here(leaf: jax.Array) -> bool:
+    """Whether the parts of this process are: another one need not ask, and would be waited for."""
+    return all(bool(jnp.isfinite(shard.data).all()) for shard in leaf.addressable_shards)
 
 
 def _finite_rows(values: Any) -> np.ndarray[Any, Any]:

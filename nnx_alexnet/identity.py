@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
-from nnx_alexnet.leaves import describe_leaf
+from nnx_alexnet.leaves import describe_leaf, on_host
 
 # Settings that change neither the examples nor what is computed from them.
 _MAY_CHANGE = (
@@ -158,3 +162,23 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = item
     return flat
+
+
+def describe_optimizer(optimizer: optax.GradientTransformation, parameters: Any) -> str:
+    """Returns what an optimizer computes, constants such as its rates included, as text.
+
+    Args:
+        optimizer: its functions hide their arguments, but not from a trace.
+        parameters: a tree of arrays, or of their shapes and dtypes.
+    """
+    shapes = jax.eval_shape(lambda tree: tree, parameters)
+    try:
+        state = jax.eval_shape(optimizer.init, shapes)
+        traced = [
+            jax.make_jaxpr(optimizer.init)(shapes),
+            jax.make_jaxpr(optimizer.update)(shapes, state, shapes),
+        ]
+        constants = [on_host(jnp.asarray(x)).tolist() for jaxpr in traced for x in jaxpr.consts]
+    except Exception as error:  # it takes more, which a train step of the user's own gives it
+        return type(error).__name__
+    return re.sub(r"0x[0-9a-f]+", "", f"{traced} {constants}")  # without addresses of functions

@@ -32,7 +32,8 @@ def named_leaves(state: Any) -> dict[str, Any]:
 
 def is_key(leaf: Any) -> bool:
     """Whether a leaf holds PRNG keys, which NumPy cannot."""
-    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+    dtype = getattr(leaf, "dtype", None)  # a Python number has none
+    return dtype is not None and bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
 
 
 def describe_leaf(leaf: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -21,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P  # as JAX's own documentation calls it
 
 from nnx_alexnet.leaves import named_leaves
+from nnx_alexnet.processes import one_at_a_time
 
 Devices = int | Literal["auto"]
 if TYPE_CHECKING:
@@ -85,9 +87,14 @@ class Placement:
             self.mesh = _as_mesh(mesh)
         present = {device.process_index for device in self.mesh.devices.flat}
         if missing := sorted({*range(jax.process_count())} - present):
+            given = (
+                f"`devices` (={devices!r})"
+                if mesh is None
+                else f"`mesh` (={dict(self.mesh.shape)})"
+            )
             raise ValueError(
-                f"`mesh` (={dict(self.mesh.shape)}) has no device of the processes {missing}; a "
-                'mesh holds some of each process. devices="auto" takes all.'
+                f"{given} has no device of the processes {missing}; a run takes some of each. "
+                'devices="auto" takes all, unless `jax.default_device` is set.'
             )
         self.shard_state = shard_state
         self.batch = NamedSharding(self.mesh, P(DATA_AXIS))
@@ -107,6 +114,17 @@ class Placement:
     def describe(self) -> str:
         """Returns the axes of the mesh and their sizes, such as "data 2 x model 2"."""
         return " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Returns a context in which no other mesh applies that the caller has set.
+
+        In a mesh of explicit axes, which `jax.make_mesh` makes, the compiler would divide nothing.
+        """
+        present = jax.sharding.get_mesh()
+        context: AbstractContextManager[Any] = jax.set_mesh(
+            present if present == self.mesh else None
+        )
+        return context
 
     # ---- Batches ----------------------------------------------------------------------------
 
@@ -164,15 +182,20 @@ class Placement:
 
         return jax.tree.map(place, batch)
 
-    def own_rows(self, outputs: Any) -> Any:
-        """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole."""
+    def own_rows(self, outputs: Any, part: slice | None = None) -> Any:
+        """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole.
+
+        Args:
+            outputs: a tree of arrays, split over the axis of the batch or replicated.
+            part: the rows, where all of them are replicated, too; None: those are no rows.
+        """
         if self.batch.is_fully_addressable:
             return outputs
 
         def own(array: jax.Array) -> jax.Array:
             if array.is_fully_replicated:
                 whole: jax.Array = array.addressable_data(0)
-                return whole
+                return whole if part is None else whole[part]
             parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
             here = jax.device_put([parts[start] for start in sorted(parts)], jax.local_devices()[0])
             return jnp.concatenate(here)
@@ -181,9 +204,9 @@ class Placement:
 
     def whole(self, array: jax.Array) -> jax.Array:
         """Returns an array that this process can read; all processes call it together."""
-        if array.is_fully_addressable or array.is_fully_replicated:
+        if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
-        gathered: jax.Array = jax.device_put(array, self.replicated)
+        gathered: jax.Array = one_at_a_time(jax.device_put(array, self.replicated))
         return gathered
 
     # ---- State ------------------------------------------------------------------------------
@@ -232,7 +255,7 @@ class Placement:
             is_one = isinstance(variable, nnx.Variable) and len(leaves) == 1
             spec = (nnx.spmd.get_var_pspec(variable) if is_one else None) or P()
             for leaf in leaves:
-                name, shape = next(names), tuple(leaf.shape)
+                name, shape = next(names), np.shape(leaf)
                 # An optimizer may keep a smaller array under its parameter's metadata.
                 fitting = spec if len(spec) <= len(shape) else P()
                 if present:

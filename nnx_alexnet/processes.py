@@ -92,14 +92,6 @@ def check_alike(parts: Mapping[str, Any]) -> None:
             )
 
 
-def wait_for_all(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def one_at_a_time(results: T) -> T:
     """Waits for what a program returns, where two programs must not be under way together.
 
@@ -149,6 +141,10 @@ class Agreement:
             self._mesh = Mesh(devices, ("process",))
             whole = NamedSharding(self._mesh, PartitionSpec())
             self._any = jax.jit(lambda wishes: wishes.max(axis=0), out_shardings=whole)
+
+    def forget(self) -> None:
+        """Drops what is not answered yet; all processes call it at the same place."""
+        self._pending.clear()
 
     def settle(self, own: Wishes, *, at_most: int = 0) -> Wishes:
         """Sends the own wishes, and returns what is known of those of all.

@@ -23,7 +23,13 @@ from nnx_alexnet.checkpoints import Checkpoint, first_line, read_checkpoint
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
-from nnx_alexnet.identity import check_same, describe_module, identify, plain_attributes
+from nnx_alexnet.identity import (
+    check_same,
+    describe_module,
+    describe_optimizer,
+    identify,
+    plain_attributes,
+)
 from nnx_alexnet.leaves import named_leaves, on_host, placed
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
@@ -142,7 +148,10 @@ class Resumable(Evaluator):
         """Raises where the processes do not run the same; each would go its own way, unnoticed."""
         if self._agreement.is_alone:
             return
-        leaves = {name: on_host(leaf) for name, leaf in named_leaves(self._model).items()}
+        leaves = {
+            name: on_host(self.placement.whole(leaf))  # an earlier `fit` may have split it
+            for name, leaf in named_leaves(self._model).items()
+        }
         settings = ("name", "seed", "max_steps", "max_epochs", "log_every_n_steps",
                     "validate_every_n_epochs", "steps_per_execution", "check_finite")  # fmt: skip
         check_alike(
@@ -150,6 +159,9 @@ class Resumable(Evaluator):
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
                 "data": self.data.describe(),
                 "task": plain_attributes(self.task),
+                "optimizer": describe_optimizer(
+                    self._transformation, nnx.state(self._model, nnx.Param)
+                ),
                 "callbacks": [type(callback).__qualname__ for callback in self._callbacks],
                 "resume": str(resume),
                 **{name: str(getattr(self, name)) for name in settings},

@@ -431,8 +431,8 @@ def _leaves(module: Any) -> list[jax.Array]:
 
 def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
     """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
-    if getattr(leaf, "weak_type", False):
-        leaf = np.asarray(leaf, leaf.dtype)
+    if getattr(leaf, "weak_type", not hasattr(leaf, "dtype")):
+        leaf = np.asarray(leaf, jnp.result_type(leaf))
     return placed(leaf, sharding)
 
 

@@ -57,7 +57,7 @@ from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.performance import peak_memory
 from nnx_alexnet.placement import Devices, MeshLike, Placement
-from nnx_alexnet.processes import Wishes, wait_for_all
+from nnx_alexnet.processes import Wishes, one_at_a_time
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Task
 
@@ -293,8 +293,9 @@ class Trainer(TrainLoop):
             self._save_if_requested()
             if self.checkpoints is not None:
                 self.checkpoints.wait()
-            wait_for_all("saved")  # none leaves before the first one has written
+            self._agree()  # which waits: none leaves before the first one has written
             self._callbacks.call("on_fit_end", self)
+            self._agree()  # a signal to one ends all, at this late hour as well
             self._has_ended = not self.interrupted
         return self.history
 
@@ -335,7 +336,7 @@ class Trainer(TrainLoop):
         if self._optimizer is None:
             raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
         batch = self.placement.send(dict(batch), self._split("train").batch_size)
-        return self._steps.gradients(self._arrays(), batch, self._augmentation_key())
+        return one_at_a_time(self._steps.gradients(self._arrays(), batch, self._augmentation_key()))
 
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.

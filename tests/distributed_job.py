@@ -27,6 +27,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from flax import nnx  # noqa: E402
 from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
+from worker_datasets import Stripes  # noqa: E402
 
 from nnx_alexnet import DataModule, Trainer  # noqa: E402
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint  # noqa: E402
@@ -56,6 +57,7 @@ class Witness(Callback):
         self.train: list[list[int]] = []
         self.val: list[list[int]] = []
         self.outputs: list[int] = []
+        self.predicted: dict[int, list[float]] = {}
 
     def on_train_epoch_start(self, trainer):
         self.train.append([])
@@ -69,6 +71,10 @@ class Witness(Callback):
     def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
         self.val[-1] += batch["index"][batch["mask"]].tolist()
         self.outputs.append(len(outputs["loss"]))
+
+    def on_predict_batch_end(self, trainer, outputs, batch, batch_index):
+        own = np.asarray(outputs)[batch["mask"]].tolist()
+        self.predicted |= dict(zip(batch["index"][batch["mask"]].tolist(), own, strict=True))
 
 
 class Meddler(Callback):
@@ -96,6 +102,11 @@ class Meddler(Callback):
             self.what = ""
             self._do("SIGTERM", trainer)
 
+    def on_fit_end(self, trainer):
+        if jax.process_index() == self.process and self.what.startswith("late "):
+            what, self.what = self.what.removeprefix("late "), ""
+            self._do(what, trainer)
+
     def _do(self, what, trainer):
         if what == "stop":
             trainer.stop("I have seen enough")
@@ -119,15 +130,20 @@ class Slow(Callback):
 def main() -> None:
     size = options.get("val", 37)
     val = tiny_arrays(num=size, seed=1)
+    images, labels = tiny_arrays(num=64)
+    if (bad := options.get("nan")) is not None:
+        images = images.astype(np.float32)
+        images[bad] = np.nan
     if options.get("iterable"):
         val = [(val[0][:8], val[1][:8])]
     data = DataModule(
-        tiny_arrays(num=64),
+        Stripes() if (workers := options.get("workers", 0)) else (images, labels),
         val,
         tiny_arrays(num=29, seed=2),
         batch_size=16,
         transform=ImageTransform(translate=0.1, flip=True),
         keep_on_device=options.get("keep_on_device", "auto"),
+        num_workers=workers,
     )
     rngs = nnx.Rngs(options.get("model_seeds", [0, 0])[number])
     kind = options.get("model", "tiny")
@@ -142,7 +158,7 @@ def main() -> None:
     trainer = Trainer(
         model,
         data,
-        optimizer=optax.sgd(0.01, momentum=0.9),
+        optimizer=optax.sgd(options.get("rates", [0.01, 0.01])[number], momentum=0.9),
         callbacks=callbacks,
         max_epochs=options.get("epochs", 2),
         log_dir=folder / "logs",
@@ -150,6 +166,7 @@ def main() -> None:
         log_every_n_steps=2,
         mesh=options.get("mesh"),
         shard_state=options.get("shard_state", False),
+        devices=options.get("devices_argument", "auto"),
     )
     said: dict[str, object] = {}
 
@@ -161,6 +178,7 @@ def main() -> None:
             train=witness.train,
             val=witness.val,
             outputs=witness.outputs,
+            predicted=witness.predicted,
             saved=trainer.checkpoints is not None,
             compilations=trainer.num_compilations,
         )
@@ -168,14 +186,21 @@ def main() -> None:
 
     try:
         said["history"] = trainer.fit(resume=options.get("resume", "never"))
+        if options.get("twice"):
+            trainer.fit()
         if options.get("applied"):
             said["test"] = trainer.test()
             predictions = trainer.predict()
             said["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
+    except FloatingPointError as error:
+        said["caught"] = str(error)
+        trainer.validate()  # the processes still do the same
+    else:
         parameters = {n: trainer.placement.whole(p) for n, p in trainer.parameters().items()}
         said["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}
     finally:
         report()
 
 
-main()
+if __name__ == "__main__":
+    main()

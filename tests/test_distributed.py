@@ -119,7 +119,14 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
     assert first["parameters"] == second["parameters"]
     assert first["predictions"][:2] == [29, 4]
     np.testing.assert_allclose(first["predictions"], alone["predictions"], rtol=1e-5)
+    assert not first["predicted"].keys() & second["predicted"].keys()
+    close(first["predicted"] | second["predicted"], alone["predicted"], 1e-5)
     assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
+
+
+def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_again(tmp_path):
+    first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
+    assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
 
 
 def test_the_first_process_alone_writes(tmp_path):
@@ -229,14 +236,44 @@ def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_pat
     assert on[0]["step"] == 12
 
 
+def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(tmp_path):
+    job = Job(tmp_path, model="split", shard_state=True, nan=3)
+    assert job.wait() == [0, 0]
+    steps = [said["caught"].split(" The batch")[0] for said in job.said]
+    assert steps == ["Step 4 had a loss of nan."] * 2
+    assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
+
+
+def test_sigterm_to_one_as_the_fit_ends_ends_both(tmp_path):
+    job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
+    assert job.wait(60) == [143, 143]
+    assert [said["step"] for said in job.said] == [4, 4]
+
+
+def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(tmp_path):
+    options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
+    first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
+    for said in (first, second):
+        assert said["step"] == 4
+        assert said["stop_reason"] is None, "of the fit before"
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         ({"model_seeds": [0, 1]}, "`model` differs between the processes"),
+        ({"rates": [0.01, 0.02]}, "`optimizer` differs between the processes"),
+        ({"devices_argument": 1}, "`devices` (=1) has no device of the processes [1]"),
         ({"iterable": True}, "`val` is an iterable"),
         ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
     ],
-    ids=["another seed", "an iterable", "an error of the first process"],
+    ids=[
+        "another seed",
+        "another rate",
+        "devices of one process",
+        "an iterable",
+        "an error of the first process",
+    ],
 )
 def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):
     job = Job(tmp_path, **options)

@@ -539,3 +539,16 @@ def test_a_run_on_four_devices_compiles_each_step_once_and_writes_all_of_its_cur
     assert {"perf/images_per_second", "perf/compile_seconds"} <= trainer.metrics.keys()
     assert trainer.num_compilations == dict.fromkeys(trainer.num_compilations, 1)
     assert {"train", "evaluate", "gradients"} <= trainer.num_compilations.keys()
+
+
+@pytest.mark.parametrize("kind", list(AxisType)[:2], ids=str)
+def test_a_mesh_that_the_caller_has_set_for_something_else_changes_nothing(kind):
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
+    data = DataModule(tiny_arrays(), tiny_arrays(num=20), tiny_arrays(num=20), batch_size=16)
+    found = []
+    for around, given in ((None, mesh), (mesh, mesh), (mesh, None)):
+        with jax.set_mesh(around):
+            trainer = trainer_of(SplitDense(), data, max_steps=2, mesh=given)
+            trainer.fit()
+            found.append([trainer.validate()["val/loss"], np.square(trainer.predict()).sum()])
+    np.testing.assert_allclose(found[1:], found[:1] * 2, rtol=1e-5)

@@ -674,3 +674,26 @@ def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
     trainer.fit()
     trainer._interrupt(signal.SIGINT)  # as a signal does while `fit` waits for the last save
     assert "val/loss" in trainer.validate()
+
+
+def test_after_ctrl_c_the_other_verbs_are_whole():
+    trainer = tiny_trainer(callbacks=[InterruptAt(2)])
+    trainer.fit()
+    assert trainer.interrupted
+    assert set(trainer.validate()) == {"val/loss", "val/accuracy"}
+    assert trainer.predict().shape == (30, 4)
+
+
+def test_a_variable_may_hold_a_python_number():
+    class Counting(nnx.Module):
+        def __init__(self):
+            self.dense = nnx.Linear(64, 4, rngs=nnx.Rngs(0))
+            self.count, self.scale = nnx.Variable(0), nnx.BatchStat(1.5)
+
+        def __call__(self, image):
+            return self.dense(image.reshape(len(image), -1)) * self.scale
+
+    trainer = tiny_trainer(model=Counting())
+    trainer.fit()
+    assert trainer.num_compilations["train"] == 1
+    assert float(trainer.model.scale[...]) == 1.5
