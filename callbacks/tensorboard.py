@@ -27,7 +27,7 @@ from nnx_alexnet.dashboard import (
 )
 from nnx_alexnet.events import drop_steps
 from nnx_alexnet.log import logger
-from nnx_alexnet.processes import is_main
+from nnx_alexnet.processes import is_main, one_at_a_time
 from nnx_alexnet.results import ClassificationResults
 
 if TYPE_CHECKING:
@@ -270,7 +270,8 @@ class TensorBoard(Callback):
     ) -> None:
         step = trainer.global_step
         try:
-            taken = samples({f"{kind}/{name}": array for name, array in arrays().items()})
+            named = {f"{kind}/{name}": array for name, array in arrays().items()}
+            taken = one_at_a_time(samples(named))
             sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
         except Exception as error:  # gradients run the user's own train step once more
             self._report(error)

@@ -104,6 +104,12 @@ def _json_handler() -> Any:
     return ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
 
 
+def _checkpointer(handler: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
+
+
 def _alone() -> Any:
     """Lets Orbax wait for no other process: the first one writes, and each reads when it will."""
     import orbax.checkpoint as ocp
@@ -133,7 +139,7 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
     options = ocp.CompositeOptions(multiprocessing_options=_alone())
     handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers, **json_handlers)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+    with _checkpointer(handler) as checkpointer:
         checkpointer.save(
             folder,
             args=ocp.args.Composite(
@@ -145,9 +151,7 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(_json_handler(), multiprocessing_options=_alone()) as checkpointer:
+    with _checkpointer(_json_handler()) as checkpointer:
         return dict(checkpointer.restore(path))
 
 
@@ -155,7 +159,7 @@ def _read_arrays(path: Path, item: str) -> dict[str, np.ndarray[Any, Any]]:
     """Reads one item as NumPy arrays by their path; nothing of it says where they go."""
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(_array_handler(), multiprocessing_options=_alone()) as checkpointer:
+    with _checkpointer(_array_handler()) as checkpointer:
         tree = checkpointer.metadata(path / item).item_metadata.tree
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         nested = checkpointer.restore(path / item, args=ocp.args.PyTreeRestore(restore_args=how))

@@ -13,7 +13,6 @@ import numpy as np
 
 from nnx_alexnet.data.transform import augmentation_key
 from nnx_alexnet.log import logger
-from nnx_alexnet.processes import one_at_a_time
 from nnx_alexnet.results import ClassificationResults, class_labels
 from nnx_alexnet.runs import config_text
 
@@ -158,7 +157,7 @@ def samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         stride = max(1, array.size // _MOST_VALUES)
         while array.ndim and math.gcd(stride, array.shape[-1]) > 1:
             stride += 1  # else always the same columns
-        return one_at_a_time(jnp.copy(array).ravel()[::stride])
+        return jnp.copy(array).ravel()[::stride]
 
     return {name: sample(array) for name, array in arrays.items()}
 

@@ -56,13 +56,10 @@ def initialize_distributed(
         >>> initialize_distributed()  # no cluster says that there are others
         False
     """
-    # A data worker imports the program once more, and with it this call.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        return False
+        return False  # a data worker imports the program once more, and with it this call
     if jax.distributed.is_initialized():  # by Ray, for instance
-        if jax.process_index() > 0:
-            _speak_less()
-        return bool(jax.process_count() > 1)
+        return _joined()
     found = _environment()
     if num_processes is None:
         num_processes = found.get("num_processes")
@@ -99,12 +96,20 @@ def initialize_distributed(
         )
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
-            f"`coordinator` (={coordinator!r}) cannot be opened by process {process_id}: "
-            f"{str(error).splitlines()[0]}. It must be a free port of this very machine, which "
-            "runs process 0."
+            f"`coordinator` (={coordinator!r}) does not let process {process_id} join: "
+            f"{str(error).splitlines()[0]}. It must be a free port of the machine that runs "
+            "process 0, and each `process_id` joins once."
         ) from error
+    return _joined()
+
+
+def _joined() -> bool:
+    """Returns whether there are others, of whom the first alone says what all know."""
     if jax.process_index() > 0:
-        _speak_less()
+        logger.setLevel(logging.WARNING)
+        for handler in logger.handlers:
+            form = f"[process {jax.process_index()}] %(message)s"
+            handler.setFormatter(logging.Formatter(form))
     return bool(jax.process_count() > 1)
 
 
@@ -199,10 +204,3 @@ def leave(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _speak_less() -> None:
-    """Lets process 0 alone say what all know; warnings come from all, with their number."""
-    logger.setLevel(logging.WARNING)
-    for handler in logger.handlers:
-        handler.setFormatter(logging.Formatter(f"[process {jax.process_index()}] %(message)s"))

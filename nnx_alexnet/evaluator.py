@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nnx_alexnet import steps
+from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import DataModule, Loader, as_data_module
 from nnx_alexnet.leaves import named_leaves
@@ -63,8 +63,6 @@ class Evaluator:
         self._compiled: Steps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
         self._is_cut_short = False  # set by Ctrl-C during `fit`
-        self._wishes = Wishes()  # of this process's callbacks, that others do not know of yet
-        self._signal = 0  # that this process got during `fit`
         self._agreement = Agreement()
         self._is_running = False
 
@@ -167,15 +165,15 @@ class Evaluator:
         Returns:
             The `loss` of each example, `float32[B]`, and what the task's metrics read.
         """
-        return steps.train_step(self.task, model, optimizer, batch)
+        return bodies.train_step(self.task, model, optimizer, batch)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
         """What one step of validation and test computes; as `train_step`, without an update."""
-        return steps.eval_step(self.task, model, batch)
+        return bodies.eval_step(self.task, model, batch)
 
     def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
         """What one step of `predict` returns, batch first; `label` means nothing here."""
-        return steps.predict_step(self.task, model, batch)
+        return bodies.predict_step(self.task, model, batch)
 
     # ---- A pass over a split ---------------------------------------------------------------
 
@@ -242,7 +240,7 @@ class Evaluator:
 
     def _wish(self, **wishes: Any) -> None:
         """Asks all processes for something; alone, it is done at once."""
-        self._wishes = self._wishes.either(Wishes(**wishes))
+        self._agreement.wish(**wishes)
         if self._agreement.is_alone:
             self._agree()
 
@@ -252,8 +250,7 @@ class Evaluator:
         Args:
             at_most: see `Agreement.settle`.
         """
-        own, self._wishes = self._wishes, Wishes()
-        agreed = self._agreement.settle(own._replace(signal=self._signal), at_most=at_most)
+        agreed = self._agreement.settle(at_most=at_most)
         if any(agreed):
             self._follow(agreed)
 
@@ -274,9 +271,8 @@ class Evaluator:
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
         self._check_idle()
-        # A signal of an earlier `fit`, and what was wished when that ended, are of that one.
-        self._is_cut_short, self._signal, self._wishes = False, 0, Wishes()
-        self._agreement.forget()
+        self._is_cut_short = False
+        self._agreement.forget()  # a signal of an earlier `fit`, and what was wished as that ended
         if self._compiled is None or not self._compiled.are_of(self._model):
             bodies = self.train_step, self.eval_step, self.predict_step
             self.placement.check_axes(nnx.state(self._model))

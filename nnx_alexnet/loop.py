@@ -193,10 +193,7 @@ class TrainLoop(Resumable):
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
         self._newest_rate = last.get("lr")
-        for batch in group:
-            rows = batch["mask"]  # those of this process stand for all
-            share = loader.batch_size // len(rows)
-            self._meter.num_examples += int(np.count_nonzero(rows)) * share
+        self._meter.num_examples += sum(loader.count(index + n, b) for n, b in enumerate(group))
         window = None
         if self.global_step % self.log_every_n_steps == 0:
             window, self._window = self._window, self._steps.empty

@@ -125,15 +125,18 @@ class Agreement:
 
     Attributes:
         is_alone: whether there is no other process.
+        signal: that this process got; it is a wish of every call of `settle` from then on.
 
     Example:
-        >>> from nnx_alexnet.processes import Agreement, Wishes
-        >>> Agreement().settle(Wishes(stop=True), at_most=2)
+        >>> from nnx_alexnet.processes import Agreement
+        >>> agreement = Agreement()
+        >>> agreement.wish(stop=True)
+        >>> agreement.settle(at_most=2)
         Wishes(stop=True, save=False, signal=0)
     """
 
     def __init__(self) -> None:
-        self._pending: deque[jax.Array] = deque()
+        self.forget()
         self.is_alone = jax.process_count() == 1
         if not self.is_alone:
             firsts = {device.process_index: device for device in reversed(jax.devices())}
@@ -143,19 +146,26 @@ class Agreement:
             self._any = jax.jit(lambda wishes: wishes.max(axis=0), out_shardings=whole)
 
     def forget(self) -> None:
-        """Drops what is not answered yet; all processes call it at the same place."""
-        self._pending.clear()
+        """Drops all that was wished so far; all processes call it at the same place."""
+        self.signal = 0
+        self._own = Wishes()
+        self._pending: deque[jax.Array] = deque()
 
-    def settle(self, own: Wishes, *, at_most: int = 0) -> Wishes:
+    def wish(self, **wishes: Any) -> None:
+        """Notes what this process wishes, until the next call of `settle`."""
+        self._own = self._own.either(Wishes(**wishes))
+
+    def settle(self, *, at_most: int = 0) -> Wishes:
         """Sends the own wishes, and returns what is known of those of all.
 
         Args:
-            own: what this process wishes since the last call.
             at_most: how many calls, this one included, need not be answered yet. 0 waits.
 
         Returns:
             What any process wished, in calls that are answered now. The same in all processes.
         """
+        # Nothing that a signal handler may set is taken and put back.
+        own, self._own = self._own._replace(signal=self.signal), Wishes()
         if self.is_alone:
             return own
         sharding = NamedSharding(self._mesh, PartitionSpec("process"))

@@ -157,12 +157,15 @@ class Resumable(Evaluator):
         check_alike(
             {
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
-                "data": self.data.describe(),
+                "data": [self.data.describe(), self.data.label_digests()],
                 "task": plain_attributes(self.task),
                 "optimizer": describe_optimizer(
                     self._transformation, nnx.state(self._model, nnx.Param)
                 ),
-                "callbacks": [type(callback).__qualname__ for callback in self._callbacks],
+                "callbacks": [
+                    (type(callback).__qualname__, callback.batch_period)
+                    for callback in self._callbacks
+                ],
                 "resume": str(resume),
                 **{name: str(getattr(self, name)) for name in settings},
                 "mesh": self.placement.describe(),
@@ -235,9 +238,9 @@ class Resumable(Evaluator):
             logger.warning("environment.json could not be written: %s", error)
 
     def _save_if_requested(self) -> None:
-        if not self._checkpoint_requested or self.run_dir is None:
+        is_requested, self._checkpoint_requested = self._checkpoint_requested, False
+        if not is_requested or self.run_dir is None:
             return
-        self._checkpoint_requested = False
         self._read_all()
         arrays = self._steps.to_host(self._arrays())
         if self.step_in_epoch:

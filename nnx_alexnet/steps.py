@@ -1,10 +1,10 @@
 """The compiled train, eval and predict steps, and the state they carry.
 
-What one step does is a plain function of modules (`train_step`, `eval_step`, `predict_step`). What
-makes it fast is around it: the graph of modules is split once into definitions and flat lists of
-arrays; a compiled step takes those lists, donates them, and merges the modules back only while it
-is traced. Training and evaluation share one state: they differ in the definition alone. Several
-train steps can be one dispatch: a loop on the device, whose length is an argument.
+What one step does is a plain function of modules, in `bodies`. What makes it fast is around it: the
+graph of modules is split once into definitions and flat lists of arrays; a compiled step takes
+those lists, donates them, and merges the modules back only while it is traced. Training and
+evaluation share one state: they differ in the definition alone. Several train steps can be one
+dispatch: a loop on the device, whose length is an argument.
 
 Over several devices it is the same program: `Placement` says what each array is split over, on the
 way in and on the way out, and the compiler divides what is between.
@@ -22,62 +22,13 @@ import numpy as np
 import optax
 from flax import nnx
 
+from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
 from nnx_alexnet.performance import product_flops
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.task import Outputs, Task
 
-Batch = Mapping[str, Any]
 Transform = Callable[..., jax.Array]
-
-
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) holds.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nnx_alexnet.steps import masked_mean
-        >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
-        2.0
-    """
-    total = jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
-    return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
-
-
-def train_step(
-    task: Task, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Batch
-) -> Outputs:
-    """Takes one optimizer step, in place.
-
-    Args:
-        task: what is learned.
-        model: in training mode; its parameters, statistics and dropout keys move.
-        optimizer: moves too.
-        batch: `image` (transformed), `label`, `mask`.
-
-    Returns:
-        What `task.outputs` returned, of the model before the update.
-    """
-
-    def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
-        outputs = task.outputs(model, batch)
-        return masked_mean(outputs["loss"], batch["mask"]), outputs
-
-    wrt = nnx.DiffState(0, optimizer.wrt)
-    outputs: Outputs
-    (_, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
-    optimizer.update(model, gradients)
-    return outputs
-
-
-def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
-    """Returns what `task.outputs` returns for a model in evaluation mode."""
-    return task.outputs(model, batch)
-
-
-def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
-    """Returns what `task.predict` returns for a model in evaluation mode."""
-    return task.predict(model, batch["image"])
 
 
 class State(NamedTuple):
@@ -126,14 +77,15 @@ class Steps:
     Example:
         >>> import functools, jax, numpy as np, optax
         >>> from flax import nnx
-        >>> from nnx_alexnet import steps
+        >>> from nnx_alexnet import bodies
+        >>> from nnx_alexnet.steps import Steps
         >>> from nnx_alexnet.task import Classification
         >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         >>> batch = {"image": np.ones((4, 3), np.float32), "label": np.zeros(4, np.int32),
         ...          "mask": np.ones(4, bool), "index": np.arange(4, dtype=np.int32)}
         >>> bodies = [functools.partial(body, Classification())
-        ...           for body in (steps.train_step, steps.eval_step, steps.predict_step)]
-        >>> compiled = steps.Steps(model, lambda image, **_: image, *bodies)
+        ...           for body in (bodies.train_step, bodies.eval_step, bodies.predict_step)]
+        >>> compiled = Steps(model, lambda image, **_: image, *bodies)
         >>> _ = compiled.measure(Classification(), batch)
         >>> optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
         >>> state = compiled.split(model, optimizer)
@@ -345,7 +297,7 @@ class Steps:
         """Returns the gradients that a step hands to its optimizer."""
         self.traces["gradients"] += 1
         module = self._merged(self._train_definition, leaves)
-        recorder = _GradientRecorder(module, optax.identity(), wrt=nnx.Param)
+        recorder = GradientRecorder(module, optax.identity(), wrt=nnx.Param)
         image = self._transform(batch["image"], key=key, index=batch["index"])
         self._train_step(module, recorder, {**batch, "image": image})
         return list(_constrained(_leaves(recorder.gradients), self._placement.replicated))
@@ -405,14 +357,6 @@ class Steps:
         names = [f"model/{name}" for name in self._model_names]
         names += [f"optimizer/{name}" for name in self._optimizer_names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
-
-
-class _GradientRecorder(nnx.Optimizer[Any]):
-    """Keeps the gradients of a step, and leaves the model as it is."""
-
-    def update(self, model: Any, grads: Any, /, **_: Any) -> Any:
-        self.gradients = nnx.data(grads)
-        return jax.tree.map(jnp.zeros_like, grads)
 
 
 def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:

@@ -53,10 +53,11 @@ from nnx_alexnet.dispatch import StepsPerExecution
 from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
+from nnx_alexnet.meshes import Devices, MeshLike
 from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.performance import peak_memory
-from nnx_alexnet.placement import Devices, MeshLike, Placement
+from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Wishes, one_at_a_time
 from nnx_alexnet.signals import graceful_stop
 from nnx_alexnet.task import Task
@@ -91,9 +92,9 @@ class Trainer(TrainLoop):
         log_dir: the folder of all runs (default `logs`); None writes nothing.
         name: the run is `<log_dir>/<name>/version_<n>` (default: the model's class, in lower
             case).
-        devices: how many devices of this process share each batch; `"auto"` (the default): all
-            devices there are, of all processes (only that of `jax.default_device`, if it is set).
-            The batch size stays what the data say, and must divide by their number.
+        devices: how many devices share each batch; `"auto"` (the default): all there are, of all
+            processes (only that of `jax.default_device`, if it is set); of several processes no
+            other will do. The batch size stays what the data say, a multiple of their number.
         mesh: the devices and what they share instead: a `jax.sharding.Mesh`, or the sizes of its
             axes by name. Its axis `data` splits the batch, each other one the parameters whose
             sharding metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet
@@ -230,8 +231,7 @@ class Trainer(TrainLoop):
     def _reset(self) -> None:
         super()._reset()
         self._has_ended = False  # nothing is left that a signal could cut short
-        self._reason = ""  # why a callback of this process stops the run
-        self._signal = 0
+        self._reason: str | None = None  # why a callback of this process stops the run
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
 
     # ---- The verbs ------------------------------------------------------------------------
@@ -443,15 +443,17 @@ class Trainer(TrainLoop):
         }
 
     def _interrupt(self, number: int) -> None:
-        self._signal = number
+        self._agreement.signal = number
         if self._agreement.is_alone:
             self._follow(Wishes(signal=number))
 
     def _follow(self, agreed: Wishes) -> None:
         if agreed.save:
             self._checkpoint_requested = True
-        if agreed.stop and self.stop_reason is None:
-            self.stop_reason = self._reason or "another process asked for it"
+        if agreed.stop and self._reason is not None:
+            self.stop_reason = self._reason
+        elif agreed.stop and self.stop_reason is None:
+            self.stop_reason = "another process asked for it"
         if agreed.signal and not self._has_ended:  # else only files are being closed
             self.interrupted = self._is_cut_short = True
             self._received.signal = agreed.signal

@@ -122,6 +122,17 @@ class Loader:
         full, rest = divmod(len(self._source), self._batch_size)
         return full + int(rest > 0 and not self._drop_last)
 
+    def count(self, number: int, batch: Batch) -> int:
+        """Returns how many examples a batch of an epoch holds, of all processes together.
+
+        Args:
+            number: of the batch, from 0.
+            batch: what this process read of it.
+        """
+        if isinstance(self._source, IterableSource):
+            return int(np.count_nonzero(batch["mask"]))
+        return min(self._batch_size, len(self._source) - number * self._batch_size)
+
     def element_spec(self) -> ElementSpec:
         """Returns `{"image": (shape, dtype), "label": (shape, dtype)}` of one example."""
         return self._source.element_spec()

@@ -204,17 +204,24 @@ class DataModule:
             `ImageTransform`), `num_classes` and `class_names` are what a trained model needs to be
             used without it.
         """
-        labels = self.train.labels()
         return {
             "name": self.name,
             "batch_size": self.batch_size,
             "drop_last": self.train.drop_last,
             "examples": {name: loader.num_examples for name, loader in self._splits().items()},
-            "labels": None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest(),
+            "labels": self.label_digests()["train"],
             "image": list(self.train.element_spec()["image"][0]),
             "transform": dataclasses.asdict(self.transform),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
+        }
+
+    def label_digests(self) -> dict[str, str | None]:
+        """Returns a digest of the labels of each split, in their order; None: not known."""
+        labels = {name: loader.labels() for name, loader in self._splits().items()}
+        return {
+            name: None if values is None else hashlib.sha256(values.tobytes()).hexdigest()
+            for name, values in labels.items()
         }
 
     def close(self) -> None:

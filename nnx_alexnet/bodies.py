@@ -1,0 +1,72 @@
+"""What one step does to the modules: plain functions, which `steps` traces and compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnx_alexnet.task import Outputs, Task
+
+Batch = Mapping[str, Any]
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) holds.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.bodies import masked_mean
+        >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
+        2.0
+    """
+    total = jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
+    return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+
+
+def train_step(
+    task: Task, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Batch
+) -> Outputs:
+    """Takes one optimizer step, in place.
+
+    Args:
+        task: what is learned.
+        model: in training mode; its parameters, statistics and dropout keys move.
+        optimizer: moves too.
+        batch: `image` (transformed), `label`, `mask`.
+
+    Returns:
+        What `task.outputs` returned, of the model before the update.
+    """
+
+    def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
+        outputs = task.outputs(model, batch)
+        return masked_mean(outputs["loss"], batch["mask"]), outputs
+
+    wrt = nnx.DiffState(0, optimizer.wrt)
+    outputs: Outputs
+    (_, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
+    optimizer.update(model, gradients)
+    return outputs
+
+
+def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
+    """Returns what `task.outputs` returns for a model in evaluation mode."""
+    return task.outputs(model, batch)
+
+
+def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
+    """Returns what `task.predict` returns for a model in evaluation mode."""
+    return task.predict(model, batch["image"])
+
+
+class GradientRecorder(nnx.Optimizer[Any]):
+    """Keeps the gradients of a step, and leaves the model as it is."""
+
+    def update(self, model: Any, grads: Any, /, **_: Any) -> Any:
+        """Keeps the gradients, and returns updates of zero."""
+        self.gradients = nnx.data(grads)
+        return jax.tree.map(jnp.zeros_like, grads)
