@@ -18,6 +18,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+collect_ignore = ["distributed_job.py"]  # a program, whose first line joins others
+
 # What a test does not split stays on one of them; a program that a test starts has one.
 jax.config.update("jax_default_device", jax.devices()[0])
 os.environ["XLA_FLAGS"] = _flags

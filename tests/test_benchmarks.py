@@ -117,9 +117,16 @@ def test_a_command_runs_in_a_terminal():
     assert status == 3
 
 
-def test_the_cost_of_the_dashboard_is_told_for_each_setting():
-    found = medians(run("dashboard_cost.py", "--epochs", "1"))
-    assert set(found) == {"scalars alone", "the defaults", "each epoch"}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["scalars alone"],
+        pytest.param(["scalars alone", "the defaults", "each epoch"], marks=pytest.mark.slow),
+    ],
+)
+def test_the_cost_of_the_dashboard_is_told_for_each_setting(settings):
+    found = medians(run("dashboard_cost.py", "--epochs", "1", "--contenders", *settings))
+    assert set(found) == {*settings}
     assert all(found.values())
 
 

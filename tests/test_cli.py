@@ -223,6 +223,8 @@ def test_the_options_of_fit_are_these():
     names = set(fit_parser().get_defaults().keys())
     assert names == {
         "config", "seed", "resume", "resume_weights_only",
+        "distributed.coordinator", "distributed.num_processes", "distributed.process_id",
+        "distributed.timeout", "distributed.heartbeat_timeout",
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
         "data.augment", "data.num_workers", "data.download", "data.drop_last",
         "data.on_bad_sample", "data.keep_on_device",

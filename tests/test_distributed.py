@@ -122,33 +122,42 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
     assert not first["predicted"].keys() & second["predicted"].keys()
     close(first["predicted"] | second["predicted"], alone["predicted"], 1e-5)
     assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
-
-
-def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_again(tmp_path):
-    first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
-    assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
-
-
-def test_the_first_process_alone_writes(tmp_path):
-    first, second = run(tmp_path, model="dense", epochs=1, applied=True)
+    # The first one alone writes.
     assert first["saved"]
     assert not second["saved"]
     (run_dir,) = (tmp_path / "logs" / "run").iterdir()
     assert len(list(run_dir.glob("events.out.tfevents.*"))) == 2, "of fit, and of test"
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert len([line for line in lines if "val/loss" in line]) == 1
+    assert len([line for line in lines if "val/loss" in line]) == 2
     assert "folder" in (tmp_path / "0.log").read_text()
     assert "folder" not in (tmp_path / "1.log").read_text()
+
+
+@pytest.mark.slow
+def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_again(tmp_path):
+    first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
+    assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
 
 
 @pytest.mark.parametrize(
     ("meddler", "least", "most"),
     [
-        ({"what": "stop", "step": 3}, 3, 3),
-        ({"what": "epoch stop", "step": 0}, 4, 4),
-        ({"what": "stop", "step": 3, "clock": True}, 3, 6),
-    ],
-    ids=["at a step", "at the end of an epoch", "between dispatches"],
+        pytest.param({"what": "stop", "step": 3}, 3, 3, id="at a step"),
+        pytest.param(
+            {"what": "epoch stop", "step": 0},
+            4,
+            4,
+            id="at the end of an epoch",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"what": "stop", "step": 3, "clock": True},
+            3,
+            6,
+            id="between dispatches",
+            marks=pytest.mark.slow,
+        ),
+    ],  # fmt: skip
 )
 def test_a_stop_that_one_process_asks_for_stops_both_at_the_same_step(
     tmp_path, meddler, least, most
@@ -160,6 +169,7 @@ def test_a_stop_that_one_process_asks_for_stops_both_at_the_same_step(
     assert "another process" in first["stop_reason"]
 
 
+@pytest.mark.slow
 def test_a_save_that_one_process_asks_for_is_of_that_step(tmp_path):
     meddler = {"what": "save", "step": 3}
     run(tmp_path, epochs=1, meddler=meddler, checkpoint={"keep_latest": 9})
@@ -236,6 +246,7 @@ def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_pat
     assert on[0]["step"] == 12
 
 
+@pytest.mark.slow
 def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(tmp_path):
     job = Job(tmp_path, model="split", shard_state=True, nan=3)
     assert job.wait() == [0, 0]
@@ -244,12 +255,14 @@ def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(
     assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_as_the_fit_ends_ends_both(tmp_path):
     job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
     assert job.wait(60) == [143, 143]
     assert [said["step"] for said in job.said] == [4, 4]
 
 
+@pytest.mark.slow
 def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
     first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
@@ -262,17 +275,15 @@ def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(
     ("options", "text"),
     [
         ({"model_seeds": [0, 1]}, "`model` differs between the processes"),
-        ({"rates": [0.01, 0.02]}, "`optimizer` differs between the processes"),
-        ({"devices_argument": 1}, "`devices` (=1) has no device of the processes [1]"),
-        ({"iterable": True}, "`val` is an iterable"),
         ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
-    ],
-    ids=[
-        "another seed",
-        "another rate",
-        "devices of one process",
-        "an iterable",
-        "an error of the first process",
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ({"rates": [0.01, 0.02]}, "`optimizer` differs between the processes"),
+                ({"devices_argument": 1}, "`devices` (=1) has no device of the processes [1]"),
+                ({"iterable": True}, "`val` is an iterable"),
+            ]
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):

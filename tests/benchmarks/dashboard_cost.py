@@ -41,17 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     arguments = parser.parse_args()
+    chosen = arguments.contenders
     keep_freed_memory()
-    found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    found: dict[str, list[float]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as log_dir:
         seconds(TensorBoard(), epochs=1, log_dir=log_dir)
         for number in range(arguments.rounds):
-            names = [*CONTENDERS] if number % 2 == 0 else [*CONTENDERS][::-1]
-            for name in names:
+            for name in chosen if number % 2 == 0 else reversed(chosen):
                 callback = CONTENDERS[name]()
                 found[name].append(seconds(callback, epochs=arguments.epochs, log_dir=log_dir))
-    base = statistics.median(found["scalars alone"])
+    base = statistics.median(found[chosen[0]])
     print(setting(["jax", "flax", "tensorboard", "matplotlib"]))
     rows = [
         (
@@ -62,7 +63,7 @@ def main() -> None:
         )
         for name, each in found.items()
     ]
-    print(markdown(("TensorBoard writes", "seconds", "range", "to scalars alone"), rows))
+    print(markdown(("TensorBoard writes", "seconds", "range", f"to {chosen[0]}"), rows))
 
 
 if __name__ == "__main__":
