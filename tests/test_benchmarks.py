@@ -125,7 +125,9 @@ def test_a_command_runs_in_a_terminal():
     ],
 )
 def test_the_cost_of_the_dashboard_is_told_for_each_setting(settings):
-    found = medians(run("dashboard_cost.py", "--epochs", "1", "--contenders", *settings))
+    found = medians(
+        run("dashboard_cost.py", "--epochs", "1", "--steps", "4", "--contenders", *settings)
+    )
     assert set(found) == {*settings}
     assert all(found.values())
 

@@ -156,6 +156,7 @@ def differences(run, reference):
 
 # Measured: 2.3e-7, 1.7e-6 and 1.6e-7.
 BOUNDS = {"cancelling": 0.0, "parameters": 2e-6, "updates": 1e-5, "statistics": 1e-6}
+SHOWN = "data 2", "data 4", "data 8", "model 2", "model 8", "state 2", "state 8", "data 2 x model 2"
 REFERENCES: dict = {}
 
 
@@ -170,7 +171,10 @@ def on_one_device(make, **options):
 @pytest.mark.parametrize(
     ("make", "kind", "keep_on_device"),
     [
-        *((SplitDense, kind, True) for kind in KINDS),
+        *(
+            pytest.param(SplitDense, kind, True, marks=() if kind in SHOWN else pytest.mark.slow)
+            for kind in KINDS
+        ),
         (SplitDense, "state 2 x model 2", False),
         (SplitConv, "data 4", True),
         (SplitConv, "state 2 x model 2", False),
@@ -524,7 +528,13 @@ def test_the_gradients_of_a_batch_are_those_of_one_device(kind):
         assert relative(kept[0][name], array) < 1e-5, name
 
 
-@pytest.mark.parametrize("kind", ["data 4", "model 4", "state 4"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "state 2 x model 2",
+        *(pytest.param(f"{k} 4", marks=pytest.mark.slow) for k in ("data", "model", "state")),
+    ],
+)
 def test_a_run_on_four_devices_compiles_each_step_once_and_writes_all_of_its_curves(
     kind, tmp_path, warnings
 ):

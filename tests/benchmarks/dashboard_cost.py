@@ -26,12 +26,13 @@ CONTENDERS = {
 }
 
 
-def seconds(callback: TensorBoard, *, epochs: int, log_dir: str) -> float:
+def seconds(callback: TensorBoard, *, epochs: int, steps: int | None, log_dir: str) -> float:
     data = load_data("digits", image_size=96, batch_size=32)
     model = AlexNet(num_classes=10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
     trainer = Trainer(
-        model, data, callbacks=[callback], max_epochs=epochs, log_dir=log_dir, progress_bar=False
-    )
+        model, data, callbacks=[callback], max_epochs=epochs, max_steps=steps, log_dir=log_dir,
+        progress_bar=False,
+    )  # fmt: skip
     began = time.perf_counter()
     trainer.fit()
     return time.perf_counter() - began
@@ -41,17 +42,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--steps", type=int, help="at most, for a quick look")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=[*CONTENDERS])
     arguments = parser.parse_args()
     chosen = arguments.contenders
     keep_freed_memory()
     found: dict[str, list[float]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as log_dir:
-        seconds(TensorBoard(), epochs=1, log_dir=log_dir)
+        limit = {"steps": arguments.steps, "log_dir": log_dir}
+        seconds(TensorBoard(), epochs=1, **limit)
         for number in range(arguments.rounds):
             for name in chosen if number % 2 == 0 else reversed(chosen):
                 callback = CONTENDERS[name]()
-                found[name].append(seconds(callback, epochs=arguments.epochs, log_dir=log_dir))
+                found[name].append(seconds(callback, epochs=arguments.epochs, **limit))
     base = statistics.median(found[chosen[0]])
     print(setting(["jax", "flax", "tensorboard", "matplotlib"]))
     rows = [
