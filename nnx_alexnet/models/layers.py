@@ -182,12 +182,12 @@ def fourier_conv(image: jax.Array, kernel: jax.Array) -> jax.Array:
     of_image, of_kernel, of_output = _fourier_bases(size, window)
     pixels = size * size
     # The pixels lead: left to an einsum, XLA transposes the larger side of each product instead.
-    # Batch, channels and features stay axes of their own, which a mesh of devices can split.
     x = jnp.swapaxes(image.reshape(batch, pixels, channels), 0, 1)
-    x = jnp.tensordot(of_image, x, 1)  # M B C
-    w = jnp.tensordot(of_kernel, kernel.reshape(window * window, channels, features), 1)  # M C F
-    y = jnp.tensordot(of_output.T, x @ w, 1)
-    return jnp.swapaxes(y, 0, 1).reshape(*image.shape[:3], features)
+    x = jnp.matmul(of_image, x.reshape(pixels, -1)).reshape(-1, batch, channels)
+    w = jnp.matmul(of_kernel, kernel.reshape(window * window, -1))
+    w = w.reshape(-1, channels, features)
+    y = jnp.matmul(of_output.T, (x @ w).reshape(len(x), -1))
+    return jnp.swapaxes(y.reshape(pixels, batch, features), 0, 1).reshape(*image.shape[:3], -1)
 
 
 @jax.custom_vjp
