@@ -341,10 +341,10 @@ class Trainer(TrainLoop):
     def stop(self, reason: str) -> None:
         """Asks the run to end after this step; the epoch is closed as a whole one is.
 
+        Of several processes one is enough, as for `request_checkpoint`.
+
         Args:
             reason: kept in `stop_reason` and shown to the user.
-
-        Of several processes one is enough, as for `request_checkpoint`.
         """
         self._reason = reason
         self._wish(stop=True)
