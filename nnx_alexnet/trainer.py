@@ -101,7 +101,7 @@ class Trainer(TrainLoop):
             over two devices.
         shard_state: whether parameters and optimizer state are split over `data`, too, for a
             state that is too large for one device (default False: each device has a copy). A step
-            gathers the parameters that it uses.
+            gathers the parameters, and keeps them until it ends.
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always has
             one.
