@@ -70,8 +70,8 @@ INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 def fit(config: Namespace) -> int:
     """Trains, and says where the run is."""
-    initialize_distributed(**config.distributed)
-    if config.data.get("download"):
+    is_shared = initialize_distributed(**config.distributed)
+    if is_shared and config.data.get("download"):
         on_main(lambda: bool(load_data(**config.data)))  # the others find it there, or follow
     resume = config.resume
     if config.resume_weights_only and resume == "never":

@@ -219,7 +219,7 @@ class Placement:
         ]
 
     def gathered(self, state: nnx.State[Any, Any]) -> list[NamedSharding]:
-        """Returns how a step uses each leaf: as `shardings`, but whole along `data`."""
+        """Returns how a step uses each leaf: as `shardings`, without what `shard_state` adds."""
         return [NamedSharding(self.mesh, spec) for spec, _ in self._specs(state)]
 
     def check_axes(self, state: nnx.State[Any, Any]) -> None:

@@ -243,6 +243,8 @@ class Resumable(Evaluator):
             return
         self._read_all()
         arrays = self._steps.to_host(self._arrays())
+        if self.checkpoints is None:  # the first process writes
+            return
         if self.step_in_epoch:
             for name, metrics in (("window", self._window), ("epoch", self._meter.total)):
                 for number, leaf in enumerate(jax.tree.leaves(metrics)):
@@ -253,8 +255,6 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
-        if self.checkpoints is None:  # the first process writes
-            return
         monitor = self.checkpoints.monitor
         # A metric of an earlier step says nothing of this state, so it does not rank it.
         is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
@@ -262,8 +262,7 @@ class Resumable(Evaluator):
         self.checkpoints.save(self.global_step, arrays, loop, value=value)
 
     def _read_all(self) -> None:
-        """Waits for all steps under way, and raises if one was not finite."""
-        raise NotImplementedError
+        """Waits for all steps under way, and raises if one was not finite; here there are none."""
 
     def _save_what_there_is(self) -> None:
         """Saves the last finished step, when the data fail: an error here must not hide theirs."""

@@ -26,6 +26,7 @@ from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
 from nnx_alexnet.performance import product_flops
 from nnx_alexnet.placement import Placement
+from nnx_alexnet.processes import is_main
 from nnx_alexnet.task import Outputs, Task
 
 Transform = Callable[..., jax.Array]
@@ -323,7 +324,7 @@ class Steps:
         return kept
 
     def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
-        """Merges a model whose arrays are whole along the axis of the batch."""
+        """Merges a model whose arrays are whole, but for what its own metadata split."""
         whole = jax.tree.map(_constrained, leaves, self._gathered)
         module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
         return module
@@ -336,10 +337,14 @@ class Steps:
         return infos
 
     def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint."""
+        """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint.
+
+        All processes call it, to give their parts; the first one, which writes, gets the copies.
+        """
         for leaf in jax.tree.leaves(state):  # all are under way before the first is waited for
             leaf.copy_to_host_async()
-        return {n: on_host(self._placement.whole(leaf)) for n, leaf in self.named(state).items()}
+        gathered = ((name, self._placement.whole(leaf)) for name, leaf in self.named(state).items())
+        return {name: on_host(leaf) for name, leaf in gathered if is_main()}
 
     def from_host(self, arrays: Mapping[str, np.ndarray[Any, Any]], like: State) -> State:
         """Returns the state that `to_host` copied.

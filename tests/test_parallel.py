@@ -250,7 +250,6 @@ def test_twenty_steps_of_alexnet_part_from_one_device_by_no_more_than_rounding_d
     # device as well, where nothing but the last bits of its first weights differ.
     run, by_rounding = longer_alexnet_of_one_device
     found = differences(alexnet_run(16, 20, **KINDS[kind]), run)
-    print(kind, found, by_rounding)
     assert all(found[name] <= 10 * by_rounding[name] for name in found), (found, by_rounding)
 
 

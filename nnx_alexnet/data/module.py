@@ -209,7 +209,7 @@ class DataModule:
             "batch_size": self.batch_size,
             "drop_last": self.train.drop_last,
             "examples": {name: loader.num_examples for name, loader in self._splits().items()},
-            "labels": self.label_digests()["train"],
+            "labels": _label_digest(self.train),
             "image": list(self.train.element_spec()["image"][0]),
             "transform": dataclasses.asdict(self.transform),
             "num_classes": self.num_classes,
@@ -218,16 +218,17 @@ class DataModule:
 
     def label_digests(self) -> dict[str, str | None]:
         """Returns a digest of the labels of each split, in their order; None: not known."""
-        labels = {name: loader.labels() for name, loader in self._splits().items()}
-        return {
-            name: None if values is None else hashlib.sha256(values.tobytes()).hexdigest()
-            for name, values in labels.items()
-        }
+        return {name: _label_digest(loader) for name, loader in self._splits().items()}
 
     def close(self) -> None:
         """Ends all workers; the data can be used again, which starts new ones."""
         for loader in self._splits().values():
             loader.close()
+
+
+def _label_digest(loader: Loader) -> str | None:
+    labels = loader.labels()
+    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def as_data_module(data: Any) -> DataModule:
