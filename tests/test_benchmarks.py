@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import scaling
+import scaling_arithmetic as arithmetic
 import turns
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -160,14 +161,14 @@ def test_the_collectives_of_a_program():
 
 def test_the_prediction_is_that_of_a_calculator():
     # 2 * 7/8 * 62,381,096 * 4 bytes at 370 GB/s are 1.180 ms; 1024 / 59,300 are 17.268 ms
-    found = scaling.predict(1024, scaling.Link(8, 370e9, 10e-6))
+    found = arithmetic.predict(1024, arithmetic.Link(8, 370e9, 10e-6))
     assert found.communication == pytest.approx(1.1802e-3, rel=1e-4)
     assert found.latency == pytest.approx(0.11e-3)
     assert found.none_hidden == pytest.approx(17.2681 / (17.2681 + 1.1802 + 0.11), rel=1e-4)
     assert found.all_hidden == pytest.approx(17.2681 / (17.2681 + 0.11), rel=1e-4)
     # both measured batches lie on the line
-    for batch, speed in scaling.PLAIN.items():
-        assert sum(scaling.step_seconds(batch, is_fast=False)) == pytest.approx(batch / speed)
+    for batch, speed in arithmetic.PLAIN.items():
+        assert sum(arithmetic.step_seconds(batch, is_fast=False)) == pytest.approx(batch / speed)
 
 
 def test_the_prediction_splits_the_parameters_as_the_trainer_does():
@@ -180,11 +181,11 @@ def test_the_prediction_splits_the_parameters_as_the_trainer_does():
     model = nnx.eval_shape(lambda: AlexNet(rngs=nnx.Rngs(0)))
     state = nnx.state(model, nnx.Param)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
-    assert sorted(shapes) == sorted(scaling.SHAPES)
+    assert sorted(shapes) == sorted(arithmetic.SHAPES)
     kept = Placement(devices=8, shard_state=True).shardings(state)
     held = sum(math.prod(k.shard_shape(s)) for k, s in zip(kept, shapes, strict=True))
-    split = scaling.sharded_parameters(8)
-    assert held == scaling.PARAMETERS - split + split // 8
+    split = arithmetic.sharded_parameters(8)
+    assert held == arithmetic.PARAMETERS - split + split // 8
 
 
 def scaling_of(*arguments):
