@@ -66,7 +66,7 @@ def gather_seconds(size: float, gpus: int, speed: float) -> float:
     """Returns the time of an all-gather of `size` bytes, or of a reduce-scatter.
 
     Example:
-        >>> from scaling import gather_seconds
+        >>> from scaling_arithmetic import gather_seconds
         >>> gather_seconds(8e9, 8, 7e9)
         1.0
     """
