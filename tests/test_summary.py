@@ -49,6 +49,7 @@ def test_it_is_plain_text_of_120_columns_with_no_cell_cut(text):
     assert max(map(len, text.splitlines())) <= 120
     assert text == "\n".join(line.rstrip() for line in text.splitlines())
     assert "RngState" not in text
+    assert "sharding" not in text
 
 
 def test_a_narrow_table_folds_and_keeps_every_character():
