@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,15 +17,22 @@ def output_shapes(model: AlexNet, shape: tuple[int, ...]) -> dict[str, tuple[int
     """Runs the model on shapes, and returns what each of its layers returned."""
     shapes = {}
 
-    def record(name, layer, inputs):
-        outputs = layer(inputs)
-        shapes[name] = outputs.shape
-        return outputs
+    class Recorded:
+        def __init__(self, name, layer):
+            self.name, self.layer = name, layer
+
+        def __call__(self, inputs):
+            outputs = self.layer(inputs)
+            shapes[self.name] = outputs.shape
+            return outputs
+
+        def __getattr__(self, name):
+            return getattr(self.layer, name)
 
     def forward(model, image):
         for name, layer in list(vars(model).items()):
             if isinstance(layer, nnx.Module):
-                object.__setattr__(model, name, functools.partial(record, name, layer))
+                object.__setattr__(model, name, Recorded(name, layer))
         return AlexNet.__call__(model, image)
 
     abstract = jax.ShapeDtypeStruct(shape, jnp.float32)

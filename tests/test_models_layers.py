@@ -1,19 +1,21 @@
 """Each fast way equals the plain one of lax or nnx: values, gradients, dtypes, NaN and ties."""
 
 import functools
+import re
 
 import hypothesis.extra.numpy as hnp
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from helpers import alexnet_shapes
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from nnx_alexnet.models import AlexNet, layers
+from nnx_alexnet.models import AlexNet, alexnet, layers
 
 pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 
@@ -26,6 +28,10 @@ def plain_conv(image, kernel, stride, padding):
 
 def plain_pool(x):
     return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def plain_norm(norm, x):
+    return plain_pool(nnx.relu(norm(x)))
 
 
 def normal(seed, shape, dtype="float32"):
@@ -235,6 +241,97 @@ def test_the_pools_gradient_is_summed_without_scatter():
     assert "scatter" not in jax.jit(gradient).lower(jnp.zeros((1, 9, 9, 1))).as_text()
 
 
+def normed(x, scale, bias, *, plain):
+    """Pooled, and the statistics that are kept, of flax's own BatchNorm or of ours."""
+    norm = alexnet.BatchNorm(x.shape[-1], param_dtype="float32", rngs=nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = scale, bias
+    pooled = plain_norm(norm, x) if plain else alexnet._norm_relu_max_pool(norm, x)
+    return pooled, norm.mean[...], norm.var[...]
+
+
+@functools.partial(jax.jit, static_argnames="plain")
+def normed_with_gradients(x, scale, bias, *, plain):
+    outputs, pullback = jax.vjp(functools.partial(normed, plain=plain), x, scale, bias)
+    gradient = normal(5, outputs[0].shape, x.dtype)
+    return *outputs, *pullback((gradient, *map(jnp.zeros_like, outputs[1:])))
+
+
+def assert_same_norm(x, scale, bias, tolerance):
+    got, expected = (normed_with_gradients(x, scale, bias, plain=each) for each in (False, True))
+    for one, other in zip(got[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(got[3:], expected[3:], strict=True):
+        assert_close(one, other, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("size", SIZES)
+def test_normalised_and_pooled_in_one_is_that_of_flax(size, dtype, tolerance):
+    x = 2 * normal(0, (4, *size, 6)).astype(dtype) + jnp.array(1, dtype)
+    # A channel that is turned over, and one of which nothing but the bias is left.
+    scale = jnp.array([1.0, -2.0, 0.0, 0.5, 3.0, -0.1])
+    assert_same_norm(x, scale, normal(1, (6,)), tolerance)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    hnp.arrays(np.float32, (2, 6, 7, 2), elements=st.integers(-2, 2).map(np.float32)),
+    st.sampled_from([1.0, -1.5]),
+    st.sampled_from([0.0, 0.25, -0.5]),
+)
+def test_normalised_and_pooled_with_many_ties_is_that_of_flax(x, scale, bias):
+    assume(all(np.ptp(x[..., channel]) for channel in range(2)))  # else its gradient is of rounding
+    assert_same_norm(jnp.asarray(x), jnp.full(2, scale), jnp.full(2, bias), 1e-4)
+
+
+def test_normalised_and_pooled_hands_on_nan():
+    x = normal(0, (2, 7, 7, 2)).at[0, 3, 3, 0].set(jnp.nan)
+    pooled, mean, var = normed(x, jnp.ones(2), jnp.zeros(2), plain=False)
+    for values in (pooled, mean, var):
+        assert jnp.isnan(values[..., 0]).all()
+        assert jnp.isfinite(values[..., 1]).all()
+
+
+def sums_over(shape, jaxpr):
+    """How many sums there are over arrays of a shape, in a traced function and within it."""
+    found = 0
+    for equation in jaxpr.eqns:
+        is_sum = equation.primitive.name == "reduce_sum"
+        found += is_sum and equation.invars[0].aval.shape == shape
+        found += sum(
+            sums_over(shape, inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)
+        )
+    return found
+
+
+def test_its_gradient_takes_no_sum_over_all_pixels():
+    def with_gradients(x, scale, bias):
+        pooled, pullback = jax.vjp(lambda *a: layers.norm_relu_max_pool(*a, 1e-5), x, scale, bias)
+        return pooled, pullback(jnp.ones_like(pooled))
+
+    x = normal(0, (2, 9, 9, 3))
+    traced = jax.make_jaxpr(with_gradients)(x, jnp.ones(3), jnp.zeros(3))
+    assert sums_over(x.shape, traced.jaxpr) == 2  # of the pixels and of their squares, forward
+
+
+def test_the_statistics_are_computed_once():
+    def sums(plain):
+        way = jax.jit(functools.partial(normed, plain=plain))
+        text = way.lower(normal(0, (2, 9, 9, 3)), jnp.ones(3), jnp.zeros(3)).compile().as_text()
+        return len(re.findall(r" reduce\(", text))
+
+    assert sums(plain=False) == sums(plain=True) == 2
+
+
+def test_a_norm_with_running_statistics_pools_as_flax_does():
+    norm = alexnet.BatchNorm(3, param_dtype="float32", rngs=nnx.Rngs(0))
+    norm.eval()
+    x = normal(0, (2, 9, 9, 3))
+    got = alexnet._norm_relu_max_pool(norm, x)
+    np.testing.assert_array_equal(got, plain_norm(norm, x))
+    np.testing.assert_array_equal(norm.mean[...], jnp.zeros(3))
+
+
 def test_the_names_and_shapes_of_the_parameters_are_those_of_plain_layers(monkeypatch):
     def shapes():
         state = nnx.state(alexnet_shapes(num_classes=10, image_size=96, in_channels=1))
@@ -252,7 +349,7 @@ def plain_results():
     """Logits and gradients of AlexNet with the layers of lax and nnx alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "conv", lax.conv_general_dilated)
-        patch.setattr(layers, "max_pool", plain_pool)
+        patch.setattr(alexnet, "_norm_relu_max_pool", plain_norm)
         return alexnet_results()
 
 

@@ -220,25 +220,44 @@ def max_pool(x: jax.Array) -> jax.Array:
     return pooled
 
 
-def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Returns the maxima; and, kept for the gradient, the winners (0 to 8) and an empty `x`."""
+def _winners(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns the maximum of each window, which of the nine it was, and `others` there.
+
+    Args:
+        x: as that of `max_pool`.
+        others: arrays of the same shape.
+
+    Returns:
+        The maxima, the winners (int8, 0 to 8), and of each of `others` the values where `x` won.
+    """
     rows, columns = ((size - 3) // 2 * 2 + 1 for size in x.shape[1:3])
-    best = x[:, :rows:2, :columns:2]
+
+    def at(tap: int) -> tuple[jax.Array, list[jax.Array]]:
+        i, j = divmod(tap, 3)
+        value, *rest = (each[:, i : i + rows : 2, j : j + columns : 2] for each in (x, *others))
+        return value, rest
+
+    best, there = at(0)
     won = jnp.zeros(best.shape, jnp.int8)
     for tap in range(1, 9):
-        i, j = divmod(tap, 3)
-        value = x[:, i : i + rows : 2, j : j + columns : 2]
+        value, rest = at(tap)
         better = ~(value <= best) & ~jnp.isnan(best)  # a NaN is better than any number
         best = jnp.where(better, value, best)
         won = jnp.where(better, jnp.int8(tap), won)
-    return best, (won, x[:0])
+        there = [jnp.where(better, new, old) for new, old in zip(rest, there, strict=True)]
+    return best, won, *there
 
 
-def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
-    """Returns the gradient of `x`, from that of the maxima."""
-    won, empty = kept
-    _, height, width, channels = empty.shape
-    batch, rows, columns, _ = won.shape
+def _to_winners(gradient: jax.Array, won: jax.Array, height: int, width: int) -> jax.Array:
+    """Returns what each pixel gets of the gradient of the maxima, `[B, height, width, C]`.
+
+    Args:
+        gradient: of the maxima.
+        won: as `_winners` returned it; windows of another number give nothing.
+        height: of the images.
+        width: of the images.
+    """
+    batch, rows, columns, channels = won.shape
     zero = jnp.zeros((), gradient.dtype)
 
     def from_tap(i: int, j: int) -> jax.Array:
@@ -257,7 +276,94 @@ def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -
     odd_odd = from_tap(1, 1)
     even, odd = jnp.stack([even_even, even_odd], 3), jnp.stack([odd_even, odd_odd], 3)
     pixels = jnp.stack([even, odd], 2).reshape(batch, 2 * rows + 2, 2 * columns + 2, channels)
-    return (pixels[:, :height, :width],)
+    return pixels[:, :height, :width]
+
+
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Returns the maxima; and, kept for the gradient, the winners and an empty `x`."""
+    best, won = _winners(x)
+    return best, (won, x[:0])
+
+
+def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    """Returns the gradient of `x`, from that of the maxima."""
+    won, empty = kept
+    return (_to_winners(gradient, won, *empty.shape[1:3]),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+_NONE_WON = 9  # no pixel of a window has this number
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def norm_relu_max_pool(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """Takes `max_pool(relu(batch_norm(x)))`, with the statistics of the batch.
+
+    The gradient of a batch norm needs two sums over all pixels: of the gradient, and of its
+    product with what was normalised. But behind a max-pool only the winners have one. So the sums
+    are taken over the windows, a quarter as many, and the gradient of the pixels is never written:
+    it is made while that of `x` is. There is no forward-mode derivative.
+
+    Args:
+        x: `[B, H, W, C]`, floating point, height and width at least 3.
+        scale: `float32[C]`, which the normalised pixels are multiplied with.
+        bias: `float32[C]`, which is added.
+        epsilon: added to the variance.
+
+    Returns:
+        What `max_pool` returns, in the dtype of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.models.layers import norm_relu_max_pool
+        >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)  # a mean of 4, a standard deviation of 2.582
+        >>> norm_relu_max_pool(x, jnp.ones(1), jnp.zeros(1), 1e-5).ravel().round(3)
+        Array([1.549], dtype=float32)
+
+    Source: Ioffe and Szegedy 2015, "Batch Normalization" (https://arxiv.org/abs/1502.03167),
+    section 3, for the gradient.
+    """
+    return jax.nn.relu(max_pool(_normalised(x, scale, bias, epsilon)[0]))
+
+
+def _normalised(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns what `nnx.BatchNorm` does, the mean, and 1 / the standard deviation."""
+    # Operation by operation as flax, which has computed them as well: XLA makes them one.
+    single = x.astype(jnp.float32)
+    mean, of_squares = single.mean((0, 1, 2)), lax.square(single).mean((0, 1, 2))
+    inverse = lax.rsqrt(jnp.maximum(0.0, of_squares - lax.square(mean)) + epsilon)
+    return ((single - mean) * (inverse * scale) + bias).astype(x.dtype), mean, inverse
+
+
+def _norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    y, mean, inverse = _normalised(x, scale, bias, epsilon)
+    best, won, winner = _winners(y, x)
+    won = jnp.where(best > 0, won, jnp.int8(_NONE_WON))  # where the ReLU cut, none gets anything
+    # Else XLA keeps more than these, and reads all pixels again to find the winners once more.
+    pooled, won, winner = lax.optimization_barrier((jax.nn.relu(best), won, winner))
+    return pooled, (x, winner, won, mean, inverse, scale)
+
+
+def _norm_backward(
+    _: float, kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, winner, won, mean, inverse, scale = kept
+    gradient = gradient.astype(jnp.float32)
+    of_winners = jnp.where(won != _NONE_WON, gradient, jnp.zeros_like(gradient))
+    to_bias = of_winners.sum((0, 1, 2))
+    to_scale = (of_winners * (winner.astype(jnp.float32) - mean)).sum((0, 1, 2)) * inverse
+    num = x.size // x.shape[-1]
+    pixels = _to_winners(gradient, won, *x.shape[1:3])
+    centred = (x.astype(jnp.float32) - mean) * (inverse * to_scale / num)
+    to_x = (pixels - to_bias / num - centred) * (inverse * scale)
+    return to_x.astype(x.dtype), to_scale, to_bias
+
+
+norm_relu_max_pool.defvjp(_norm_forward, _norm_backward)
