@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
-import scaling
 import scaling_arithmetic as arithmetic
 import turns
 
@@ -150,13 +150,13 @@ HloModule jit_train, is_scheduled=true
 
 
 def test_the_collectives_of_a_program():
-    assert scaling.collectives(PROGRAM) == {
+    assert programs.collectives(PROGRAM) == {
         "all-reduce": (2, 2 * 3 * 4 + 4 * 2 + 4 + 3),
         "all-gather": (1, 16 * 4 + 4 * 2),
         "reduce-scatter": (1, 5 * 8),
         "collective-permute": (1, 4),
     }
-    assert scaling.collectives("%x = f32[4]{0} add(%all-reduce, %all-gather)") == {}
+    assert programs.collectives("%x = f32[4]{0} add(%all-reduce, %all-gather)") == {}
 
 
 def test_the_prediction_is_that_of_a_calculator():
@@ -186,6 +186,19 @@ def test_the_prediction_splits_the_parameters_as_the_trainer_does():
     held = sum(math.prod(k.shard_shape(s)) for k, s in zip(kept, shapes, strict=True))
     split = arithmetic.sharded_parameters(8)
     assert held == arithmetic.PARAMETERS - split + split // 8
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None,
+    reason='the plugin is not installed; pip install -e ".[cuda12]"',
+)
+def test_a_step_is_compiled_for_a_gpu_that_is_not_there():
+    quick = ["--image-size", "67", "--batch-size", "4", "--ways", "pool", "ours"]
+    argv = [sys.executable, str(BENCHMARKS / "gpu_program.py"), *quick]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]
+    apart, ours = (float(row[3]) for row in rows[-2:])
+    assert 0 < ours < apart
 
 
 def scaling_of(*arguments):

@@ -19,100 +19,47 @@ Only compiled, in ImageNet's size:
     python tests/benchmarks/scaling.py --image-size 227 --channels 3 --num-classes 1000 \\
         --batch-size 64 --dtype bfloat16 --windows 0 --devices 2 8
 
+and with `--h100` as well, for H100s that need not be there (programs.py).
+
 What that predicts for GPUs is computed by scaling_arithmetic.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from programs import H100_ENVIRONMENT, KINDS, collectives, compiled_step, described, h100s
 from turns import accelerators, markdown, setting
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 WAYS = ("data", "model", "sharded", "mixed")
-_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\]")
 _MB = 1e6
-
-# ---- The collectives of a program ----------------------------------------------------------------
-
-
-def _size(dtype: str) -> float:
-    """Returns the bytes of a value of one of HLO's dtypes, such as 2 for "bf16"."""
-    if dtype == "pred":
-        return 1
-    bits = re.match(r"[a-z]+(\d+)", dtype)
-    if bits is None:  # a token
-        return 0
-    return int(bits[1]) / 8
-
-
-def _arrays_bytes(text: str) -> list[int]:
-    """Returns the bytes of each array that a type in HLO's text names."""
-    found = []
-    for dtype, shape in _ARRAY.findall(text):
-        num = math.prod(int(length) for length in shape.split(",") if length)
-        found.append(math.ceil(num * _size(dtype)))
-    return found
-
-
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """Counts the collectives of a program.
-
-    Args:
-        text: of an HLO module.
-
-    Returns:
-        By kind, how many there are and the bytes of their results on one device. A pair of start
-        and done is one; what a start carries along beside its result does not count.
-
-    Example:
-        >>> from scaling import collectives
-        >>> collectives("%r = (f32[2,3]{1,0}, /*index=1*/bf16[4]{0}) all-reduce(%a, %b), to=%add")
-        {'all-reduce': (1, 32)}
-    """
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for line in text.splitlines():
-        if (found := _COLLECTIVE.search(line)) is None:
-            continue
-        result, kind, start = found.groups()
-        found_bytes = _arrays_bytes(result)
-        if start and kind != "all-reduce":
-            # (operands, results, and for a permutation two counters more)
-            operands = line[found.end() :].split(")", 1)[0].count("%")
-            found_bytes = found_bytes[operands : 2 * operands]
-        counts[kind] += 1
-        sizes[kind] += sum(found_bytes)
-    return {kind: (counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
-
 
 # ---- One way, in a process of its own ------------------------------------------------------------
 
 
-def _placement(way: str, devices: int) -> dict[str, Any]:
+def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments of the Trainer that say how the work is divided."""
-    return {
-        "data": {"devices": devices},
-        "model": {"mesh": {"data": 1, "model": devices}},
-        "sharded": {"devices": devices, "shard_state": True},
-        "mixed": {"mesh": {"data": 2, "model": devices // 2}},
-    }[way]
+    import jax
+
+    num = arguments.num_devices
+    devices = h100s(num) if arguments.h100 else np.array(jax.devices()[:num])
+    sizes = {"model": (1, num), "mixed": (2, num // 2)}.get(arguments.way, (num, 1))
+    mesh = jax.sharding.Mesh(devices.reshape(sizes), ("data", "model"))
+    return {"mesh": mesh, "shard_state": arguments.way == "sharded"}
 
 
 def _trainer(arguments: argparse.Namespace, callbacks: Sequence[Any]) -> Any:
@@ -141,35 +88,16 @@ def _trainer(arguments: argparse.Namespace, callbacks: Sequence[Any]) -> Any:
         max_steps=arguments.warmup + arguments.windows * arguments.steps,
         log_dir=None,
         progress_bar=False,
-        **_placement(arguments.way, arguments.num_devices),
+        **_placement(arguments),
     )
 
 
 def _compiled(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Returns what the compiled step says of itself; it is not run."""
     import jax
-    from flax import nnx
 
-    from nnx_alexnet.models import layers
-
-    layers._SMALLEST_FOURIER_BATCH, kept = sys.maxsize, layers._SMALLEST_FOURIER_BATCH
-    jax.config.update("jax_enable_compilation_cache", False)  # from the cache nothing is written
-    try:
-        trainer = _trainer(arguments, ())
-        loader = trainer.data.train
-        trainer._prepare(loader)
-        trainer._optimizer = nnx.Optimizer(trainer._model, trainer._transformation, wrt=nnx.Param)
-        placement = trainer.placement
-        data = trainer.data.on_device(placement.replicated) or {}
-        batch = next(iter(loader.batches(epoch=0, seed=0, reads=not data)))
-        state, key = trainer._arrays(), trainer._augmentation_key()
-        sent = placement.send(batch, arguments.batch_size)
-        lowered = trainer._steps.train.lower(state, trainer._steps.empty, data, sent, key)
-        compiled = lowered.compile()
-    finally:
-        layers._SMALLEST_FOURIER_BATCH = kept
-        jax.config.update("jax_enable_compilation_cache", True)
-    compiled = getattr(compiled, "compiled", compiled)
+    with described() if arguments.h100 else contextlib.nullcontext():
+        compiled, state = compiled_step(_trainer(arguments, ()))
     divided = sorted(folder.glob("*jit_train.*after_spmd-partitioning*.txt"))
     memory = compiled.memory_analysis()
     held = [
@@ -223,7 +151,10 @@ def _in_process(way: str, devices: int, *, is_first: bool) -> dict[str, Any]:
             flags += [f"--xla_dump_to={folder}", "--xla_dump_hlo_module_re=jit_train"]
             flags += ["--xla_dump_hlo_pass_re=spmd.*"]
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-        if not accelerators():
+        if "--h100" in sys.argv:
+            environment |= H100_ENVIRONMENT
+            flags.append(H100_ENVIRONMENT["XLA_FLAGS"])
+        elif not accelerators():
             flags.append(f"--xla_force_host_platform_device_count={devices}")
             environment.setdefault("JAX_PLATFORMS", "cpu")
         environment["XLA_FLAGS"] = " ".join(flags)
@@ -303,6 +234,7 @@ def _parse() -> argparse.Namespace:
     positive("--steps", default=2, help="of a window of the clock")
     positive("--windows", default=4, help="of a fit; 0 compiles only")
     positive("--rounds", default=2, help="how often each is measured")
+    parser.add_argument("--h100", action="store_true", help="compiles for H100s; with --windows 0")
     parser.add_argument("--json", action="store_true", help="prints JSON, and no table")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     positive("--num-devices", help=argparse.SUPPRESS)
@@ -311,6 +243,8 @@ def _parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if min(*arguments.devices, arguments.warmup, arguments.steps, arguments.rounds) < 1:
         parser.error("--devices, --warmup, --steps and --rounds must be at least 1.")
+    if arguments.h100 and arguments.windows:
+        parser.error("--h100 compiles for GPUs that are not there: it needs --windows 0.")
     return arguments
 
 
