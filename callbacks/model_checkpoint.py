@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet import errors
 from nnx_alexnet.callbacks.base import (
@@ -18,6 +18,7 @@ from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
 from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
+    from nnx_alexnet.evaluator import Evaluator
     from nnx_alexnet.saving import Checkpoints, OnSaveError
     from nnx_alexnet.trainer import Trainer
 
@@ -26,10 +27,10 @@ class ModelCheckpoint(Callback):
     """Asks the trainer to save, and says what is kept: the latest, and the best by a metric.
 
     A checkpoint is kept if it is one of the `keep_latest` newest OR one of the `save_top_k` best,
-    so the newest state is always there to resume from. Saves are due by `trainer.epoch` and
-    `trainer.global_step` alone, hence a resumed run saves where the unbroken one would have. The
-    last state of a fit is always saved. A value that is not finite, or that was not produced at
-    the very step of the save, is never best.
+    so the newest state is always there to resume from. Saves by numbers of epochs and steps are due
+    by `trainer.epoch` and `trainer.global_step` alone, hence a resumed run saves where the unbroken
+    one would have. The last state of a fit is always saved. A value that is not finite, or that was
+    not produced at the very step of the save, is never best.
 
     Args:
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
@@ -37,7 +38,10 @@ class ModelCheckpoint(Callback):
         save_top_k: how many of the best to keep; 0 or more. Not used without `monitor`.
         keep_latest: how many of the newest to keep; 1 or more. With 2 there is one to fall back to
             if the newest is damaged.
-        every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends.
+        every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends. `"auto"`
+            (the default): at the end of each, but for those that come while a save is under way
+            or when saving took more than a fifth of the time since the last one began; of these
+            only such as are among the `save_top_k` best.
         every_n_steps: save after every n-th optimizer step; None: not by steps.
         every_n_seconds: save at the next step when so many seconds have passed since the last such
             save; None: not by the clock.
@@ -62,7 +66,7 @@ class ModelCheckpoint(Callback):
         mode: Mode = "min",
         save_top_k: int = 1,
         keep_latest: int = 2,
-        every_n_epochs: int | None = 1,
+        every_n_epochs: int | Literal["auto"] | None = "auto",
         every_n_steps: int | None = None,
         every_n_seconds: float | None = None,
         on_error: OnSaveError = "raise",
@@ -74,7 +78,8 @@ class ModelCheckpoint(Callback):
             raise ValueError(
                 f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
             )
-        check_period("every_n_epochs", every_n_epochs)
+        if every_n_epochs != "auto":
+            check_period("every_n_epochs", every_n_epochs)
         check_period("every_n_steps", every_n_steps)
         if type(save_top_k) is not int or save_top_k < 0:
             raise ValueError(f"`save_top_k` (={save_top_k!r}) must be a whole number, 0 or more.")
@@ -100,6 +105,12 @@ class ModelCheckpoint(Callback):
         if self.every_n_seconds is None:
             return self.every_n_steps
         return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
+
+    def value(self, trainer: Evaluator) -> float | None:
+        """Returns the monitored metric, None where this very step did not produce it."""
+        if self.monitor is None or trainer.metric_steps.get(self.monitor) != trainer.global_step:
+            return None
+        return trainer.metrics[self.monitor]
 
     @property
     def best_path(self) -> Path | None:
@@ -159,8 +170,14 @@ class ModelCheckpoint(Callback):
         self._last_timed = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Asks for a save at every n-th epoch."""
-        if self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
+        """Asks for a save at every n-th epoch, or where it is worth its time."""
+        if self.every_n_epochs == "auto":
+            checkpoints = trainer.checkpoints  # those of the first process alone
+            if checkpoints is not None and (
+                checkpoints.has_rested or checkpoints.would_be_best(self.value(trainer))
+            ):
+                trainer.request_checkpoint()
+        elif self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
             trainer.request_checkpoint()
 
     def on_train_end(self, trainer: Trainer) -> None:

@@ -172,6 +172,10 @@ class Resumable(Evaluator):
             }
         )
 
+    @property
+    def _saver(self) -> ModelCheckpoint:
+        return next(each for each in self._callbacks if isinstance(each, ModelCheckpoint))
+
     def _open_folder(self, resume: str | Path) -> tuple[str, int | None]:
         """Opens the run folder for this process, which alone writes there.
 
@@ -181,7 +185,7 @@ class Resumable(Evaluator):
         assert self.log_dir is not None
         run_dir = choose_run_dir(self.log_dir, self.name, resume)
         self._lock = RunLock(run_dir)
-        saver = next(c for c in self._callbacks if isinstance(c, ModelCheckpoint))
+        saver = self._saver
         self.checkpoints = Checkpoints(
             run_dir / "checkpoints",
             keep_latest=saver.keep_latest,
@@ -255,11 +259,7 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
-        monitor = self.checkpoints.monitor
-        # A metric of an earlier step says nothing of this state, so it does not rank it.
-        is_new = monitor is not None and self.metric_steps.get(monitor) == self.global_step
-        value = self.metrics[monitor] if monitor is not None and is_new else None
-        self.checkpoints.save(self.global_step, arrays, loop, value=value)
+        self.checkpoints.save(self.global_step, arrays, loop, value=self._saver.value(self))
 
     def _read_all(self) -> None:
         """Waits for all steps under way, and raises if one was not finite; here there are none."""

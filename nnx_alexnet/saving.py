@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -38,6 +39,8 @@ from nnx_alexnet.manifest import Arrays
 OnSaveError = Literal["raise", "warn"]
 
 _OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
+# What it rests after a save, in times of that save, so that saving takes a fifth of the time.
+_REST = 4
 # A folder of this name holds what a newer save of the same step is about to replace.
 _REPLACED = "replaced-"
 _DELETING = "deleting-"
@@ -93,6 +96,7 @@ class Checkpoints:
         self._finite = finite
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: Future[None] | None = None
+        self._rested_at = 0.0  # by time.monotonic
         self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
         self.directory.mkdir(parents=True, exist_ok=True)
         _tidy(self.directory)
@@ -125,6 +129,20 @@ class Checkpoints:
         step = self.best_step
         return None if step is None else self.values[step]
 
+    @property
+    def has_rested(self) -> bool:
+        """Whether no save is under way, and the last took at most a fifth of the time since."""
+        is_writing = self._pending is not None and not self._pending.done()
+        return not is_writing and time.monotonic() >= self._rested_at
+
+    def would_be_best(self, value: float | None) -> bool:
+        """Whether a step with that value of the metric would be kept as one of the best."""
+        if value is None:
+            return False
+        step = max(self.values, default=0) + 1
+        values = {**self.values, step: value}
+        return step in self._kept([*values], values, keep_latest=0)
+
     def path(self, step: int) -> Path:
         """Returns the folder of the checkpoint of that step."""
         return self.directory / str(step)
@@ -156,7 +174,7 @@ class Checkpoints:
             return
         before = self._loops.get(step)
         self._remember(step, loop)
-        self._pending = self._writer.submit(self._write, step, arrays, loop, before)
+        self._pending = self._writer.submit(self._write_and_rest, step, arrays, loop, before)
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
@@ -222,6 +240,14 @@ class Checkpoints:
         self.values.pop(step, None)
 
     # ---- In the thread that writes; the others wait for it before they touch `_loops` --------
+
+    def _write_and_rest(self, *arguments: Any) -> None:
+        began = time.monotonic()
+        try:
+            self._write(*arguments)
+        finally:
+            now = time.monotonic()
+            self._rested_at = now + _REST * (now - began)
 
     def _write(
         self,

@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from test_callbacks_fake_trainer import FakeTrainer
@@ -19,7 +20,7 @@ def saves(callback, *, epochs=4, start=0):
 @pytest.mark.parametrize(
     ("arguments", "steps"),
     [
-        ({}, [10, 20, 30, 40]),
+        ({"every_n_epochs": 1}, [10, 20, 30, 40]),
         ({"every_n_epochs": 2}, [20, 40]),
         ({"every_n_epochs": 3}, [30, 40]),
         ({"every_n_epochs": None}, [40]),
@@ -29,6 +30,31 @@ def saves(callback, *, epochs=4, start=0):
 )
 def test_when_it_saves(arguments, steps):
     assert saves(ModelCheckpoint(**arguments)) == steps
+
+
+@pytest.mark.parametrize(
+    ("rested", "best", "steps"),
+    [
+        ([True, True, True, True], [], [10, 20, 30, 40]),
+        ([True, False, False, True], [], [10, 40]),
+        ([True, False, False, False], [3.0], [10, 30, 40]),
+    ],
+)
+def test_by_default_it_saves_when_the_last_one_is_paid_for_or_the_metric_is_best(
+    rested, best, steps
+):
+    rested = iter(rested)
+    trainer = FakeTrainer([ModelCheckpoint("val/loss")])
+    trainer.checkpoints = MagicMock(would_be_best=best.__contains__)
+    type(trainer.checkpoints).has_rested = property(lambda _: next(rested))
+    trainer.begin()
+    trainer.run([{"val/loss": float(number)} for number in (1, 2, 3, 4)])
+    trainer.end()
+    assert sorted(set(trainer._requests)) == steps
+
+
+def test_of_several_processes_only_the_one_that_writes_asks_by_the_clock():
+    assert saves(ModelCheckpoint()) == [40], "which all ask for, at the end"
 
 
 def test_a_resumed_run_saves_where_the_unbroken_one_does():

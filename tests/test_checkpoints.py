@@ -4,6 +4,9 @@ import errno
 import math
 import os
 import signal
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -76,6 +79,72 @@ def test_the_ranking_is_known_again_in_another_process(tmp_path):
     again.save(4, small(4), {"global_step": 4}, value=0.5)
     again.close()
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 4]
+
+
+@given(
+    values=st.lists(VALUES, max_size=6), value=VALUES, keep_best=st.integers(0, 3), data=st.data()
+)
+@settings(deadline=None)
+def test_what_would_be_best_is_what_would_be_kept(values, value, keep_best, data):
+    mode = data.draw(st.sampled_from(["min", "max"]))
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder, monitor="x", mode=mode, keep_best=keep_best)
+        checkpoints.values = dict(enumerate(values))
+        options = {"keep_latest": 0, "keep_best": keep_best, "mode": mode}
+        ranked = dict(enumerate([*values, value]))
+        expected = len(values) in kept_steps([*ranked], ranked, **options)
+        assert checkpoints.would_be_best(value) == expected
+        assert not checkpoints.would_be_best(None)
+        checkpoints.close()
+
+
+def test_after_a_save_it_rests_for_four_times_as_long(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    write, seen = saving.write_checkpoint, threading.Event()
+
+    def slow(*arguments):
+        assert seen.wait(60)
+        now[0] += 3
+        write(*arguments)
+
+    monkeypatch.setattr(saving, "write_checkpoint", slow)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.has_rested
+    checkpoints.save(1, small(1), {"global_step": 1})
+    assert not checkpoints.has_rested, "a save is under way"
+    seen.set()
+    checkpoints.wait()
+    assert now[0] == 103
+    for later, expected in [(103, False), (114.9, False), (115, True)]:
+        now[0] = later
+        assert checkpoints.has_rested == expected
+    checkpoints.close()
+
+
+def test_short_epochs_do_not_wait_for_saves_but_for_the_best_of_them(tmp_path, monkeypatch):
+    write, waited = saving.write_checkpoint, []
+
+    def slow(folder, *arguments):
+        waited.append(int(folder.name))
+        time.sleep(0.5)
+        write(folder, *arguments)
+
+    monkeypatch.setattr(saving, "write_checkpoint", slow)
+
+    class Sets(Callback):
+        def on_validation_end(self, trainer):
+            trainer.log({"val/mine": {5: 0.5, 9: 0.9}.get(trainer.epoch, 0.1)})
+
+        metric_names = ("val/mine",)
+
+    trainer = fit(
+        tmp_path, callbacks=[Sets(), ModelCheckpoint("val/mine", mode="max")], max_epochs=12
+    )
+    assert {4, 24, 40, 48} <= {*waited}, "the first, both that were the best then, and the last"
+    assert len(waited) < 8
+    steps = {int(path.name) for path in (trainer.run_dir / "checkpoints").iterdir()}
+    assert {40, 48} <= steps
 
 
 def test_a_step_is_not_saved_twice(tmp_path):
@@ -213,7 +282,8 @@ def test_the_best_is_ranked_by_the_metric_of_its_own_step(tmp_path):
 
 
 def test_callback_state_is_in_the_checkpoint_of_the_same_epoch(tmp_path):
-    trainer = fit(tmp_path, callbacks=[EarlyStopping("val/loss"), ModelCheckpoint(keep_latest=3)])
+    saver = ModelCheckpoint(every_n_epochs=1, keep_latest=3)
+    trainer = fit(tmp_path, callbacks=[EarlyStopping("val/loss"), saver])
     for step in (4, 8, 12):
         about = read_loop(trainer.run_dir / "checkpoints" / str(step))
         state = about["callbacks"]["EarlyStopping(val/loss)"]

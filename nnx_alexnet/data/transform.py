@@ -1,5 +1,6 @@
 """From uint8 images to the model's input, with augmentation, inside the compiled step."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 _NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
 
 
+@functools.partial(jax.jit, static_argnames="seed")  # else three programs for two integers
 def augmentation_key(*, seed: int, epoch: int) -> jax.Array:
     """Returns the key of an epoch's augmentation, with which each example's index is mixed.
 
