@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Eight devices, so that a test can shard; on the host, so that the results are the same anywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -55,3 +56,16 @@ def warnings(caplog, monkeypatch):
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def fashion_mnist(tmp_path):
+    """A `root` with the files of Debian's package of Fashion-MNIST."""
+    package = Path("/usr/share/datasets/fashion-mnist")
+    if not package.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    raw = tmp_path / "FashionMNIST/raw"
+    raw.mkdir(parents=True)
+    for file in package.glob("*.gz"):
+        (raw / file.name).symlink_to(file)
+    return tmp_path

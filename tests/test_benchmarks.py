@@ -73,6 +73,24 @@ def test_alexnet(contender):
     assert min(medians(lines).values()) > 0
 
 
+@pytest.mark.parametrize("contender", and_slowly("ours-bare", "lightning"))
+def test_epochs_of_fashion_mnist(contender, fashion_mnist):
+    require(contender.split("-")[0])
+    quick = ["--images", "64", "--image-size", "67", "--batch-size", "32", "--epochs", "1"]
+    lines = run("epochs.py", *quick, "--root", str(fashion_mnist), "--contenders", contender)
+    assert len(medians(lines)) == 1
+    assert min(medians(lines).values()) > 0
+
+
+@pytest.mark.slow
+def test_the_time_to_an_accuracy_is_that_of_a_cold_and_of_a_warm_start():
+    argv = [sys.executable, str(BENCHMARKS / "time_to_accuracy.py"), "--", "--trainer.max_steps=2"]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True)
+    found = medians(done.stdout.splitlines())
+    assert 0 < found["warm"] < found["cold"]
+
+
 @pytest.mark.parametrize("contender", and_slowly("torchvision", "waiting"))
 def test_loading_a_folder(contender):
     quick = ["--images", "8", "--image-size", "67", "--batch-size", "4", "--workers", "1"]

@@ -91,7 +91,7 @@ def _side(image_size: int) -> int:
     return image_size
 
 
-def _torch_model(arguments: argparse.Namespace) -> Any:
+def torch_model(*, channels: int, num_classes: int, image_size: int) -> Any:
     import torch
     from torch import nn
 
@@ -103,7 +103,7 @@ def _torch_model(arguments: argparse.Namespace) -> Any:
         return nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(0.5)
 
     model = nn.Sequential(
-        *block(arguments.channels, 96, 11, stride=4),
+        *block(channels, 96, 11, stride=4),
         nn.MaxPool2d(3, 2),
         *block(96, 256, 5, padding=2),
         nn.MaxPool2d(3, 2),
@@ -112,11 +112,19 @@ def _torch_model(arguments: argparse.Namespace) -> Any:
         *block(384, 256, 3, padding=1),
         nn.MaxPool2d(3, 2),
         nn.Flatten(),
-        *dense(_side(arguments.image_size) ** 2 * 256, 4096),
+        *dense(_side(image_size) ** 2 * 256, 4096),
         *dense(4096, 4096),
-        nn.Linear(4096, arguments.num_classes),
+        nn.Linear(4096, num_classes),
     )
     return model.to(memory_format=torch.channels_last)
+
+
+def _torch_model(arguments: argparse.Namespace) -> Any:
+    return torch_model(
+        channels=arguments.channels,
+        num_classes=arguments.num_classes,
+        image_size=arguments.image_size,
+    )
 
 
 def _torch_tensors(arguments: argparse.Namespace) -> tuple[Any, Any]:
@@ -162,7 +170,9 @@ def lightning(arguments: argparse.Namespace) -> float:
     class Model(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = _torch_model(arguments)
+            self.layers = torch_model(
+                arguments.channels, arguments.num_classes, arguments.image_size
+            )
 
         def training_step(self, batch, batch_index):
             image, label = batch
