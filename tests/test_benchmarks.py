@@ -68,12 +68,13 @@ def test_the_cost_of_the_loop(contender):
 def test_alexnet(contender):
     require(contender)
     quick = ["--image-size", "67", "--batch-size", "2", "--steps", "2", "--warmup", "2"]
-    lines = run("alexnet_cpu.py", *quick, "--contenders", contender)
+    lines = run("training_speed.py", *quick, "--contenders", contender)
     assert len(medians(lines)) == 1
     assert min(medians(lines).values()) > 0
 
 
-@pytest.mark.parametrize("contender", and_slowly("ours-bare", "lightning"))
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", ["ours", "ours-bare", "lightning"])
 def test_epochs_of_fashion_mnist(contender, fashion_mnist):
     require(contender.split("-")[0])
     quick = ["--images", "64", "--image-size", "67", "--batch-size", "32", "--epochs", "1"]

@@ -265,7 +265,7 @@ def assert_same_norm(x, scale, bias, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [(3, 3), (5, 8), (13, 10)])
 def test_normalised_and_pooled_in_one_is_that_of_flax(size, dtype, tolerance):
     x = 2 * normal(0, (4, *size, 6)).astype(dtype) + jnp.array(1, dtype)
     # A channel that is turned over, and one of which nothing but the bias is left.

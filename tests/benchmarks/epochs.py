@@ -24,7 +24,7 @@ import time
 from typing import Any
 
 import numpy as np
-from alexnet_cpu import torch_model
+from training_speed import torch_model
 from turns import Contender, accelerators, in_turns, parse, setting, table
 
 

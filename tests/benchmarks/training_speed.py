@@ -1,10 +1,10 @@
 """Images a second of training AlexNet with BatchNorm, through `fit` and beside PyTorch.
 
-    python tests/benchmarks/alexnet_cpu.py
+    python tests/benchmarks/training_speed.py
 
 and on a GPU, in ImageNet's size:
 
-    python tests/benchmarks/alexnet_cpu.py --image-size 227 --channels 3 --num-classes 1000 \\
+    python tests/benchmarks/training_speed.py --image-size 227 --channels 3 --num-classes 1000 \\
         --batch-size 1024 --dtype bfloat16 --steps 40 --warmup 20
 
 All have the same layers, BatchNorm and dropout included, Adam at 1e-3, and synthetic uint8 images
