@@ -39,9 +39,9 @@ class ModelCheckpoint(Callback):
         keep_latest: how many of the newest to keep; 1 or more. With 2 there is one to fall back to
             if the newest is damaged.
         every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends. `"auto"`
-            (the default): at the end of each, but for those that come while a save is under way
-            or when saving took more than a fifth of the time since the last one began; of these
-            only such as are among the `save_top_k` best.
+            (the default): at the end of each, except where epochs are shorter than a save takes: of
+            those that end while one is under way, or sooner after it than it took, only such as are
+            among the `save_top_k` best.
         every_n_steps: save after every n-th optimizer step; None: not by steps.
         every_n_seconds: save at the next step when so many seconds have passed since the last such
             save; None: not by the clock.
@@ -78,6 +78,11 @@ class ModelCheckpoint(Callback):
             raise ValueError(
                 f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
             )
+        if isinstance(every_n_epochs, str) and every_n_epochs != "auto":
+            raise ValueError(
+                f'`every_n_epochs` (={every_n_epochs!r}) must be "auto", a whole number of 1 or '
+                "more, or None."
+            )
         if every_n_epochs != "auto":
             check_period("every_n_epochs", every_n_epochs)
         check_period("every_n_steps", every_n_steps)
@@ -106,7 +111,7 @@ class ModelCheckpoint(Callback):
             return self.every_n_steps
         return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
 
-    def value(self, trainer: Evaluator) -> float | None:
+    def monitored_value(self, trainer: Evaluator) -> float | None:
         """Returns the monitored metric, None where this very step did not produce it."""
         if self.monitor is None or trainer.metric_steps.get(self.monitor) != trainer.global_step:
             return None
@@ -174,7 +179,7 @@ class ModelCheckpoint(Callback):
         if self.every_n_epochs == "auto":
             checkpoints = trainer.checkpoints  # those of the first process alone
             if checkpoints is not None and (
-                checkpoints.has_rested or checkpoints.would_be_best(self.value(trainer))
+                checkpoints.has_rested or checkpoints.would_be_best(self.monitored_value(trainer))
             ):
                 trainer.request_checkpoint()
         elif self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:

@@ -203,7 +203,10 @@ def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
     rows = [row for row in trainer.history if math.isfinite(row.get("val/loss", math.nan))]
     if rows:
         row = min(rows, key=_val_loss)
-        yield "best", f"val/loss {row['val/loss']:.4g} {_position(row['step'], row['epoch'])}"
+        best = f"val/loss {row['val/loss']:.4g} {_position(row['step'], row['epoch'])}"
+        last = None if saver is None else saver.last_path
+        is_kept = last is None or last.with_name(str(row["step"])).is_dir()
+        yield "best", best + ("" if is_kept else ", not kept (no `monitor`)")
     if saver is not None and saver.last_path is not None:
         yield "saved", _short(saver.last_path)
 

@@ -200,6 +200,7 @@ def runs(arguments: Namespace) -> int:
         has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
         width = shutil.get_terminal_size().columns if has_width else sys.maxsize
         print(format_runs(rows, width))
+        print("val/ has the best of a run, every other column the newest.", file=sys.stderr)
     return 0
 
 
@@ -286,14 +287,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     keep_freed_memory()
     use_compilation_cache()
+    if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`, but last
+        sys.path.append(here)
     # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
     words = [
-        re.sub(r"^--data=(?=\w+$)", "--data.name=", word)
+        re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word)
         for word in (sys.argv[1:] if argv is None else argv)
     ]
     for number, word in enumerate(words[:-1]):
-        if word == "--data" and re.fullmatch(r"\w+", words[number + 1]):
-            words[number] = "--data.name"
+        if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
+            words[number] += ".name"
     config = _parser().parse_args(_with_saved_config(words))
     arguments = config[config.command]
     # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.

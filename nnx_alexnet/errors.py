@@ -26,3 +26,18 @@ def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
     return ValueError(
         f"`{argument}` (={got!r}) is unknown{hint} Known: {', '.join(map(repr, names))}."
     )
+
+
+def check_positive(**arguments: object) -> None:
+    """Raises a `ValueError` for an argument that is neither a positive integer nor None.
+
+    Example:
+        >>> from nnx_alexnet.errors import check_positive
+        >>> check_positive(max_epochs=3, max_steps=None)
+        >>> check_positive(max_epochs=0)
+        Traceback (most recent call last):
+        ValueError: `max_epochs` (=0) must be a positive integer.
+    """
+    for argument, value in arguments.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")

@@ -206,7 +206,7 @@ class Evaluator:
             if self._is_cut_short:
                 break
             if kind != "predict":
-                self._check_labels(batch["label"][batch["mask"]])
+                self._check_labels(batch["label"][batch["mask"]], loader.argument)
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             outputs = one_at_a_time(step(self.placement.send(batch, size)))
             in_flight.append(outputs)
@@ -302,7 +302,7 @@ class Evaluator:
                 ) from error
             self._num_classes = self.task.num_classes(outputs)
             if (labels := loader.labels()) is not None:
-                self._check_labels(labels)
+                self._check_labels(labels, loader.argument)
 
     def _check_idle(self) -> None:
         if self._is_running:
@@ -312,17 +312,17 @@ class Evaluator:
                 "`trainer.model` itself."
             )
 
-    def _check_labels(self, labels: np.ndarray[Any, Any]) -> None:
+    def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
         if self._num_classes is None or not np.issubdtype(labels.dtype, np.integer):
             return
         if not labels.size:
             return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self._num_classes:
+            remedy = "" if low < 0 else f", or build the model with num_classes={high + 1}"
             raise ValueError(
-                f"`data` has labels from {low} to {high}; a model of {self._num_classes} classes "
-                f"takes 0 to {self._num_classes - 1}. Number the classes from 0, or build the "
-                f"model with num_classes={high + 1}."
+                f"`{argument}` has labels from {low} to {high}; a model of {self._num_classes} "
+                f"classes takes 0 to {self._num_classes - 1}. Number the classes from 0{remedy}."
             )
 
     @contextmanager

@@ -94,7 +94,7 @@ class TrainLoop(Resumable):
         self._train_data = self.data.on_device(self.placement.replicated) or {}
         check_alike({"keep_on_device": bool(self._train_data)})  # their memory may differ
         if self._train_data and (arrays := loader.arrays()) is not None:
-            self._check_labels(arrays["label"])
+            self._check_labels(arrays["label"], loader.argument)
         self._most_steps = self._choose_steps(loader)
 
     def _let_data_go(self) -> None:
@@ -184,7 +184,7 @@ class TrainLoop(Resumable):
                 group = group[:1]
         for batch in group:
             if "label" in batch:
-                self._check_labels(batch["label"][batch["mask"]])
+                self._check_labels(batch["label"][batch["mask"]], loader.argument)
         if self.checkpoints is not None:
             self.checkpoints.check()
         if self._steps.traces["train"]:

@@ -24,6 +24,7 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import find_checkpoint, read_loop
 from nnx_alexnet.data import DataModule, load_data
 from nnx_alexnet.distributed import initialize_distributed
+from nnx_alexnet.errors import check_positive
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.task import Task
@@ -179,6 +180,7 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     record = yaml.safe_load(parser.dump(config))
     if optimizer["schedule"] == "cosine" and optimizer["num_steps"] is None:
         max_epochs, max_steps = arguments["max_epochs"], arguments["max_steps"]
+        check_positive(max_epochs=max_epochs, max_steps=max_steps)
         if max_epochs is None and max_steps is None:
             max_epochs = DEFAULT_EPOCHS
         steps = data.train.num_batches

@@ -259,7 +259,9 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
-        self.checkpoints.save(self.global_step, arrays, loop, value=self._saver.value(self))
+        self.checkpoints.save(
+            self.global_step, arrays, loop, value=self._saver.monitored_value(self)
+        )
 
     def _read_all(self) -> None:
         """Waits for all steps under way, and raises if one was not finite; here there are none."""

@@ -39,8 +39,6 @@ from nnx_alexnet.manifest import Arrays
 OnSaveError = Literal["raise", "warn"]
 
 _OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
-# What it rests after a save, in times of that save, so that saving takes a fifth of the time.
-_REST = 4
 # A folder of this name holds what a newer save of the same step is about to replace.
 _REPLACED = "replaced-"
 _DELETING = "deleting-"
@@ -96,7 +94,7 @@ class Checkpoints:
         self._finite = finite
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._pending: Future[None] | None = None
-        self._rested_at = 0.0  # by time.monotonic
+        self._rests_until = 0.0  # by time.monotonic
         self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
         self.directory.mkdir(parents=True, exist_ok=True)
         _tidy(self.directory)
@@ -119,21 +117,24 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step with the best monitored value, None when no step has one."""
-        steps = list(self.values)
-        best = kept_steps(steps, self.values, keep_latest=0, keep_best=1, mode=self.mode)
-        return next(iter(best), None)
+        return self._best()[0]
 
     @property
     def best_value(self) -> float | None:
         """The monitored value of `best_step`."""
-        step = self.best_step
-        return None if step is None else self.values[step]
+        return self._best()[1]
+
+    def _best(self) -> tuple[int, float] | tuple[None, None]:
+        values = dict(self.values)  # the thread that writes may change them
+        for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=self.mode):
+            return step, values[step]
+        return None, None
 
     @property
     def has_rested(self) -> bool:
-        """Whether no save is under way, and the last took at most a fifth of the time since."""
+        """Whether no save is under way, and the last one is as long ago as it took."""
         is_writing = self._pending is not None and not self._pending.done()
-        return not is_writing and time.monotonic() >= self._rested_at
+        return not is_writing and time.monotonic() >= self._rests_until
 
     def would_be_best(self, value: float | None) -> bool:
         """Whether a step with that value of the metric would be kept as one of the best."""
@@ -174,7 +175,7 @@ class Checkpoints:
             return
         before = self._loops.get(step)
         self._remember(step, loop)
-        self._pending = self._writer.submit(self._write_and_rest, step, arrays, loop, before)
+        self._pending = self._writer.submit(self._write_timed, step, arrays, loop, before)
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
@@ -241,13 +242,13 @@ class Checkpoints:
 
     # ---- In the thread that writes; the others wait for it before they touch `_loops` --------
 
-    def _write_and_rest(self, *arguments: Any) -> None:
+    def _write_timed(self, *arguments: Any) -> None:
         began = time.monotonic()
         try:
             self._write(*arguments)
         finally:
             now = time.monotonic()
-            self._rested_at = now + _REST * (now - began)
+            self._rests_until = now + (now - began)
 
     def _write(
         self,

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-_SHARDING = {"out_sharding", "eager_sharding"}
-
 
 def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120) -> str:
     """Returns a table of the model's layers, in the order in which a batch goes through them.
@@ -59,8 +57,9 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
                 module.rngs = None  # not needed in evaluation, and a column of noise
         for _, variable in nnx.iter_graph(model):
             if isinstance(variable, nnx.Variable):
-                for name in _SHARDING & variable.get_metadata().keys():
-                    variable.del_metadata(name)  # a line for each dimension of each array
+                for name in variable.get_metadata():
+                    if "sharding" in name:  # a line for each dimension of each array
+                        variable.del_metadata(name)
         tables.append(
             nnx.tabulate(
                 model,

@@ -50,6 +50,7 @@ from nnx_alexnet.callbacks import (
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import DataModule, Loader
 from nnx_alexnet.dispatch import StepsPerExecution
+from nnx_alexnet.errors import check_positive
 from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
@@ -173,14 +174,12 @@ class Trainer(TrainLoop):
         profile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        for argument, value in [
-            ("max_epochs", max_epochs),
-            ("max_steps", max_steps),
-            ("log_every_n_steps", log_every_n_steps),
-            ("validate_every_n_epochs", validate_every_n_epochs),
-        ]:
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
+        check_positive(
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            log_every_n_steps=log_every_n_steps,
+            validate_every_n_epochs=validate_every_n_epochs,
+        )
         if steps_per_execution != "auto" and (
             type(steps_per_execution) is not int or steps_per_execution < 1
         ):

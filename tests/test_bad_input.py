@@ -82,7 +82,11 @@ def test_a_label_outside_the_classes(refused, split, bad):
     labels = labels.copy()
     labels[3] = bad
     splits = {"train": TRAIN, "val": VAL} | {split: (images, labels)}
-    refused(r"labels from .* a model of 4 classes takes 0 to 3", data=tuple(splits.values()))
+    remedy = "0" if bad < 0 else "0, or build the model with num_classes=5"
+    match = (
+        rf"`{split}` has labels from .* 4 classes takes 0 to 3. Number the classes from {remedy}\."
+    )
+    refused(match, data=tuple(splits.values()))
 
 
 def test_a_label_outside_the_classes_of_an_iterable(refused):

@@ -212,7 +212,7 @@ def test_the_prediction_splits_the_parameters_as_the_trainer_does():
     reason='the plugin is not installed; pip install -e ".[cuda12]"',
 )
 def test_a_step_is_compiled_for_a_gpu_that_is_not_there():
-    quick = ["--image-size", "67", "--batch-size", "4", "--ways", "pool", "ours"]
+    quick = ["--image-size", "67", "--batch-size", "64", "--ways", "pool", "ours"]
     argv = [sys.executable, str(BENCHMARKS / "gpu_program.py"), *quick]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()]

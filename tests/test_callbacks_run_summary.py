@@ -180,6 +180,15 @@ def test_without_a_monitor_the_best_loss_and_the_last_checkpoint_are_named(lines
     assert (folder / said(lines, "saved")).is_dir()
 
 
+def test_a_best_that_was_not_kept_is_said_to_be_none(lines, folder, caplog):
+    trainer = build(callbacks=[ModelCheckpoint(every_n_epochs=None)], max_epochs=3)
+    history = trainer.fit()
+    history[0]["val/loss"] = 0.0
+    caplog.clear()
+    RunSummary().on_fit_end(trainer)
+    assert said(lines, "best") == "val/loss 0 at step 4, epoch 1, not kept (no `monitor`)"
+
+
 def test_a_value_that_is_not_finite_is_no_best(lines):
     trainer = build(log_dir=None)
     losses = [0.5, float("nan"), 0.7]

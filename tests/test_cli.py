@@ -180,6 +180,8 @@ def test_an_unknown_key_of_a_configuration_file_is_refused(tmp_path, capsys):
         (["--task.label_smoothing", "2"], "`label_smoothing` (=2.0) must be in [0, 1)"),
         (["--data", "mnist", "--data.root", "nowhere"], "nowhere"),
         (["--optimizer.weight_decay", "0.1"], "`weight_decay`"),
+        (["--optimizer", "adm"], "did you mean 'adam'?"),
+        (["--trainer.max_epochs", "0"], "`max_epochs` (=0) must be a positive integer"),
     ],
 )
 def test_a_value_that_does_not_work_is_one_message_without_a_traceback(
@@ -210,6 +212,18 @@ def test_no_run_is_said_so(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["test"]) == 1
     assert "`run`" in capsys.readouterr().err
+
+
+def test_a_model_in_the_present_folder_is_found_by_its_import_path(tmp_path):
+    (tmp_path / "mine.py").write_text("from flax import nnx\nclass Net(nnx.Module): pass\n")
+    command = Path(sys.executable).with_name("nnx-alexnet")
+    argv = [command, "fit", "--model", "mine.Net", "--print_config"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "class_path: mine.Net" in done.stdout
 
 
 def test_the_name_of_the_data_has_a_short_form():

@@ -276,3 +276,14 @@ def test_unlabelled_images_get_labels_of_the_train_splits_kind():
     (batch,) = data.unlabelled(images[:3]).batches()
     assert batch["label"].shape == (4, 3)
     assert batch["mask"].tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_said"), [(0, 255, True), (0, 1, False), (-9, 200, False)]
+)
+def test_floats_that_look_like_bytes_are_said_to_stay_as_they_are(warnings, low, high, is_said):
+    images = np.linspace(low, high, 4 * 6 * 6, dtype=np.float32).reshape(4, 6, 6, 1)
+    ArraySource(images, np.zeros(4, np.int32), argument="train")
+    said = [record.getMessage() for record in warnings.records if record.levelname == "WARNING"]
+    assert bool(said) == is_said
+    assert all("`train` has floating-point images from 0 to 255" in each for each in said)

@@ -284,6 +284,32 @@ def test_normalised_and_pooled_with_many_ties_is_that_of_flax(x, scale, bias):
     assert_same_norm(jnp.asarray(x), jnp.full(2, scale), jnp.full(2, bias), 1e-4)
 
 
+@pytest.mark.parametrize("mean", [3e2, 1e4, 1e5])
+def test_a_variance_that_rounding_cuts_at_zero_has_no_gradient(mean):
+    x = mean + mean / 3000 * normal(0, (4, 9, 9, 16))
+    assert_same_norm(x, jnp.ones(16), jnp.zeros(16), 1e-4)
+
+
+def test_normalised_and_pooled_in_one_keeps_the_dtype_of_the_parameters():
+    norm = alexnet.BatchNorm(3, param_dtype="bfloat16", rngs=nnx.Rngs(0))
+
+    def gradients(way):
+        loss = lambda norm, x: way(norm, x).sum()  # noqa: E731
+        found = nnx.grad(loss)(norm, normal(0, (2, 9, 9, 3)))
+        return [found[name][...] for name in ("scale", "bias")]
+
+    got, expected = gradients(alexnet._norm_relu_max_pool), gradients(plain_norm)
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other, 1e-2)
+        assert one.dtype == jnp.bfloat16
+
+
+def test_a_norm_of_another_kind_can_take_the_place_of_one():
+    model = AlexNet(5, image_size=67, in_channels=1, rngs=nnx.Rngs(0))
+    model.bn1 = nnx.GroupNorm(96, num_groups=8, rngs=nnx.Rngs(0))
+    assert model(normal(0, (2, 67, 67, 1))).shape == (2, 5)
+
+
 def test_normalised_and_pooled_hands_on_nan():
     x = normal(0, (2, 7, 7, 2)).at[0, 3, 3, 0].set(jnp.nan)
     pooled, mean, var = normed(x, jnp.ones(2), jnp.zeros(2), plain=False)

@@ -52,6 +52,13 @@ class ArraySource:
         self.rows = as_rows(images, labels, None, argument, logger.info)
         if not len(self):
             raise ValueError(f"`{argument}` is empty: it holds no examples.")
+        some = self.rows.image[:256]
+        if some.dtype == np.float32 and some.ndim == 4 and some.min() >= 0 and some.max() > 100:
+            logger.warning(
+                "`%s` has floating-point images from %g to %g, which are taken as they are; as "
+                "uint8 they are divided by 255.",
+                argument, some.min(), some.max(),
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.rows.image)

@@ -111,13 +111,15 @@ class BatchNorm(nnx.BatchNorm):
         return normalised.astype(x.dtype)
 
 
-def _norm_relu_max_pool(norm: BatchNorm, x: jax.Array) -> jax.Array:
+def _norm_relu_max_pool(norm: nnx.Module, x: jax.Array) -> jax.Array:
     """Returns `max_pool(relu(norm(x)))`; in training with a gradient that costs less."""
-    normalised = norm(x)  # moves the statistics in training, and is not used further there
-    if norm.use_running_average:
+    normalised = norm(x)  # moves the statistics in training
+    if not isinstance(norm, BatchNorm) or norm.use_running_average:
         return layers.max_pool(nnx.relu(normalised))
     assert norm.scale is not None and norm.bias is not None, "BatchNorm has both"  # noqa: PT018
-    return layers.norm_relu_max_pool(x, norm.scale[...], norm.bias[...], norm.epsilon)
+    scale, bias = (each.astype(jnp.float32) for each in (norm.scale[...], norm.bias[...]))
+    # `normalised` is not used: XLA drops it, and computes the statistics once.
+    return layers.norm_relu_max_pool(x, scale, bias, norm.epsilon)
 
 
 class AlexNet(nnx.Module):

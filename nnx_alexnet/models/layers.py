@@ -16,8 +16,8 @@ measures it again.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -220,32 +220,34 @@ def max_pool(x: jax.Array) -> jax.Array:
     return pooled
 
 
-def _winners(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns the maximum of each window, which of the nine it was, and `others` there.
+_NONE_WON = 9  # no pixel of a window has this number
 
-    Args:
-        x: as that of `max_pool`.
-        others: arrays of the same shape.
 
-    Returns:
-        The maxima, the winners (int8, 0 to 8), and of each of `others` the values where `x` won.
-    """
+def _taps(x: jax.Array) -> Iterator[jax.Array]:
+    """Yields the nine pixels of each window, one after the other."""
     rows, columns = ((size - 3) // 2 * 2 + 1 for size in x.shape[1:3])
+    for i in range(3):
+        for j in range(3):
+            yield x[:, i : i + rows : 2, j : j + columns : 2]
 
-    def at(tap: int) -> tuple[jax.Array, list[jax.Array]]:
-        i, j = divmod(tap, 3)
-        value, *rest = (each[:, i : i + rows : 2, j : j + columns : 2] for each in (x, *others))
-        return value, rest
 
-    best, there = at(0)
+def _winners(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the maximum of each window, and which of the nine it was (int8, 0 to 8)."""
+    best, *others = _taps(x)
     won = jnp.zeros(best.shape, jnp.int8)
-    for tap in range(1, 9):
-        value, rest = at(tap)
+    for tap, value in enumerate(others, start=1):
         better = ~(value <= best) & ~jnp.isnan(best)  # a NaN is better than any number
         best = jnp.where(better, value, best)
         won = jnp.where(better, jnp.int8(tap), won)
-        there = [jnp.where(better, new, old) for new, old in zip(rest, there, strict=True)]
-    return best, won, *there
+    return best, won
+
+
+def _values_of(won: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the pixel of `x` in each window that has won, 0 where none has."""
+    values = jnp.zeros(won.shape, x.dtype)
+    for tap, value in enumerate(_taps(x)):
+        values = jnp.where(won == tap, value, values)
+    return values
 
 
 def _to_winners(gradient: jax.Array, won: jax.Array, height: int, width: int) -> jax.Array:
@@ -253,7 +255,7 @@ def _to_winners(gradient: jax.Array, won: jax.Array, height: int, width: int) ->
 
     Args:
         gradient: of the maxima.
-        won: as `_winners` returned it; windows of another number give nothing.
+        won: as `_winners` returned it, or `_NONE_WON`.
         height: of the images.
         width: of the images.
     """
@@ -293,8 +295,6 @@ def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
-_NONE_WON = 9  # no pixel of a window has this number
-
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def norm_relu_max_pool(
@@ -305,7 +305,8 @@ def norm_relu_max_pool(
     The gradient of a batch norm needs two sums over all pixels: of the gradient, and of its
     product with what was normalised. But behind a max-pool only the winners have one. So the sums
     are taken over the windows, a quarter as many, and the gradient of the pixels is never written:
-    it is made while that of `x` is. There is no forward-mode derivative.
+    it is made while that of `x` is. There is no forward-mode derivative, and none within
+    `jax.shard_map` unless its `check_vma` is off.
 
     Args:
         x: `[B, H, W, C]`, floating point, height and width at least 3.
@@ -329,39 +330,49 @@ def norm_relu_max_pool(
     return jax.nn.relu(max_pool(_normalised(x, scale, bias, epsilon)[0]))
 
 
-def _normalised(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns what `nnx.BatchNorm` does, the mean, and 1 / the standard deviation."""
+class _Normalised(NamedTuple):
+    """A batch as `nnx.BatchNorm` normalises it, and what each channel was normalised with."""
+
+    y: jax.Array
+    mean: jax.Array
+    inverse: jax.Array  # 1 / the standard deviation
+    varies: jax.Array  # whether rounding has left anything of the variance
+
+
+def _normalised(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> _Normalised:
     # Operation by operation as flax, which has computed them as well: XLA makes them one.
     single = x.astype(jnp.float32)
     mean, of_squares = single.mean((0, 1, 2)), lax.square(single).mean((0, 1, 2))
-    inverse = lax.rsqrt(jnp.maximum(0.0, of_squares - lax.square(mean)) + epsilon)
-    return ((single - mean) * (inverse * scale) + bias).astype(x.dtype), mean, inverse
+    var = jnp.maximum(0.0, of_squares - lax.square(mean))
+    inverse = lax.rsqrt(var + epsilon)
+    y = ((single - mean) * (inverse * scale) + bias).astype(x.dtype)
+    return _Normalised(y, mean, inverse, var > 0)
 
 
 def _norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    y, mean, inverse = _normalised(x, scale, bias, epsilon)
-    best, won, winner = _winners(y, x)
+    y, mean, inverse, varies = _normalised(x, scale, bias, epsilon)
+    best, won = _winners(y)
     won = jnp.where(best > 0, won, jnp.int8(_NONE_WON))  # where the ReLU cut, none gets anything
     # Else XLA keeps more than these, and reads all pixels again to find the winners once more.
-    pooled, won, winner = lax.optimization_barrier((jax.nn.relu(best), won, winner))
-    return pooled, (x, winner, won, mean, inverse, scale)
+    pooled, won, winner = lax.optimization_barrier((jax.nn.relu(best), won, _values_of(won, x)))
+    return pooled, (x, winner, won, mean, inverse, varies, scale)
 
 
 def _norm_backward(
     _: float, kept: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, winner, won, mean, inverse, scale = kept
+    x, winner, won, mean, inverse, varies, scale = kept
     gradient = gradient.astype(jnp.float32)
     of_winners = jnp.where(won != _NONE_WON, gradient, jnp.zeros_like(gradient))
     to_bias = of_winners.sum((0, 1, 2))
     to_scale = (of_winners * (winner.astype(jnp.float32) - mean)).sum((0, 1, 2)) * inverse
     num = x.size // x.shape[-1]
     pixels = _to_winners(gradient, won, *x.shape[1:3])
-    centred = (x.astype(jnp.float32) - mean) * (inverse * to_scale / num)
+    # A variance that was cut at 0 has no gradient.
+    by_variance = jnp.where(varies, inverse * to_scale / num, jnp.zeros_like(to_scale))
+    centred = (x.astype(jnp.float32) - mean) * by_variance
     to_x = (pixels - to_bias / num - centred) * (inverse * scale)
     return to_x.astype(x.dtype), to_scale, to_bias
 

@@ -220,7 +220,9 @@ def _table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `_in_process` looks for it as it is
     )
     positive = partial(parser.add_argument, type=int)
     positive("--devices", nargs="+", default=[1, 2, 4, 8])

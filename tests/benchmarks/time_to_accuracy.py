@@ -42,6 +42,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "XDG_CACHE_HOME": folder}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         for cache in ("cold", "warm"):
             where = ["--trainer.log_dir", folder, "--trainer.name", cache]
             began = time.perf_counter()

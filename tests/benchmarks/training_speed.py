@@ -170,9 +170,7 @@ def lightning(arguments: argparse.Namespace) -> float:
     class Model(LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = torch_model(
-                arguments.channels, arguments.num_classes, arguments.image_size
-            )
+            self.layers = _torch_model(arguments)
 
         def training_step(self, batch, batch_index):
             image, label = batch
