@@ -87,17 +87,20 @@ def test_the_options_that_the_readme_shows_exist():
         assert stopped.value.code == 0, words
 
 
-def test_the_callback_of_the_callbacks_readme_runs(tmp_path):
-    (block,) = blocks("callbacks/README.md", "python")
+def test_the_callbacks_of_the_callbacks_readme_run():
     names = {}
-    exec(compile(block, "callbacks/README.md", "exec"), names)
+    for block in blocks("callbacks/README.md", "python"):
+        exec(compile(block, "callbacks/README.md", "exec"), names)
     model, split = TinyNet(4, rngs=nnx.Rngs(0)), tiny_arrays(num=64)
     trainer = Trainer(
         model, (split, split), callbacks=names["callbacks"], max_epochs=2, log_dir=None
     )
     history = trainer.fit()
-    (callback,) = names["callbacks"]
-    assert callback.worst[0] == max(row["val/loss"] for row in history)
+    worst, _, stopping = names["callbacks"]
+    assert worst.worst[0] == max(row["val/loss"] for row in history)
+    gaps = [row["val/gap"] for row in history]
+    assert gaps == [row["val/loss"] - row["train/loss"] for row in history]
+    assert stopping.best == min(gaps)
 
 
 def test_the_hooks_come_in_the_order_of_the_callbacks_readme(tmp_path):
