@@ -225,7 +225,7 @@ def predictions() -> str:
     data += ["fast step, ms", f"efficiency: {both}", "plain step, ms", "efficiency"]
     data += ["fast step, bfloat16"]
     hidden = ["GPUs", "GB/s", "fast step, float32", "bfloat16", "plain step, float32", "bfloat16"]
-    sharded = ["GPUs", "GB/s", "data, ms", "sharded as it is, ms", "with reduce-scatter, ms"]
+    sharded = ["GPUs", "GB/s", "data, ms", "sharded, all-reduced, ms", "with reduce-scatter, ms"]
     sharded += ["state, MB a GPU: data", "sharded"]
     model = ["batch of two GPUs", "one GPU, ms", "data, ms, at 370 GB/s", "model, ms"]
     model += ["data, ms, at 150 GB/s", "model, ms", "data, ms, gradients hidden"]
