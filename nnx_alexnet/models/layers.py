@@ -1,7 +1,7 @@
 """Faster ways to compute AlexNet's convolutions and pools, with the same results to rounding.
 
 Nothing here changes what is learned: parameters, shapes and values are those of
-`jax.lax.conv_general_dilated` and `flax.nnx.max_pool`. `conv` chooses by `jax.default_backend()`
+`jax.lax.conv_general_dilated`, `flax.nnx.max_pool` and `flax.nnx.BatchNorm`. `conv` chooses by `jax.default_backend()`
 while a step is traced; each way is right on every backend, only slower on another.
 
 | operation | accelerator | CPU |
@@ -10,6 +10,7 @@ while a step is traced; each way is right on every backend, only slower on anoth
 | float32, up to 12x12 pixels, from 16 images | `jax.lax.conv_general_dilated` | `fourier_conv` |
 | the other convolutions | `jax.lax.conv_general_dilated` | the same |
 | max-pool: 3x3, stride 2 | `max_pool` | `max_pool` |
+| in training with BatchNorm and ReLU before it | `norm_relu_max_pool` | the same |
 
 What was measured, losers included, is in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
 measures it again.
@@ -327,7 +328,7 @@ def norm_relu_max_pool(
     Source: Ioffe and Szegedy 2015, "Batch Normalization" (https://arxiv.org/abs/1502.03167),
     section 3, for the gradient.
     """
-    return jax.nn.relu(max_pool(_normalised(x, scale, bias, epsilon)[0]))
+    return jax.nn.relu(max_pool(_normalised(x, scale, bias, epsilon).y))
 
 
 class _Normalised(NamedTuple):
