@@ -1,8 +1,9 @@
 """Faster ways to compute AlexNet's convolutions and pools, with the same results to rounding.
 
 Nothing here changes what is learned: parameters, shapes and values are those of
-`jax.lax.conv_general_dilated`, `flax.nnx.max_pool` and `flax.nnx.BatchNorm`. `conv` chooses by `jax.default_backend()`
-while a step is traced; each way is right on every backend, only slower on another.
+`jax.lax.conv_general_dilated`, `flax.nnx.max_pool` and `flax.nnx.BatchNorm`. `conv` chooses by
+`jax.default_backend()` while a step is traced; each way is right on every backend, only slower on
+another.
 
 | operation | accelerator | CPU |
 | --- | --- | --- |
