@@ -92,6 +92,14 @@ def test_the_time_to_an_accuracy_is_that_of_a_cold_and_of_a_warm_start():
     assert 0 < found["warm"] < found["cold"]
 
 
+@pytest.mark.slow
+def test_each_operation_in_each_way():
+    argv = [sys.executable, str(BENCHMARKS / "layers.py"), "--batch", "2", "--rounds", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[0] == "|"]
+    assert {"conv1 all", "pool5 all", "norm and pool1 all", "plain", "torch", "here"} <= {*rows}
+
+
 @pytest.mark.parametrize("contender", and_slowly("torchvision", "waiting"))
 def test_loading_a_folder(contender):
     quick = ["--images", "8", "--image-size", "67", "--batch-size", "4", "--workers", "1"]

@@ -1,10 +1,11 @@
 """What the layers of AlexNet cost in each way: `python tests/benchmarks/layers.py`.
 
 The first table compares each operation of a 96x96x1 AlexNet, forward and both gradients, with the
-plain one of lax or nnx. The second compares whole training steps: AlexNet as it is, with plain
-layers, and with PyTorch eager (channels_last, fused Adam). All in turns; the steps each in a
-process of its own, because the waiting threads of one library slow the other. Shown are the
-smallest and the median time: on a machine that others use, trust the smallest.
+plain one of lax or nnx, and norm, ReLU and pool in one with the same apart. The second compares
+whole training steps: AlexNet as it is, with plain layers, and with PyTorch eager (channels_last,
+fused Adam). All in turns; the steps each in a process of its own, because the waiting threads of
+one library slow the other. Shown are the smallest and the median time: on a machine that others
+use, trust the smallest.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from jax import lax
 
 from nnx_alexnet import AlexNet
 from nnx_alexnet.memory import keep_freed_memory
-from nnx_alexnet.models import layers
+from nnx_alexnet.models import alexnet, layers
 
 CONVOLUTIONS = {
     "conv1": ((96, 96, 1), (11, 11, 1, 96), 4, "VALID"),
@@ -42,6 +43,15 @@ POOLS = {"pool1": (22, 22, 96), "pool2": (10, 10, 256), "pool5": (4, 4, 256)}
 
 def plain_pool(x: jax.Array) -> jax.Array:
     return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def norm_apart(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Norm, ReLU and pool, whose gradients are taken one after the other."""
+    return layers.max_pool(nnx.relu(layers._normalised(x, scale, bias, 1e-5).y))
+
+
+def norm_in_one(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return layers.norm_relu_max_pool(x, scale, bias, 1e-5)
 
 
 def convolution(way: Callable, stride: int, padding: str) -> Callable:
@@ -119,6 +129,10 @@ def compare_operations(batch: int, rounds: int) -> None:
         cases.append(
             (name, [plain_pool, layers.max_pool], (normal(batch, *shape),), {"weight gradient"})
         )
+    for name, shape in POOLS.items():
+        args = normal(batch, *shape), jnp.ones(shape[-1]), jnp.zeros(shape[-1])
+        skip = {"input gradient", "weight gradient"}
+        cases.append((f"norm and {name}", [norm_apart, norm_in_one], args, skip))
 
     print("| operation | plain | here | ratio | space to depth |\n| --- | --- | --- | --- | --- |")
     for name, ways, arrays, skip in cases:
@@ -140,7 +154,8 @@ def compare_operations(batch: int, rounds: int) -> None:
 
 def jax_step(batch: int, *, plain: bool) -> Callable[[], object]:
     if plain:
-        layers.conv, layers.max_pool = lax.conv_general_dilated, plain_pool
+        layers.conv = lax.conv_general_dilated
+        alexnet._norm_relu_max_pool = lambda norm, x: plain_pool(nnx.relu(norm(x)))
     model = AlexNet(10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
     graph, state = nnx.split((model, optimizer))
