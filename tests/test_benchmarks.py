@@ -100,7 +100,8 @@ def test_each_operation_in_each_way():
     assert {"conv1 all", "pool5 all", "norm and pool1 all", "plain", "torch", "here"} <= {*rows}
 
 
-@pytest.mark.parametrize("contender", and_slowly("torchvision", "waiting"))
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", ["ours", "torchvision", "waiting"])
 def test_loading_a_folder(contender):
     quick = ["--images", "8", "--image-size", "67", "--batch-size", "4", "--workers", "1"]
     quick += ["--epochs", "1", "--steps", "1", "--warmup", "1"]
@@ -145,14 +146,9 @@ def test_a_command_runs_in_a_terminal():
     assert status == 3
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["scalars alone"],
-        pytest.param(["scalars alone", "the defaults", "each epoch"], marks=pytest.mark.slow),
-    ],
-)
-def test_the_cost_of_the_dashboard_is_told_for_each_setting(settings):
+@pytest.mark.slow
+def test_the_cost_of_the_dashboard_is_told_for_each_setting():
+    settings = ["scalars alone", "the defaults", "each epoch"]
     found = medians(
         run("dashboard_cost.py", "--epochs", "1", "--steps", "4", "--contenders", *settings)
     )
@@ -233,6 +229,7 @@ def scaling_of(*arguments):
     return run("scaling.py", *quick, *arguments)
 
 
+@pytest.mark.slow
 def test_several_devices_reduce_the_gradients():
     lines = scaling_of("--devices", "1", "2", "--ways", "data", "--windows", "0", "--json")
     alone, two = json.loads(lines[-1])

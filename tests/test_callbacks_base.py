@@ -189,13 +189,6 @@ def test_two_states_under_one_key_are_refused():
     assert len(CallbackList([Callback(), Callback()])) == 2
 
 
-def test_the_readme_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), {"__name__": "readme"})
-
-
 def test_the_readme_timeline_names_every_fit_hook_once_and_nothing_else():
     (block,) = re.findall(r"```text\n(.*?)```", README.read_text(), flags=re.DOTALL)
     listed = [line.split("#")[0].split()[0] for line in block.splitlines() if line.split("#")[0]]

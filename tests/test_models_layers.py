@@ -265,7 +265,7 @@ def assert_same_norm(x, scale, bias, tolerance):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
-@pytest.mark.parametrize("size", [(3, 3), (5, 8), (13, 10)])
+@pytest.mark.parametrize("size", [(3, 4), (13, 10)])
 def test_normalised_and_pooled_in_one_is_that_of_flax(size, dtype, tolerance):
     x = 2 * normal(0, (4, *size, 6)).astype(dtype) + jnp.array(1, dtype)
     # A channel that is turned over, and one of which nothing but the bias is left.
@@ -284,9 +284,8 @@ def test_normalised_and_pooled_with_many_ties_is_that_of_flax(x, scale, bias):
     assert_same_norm(jnp.asarray(x), jnp.full(2, scale), jnp.full(2, bias), 1e-4)
 
 
-@pytest.mark.parametrize("mean", [3e2, 1e4, 1e5])
-def test_a_variance_that_rounding_cuts_at_zero_has_no_gradient(mean):
-    x = mean + mean / 3000 * normal(0, (4, 9, 9, 16))
+def test_a_variance_that_rounding_cuts_at_zero_has_no_gradient():
+    x = 1e4 + 3 * normal(0, (4, 9, 9, 16))
     assert_same_norm(x, jnp.ones(16), jnp.zeros(16), 1e-4)
 
 
