@@ -9,6 +9,7 @@ what replaces it, so that also holds when the power fails.
 from __future__ import annotations
 
 import errno
+import importlib
 import itertools
 import json
 import os
@@ -93,6 +94,8 @@ class Checkpoints:
         self._on_error = on_error
         self._finite = finite
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        # It takes a second or two, which a first save would wait for, and be taken to take.
+        self._writer.submit(importlib.import_module, "orbax.checkpoint")
         self._pending: Future[None] | None = None
         self._rests_until = 0.0  # by time.monotonic
         self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
