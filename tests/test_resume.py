@@ -123,7 +123,8 @@ def run_dir(logs):
 
 
 def saved_steps(logs):
-    return sorted(int(path.name) for path in (run_dir(logs) / "checkpoints").glob("[0-9]*"))
+    names = [path.name for path in (run_dir(logs) / "checkpoints").glob("[0-9]*")]
+    return sorted(int(name) for name in names if name.isdigit())  # not what is half written
 
 
 def digest(logs):
