@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from resume_job import JOB, build
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints import find_checkpoint, read_loop, read_manifest
+from nnx_alexnet.checkpoints import find_checkpoint, find_steps, read_loop, read_manifest
 from nnx_alexnet.manifest import state_digest
 
 TESTS = Path(__file__).parent
@@ -123,8 +123,7 @@ def run_dir(logs):
 
 
 def saved_steps(logs):
-    names = [path.name for path in (run_dir(logs) / "checkpoints").glob("[0-9]*")]
-    return sorted(int(name) for name in names if name.isdigit())  # not what is half written
+    return sorted(find_steps(run_dir(logs) / "checkpoints"))
 
 
 def digest(logs):

@@ -25,7 +25,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from programs import H100_ENVIRONMENT, compiled_step, described, h100s, kernels
+from programs import H100_ENVIRONMENT, build_alexnet, compiled_step, described, h100s, kernels
 from turns import markdown, setting
 
 WAYS = {
@@ -62,9 +62,8 @@ def _way(name: str) -> Iterator[None]:
 def _measure(arguments: argparse.Namespace) -> None:
     import jax
     import optax
-    from flax import nnx
 
-    from nnx_alexnet import AlexNet, DataModule, Trainer
+    from nnx_alexnet import DataModule, Trainer
     from nnx_alexnet.performance import TRAINING_FACTOR
 
     # A batch, no more: all of the data that stay on the device are read in a step.
@@ -73,15 +72,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     labels = np.zeros(arguments.batch_size, np.int32)
     data = DataModule((images, labels), batch_size=arguments.batch_size, keep_on_device=True)
     with _way(arguments.way), described():
-        model = AlexNet(
-            arguments.num_classes,
-            image_size=arguments.image_size,
-            in_channels=arguments.channels,
-            dtype=arguments.dtype,
-            rngs=nnx.Rngs(0),
-        )
         trainer = Trainer(
-            model,
+            build_alexnet(arguments),
             data,
             optimizer=optax.adam(1e-3),
             log_dir=None,

@@ -6,6 +6,7 @@ GPU that is only described, with the plugin of `pip install -e ".[cuda12]"`.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import math
 import os
@@ -200,6 +201,21 @@ def described() -> Iterator[None]:
             )
         )
         yield
+
+
+def build_alexnet(arguments: argparse.Namespace) -> Any:
+    """Returns the AlexNet that a benchmark's options describe."""
+    from flax import nnx
+
+    from nnx_alexnet import AlexNet
+
+    return AlexNet(
+        arguments.num_classes,
+        image_size=arguments.image_size,
+        in_channels=arguments.channels,
+        dtype=arguments.dtype,
+        rngs=nnx.Rngs(0),
+    )
 
 
 def compiled_step(trainer: Any) -> tuple[Any, Any]:

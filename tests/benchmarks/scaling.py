@@ -42,7 +42,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from programs import H100_ENVIRONMENT, KINDS, collectives, compiled_step, described, h100s
+from programs import (
+    H100_ENVIRONMENT,
+    KINDS,
+    build_alexnet,
+    collectives,
+    compiled_step,
+    described,
+    h100s,
+)
 from turns import accelerators, markdown, setting
 
 WAYS = ("data", "model", "sharded", "mixed")
@@ -64,24 +72,16 @@ def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _trainer(arguments: argparse.Namespace, callbacks: Sequence[Any]) -> Any:
     import optax
-    from flax import nnx
 
-    from nnx_alexnet import AlexNet, DataModule, Trainer
+    from nnx_alexnet import DataModule, Trainer
 
     generator = np.random.default_rng(0)
     shape = (arguments.image_size, arguments.image_size, arguments.channels)
     num = 4 * arguments.batch_size
     images = generator.integers(0, 256, (num, *shape), np.uint8)
     labels = generator.integers(0, arguments.num_classes, num).astype(np.int32)
-    model = AlexNet(
-        arguments.num_classes,
-        image_size=arguments.image_size,
-        in_channels=arguments.channels,
-        dtype=arguments.dtype,
-        rngs=nnx.Rngs(0),
-    )
     return Trainer(
-        model,
+        build_alexnet(arguments),
         DataModule((images, labels), batch_size=arguments.batch_size, keep_on_device=True),
         optimizer=optax.adam(1e-3),
         callbacks=callbacks,

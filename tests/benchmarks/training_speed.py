@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from loop_cost import Stopwatch
+from programs import build_alexnet
 from turns import Contender, accelerators, in_turns, parse, setting, table
 
 _DISTINCT = 4  # batches of random images; they repeat
@@ -51,9 +52,8 @@ def _rate(watch: Stopwatch, arguments: argparse.Namespace) -> float:
 def ours(arguments: argparse.Namespace) -> float:
     import jax
     import optax
-    from flax import nnx
 
-    from nnx_alexnet import AlexNet, DataModule, Trainer
+    from nnx_alexnet import DataModule, Trainer
     from nnx_alexnet.callbacks import Callback
     from nnx_alexnet.memory import keep_freed_memory
 
@@ -64,16 +64,9 @@ def ours(arguments: argparse.Namespace) -> float:
             watch.finished(trainer.global_step, partial(jax.block_until_ready, outputs))
 
     keep_freed_memory()
-    model = AlexNet(
-        arguments.num_classes,
-        image_size=arguments.image_size,
-        in_channels=arguments.channels,
-        dtype=arguments.dtype,
-        rngs=nnx.Rngs(0),
-    )
     watch = _stopwatch(arguments)
     Trainer(
-        model,
+        build_alexnet(arguments),
         DataModule(_arrays(arguments), batch_size=arguments.batch_size),
         optimizer=optax.adam(1e-3),
         callbacks=[Clock()],
