@@ -1,4 +1,4 @@
-"""`ProgressBar`: how far a fit is, in a terminal; one line an epoch elsewhere."""
+"""`ProgressBar`: the progress of a fit, in a terminal; elsewhere one line per epoch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
+from nnx_alexnet.formats import printable
 from nnx_alexnet.log import logger
 from nnx_alexnet.processes import is_main
+from nnx_alexnet.streams import is_terminal
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -93,6 +95,9 @@ class ProgressBar(Callback):
                 **place,
             )
         )
+        # The clock that tqdm takes may be set back.
+        self._bar._time = time.monotonic
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Starts the epoch's clock."""
@@ -114,7 +119,7 @@ class ProgressBar(Callback):
         if self._bar is None:
             logger.info("%s", "  ".join(items))
         else:
-            logger.info("%s", _wrap(items, self._columns()))
+            logger.info("%s", _wrap(items, self._columns()))  # names in it are printable
             self._refresh(trainer)
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
@@ -161,8 +166,9 @@ class _Line:
         self._stream = stream
 
     def __call__(self, text: str) -> None:
-        self._stream.write(f"\r{text[: _columns()]}\x1b[J\r")
-        self._stream.flush()
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or was closed
+            self._stream.write(f"\r{text[: _columns()]}\x1b[J\r")
+            self._stream.flush()
 
 
 class _Cell:
@@ -178,7 +184,7 @@ class _Cell:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
 
 def _is_notebook() -> bool:
@@ -193,7 +199,7 @@ def _columns() -> int:
     try:
         # The terminal that is drawn on; standard output may go elsewhere.
         columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         columns = shutil.get_terminal_size().columns
     return max(1, columns - 1)
 
@@ -229,7 +235,11 @@ def _bar_format(trainer: Trainer, columns: int) -> str:
             items.append(f"loss {metrics[name]:.4g}")
             break
     items += _speed(trainer)
-    items += [f"{name} {value:.4g}" for name, value in metrics.items() if name.startswith("val/")]
+    items += [
+        f"{printable(name)} {value:.4g}"
+        for name, value in metrics.items()
+        if name.startswith("val/")
+    ]
     steps = f"step {trainer.global_step}" + ("" if num_steps is None else f"/{num_steps}")
     # The time left is the widest when it has hours: 0:00:00.
     room = columns - len(f"{_epoch(trainer)} || {steps}  0:00:00 left")
@@ -238,6 +248,7 @@ def _bar_format(trainer: Trainer, columns: int) -> str:
         if len(shown) + 2 + len(item) + _MIN_BAR_WIDTH > room:
             break
         shown += f"  {item}"
+    shown = shown.replace("{", "{{").replace("}", "}}")  # tqdm formats the text
     if num_steps is None:
         return f"{_epoch(trainer)}  {steps}  {{elapsed}} elapsed{shown}"
     return f"{_epoch(trainer)} |{{bar}}| {steps}  {{remaining}} left{shown}"
@@ -248,7 +259,7 @@ def _epoch_items(trainer: Trainer, seconds: float) -> list[str]:
     items = [_epoch(trainer), f"step {trainer.global_step}"]
     for split in ("train/", "val/"):
         items += [
-            f"{name} {value:.4g}"
+            f"{printable(name)} {value:.4g}"
             for name, value in trainer.metrics.items()
             if name.startswith(split)
             and not name.endswith("_step")

@@ -16,8 +16,9 @@ from flax import nnx
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
 from nnx_alexnet.callbacks.progress_bar import last_step
-from nnx_alexnet.formats import format_count
+from nnx_alexnet.formats import format_count, printable
 from nnx_alexnet.log import logger
+from nnx_alexnet.paths import absolute_path, from_working_directory
 from nnx_alexnet.summary import readable_size
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ class RunSummary(Callback):
 
 
 def _say(label: str, describe: Callable[..., str], *arguments: Any) -> None:
-    """Logs a line; a model of the user's own may be such that it cannot be described."""
+    """Logs one line; a model of the user's own may be such that it cannot be described."""
     try:
         text = describe(*arguments)
     except Exception as error:
         logger.debug("Nothing is said of %r: %r", label, error)
     else:
-        logger.info("%s%s", label.ljust(_LABEL_WIDTH), text)
+        logger.info("%s%s", label.ljust(_LABEL_WIDTH), printable(text))
 
 
 def _device(trainer: Trainer) -> str:
@@ -169,7 +170,7 @@ def _length(trainer: Trainer) -> str:
 def _folder(trainer: Trainer) -> str:
     if trainer.run_dir is None:
         return "none, nothing is written"
-    root = Path(trainer.log_dir or ".").expanduser().resolve()
+    root = absolute_path(trainer.log_dir or trainer.run_dir, "log_dir")
     runs = root if trainer.run_dir.is_relative_to(root) else trainer.run_dir.parent
     command = f"tensorboard --logdir {shlex.quote(_short(runs))}"
     return f"{_short(trainer.run_dir)}, to be seen with {command}"
@@ -236,7 +237,5 @@ def _duration(seconds: float) -> str:
 
 
 def _short(path: Path | None) -> str:
-    """Returns the path from the working directory, if that is above it."""
     assert path is not None
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return str(from_working_directory(path))

@@ -23,6 +23,7 @@ from nnx_alexnet.errors import unknown
 from nnx_alexnet.identity import differences
 from nnx_alexnet.leaves import describe_leaf, named_leaves, on_device
 from nnx_alexnet.manifest import Arrays, damaged, manifest_of
+from nnx_alexnet.paths import absolute_path
 
 Mode = Literal["min", "max"]
 
@@ -209,7 +210,7 @@ def read_loop(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged.
     """
-    return read_checkpoint(Path(path).expanduser().resolve(), items=()).loop
+    return read_checkpoint(absolute_path(path, "path"), items=()).loop
 
 
 def find_steps(directory: Path) -> dict[int, Path]:
@@ -231,7 +232,7 @@ def find_checkpoint(path: str | Path, which: str = "best") -> Path:
     Raises:
         ValueError: nothing is there, or not that step.
     """
-    path = Path(path).expanduser().resolve()
+    path = absolute_path(path, "path")
     if (path / "loop").is_dir():
         return path
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path

@@ -6,9 +6,13 @@ everything from its `config.yaml`, which chooses what is imported: run only thos
 
 from __future__ import annotations
 
+import contextlib
 import json
+import locale
+import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -37,7 +41,9 @@ from nnx_alexnet.checkpoints import (
 from nnx_alexnet.compilation import use_compilation_cache
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
+from nnx_alexnet.data.workers import WorkerDiedError
 from nnx_alexnet.distributed import initialize_distributed, leave
+from nnx_alexnet.formats import printable
 from nnx_alexnet.listing import format_runs, sort_runs
 from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
@@ -50,6 +56,11 @@ from nnx_alexnet.options import (
     fit_parser,
     load_run,
 )
+from nnx_alexnet.paths import (
+    absolute_path,
+    existing_working_directory,
+    has_working_directory,
+)
 from nnx_alexnet.predicting import (
     Format,
     compile_probabilities,
@@ -61,15 +72,24 @@ from nnx_alexnet.predicting import (
 from nnx_alexnet.processes import is_main, on_main
 from nnx_alexnet.report import write_report
 from nnx_alexnet.runs import find_runs, list_runs
+from nnx_alexnet.streams import (
+    escape_unencodable,
+    is_terminal,
+    open_standard_descriptors,
+    print_result,
+    settle_streams,
+    write_message,
+)
 from nnx_alexnet.summary import summarize
 from nnx_alexnet.version import __version__
 
 PREDICTED_TOGETHER = 64  # image files, by `predict`
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+# What a shell reports for a program that Ctrl-C ended, and for one whose reader is gone.
+INTERRUPTED, UNREAD = 130, 141
 
 
 def fit(config: Namespace) -> int:
-    """Trains, and says where the run is."""
+    """Trains, and prints where the run is."""
     is_shared = initialize_distributed(**config.distributed)
     if is_shared and config.data.get("download"):
         on_main(lambda: bool(load_data(**config.data)))  # the others find it there, or follow
@@ -87,19 +107,23 @@ def fit(config: Namespace) -> int:
         resume = "never"
     trainer.fit(resume=resume)
     if trainer.run_dir is not None and is_main():
-        # For scripts too, which read standard output; the rest `RunSummary` has said.
-        print(f"Run folder: {trainer.run_dir}")
-        is_said = any(isinstance(callback, RunSummary) for callback in trainer.callbacks)
-        if not is_said:
-            print(f"Look at it: tensorboard --logdir {trainer.run_dir.parent.parent}")
-        if trainer.interrupted and not (is_said and sys.stdout.isatty()):
-            print(f"Go on with it: nnx-alexnet fit --resume {trainer.run_dir}")
+        # For scripts too, which read standard output; `RunSummary` has logged the rest.
+        lines = [f"Run folder: {printable(trainer.run_dir)}"]
+        has_summary = any(isinstance(callback, RunSummary) for callback in trainer.callbacks)
+        if not has_summary:
+            logs = shlex.quote(printable(trainer.run_dir.parent.parent))
+            lines.append(f"Look at it: tensorboard --logdir {logs}")
+        if trainer.interrupted and not (has_summary and is_terminal(sys.stdout)):
+            run = shlex.quote(printable(trainer.run_dir))
+            lines.append(f"Go on with it: nnx-alexnet fit --resume {run}")
+        with contextlib.suppress(OSError):  # the run is complete, whoever reads of it
+            print_result("\n".join(lines))
     return INTERRUPTED if trainer.interrupted else 0
 
 
 def verify(arguments: Namespace) -> int:
     """Prints for each checkpoint of a run whether it is whole, and the digest of its state."""
-    folder = Path(arguments.run).expanduser().resolve()
+    folder = absolute_path(arguments.run, "run")
     folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     steps = find_steps(folder) or {0: find_checkpoint(folder)}
     num_damaged = 0
@@ -112,11 +136,11 @@ def verify(arguments: Namespace) -> int:
             num_damaged += 1
             row["damage"] = first_line(error)
         if arguments.json:
-            print(json.dumps(row))
+            print_result(json.dumps(row))
         elif "damage" in row:
-            print(f"{path.name:>10}  damaged  {row['damage']}")
+            print_result(printable(f"{path.name:>10}  damaged  {row['damage']}"))
         else:
-            print(f"{path.name:>10}  whole    {row['digest']}")
+            print_result(printable(f"{path.name:>10}  whole    {row['digest']}"))
     return 1 if num_damaged else 0
 
 
@@ -130,11 +154,13 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     load_checkpoint(folder, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()
     if arguments.json:
-        print(json.dumps({"checkpoint": str(folder), **metrics}))
+        # JSON has no NaN and no infinity.
+        numbers = {name: v if math.isfinite(v) else None for name, v in metrics.items()}
+        print_result(json.dumps({"checkpoint": str(folder), **numbers}))
     else:
-        print(f"Checkpoint: {folder}")
+        print_result(f"Checkpoint: {printable(folder)}")
         for name, value in metrics.items():
-            print(f"{name:<24}{value:.4f}")
+            print_result(f"{printable(name):<24}{value:.4f}")
     return 0
 
 
@@ -172,7 +198,7 @@ def predict(arguments: Namespace) -> int:
             out=out,
         )
     for problem in problems:
-        print(f"nnx-alexnet: error: {problem}", file=sys.stderr)
+        write_message(f"nnx-alexnet: error: {printable(problem)}")
     return 1 if problems else 0
 
 
@@ -181,7 +207,8 @@ def summary(arguments: Namespace) -> int:
     given = {name: arguments[name] for name in GIVEN_BY_DATA}
     model = nnx.eval_shape(lambda: build_model(arguments.model, 0, given))  # no weights are drawn
     size = arguments.image_size
-    print(summarize(model, (arguments.batch_size, size, size, arguments.in_channels)))
+    shape = (arguments.batch_size, size, size, arguments.in_channels)
+    print_result(printable(summarize(model, shape), keep="\n"))
     return 0
 
 
@@ -189,24 +216,26 @@ def runs(arguments: Namespace) -> int:
     """Prints a table of all runs."""
     rows: Sequence[Mapping[str, Any]] = list_runs(arguments.logs)
     if not rows:
-        print(f"There is no run in {arguments.logs}.", file=sys.stderr)
+        write_message(f"There is no run in {printable(arguments.logs)}.")
         return 0
     if arguments.sort is not None:
         rows = sort_runs(rows, arguments.sort)
     if arguments.json:
-        print("\n".join(map(json.dumps, rows)))
+        print_result("\n".join(map(json.dumps, rows)))
     else:
         # What reads a file or a pipe wants the names whole.
-        has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+        has_width = is_terminal(sys.stdout) or "COLUMNS" in os.environ
         width = shutil.get_terminal_size().columns if has_width else sys.maxsize
-        print(format_runs(rows, width))
-        print("val/ has the best of a run, every other column the newest.", file=sys.stderr)
+        print_result(format_runs(rows, width))
+        write_message("val/ has the best of a run, every other column the newest.")
     return 0
 
 
 def report(arguments: Namespace) -> int:
     """Writes a run as one HTML file."""
-    print(write_report(arguments.run, arguments.output))
+    path = write_report(arguments.run, arguments.output)
+    with contextlib.suppress(OSError):  # it is written, whoever reads where
+        print_result(printable(path))
     return 0
 
 
@@ -283,31 +312,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments (default: those of the process).
 
     Returns:
-        The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C.
+        The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C; 141 if whoever
+        reads the output is gone.
     """
+    open_standard_descriptors()
+    escape_unencodable(sys.stdout)
+    if argv is None:
+        _prepare_process()
+    try:
+        with existing_working_directory():
+            return _run(sys.argv[1:] if argv is None else argv, is_alone=argv is None)
+    finally:
+        settle_streams()
+
+
+def _prepare_process() -> None:
+    """Sets what is the process's, which is this command's alone."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # argparse and others expect streams
+            with contextlib.suppress(OSError):
+                null = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+                setattr(sys, name, null)
+    if locale.getencoding().lower() not in ("utf-8", "utf8"):
+        # jsonargparse reads configuration files in the locale's encoding, but YAML is UTF-8.
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+
+
+def _run(words: Sequence[str], *, is_alone: bool) -> int:
+    """Parses the arguments and runs the command that they name; `is_alone`: nothing else runs."""
     keep_freed_memory()
     use_compilation_cache()
-    if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`, but last
-        sys.path.append(here)
+    if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # as for `python -m`, but last
     # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
-    words = [
-        re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word)
-        for word in (sys.argv[1:] if argv is None else argv)
-    ]
+    words = [re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word) for word in words]
     for number, word in enumerate(words[:-1]):
         if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
             words[number] += ".name"
-    config = _parser().parse_args(_with_saved_config(words))
-    arguments = config[config.command]
-    # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
-    if argv is None and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        return COMMANDS[config.command](arguments)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        if not _is_ours(error):
+        config = _parser().parse_args(_with_saved_config(words))
+        # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
+        if is_alone and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return COMMANDS[config.command](config[config.command])
+    except BrokenPipeError:
+        return UNREAD
+    except Exception as error:
+        if not _is_for_user(error):
             raise
-        print(f"nnx-alexnet: error: {error}", file=sys.stderr)
+        write_message(f"nnx-alexnet: error: {printable(_text(error), keep=chr(10))}")
         if jax.distributed.is_initialized():
             leave(1)
         return 1
@@ -319,13 +373,26 @@ def _with_saved_config(words: list[str]) -> list[str]:
         name, _, value = word.partition("=")
         run = value or (words[number + 1] if number + 1 < len(words) else "")
         if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
-            config = Path(run).expanduser() / "config.yaml"
+            config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
             if config.is_file() and "--resume-weights-only" not in words:
                 return ["fit", "--config", str(config), *words[1:]]
     return words
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether this package raised it: then its text is all that a user needs."""
+def _is_for_user(error: Exception) -> bool:
+    """Returns whether the text of an error is all that a user needs; a bug needs its traceback.
+
+    That is so for what this package raised, and for what the operating system refused.
+    """
+    if isinstance(error, OSError | WorkerDiedError):
+        return True
+    if not isinstance(error, ValueError | TypeError | FloatingPointError):
+        return False
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__")).startswith("nnx_alexnet")
+
+
+def _text(error: Exception) -> str:
+    """Returns what an error says, with its notes, such as where a worker raised it."""
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return "\n".join([text, *getattr(error, "__notes__", ())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import multiprocessing
@@ -15,7 +16,8 @@ from typing import Any
 
 import jax
 
-from nnx_alexnet.log import logger
+from nnx_alexnet.log import MessageFormatter, logger
+from nnx_alexnet.streams import settle_streams
 
 _PAUSE = 0.5  # seconds between two tries to reach the coordinator
 
@@ -109,7 +111,7 @@ def _joined() -> bool:
         logger.setLevel(logging.WARNING)
         for handler in logger.handlers:
             form = f"[process {jax.process_index()}] %(message)s"
-            handler.setFormatter(logging.Formatter(form))
+            handler.setFormatter(MessageFormatter(form))
     return bool(jax.process_count() > 1)
 
 
@@ -192,7 +194,8 @@ def _leaving_at_once(
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        before(kind, error, trace)
+        with contextlib.suppress(Exception):  # standard error may be missing or broken
+            before(kind, error, trace)
         leave(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
     return hook
@@ -201,6 +204,5 @@ def _leaving_at_once(
 def leave(status: int) -> None:
     """Ends this process without waiting for the others, who then end as well."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    settle_streams()
     os._exit(status)

@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+# Joiners, which words of Persian and Hindi and many emoji need; they move no other text.
+_JOINERS = "\u200c\u200d"
+# Control characters, invisible ones and those that change the direction of text, halves of
+# surrogate pairs, and the separators of lines and paragraphs.
+_ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def printable(text: object, *, keep: str = "") -> str:
+    r"""Returns text on one line, with all characters escaped that would do something to a terminal.
+
+    Names of files, classes and runs may hold anything: a newline would begin another line, an
+    escape sequence would clear the screen, a bidirectional control would show another name.
+
+    Args:
+        text: a string, or anything whose `str` is shown.
+        keep: characters that are not escaped (default none); `"\n"` keeps lines.
+
+    Example:
+        >>> from nnx_alexnet.formats import printable
+        >>> print(printable("Übung 1.png"), printable("a\nb\x1b[2J"), printable("\u202egnp.exe"))
+        Übung 1.png a\nb\x1b[2J \u202egnp.exe
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(
+        each.encode("unicode_escape").decode()
+        if unicodedata.category(each) in _ESCAPED_CATEGORIES and each not in keep + _JOINERS
+        else each
+        for each in text
+    )
+
 
 def format_count(number: int, noun: str) -> str:
     """Returns a number with what is counted.

@@ -26,6 +26,7 @@ from nnx_alexnet.data import DataModule, load_data
 from nnx_alexnet.distributed import initialize_distributed
 from nnx_alexnet.errors import check_positive
 from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.paths import absolute_path
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.task import Task
 from nnx_alexnet.trainer import DEFAULT_EPOCHS, Trainer
@@ -214,17 +215,29 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
     Raises:
         ValueError: there is no such run, or it was not started by this command.
     """
-    runs = [Path(run)] if run is not None else find_runs("logs")[-1:]
+    runs = [absolute_path(run, "run")] if run is not None else find_runs("logs")[-1:]
     if not runs or not (runs[0] / "config.yaml").is_file():
         raise ValueError(
             f"`run` (={run!r}) must be the folder of a run, `logs/<name>/version_<n>`, with its "
             "config.yaml; without it the newest run below ./logs is taken."
         )
-    config = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
-    if "class_path" not in (config.get("model") or {}):
+    config = _read_config(runs[0] / "config.yaml")
+    if not isinstance(config.get("model"), dict) or "class_path" not in config["model"]:
         raise ValueError(
             f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
             "model again: build it, then load_checkpoint(run, model)."
         )
     folder = find_checkpoint(runs[0], checkpoint)
     return folder, fit_parser().parse_object(config), read_loop(folder)["data"]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # no YAML, or no UTF-8
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} must hold options by their names; it is a {type(config).__name__}."
+        )
+    return config

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from io import TextIOWrapper
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import jax
@@ -19,7 +19,10 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.data.folder import default_workers
+from nnx_alexnet.formats import printable
+from nnx_alexnet.paths import absolute_path
 from nnx_alexnet.results import class_labels
+from nnx_alexnet.streams import escape_unencodable, is_terminal, unencodable_handler
 from nnx_alexnet.task import Task
 
 Format = Literal["text", "json", "csv"]
@@ -31,6 +34,9 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif",
     ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
+
+# What a spreadsheet takes for the beginning of a formula, or skips before one.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -58,10 +64,10 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     problems: list[str] = []
 
     def note(error: OSError) -> None:
-        problems.append(f"Cannot search the folder {error.filename}: {error.strerror}")
+        problems.append(f"Cannot search the folder {printable(error.filename)}: {error.strerror}")
 
     for path in paths:
-        if not Path(path).is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112  # which never raises
             files.append(path)
             continue
         found: list[str] = []
@@ -78,7 +84,8 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
                 if name.lower().endswith(IMAGE_SUFFIXES)
             ]
         if not found:
-            problems.append(f"The folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
         files += sorted(found)
     return files, problems
 
@@ -136,7 +143,7 @@ def predict_files(
 ) -> Iterator[Batch]:
     """Reads and predicts files batch by batch; the next batch is read meanwhile, in threads.
 
-    A bar on standard error shows how far it is, in a terminal and for more than one batch.
+    A bar on standard error shows the progress, in a terminal and for more than one batch.
 
     Args:
         files: their paths.
@@ -161,17 +168,18 @@ def predict_files(
     def tried(file: str) -> np.ndarray | str:
         try:
             return read(file)
-        except (ValueError, OSError) as error:
-            return str(error)
+        except (ValueError, OSError, MemoryError) as error:
+            return str(error) or type(error).__name__
 
     size = shape[0]
     chunks = [files[first : first + size] for first in range(0, len(files), size)]
+    is_shown = len(chunks) > 1 and is_terminal(sys.stderr)
     bar = tqdm(
         total=len(files),
         unit=" files",
         leave=False,
-        file=sys.stderr,
-        disable=None if len(chunks) > 1 else True,  # None: shown in a terminal alone
+        file=sys.stderr if is_shown else io.StringIO(),
+        disable=not is_shown,
     )
     with bar, ThreadPoolExecutor(default_workers()) as pool:
         ahead = pool.map(tried, chunks[0] if chunks else ())
@@ -200,12 +208,17 @@ def write_predictions(
 ) -> list[str]:
     """Writes the most probable classes of each file, as they come.
 
+    In text, control characters in names are escaped, so that each file has one line. JSON and CSV
+    hold the names exactly, with one exception: a name in CSV that a spreadsheet would take for a
+    formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break, and is not a number) gets a
+    leading apostrophe, as OWASP recommends. In a terminal, CSV is escaped as text is.
+
     Args:
         batches: see `predict_files`.
         class_names: in the order of the model's outputs; None numbers them from 0.
         top_k: classes a file, the most probable first.
-        form: `"text"`: a line a file; `"json"`: an object a file, one a line; `"csv"`: a line a
-            class, below a header.
+        form: `"text"`: one line per file; `"json"`: one object per file and line; `"csv"`: one
+            line per class, below a header.
         out: what to write to.
 
     Returns:
@@ -244,29 +257,62 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
     if form == "csv":
         lines = csv.writer(out, lineterminator="\n")
         lines.writerow(["file", "rank", "class", "probability"])
+        shown: Callable[[str], str] = printable if is_terminal(out) else str
         return lambda file, best: lines.writerows(
-            [file, rank, *each] for rank, each in enumerate(best, start=1)
+            [csv_cell(shown(file)), rank, csv_cell(shown(name)), probability]
+            for rank, (name, probability) in enumerate(best, start=1)
         )
     if form == "json":
         return lambda file, best: print(
             json.dumps(
-                {"file": file, "classes": [{"class": k, "probability": p} for k, p in best]}
+                {
+                    "file": file,
+                    # JSON has no NaN and no infinity.
+                    "classes": [
+                        {"class": k, "probability": p if math.isfinite(p) else None}
+                        for k, p in best
+                    ],
+                }
             ),
             file=out,
         )
-    return lambda file, best: print(file, *(f"{k} {p:.4f}" for k, p in best), sep="  ", file=out)
+    return lambda file, best: print(
+        printable(file), *(f"{printable(k)} {p:.4f}" for k, p in best), sep="  ", file=out
+    )
 
 
-def open_output(output: str | None) -> AbstractContextManager[TextIO]:
+def csv_cell(text: str) -> str:
+    """Returns text as a cell of CSV that no spreadsheet takes for a formula.
+
+    Source: OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection.
+
+    Example:
+        >>> from nnx_alexnet.predicting import csv_cell
+        >>> csv_cell("=1+1"), csv_cell("-1"), csv_cell("cat")
+        ("'=1+1", '-1', 'cat')
+    """
+    if not text.startswith(_FORMULA_STARTS):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+@contextmanager
+def open_output(output: str | None) -> Iterator[TextIO]:
     """Opens what is written to: a file, or standard output, which is left open.
 
-    Names of files that are no text, which Unix allows, are written as the bytes that they are.
+    Names of files that are not text, which Unix allows, are written as the bytes that they are.
 
     Args:
-        output: the path of a file, which is replaced; None is standard output.
+        output: the path of a file, which is replaced; None is standard output. Where there is no
+            standard output, what is written is discarded.
 
     Raises:
-        ValueError: the file cannot be written.
+        ValueError: the file cannot be opened.
+        OSError: inside the block, something could not be written.
 
     Example:
         >>> from nnx_alexnet.predicting import open_output
@@ -274,13 +320,26 @@ def open_output(output: str | None) -> AbstractContextManager[TextIO]:
         ...     print("a line", file=out)
         a line
     """
-    if output is None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")
-        return nullcontext(sys.stdout)
+    where = "standard output" if output is None else f"`output` (={output!r})"
     try:
-        path = Path(output).expanduser()
-        return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        with _opened(output) as out:
+            yield out
+            out.flush()
+    except BrokenPipeError:  # its reader wants no more
+        raise
+    except OSError as error:
+        text = f"The classes cannot be written to {where}: {error.strerror}."
+        raise OSError(error.errno, text) from error
+
+
+def _opened(output: str | None) -> AbstractContextManager[TextIO]:
+    stream: TextIO | None = sys.stdout
+    if output is None and stream is not None and not getattr(stream, "closed", False):
+        escape_unencodable(stream)
+        return nullcontext(stream)
+    path = absolute_path(os.devnull if output is None else output, "output", follow_links=False)
+    try:
+        return path.open("w", encoding="utf-8", errors=unencodable_handler(), newline="")
     except OSError as error:
         raise ValueError(
             f"`output` (={output!r}) must be a file that can be written: {error.strerror}."

@@ -20,6 +20,7 @@ from nnx_alexnet.events import Newest, Picture, read_newest
 from nnx_alexnet.files import write_whole
 from nnx_alexnet.formats import format_count, format_duration, format_value
 from nnx_alexnet.page import PAGE, STYLE
+from nnx_alexnet.paths import absolute_path
 from nnx_alexnet.records import (
     best_step,
     has_best,
@@ -65,13 +66,13 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
         >>> write_report(run_dir).name
         'report.html'
     """
-    folder = Path(run_dir).expanduser().resolve()
+    folder = absolute_path(run_dir, "run")
     if not any((folder / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
         raise ValueError(
             f"`run` (={str(run_dir)!r}) must be the folder of a run, such as "
             "logs/alexnet/version_0, with its config.yaml or metrics.jsonl."
         )
-    path = folder / "report.html" if path is None else Path(path).expanduser().resolve()
+    path = folder / "report.html" if path is None else absolute_path(path, "output")
     text = _page(folder)
     try:
         # Arguments of a command may be bytes that are no text.

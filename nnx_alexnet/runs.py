@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from nnx_alexnet.files import write_whole
+from nnx_alexnet.paths import absolute_path
 from nnx_alexnet.records import TIME_FORMAT, read_run
 
 PACKAGES = (
@@ -66,7 +67,7 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
         ['version_0', 'version_1']
     """
     check_name(name)
-    parent = Path(log_dir).expanduser().resolve() / name
+    parent = absolute_path(log_dir, "log_dir") / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
         version = 1 + max((_version(child) for child in parent.glob("version_*")), default=-1)
@@ -111,11 +112,11 @@ def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
         return create_run_dir(log_dir, name)
     if resume == "auto":
         check_name(name)
-        parent = Path(log_dir).expanduser().resolve() / name
+        parent = absolute_path(log_dir, "log_dir") / name
         versions = [child for child in parent.glob("version_*") if _version(child) >= 0]
         newest = max(versions, key=_version, default=None)
         return create_run_dir(log_dir, name) if newest is None else newest
-    folder = Path(resume).expanduser().resolve()
+    folder = absolute_path(resume, "resume")
     if not (folder / "checkpoints").is_dir():
         raise ValueError(
             f'`resume` (={str(resume)!r}) must be "auto", "never", or the folder of a run with '
@@ -134,7 +135,7 @@ def find_runs(log_dir: str | Path) -> list[Path]:
         >>> find_runs(tempfile.mkdtemp())
         []
     """
-    configs = Path(log_dir).expanduser().resolve().glob("**/version_*/config.yaml")
+    configs = absolute_path(log_dir, "log_dir").glob("**/version_*/config.yaml")
     # It is written whenever the run is started, so the newest is the one started last.
     return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
 
@@ -160,7 +161,7 @@ def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
         >>> [(row["run"], row["status"], row["steps"]) for row in list_runs(log_dir)]
         [('mine/version_0', 'killed', None)]
     """
-    root = Path(log_dir).expanduser().resolve()
+    root = absolute_path(log_dir, "log_dir")
     rows = []
     for run_dir in find_runs(root):
         where = {"run": run_dir.relative_to(root).as_posix(), "path": str(run_dir)}
@@ -245,7 +246,7 @@ def _git_commit() -> str | None:
     """Returns the commit of the working folder, the user's own code, where it is a checkout."""
     try:
         command = ["git", "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode("ascii", "replace").strip()

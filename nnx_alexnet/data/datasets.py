@@ -80,7 +80,8 @@ def load_data(
         raise ValueError(f"`seed` (={seed}) must not be negative.")
     if image_size < 1:
         raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
-    folder = Path("~/.cache/nnx_alexnet/data" if root is None else root).expanduser()
+    given = "~/.cache/nnx_alexnet/data" if root is None else root
+    folder = Path(os.path.expanduser(given))  # noqa: PTH111  # which needs no home
     request = Request(name, folder, image_size, seed, augment, download, on_bad_sample)
     with safe_extraction():
         splits = DATASETS[name](request)
