@@ -1,0 +1,120 @@
+"""Paths as users write them: relative, in the home folder, or impossible."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_stand_ins: list[str] = []  # the folder in which `existing_working_directory` works
+
+
+def absolute_path(
+    path: str | os.PathLike[str], argument: str, *, follow_links: bool = True
+) -> Path:
+    r"""Returns a path as an absolute one, with `~` expanded.
+
+    Args:
+        path: a file or folder, which need not exist.
+        argument: what the user calls it, for errors.
+        follow_links: whether symbolic links are followed (default True).
+
+    Raises:
+        ValueError: no file can have that path, or it is relative and the working directory was
+            deleted.
+
+    Example:
+        >>> from nnx_alexnet.paths import absolute_path
+        >>> absolute_path("/tmp/../usr", "root")
+        PosixPath('/usr')
+        >>> absolute_path("a\0b", "root")
+        Traceback (most recent call last):
+        ValueError: `root` (='a\x00b') cannot be a path: embedded null byte.
+    """
+    given = f"`{argument}` (={os.fspath(path)!r})"
+    try:
+        found = Path(path).expanduser()
+        os.fsencode(found)
+        if not found.is_absolute() and not has_working_directory():
+            raise ValueError(
+                f"{given} is relative to the working directory, which was deleted. Give an "
+                "absolute path, or change to a folder that exists."
+            )
+        return found.resolve() if follow_links else found.absolute()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{given} cannot be a path in the encoding of this locale, {error.encoding}. Set "
+            "PYTHONUTF8=1, or use other characters."
+        ) from error
+    except (OSError, RuntimeError) as error:  # a circle of links, or a user without a home
+        raise ValueError(f"{given} cannot be a path: {error}") from error
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        raise ValueError(f"{given} cannot be a path: {error}.") from error
+
+
+def has_working_directory() -> bool:
+    """Returns whether the working directory exists; it may have been deleted meanwhile.
+
+    Example:
+        >>> from nnx_alexnet.paths import has_working_directory
+        >>> has_working_directory()
+        True
+    """
+    if _stand_ins:
+        return False
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def existing_working_directory() -> Iterator[None]:
+    """Works in an empty temporary folder inside the block if the working directory was deleted.
+
+    Libraries ask for the working directory though they do not need it. Nothing is written to that
+    folder: `absolute_path` refuses relative paths inside the block, too.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.paths import existing_working_directory
+        >>> with existing_working_directory():
+        ...     Path.cwd().is_dir()
+        True
+    """
+    if has_working_directory() or _stand_ins:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            before = os.open(".", os.O_RDONLY)  # the deleted folder itself
+            stack.callback(os.close, before)
+            folder = stack.enter_context(TemporaryDirectory(prefix="nnx-alexnet-"))
+            os.chdir(folder)
+            stack.callback(os.fchdir, before)
+        except OSError:  # without a temporary folder it stays as it is
+            yield
+            return
+        _stand_ins.append(folder)
+        stack.callback(_stand_ins.clear)
+        yield
+
+
+def from_working_directory(path: Path) -> Path:
+    """Returns an absolute path as a relative one if it lies below the working directory.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.paths import from_working_directory
+        >>> from_working_directory(Path.cwd() / "logs")
+        PosixPath('logs')
+    """
+    if not has_working_directory():
+        return path
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
