@@ -56,10 +56,11 @@ def compiled() -> Compiled:
 def use_compilation_cache() -> str | None:
     """Keeps compiled programs in the user's cache folder, where later processes find them.
 
-    The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (default `~/.cache`), with one folder
-    in it for each kind of processor: a program for another one would not run. It may be
-    deleted at any time. A cache that the program or `JAX_COMPILATION_CACHE_DIR` has set is
-    left as it is, and `JAX_ENABLE_COMPILATION_CACHE=false` turns all of them off.
+    The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (default, also for a relative path,
+    `~/.cache`), with one folder in it for each kind of processor: a program for another one would
+    not run. It may be deleted at any time. A cache that the program or
+    `JAX_COMPILATION_CACHE_DIR` has set is left as it is, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns all of them off.
 
     Returns:
         The folder in use; None if there is none.
@@ -69,13 +70,16 @@ def use_compilation_cache() -> str | None:
         return None
     if (given := _setting("jax_compilation_cache_dir")) is not None:
         return str(given)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    folder = folder / "nnx_alexnet" / "programs" / _processor()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # which its specification tells programs to ignore
+        cache = Path("~/.cache")
+    folder = cache / "nnx_alexnet" / "programs" / _processor()
     try:
         folder = folder.expanduser()  # RuntimeError: a user without a home
+        str(folder).encode()  # JAX takes no other path
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         usable = False
     if not usable:
         logger.info("Compiled programs are not kept: %s cannot be written.", folder)
@@ -128,7 +132,7 @@ def _setting(name: str) -> Any:
 def _processor() -> str:
     """Returns a name for this kind of processor: what it can do decides which programs run."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         features = next(line for line in lines if line.lower().startswith(("flags", "features")))
     except (OSError, StopIteration):
         features = platform.processor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnx_alexnet.data.transform import augmentation_key
+from nnx_alexnet.formats import printable
 from nnx_alexnet.log import logger
 from nnx_alexnet.results import ClassificationResults, class_labels
 from nnx_alexnet.runs import config_text
@@ -58,9 +60,24 @@ def write_texts(trainer: Trainer, writer: Any) -> None:
         texts["model/summary"] = summarize(trainer.model, shape)
     except Exception as error:  # a model may take other batches than of float32 images
         logger.debug("The model has no summary: %r", error)
-    # As Markdown: code, so that columns stay columns.
-    code = {name: f"```\n{text.rstrip()}\n```" for name, text in texts.items()}
+    code = {name: as_code(text) for name, text in texts.items()}
     writer.write_texts(trainer.global_step, code)
+
+
+def as_code(text: str) -> str:
+    r"""Returns text as a block of code in Markdown, in which columns stay columns.
+
+    Nothing in the text ends the block: the fence is longer than any other.
+
+    Example:
+        >>> from nnx_alexnet.dashboard import as_code
+        >>> as_code("a  b")
+        '```\na  b\n```'
+    """
+    text = printable(text, keep="\n")  # Markdown drops some control characters
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text.rstrip()}\n{fence}"
 
 
 def write_inputs(
@@ -172,7 +189,7 @@ def _caption(label: Any, class_names: Sequence[str] | None) -> str:
         label = np.argmax(label)
     if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):
         return "" if np.ndim(label) else f"{label:.4g}"
-    return class_labels(class_names, int(label) + 1)[-1]
+    return printable(class_labels(class_names, int(label) + 1)[-1])
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:

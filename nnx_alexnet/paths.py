@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-_stand_ins: list[str] = []  # the folder in which `existing_working_directory` works
+_stand_ins: list[str] = []  # the folder in which `existing_working_directory` works now
 
 
 def absolute_path(
@@ -87,14 +90,14 @@ def existing_working_directory() -> Iterator[None]:
         ...     Path.cwd().is_dir()
         True
     """
-    if has_working_directory() or _stand_ins:
+    if _stand_ins or has_working_directory():
         yield
         return
     with ExitStack() as stack:
         try:
             before = os.open(".", os.O_RDONLY)  # the deleted folder itself
             stack.callback(os.close, before)
-            folder = stack.enter_context(TemporaryDirectory(prefix="nnx-alexnet-"))
+            folder = _stand_in()
             os.chdir(folder)
             stack.callback(os.fchdir, before)
         except OSError:  # without a temporary folder it stays as it is
@@ -103,6 +106,14 @@ def existing_working_directory() -> Iterator[None]:
         _stand_ins.append(folder)
         stack.callback(_stand_ins.clear)
         yield
+
+
+@functools.cache
+def _stand_in() -> str:
+    folder = tempfile.mkdtemp(prefix="nnx-alexnet-")
+    # Processes that are started in it may enter it later.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def from_working_directory(path: Path) -> Path:

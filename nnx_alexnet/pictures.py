@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from nnx_alexnet.formats import printable
 from nnx_alexnet.results import Mistake
 
 Picture = NDArray[np.uint8]
@@ -21,6 +22,7 @@ Picture = NDArray[np.uint8]
 _TILE = 112  # pixels of a tile's side, about
 _GAP = 6  # pixels between tiles
 _CAPTION = 13  # pixels of a caption's letters
+_MOST_CHARACTERS = 200  # of a caption's line, more than fit
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
 _MOST_NUMBERED = 25  # classes with a number in each cell, and with all names at the axes
 _MOST_BARS = 40  # classes in the chart of accuracies
@@ -32,7 +34,7 @@ def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> Pictur
 
     Args:
         images: `[H, W]` or `[H, W, C]` each, all of one shape; see `as_pixels`.
-        captions: one for each.
+        captions: one for each; what does not fit is cut off.
 
     Example:
         >>> import numpy as np
@@ -107,7 +109,8 @@ def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> Picture:
     if not worst:
         return _message("No example was taken for another class.")
     captions = [
-        f"true: {class_names[m.label]}\n{m.confidence:.0%} {class_names[m.predicted]}"
+        f"true: {printable(class_names[m.label])}\n"
+        f"{m.confidence:.0%} {printable(class_names[m.predicted])}"
         for m in worst
     ]
     return captioned([m.image for m in worst], captions)
@@ -236,6 +239,7 @@ def _columns(num: int, aspect: float) -> int:
 
 def _fitting(text: str, width: int, font: Any) -> str:
     """Returns the text, cut so that it is no wider than a tile."""
+    text = printable(text[:_MOST_CHARACTERS])  # a name may be of any length
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -244,6 +248,7 @@ def _fitting(text: str, width: int, font: Any) -> str:
 
 
 def _short(text: str, length: int) -> str:
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -62,7 +62,7 @@ class TensorBoardWriter:
     def __init__(self, directory: str | os.PathLike[str]):
         self.directory = folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = f"{folder.resolve().parent.name}/{folder.name}"
+        self._run = _utf8(f"{folder.resolve().parent.name}/{folder.name}")
         # TensorBoard takes any file with `tfevents` in its name, in the order of the names.
         name = (
             f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
@@ -91,7 +91,7 @@ class TensorBoardWriter:
         """
         summary = Summary()
         for name, value in scalars.items():
-            summary.MergeFrom(scalar_pb(name, float(value)))
+            summary.MergeFrom(scalar_pb(_utf8(name), float(value)))
         self._write_summary(step, summary)
 
     def write_images(self, step: int, images: Mapping[str, ArrayLike]) -> None:
@@ -111,7 +111,7 @@ class TensorBoardWriter:
             height, width = pixels.shape[1:3]
             strings = [str(width).encode(), str(height).encode(), *map(_png, pixels)]
             summary.value.add(
-                tag=name,
+                tag=_utf8(name),
                 metadata=image_metadata.create_summary_metadata(None, None),
                 tensor=make_tensor_proto(strings, dtype=np.object_),
             )
@@ -126,7 +126,7 @@ class TensorBoardWriter:
         """
         summary = Summary()
         for name, text in texts.items():
-            summary.MergeFrom(text_pb(name, text))
+            summary.MergeFrom(text_pb(_utf8(name), _utf8(text)))
         self._write_summary(step, summary)
 
     def write_histograms(
@@ -146,7 +146,7 @@ class TensorBoardWriter:
         for name, array in arrays.items():
             num = (num_buckets or {}).get(name, _DEFAULT_NUM_BUCKETS)
             summary.value.add(
-                tag=name,
+                tag=_utf8(name),
                 metadata=histogram_metadata.create_summary_metadata(None, None),
                 tensor=make_tensor_proto(_buckets(array, num), dtype=np.float64),
             )
@@ -161,14 +161,14 @@ class TensorBoardWriter:
             hparams: name to value; what is no bool, finite number or string is written as text.
             metric_names: the scalars whose last value the tab shows as the session's result.
         """
-        values = {name: _hparam(value) for name, value in hparams.items()}
+        values = {_utf8(name): _hparam(value) for name, value in hparams.items()}
         experiment = api_pb2.Experiment(
             hparam_infos=[
                 api_pb2.HParamInfo(name=name, type=_hparam_type(value))
                 for name, value in values.items()
             ],
             metric_infos=[
-                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name))
+                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=_utf8(name)))
                 for name in sorted(metric_names)
             ],
             time_created_secs=time.time(),
@@ -205,9 +205,9 @@ class TensorBoardWriter:
                     title="training and validation",
                     chart=[
                         layout_pb2.Chart(
-                            title=title,
+                            title=_utf8(title),
                             multiline=layout_pb2.MultilineChartContent(
-                                tag=[f"^{re.escape(name)}$" for name in names]
+                                tag=[f"^{re.escape(_utf8(name))}$" for name in names]
                             ),
                         )
                         for title, names in charts.items()
@@ -247,6 +247,11 @@ class TensorBoardWriter:
                 self._file.truncate(start)
                 self._file.seek(start)
                 raise
+
+
+def _utf8(text: str) -> str:
+    """Returns text without lone surrogates, which are bytes of a file name that is not text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _pixels(name: str, value: ArrayLike) -> NDArray[np.uint8]:
@@ -290,9 +295,11 @@ def _hparam(value: Any) -> bool | float | str:
     if isinstance(value, np.generic):
         value = value.item()
     # TensorBoard sends numbers to the browser as JSON, which has no NaN and no infinity.
-    if isinstance(value, bool | str) or (isinstance(value, int | float) and np.isfinite(value)):
+    if isinstance(value, str):
+        return _utf8(value)
+    if isinstance(value, bool) or (isinstance(value, int | float) and np.isfinite(value)):
         return value
-    return str(value)
+    return _utf8(str(value))
 
 
 def _hparam_type(value: bool | float | str) -> Any:

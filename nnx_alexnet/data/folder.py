@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
+from nnx_alexnet.formats import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,8 +73,11 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
         uint8 `[size, size, channels]`.
 
     Raises:
-        ValueError: the file is damaged, or no image; the message names it.
-        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is not an image, or is not a regular file (a FIFO or a
+            device could be read for ever); the message names it.
+        OSError: the file cannot be read; a `FileNotFoundError` if there is none, a
+            `PermissionError` if it is not allowed, and so on. It may be whole.
+        MemoryError: the image does not fit into memory.
 
     Example:
         >>> import tempfile
@@ -83,10 +88,16 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
         ...     decode(file.name, resize=2, size=1)
         array([[[255, 255, 255]]], dtype=uint8)
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     mode = "L" if channels == 1 else "RGB"
+    name = printable(path)
     try:
+        about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would take longer
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError(f"it is not a regular file, but {_kind(about.st_mode)}")
+        if about.st_size == 0:
+            raise ValueError("it is empty")
         with Image.open(path) as image:
             # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
             image.draft(mode, (resize, resize))
@@ -98,10 +109,27 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
             box = (left, top, left + side, top + side)
             square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no image file {path}.") from None
+        raise FileNotFoundError(f"There is no image file {name}.") from None
+    except UnidentifiedImageError:  # its text has the path once more
+        raise ValueError(f"Cannot decode the image file {name}: no known format") from None
+    except MemoryError:
+        raise MemoryError(f"There is not enough memory to decode the image file {name}.") from None
     except Exception as error:  # Pillow raises a dozen types for damaged files
-        raise ValueError(f"Cannot decode the image file {path}: {error}") from None
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+            text = f"Cannot read the image file {name}: {error.strerror}"
+            raise OSError(error.errno, text) from None
+        text = f"Cannot decode the image file {name}: {printable(error)}"
+        raise ValueError(text) from None
     return np.array(square).reshape(size, size, channels)
+
+
+def _kind(mode: int) -> str:
+    """Returns what kind of file this is that is no regular one."""
+    kinds = {
+        stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "of another kind")
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
@@ -253,7 +281,9 @@ def _files(request: Request, split: str, class_to_index: dict[str, int]) -> Imag
 
     folder = request.root / split
     if extra := sorted(set(_classes(request.root, split)) - set(class_to_index)):
-        raise ValueError(f"{folder} has classes that train/ has not: {', '.join(extra)}.")
+        raise ValueError(
+            f"{folder} has classes that train/ has not: {', '.join(map(printable, extra))}."
+        )
     samples = make_dataset(
         os.fspath(folder), class_to_index, IMG_EXTENSIONS, allow_empty=split != "train"
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnx_alexnet.data.convert import unpack
 from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
+from nnx_alexnet.data.start import check_torch_workers
 from nnx_alexnet.log import logger
 
 
@@ -50,6 +51,7 @@ class IterableSource:
     def _open(self) -> tuple[Rows, Iterator[Any]]:
         if self._opened is not None:
             return self._opened
+        self.check_workers()
         iterator = iter(self._batches)
         item = None if self._is_one_shot else next(iterator, None)
         self._is_one_shot = iterator is self._batches
@@ -119,6 +121,10 @@ class IterableSource:
                     f"{_spec_text(spec)}; all must be alike, and none larger than the first."
                 )
             yield rows
+
+    def check_workers(self) -> None:
+        """Raises a `ValueError` if this is a `DataLoader` whose workers cannot be started."""
+        check_torch_workers(self._batches)
 
     def close(self) -> None:
         """Lets go of an iterator that was opened to look at the first batch."""

@@ -268,6 +268,13 @@ class Loader:
                 yield _padded(_fields(rows), _Planned(index, num, size))
             position += num
 
+    def check_workers(self) -> None:
+        """Raises a `ValueError` if there are to be workers and they cannot be started."""
+        if self._workers is not None:
+            self._workers.check()
+        if isinstance(self._source, IterableSource):
+            self._source.check_workers()
+
     def close(self) -> None:
         """Ends the workers, if there are any; another epoch starts new ones."""
         if self._workers is not None:

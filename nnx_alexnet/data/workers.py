@@ -4,21 +4,26 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnx_alexnet.data.rows import Rows
 from nnx_alexnet.data.sources import MapSource
+from nnx_alexnet.data.start import (
+    check_main_guard,
+    check_temporary_folder,
+    imported_script,
+    ready_to_start,
+)
 
 _POLL_SECONDS = 1.0
+_MOST_IN_FRAME = 2**20  # bytes that are searched for names
 
 
 class Request(NamedTuple):
@@ -91,15 +96,33 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+class _Sink:
+    """A file that keeps nothing, and notes whether a pickle names the main module."""
+
+    names_main = False
+
+    def write(self, data: Any) -> None:
+        # Classes are in frames of 64 KiB; what is larger is an array or a string by itself.
+        if len(data) < _MOST_IN_FRAME:
+            self.names_main |= b"__main__" in bytes(data)
+
+
 def _check_can_be_sent(source: MapSource) -> None:
+    """Raises a `ValueError` unless workers can get the dataset."""
+    sink = _Sink()
     try:
-        with Path(os.devnull).open("wb") as sink:
-            ForkingPickler(sink).dump(source)
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        ForkingPickler(sink).dump(source)
+    except Exception as error:  # whatever the dataset's own methods raise
         raise ValueError(
             f"The dataset cannot be sent to workers: {error}. Use functions of a module in place "
             "of lambdas and local functions, or num_workers=0."
         ) from error
+    if sink.names_main and imported_script() is None:
+        raise ValueError(
+            "The dataset is defined in the main program, which workers cannot import: a notebook, "
+            "an interactive session, or `python -m package`. Put it into a module of its own, or "
+            "use num_workers=0."
+        )
 
 
 class WorkerDiedError(RuntimeError):
@@ -111,7 +134,7 @@ class Workers:
 
     They are started by forkserver: forking a process that runs JAX, which is multithreaded, can
     deadlock. So the source must be picklable, and a script that starts workers needs the guard
-    `if __name__ == "__main__":`.
+    `if __name__ == "__main__":`; `check` looks for both.
 
     Args:
         source: what the workers read.
@@ -127,6 +150,20 @@ class Workers:
         self._loader: Any = None
         self._iterator: Any = None
         self._num_reads = 0
+        self._is_checked = False
+
+    def check(self) -> None:
+        """Checks that workers can be started; `read` does so, too, but late in a run.
+
+        Raises:
+            ValueError: the script lacks its guard, the dataset cannot be pickled, or there is no
+                temporary folder for sockets.
+        """
+        if not self._is_checked:
+            check_main_guard(self._num_workers)
+            check_temporary_folder()
+            _check_can_be_sent(self._source)
+            self._is_checked = True
 
     def _start(self) -> None:
         import torch
@@ -152,13 +189,14 @@ class Workers:
         """Yields the batches of `requests`, in order. It ends any earlier `read`.
 
         Raises:
-            ValueError: the dataset cannot be pickled.
+            ValueError: see `check`.
+            OSError: the system does not allow to start so many processes.
             Exception: what the dataset raised in a worker, of the same type and message.
             WorkerDiedError: a worker died; the message names the batch that was waited for.
             RuntimeError: this iterator goes on after a later one was started.
         """
         if self._loader is None:
-            _check_can_be_sent(self._source)
+            self.check()
             self._start()
         self._num_reads += 1
         read = self._num_reads
@@ -166,7 +204,7 @@ class Workers:
         self._requests.current = requests
         num_read = 0
         try:
-            self._iterator = iter(self._loader)
+            self._iterator = self._started()
             # torch looks for dead workers each 5 seconds; a fork server's children send no signal.
             get = type(self._iterator)._try_get_data
             self._iterator._try_get_data = partial(get, self._iterator, _POLL_SECONDS)
@@ -193,6 +231,25 @@ class Workers:
             dataset = type(self._source.dataset).__name__
             raise WorkerDiedError(_death_message(f"{place} ({dataset})", error)) from None
 
+    def _started(self) -> Any:
+        """Returns an iterator of the loader; the first one starts the workers."""
+        try:
+            with ready_to_start():
+                return iter(self._loader)
+        except (EOFError, ConnectionError) as error:
+            self._loader = None
+            raise WorkerDiedError(
+                f"The workers of `{self._argument}` ended as they started; the reason is above. "
+                "num_workers=0 reads in this process."
+            ) from error
+        except OSError as error:
+            self._loader = None
+            raise OSError(
+                error.errno,
+                f"The {self._num_workers} workers of `{self._argument}` could not be started: "
+                f"{error.strerror or error}. num_workers=0 reads in this process.",
+            ) from error
+
     def close(self) -> None:
         """Ends the workers; a later `read` starts new ones."""
         self._num_reads += 1
@@ -206,14 +263,8 @@ class Workers:
 
 
 def _death_message(place: str, error: RuntimeError) -> str:
-    message = (
-        f"A data worker died while {place} was waited for: {error}. Perhaps the memory was not "
-        "enough for `num_workers`."
+    return (
+        f"A data worker died while {place} was waited for: {error}. Either it printed why, or it "
+        "was killed, perhaps because the memory was not enough for `num_workers`. num_workers=0 "
+        "reads in this process."
     )
-    main = sys.modules.get("__main__")
-    if getattr(main, "__spec__", None) is None and hasattr(main, "__file__"):
-        message += (
-            ' Or the script lacks `if __name__ == "__main__":` around its code: each worker '
-            "imports the script again."
-        )
-    return f"{message} num_workers=0 works without any of this."
