@@ -14,6 +14,7 @@ from flax import nnx
 from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.data.start import refuse_in_worker
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
@@ -270,6 +271,9 @@ class Evaluator:
 
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
+        refuse_in_worker()
+        for loader in loaders:
+            loader.check_workers()
         self._check_idle()
         self._is_cut_short = False
         self._agreement.forget()  # a signal of an earlier `fit`, and what was wished as that ended

@@ -61,6 +61,7 @@ from nnx_alexnet.performance import peak_memory
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Wishes, one_at_a_time
 from nnx_alexnet.signals import graceful_stop
+from nnx_alexnet.streams import open_standard_descriptors
 from nnx_alexnet.task import Task
 
 # Published where the device says what they need.
@@ -261,6 +262,7 @@ class Trainer(TrainLoop):
             OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
             SystemExit: after SIGTERM, when all is saved and closed; with status 143.
         """
+        open_standard_descriptors()
         self._check_idle()
         self._reset()
         loader = self._split("train")
