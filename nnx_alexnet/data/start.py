@@ -52,13 +52,14 @@ def refuse_in_worker() -> None:
 def check_main_guard(num_workers: int) -> None:
     """Raises unless workers can import the running script without running its code again.
 
-    Notebooks, interactive sessions and `python -c` have no script to import.
+    Notebooks, interactive sessions and `python -c` have no script that is imported.
 
     Args:
         num_workers: how many processes are to be started, for the message.
 
     Raises:
-        ValueError: the line of the script that is running is not guarded.
+        ValueError: the line of the script that is running is not guarded, or the script was
+            deleted or came from standard input.
         SystemExit: see `refuse_in_worker`.
 
     Example:
@@ -67,7 +68,14 @@ def check_main_guard(num_workers: int) -> None:
     """
     refuse_in_worker()
     script, frame = imported_script(), _main_frame()
-    if script is None or frame is None or not _runs_again(script, frame):
+    if script is None:
+        return
+    if not script.exists() and not hasattr(sys, "frozen"):
+        raise ValueError(
+            f"`num_workers` (={num_workers}) starts processes that import the script "
+            f"{printable(script)}, which does not exist. Run it from a file, or use num_workers=0."
+        )
+    if frame is None or not _runs_again(script, frame):
         return
     raise ValueError(
         f"`num_workers` (={num_workers}) starts processes that import {printable(script.name)}, "
