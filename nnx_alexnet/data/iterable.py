@@ -10,6 +10,7 @@ from nnx_alexnet.data.convert import unpack
 from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
 from nnx_alexnet.data.start import check_torch_workers
 from nnx_alexnet.log import logger
+from nnx_alexnet.paths import existing_working_directory
 
 
 class IterableSource:
@@ -52,7 +53,8 @@ class IterableSource:
         if self._opened is not None:
             return self._opened
         self.check_workers()
-        iterator = iter(self._batches)
+        with existing_working_directory():  # which worker processes ask for
+            iterator = iter(self._batches)
         item = None if self._is_one_shot else next(iterator, None)
         self._is_one_shot = iterator is self._batches
         if item is None and self._first is None:

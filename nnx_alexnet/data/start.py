@@ -102,10 +102,10 @@ def check_torch_workers(loader: Any) -> None:
         return
     if not loader.num_workers:
         return
+    check_temporary_folder()
     default = multiprocessing.get_all_start_methods()[0]
     context = loader.multiprocessing_context or multiprocessing
     if (context.get_start_method(allow_none=True) or default) != "fork":
-        check_temporary_folder()
         check_main_guard(loader.num_workers)
 
 

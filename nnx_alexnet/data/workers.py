@@ -21,6 +21,7 @@ from nnx_alexnet.data.start import (
     imported_script,
     ready_to_start,
 )
+from nnx_alexnet.paths import existing_working_directory
 
 _POLL_SECONDS = 1.0
 _MOST_IN_FRAME = 2**20  # bytes that are searched for names
@@ -166,8 +167,9 @@ class Workers:
             self._is_checked = True
 
     def _start(self) -> None:
-        import torch
-        from torch.utils.data import DataLoader
+        with existing_working_directory():  # without one, torch ends the process (its MKL does)
+            import torch
+            from torch.utils.data import DataLoader
 
         context = multiprocessing.get_context("forkserver")
         # The server imports what the workers need once, and they share it. No thread runs there.
