@@ -68,11 +68,9 @@ class ProgressBar(Callback):
         if not is_main():
             return
         if _is_terminal():
-            from tqdm.contrib.logging import logging_redirect_tqdm
-
-            # Lines of the log go above the bar, not into it.
-            loggers = [each for each in (logger, logging.getLogger()) if _prints(each)]
-            self._open.enter_context(logging_redirect_tqdm(loggers))
+            for log in (logger, logging.getLogger()):
+                self._open.callback(setattr, log, "handlers", log.handlers)
+                log.handlers = [_above_bar(each) for each in log.handlers]
             self._columns, printer, place = _columns, _Line, {"file": sys.stderr}
         elif _is_notebook():
             self._columns = lambda: _NOTEBOOK_COLUMNS
@@ -136,7 +134,8 @@ class ProgressBar(Callback):
 
     def _close(self) -> None:
         self._bar = None
-        self._open.close()
+        with contextlib.suppress(Exception):  # tqdm writes to a terminal that may be gone
+            self._open.close()
 
     def _refresh(self, trainer: Trainer) -> None:
         if self._bar is None:
@@ -147,11 +146,28 @@ class ProgressBar(Callback):
             self._bar.refresh()  # no step since then, but other metrics
 
 
-def _prints(log: logging.Logger) -> bool:
-    return any(
-        isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
-        for handler in log.handlers
-    )
+def _above_bar(handler: logging.Handler) -> logging.Handler:
+    """Returns a handler that does not write into the bar; another one only if it prints."""
+    streams = sys.stdout, sys.stderr
+    if isinstance(handler, logging.StreamHandler) and any(handler.stream is s for s in streams):
+        return _AboveBar(handler)
+    return handler
+
+
+class _AboveBar(logging.Handler):
+    """Writes what a handler would write to the terminal above the bar, not into it."""
+
+    def __init__(self, replaced: logging.StreamHandler[Any]):
+        super().__init__(replaced.level)
+        self.setFormatter(replaced.formatter)
+        self.filters = [*replaced.filters]
+        self._stream = replaced.stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.std import tqdm
+
+        with contextlib.suppress(Exception):  # the terminal is gone
+            tqdm.write(self.format(record), file=self._stream)
 
 
 class _Line:
@@ -166,7 +182,7 @@ class _Line:
         self._stream = stream
 
     def __call__(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or was closed
+        with contextlib.suppress(Exception):  # the terminal is gone, or was closed
             self._stream.write(f"\r{text[: _columns()]}\x1b[J\r")
             self._stream.flush()
 

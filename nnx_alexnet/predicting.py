@@ -35,6 +35,8 @@ IMAGE_SUFFIXES = (
     ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
 
+# How Python holds the bytes of a file's name that are not text.
+_BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))
 # What a spreadsheet takes for the beginning of a formula, or skips before one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -211,7 +213,7 @@ def write_predictions(
     In text, control characters in names are escaped, so that each file has one line. JSON and CSV
     hold the names exactly, with one exception: a name in CSV that a spreadsheet would take for a
     formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break, and is not a number) gets a
-    leading apostrophe, as OWASP recommends. In a terminal, CSV is escaped as text is.
+    leading apostrophe, as OWASP recommends. What a terminal shows is always escaped.
 
     Args:
         batches: see `predict_files`.
@@ -254,10 +256,11 @@ def write_predictions(
 
 def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]], None]:
     """Returns what writes the classes of one file, the best first."""
+    is_seen = is_terminal(out)
     if form == "csv":
         lines = csv.writer(out, lineterminator="\n")
         lines.writerow(["file", "rank", "class", "probability"])
-        shown: Callable[[str], str] = printable if is_terminal(out) else str
+        shown: Callable[[str], str] = printable if is_seen else str
         return lambda file, best: lines.writerows(
             [csv_cell(shown(file)), rank, csv_cell(shown(name)), probability]
             for rank, (name, probability) in enumerate(best, start=1)
@@ -276,8 +279,12 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
             ),
             file=out,
         )
+    kept = "" if is_seen else _BYTES
     return lambda file, best: print(
-        printable(file), *(f"{printable(k)} {p:.4f}" for k, p in best), sep="  ", file=out
+        printable(file, keep=kept),
+        *(f"{printable(k)} {p:.4f}" for k, p in best),
+        sep="  ",
+        file=out,
     )
 
 
