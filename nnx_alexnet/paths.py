@@ -37,26 +37,37 @@ def absolute_path(
         ValueError: `root` (='a\x00b') cannot be a path: embedded null byte.
     """
     given = f"`{argument}` (={os.fspath(path)!r})"
+    check_encodable(path, argument)
     try:
         found = Path(path).expanduser()
-        os.fsencode(found)
         if not found.is_absolute() and not has_working_directory():
             raise ValueError(
                 f"{given} is relative to the working directory, which was deleted. Give an "
                 "absolute path, or change to a folder that exists."
             )
         return found.resolve() if follow_links else found.absolute()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{given} cannot be a path in the encoding of this locale, {error.encoding}. Set "
-            "PYTHONUTF8=1, or use other characters."
-        ) from error
     except (OSError, RuntimeError) as error:  # a circle of links, or a user without a home
         raise ValueError(f"{given} cannot be a path: {error}") from error
     except ValueError as error:
         if "null byte" not in str(error):
             raise
         raise ValueError(f"{given} cannot be a path: {error}.") from error
+
+
+def check_encodable(path: str | os.PathLike[str], argument: str) -> None:
+    """Raises a `ValueError` if a path or name has characters that file names cannot have here.
+
+    Example:
+        >>> from nnx_alexnet.paths import check_encodable
+        >>> check_encodable("logs", "log_dir")
+    """
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`{argument}` (={os.fspath(path)!r}) cannot be encoded as this locale encodes names "
+            f"of files, which is {error.encoding}. Set PYTHONUTF8=1, or use other characters."
+        ) from error
 
 
 def has_working_directory() -> bool:

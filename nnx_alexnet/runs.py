@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from nnx_alexnet.files import write_whole
-from nnx_alexnet.paths import absolute_path
+from nnx_alexnet.paths import absolute_path, check_encodable
 from nnx_alexnet.records import TIME_FORMAT, read_run
 
 PACKAGES = (
@@ -38,6 +38,7 @@ def check_name(name: str) -> None:
         Traceback (most recent call last):
         ValueError: `name` (='../elsewhere') must be made of letters, digits, '.', '_' and '-', ...
     """
+    check_encodable(name, "name")
     parts = name.split("/")
     if not all(re.fullmatch(r"[\w.-]+", part) and part.strip(".") for part in parts):
         raise ValueError(
