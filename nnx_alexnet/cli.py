@@ -55,6 +55,7 @@ from nnx_alexnet.options import (
     build_trainer,
     fit_parser,
     load_run,
+    read_config,
 )
 from nnx_alexnet.paths import (
     absolute_path,
@@ -351,7 +352,9 @@ def _run(words: Sequence[str], *, is_alone: bool) -> int:
         if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
             words[number] += ".name"
     try:
-        config = _parser().parse_args(_with_saved_config(words))
+        words = _with_saved_config(words)
+        _check_config(words)
+        config = _parser().parse_args(words)
         # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
         if is_alone and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -377,6 +380,22 @@ def _with_saved_config(words: list[str]) -> list[str]:
             if config.is_file() and "--resume-weights-only" not in words:
                 return ["fit", "--config", str(config), *words[1:]]
     return words
+
+
+def _check_config(words: list[str]) -> None:
+    """Raises a `ValueError` if the file after `--config` cannot be used."""
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        value = value or (words[number + 1] if number + 1 < len(words) else "")
+        if name != "--config" or value in ("", "-"):  # "-" is standard input
+            continue
+        path = os.path.expanduser(value)  # noqa: PTH111  # never raises, nor do the next ones
+        is_there = os.path.exists(path)  # noqa: PTH110
+        is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
+        # Options may be given in place of a file, and a pipe can be read only once.
+        is_inline = not is_there and any(mark in value for mark in "{:\n")
+        if not (is_pipe or is_inline):
+            read_config(Path(path))
 
 
 def _is_for_user(error: Exception) -> bool:

@@ -81,6 +81,7 @@ def initialize_distributed(
     if coordinator is not None and process_id != 0:
         _wait_for(coordinator, timeout)
     if coordinator is not None and process_id == 0:
+        _check_free(coordinator)
         logger.info(
             "Waiting at %s for %s processes, %d s at most.", coordinator, num_processes, timeout
         )
@@ -163,6 +164,25 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
             f"`process_id` (={process_id}) must be from 0 to one less than `num_processes` "
             f"(={num_processes})."
         )
+
+
+def _check_free(coordinator: str) -> None:
+    """Raises unless this process can listen; JAX itself would end the program with a crash."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        with socket.socket(family) as listener:
+            # An earlier job may have left connections that are closing, which do not matter.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind(("", port))
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"`coordinator` (={coordinator!r}) cannot be listened on: {why}. It must be a free "
+            "port of the machine that runs process 0."
+        ) from error
 
 
 def _wait_for(coordinator: str, timeout: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 from flax import nnx
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import find_checkpoint, read_loop
@@ -221,21 +221,45 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
             f"`run` (={run!r}) must be the folder of a run, `logs/<name>/version_<n>`, with its "
             "config.yaml; without it the newest run below ./logs is taken."
         )
-    config = _read_config(runs[0] / "config.yaml")
+    config = read_config(runs[0] / "config.yaml")
     if not isinstance(config.get("model"), dict) or "class_path" not in config["model"]:
         raise ValueError(
             f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
             "model again: build it, then load_checkpoint(run, model)."
         )
     folder = find_checkpoint(runs[0], checkpoint)
-    return folder, fit_parser().parse_object(config), read_loop(folder)["data"]
+    parser = fit_parser()
+    parser.exit_on_error = False
+    try:
+        parsed = parser.parse_object(config)
+    except ArgumentError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{runs[0] / 'config.yaml'} cannot be used: {text}") from error
+    return folder, parsed, read_loop(folder)["data"]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns what a configuration file holds.
+
+    Args:
+        path: of a YAML file.
+
+    Raises:
+        ValueError: it cannot be read, is not YAML, or holds no options.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.options import read_config
+        >>> read_config(Path("nothing.yaml"))
+        Traceback (most recent call last):
+        ValueError: nothing.yaml cannot be read: No such file or directory.
+    """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # no YAML, or no UTF-8
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no YAML, or no UTF-8
+        raise ValueError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ValueError(
             f"{path} must hold options by their names; it is a {type(config).__name__}."

@@ -64,9 +64,10 @@ def check_encodable(path: str | os.PathLike[str], argument: str) -> None:
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
+        hint = "Use" if error.encoding == "utf-8" else "Set PYTHONUTF8=1, or use"
         raise ValueError(
             f"`{argument}` (={os.fspath(path)!r}) cannot be encoded as this locale encodes names "
-            f"of files, which is {error.encoding}. Set PYTHONUTF8=1, or use other characters."
+            f"of files, which is {error.encoding}. {hint} other characters."
         ) from error
 
 

@@ -74,6 +74,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
             continue
         found: list[str] = []
         seen: set[str] = set()
+        num_before = len(problems)
         for folder, below, names in os.walk(path, onerror=note, followlinks=True):
             below.sort()
             if (real := os.path.realpath(folder)) in seen:  # links can make a circle
@@ -85,7 +86,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
                 for name in names
                 if name.lower().endswith(IMAGE_SUFFIXES)
             ]
-        if not found:
+        if not found and len(problems) == num_before:
             suffixes = ", ".join(IMAGE_SUFFIXES)
             problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
         files += sorted(found)
@@ -171,7 +172,7 @@ def predict_files(
         try:
             return read(file)
         except (ValueError, OSError, MemoryError) as error:
-            return str(error) or type(error).__name__
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
     size = shape[0]
     chunks = [files[first : first + size] for first in range(0, len(files), size)]
