@@ -10,11 +10,12 @@ import ast
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import spawn, util
+from multiprocessing import resource_tracker, spawn, util
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -180,7 +181,8 @@ def ready_to_start() -> Iterator[None]:
     """Provides what processes need that are started inside the block.
 
     That is a working directory that exists, and a temporary folder whose path is short enough
-    for the sockets in it.
+    for the sockets in it. Ctrl-C, which a terminal sends to all processes, is blocked in them: it
+    would end a worker that is still importing its modules, and with it the run.
 
     Raises:
         ValueError: there is no such temporary folder.
@@ -190,9 +192,16 @@ def ready_to_start() -> Iterator[None]:
         >>> with ready_to_start():
         ...     pass
     """
+    has_masks = hasattr(signal, "pthread_sigmask")
     with existing_working_directory():
         check_temporary_folder()
-        yield
+        resource_tracker.ensure_running()  # which unblocks the signal as it starts
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if has_masks else set()
+        try:
+            yield  # this process gets the signal in another thread, or afterwards
+        finally:
+            if has_masks:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def check_temporary_folder() -> None:
