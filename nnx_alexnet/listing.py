@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from nnx_alexnet.errors import unknown
-from nnx_alexnet.formats import format_duration, format_value
+from nnx_alexnet.formats import format_duration, format_value, printable
 from nnx_alexnet.records import larger_is_better, parse_time
 
 Row = Mapping[str, Any]
@@ -72,7 +72,7 @@ def format_runs(rows: Sequence[Row], width: int = 80, now: datetime | None = Non
             columns = _without_loss(columns, "test/")
         if level == 5:
             columns = _without_loss(columns, "val/")
-        cells = [[_heading(name, level) for name in columns]]
+        cells = [[printable(_heading(name, level)) for name in columns]]
         cells += [[_cell(name, row.get(name), level, now) for name in columns] for row in rows]
         lines = _aligned(columns, cells, " " if level >= 4 else "  ")
         too_long = max(map(len, lines)) - width
@@ -106,7 +106,7 @@ def _cell(name: str, value: Any, level: int, now: datetime) -> str:
         return _date(value, level, now)
     if name == "duration":
         return format_duration(value)
-    return format_value(value) if "/" in name else str(value)
+    return format_value(value) if "/" in name else printable(value)
 
 
 def _date(text: str, level: int, now: datetime) -> str:
