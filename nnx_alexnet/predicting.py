@@ -283,7 +283,7 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
     kept = "" if is_seen else _BYTES
     return lambda file, best: print(
         printable(file, keep=kept),
-        *(f"{printable(k)} {p:.4f}" for k, p in best),
+        *(f"{printable(k, keep=kept)} {p:.4f}" for k, p in best),
         sep="  ",
         file=out,
     )

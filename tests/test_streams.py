@@ -79,9 +79,12 @@ IDS = ["none", "closed", "broken", "bare", "narrow", "unread", "full"]
 @pytest.fixture
 def printing_logger(monkeypatch):
     """The logger as a program finds it that has not configured logging."""
+    level = logger.level
+    logger.setLevel(logging.INFO)
     monkeypatch.setattr(logger, "handlers", [StandardErrorHandler()])
     monkeypatch.setattr(logger, "propagate", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    yield
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("make", KINDS, ids=IDS)
