@@ -1,6 +1,7 @@
 """The command line, in this process where that is enough: a tiny model on the real digits."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 from PIL import Image
 
-from nnx_alexnet.cli import main
+from nnx_alexnet import Trainer
+from nnx_alexnet.cli import COMMANDS, main
 from nnx_alexnet.data import DATASETS
+from nnx_alexnet.data.workers import WorkerDiedError
 from nnx_alexnet.options import fit_parser
 
 TINY = [
@@ -193,6 +197,110 @@ def test_a_value_that_does_not_work_is_one_message_without_a_traceback(
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [\n", "is not YAML in UTF-8: while parsing a flow node"),
+        (b"\xff\xfe\0", "is not YAML in UTF-8: 'utf-8' codec can't decode"),
+        (b"- 1\n", "must hold options by their names; it is a list."),
+        (b"", "must hold options by their names; it is a NoneType."),
+        (b"[" * 10_000, "is not YAML in UTF-8: "),
+    ],
+    ids=["half", "binary", "list", "empty", "deep"],
+)
+@pytest.mark.parametrize("option", ["--config {0}/config.yaml", "--config={0}/config.yaml",
+                                    "--resume {0}"])  # fmt: skip
+def test_a_configuration_that_cannot_be_read_is_one_line(
+    content, message, option, capsys, tmp_path
+):
+    (tmp_path / "config.yaml").write_bytes(content)
+    assert main(["fit", *option.format(tmp_path).split()]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nnx-alexnet: error: {tmp_path}/config.yaml {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "Is a directory"), ("x.yaml", "No such file or directory")]
+)
+def test_a_configuration_that_is_no_file_is_one_line(name, reason, capsys, tmp_path):
+    assert main(["fit", "--config", str(tmp_path / name)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"nnx-alexnet: error: {tmp_path / name} cannot be read: {reason}."
+
+
+def test_options_may_be_given_in_place_of_a_configuration_file(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", "{seed: 7}", "--print_config"])
+    assert stopped.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+
+
+def test_a_configuration_is_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "run.yaml").write_bytes("trainer: {name: café}".encode())
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "nnx_alexnet", "fit", "--config", "run.yaml", "--print_config"],
+        env={**environment, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"  name: caf\xe9" in done.stdout.splitlines()  # as this locale can print it
+
+
+@pytest.mark.parametrize("content", ["model: 3", "- 1", "a: [", "model: {class_path: nope.Nope}"])
+def test_a_run_whose_configuration_was_changed_is_one_line(content, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "checkpoints/1/loop").mkdir(parents=True)
+    for command in (["validate", str(tmp_path)], ["predict", str(tmp_path), "x.png"]):
+        assert main(command) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("nnx-alexnet: error: ")
+        assert str(tmp_path) in line
+
+
+class Opens(nnx.Module):
+    """A model that needs a file which is not there."""
+
+    def __init__(self, *, rngs):
+        Path("weights.bin").read_bytes()
+
+
+class Mistaken(nnx.Module):
+    """A model with a bug."""
+
+    def __init__(self, *, rngs):
+        int("x")
+
+
+def test_what_the_system_refuses_is_one_line_and_a_bug_has_its_traceback(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--model", "test_cli.Opens"]) == 1
+    assert capsys.readouterr().err == (
+        "nnx-alexnet: error: No such file or directory: 'weights.bin'\n"
+    )
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["fit", "--model", "test_cli.Mistaken"])
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_worker_that_dies_is_one_line(capsys, tmp_path, monkeypatch):
+    def dies(config):
+        raise WorkerDiedError("A data worker died.")
+
+    monkeypatch.setitem(COMMANDS, "fit", dies)
+    assert main(["fit"]) == 1
+    assert capsys.readouterr().err == "nnx-alexnet: error: A data worker died.\n"
+
+
+def test_a_metric_that_is_no_number_is_null_in_json(run, elsewhere, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": math.nan, "val/a": 0.5})
+    assert main(["validate", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (found["val/loss"], found["val/a"]) == (None, 0.5)
 
 
 def test_a_corrupt_or_missing_image_is_named(run, elsewhere, tmp_path, capsys):

@@ -53,3 +53,14 @@ def test_a_cache_that_is_set_already_is_left_and_turning_it_off_is_heeded(tmp_pa
 def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "nnx_alexnet").write_text("a file where the folder would be")
     assert fit(tmp_path).endswith("no cache")
+
+
+def test_a_relative_cache_folder_is_ignored_as_its_specification_says(tmp_path):
+    said = fit(tmp_path, XDG_CACHE_HOME="relative", HOME=str(tmp_path))
+    assert f"from the cache in {tmp_path}/.cache/nnx_alexnet/programs" in said
+
+
+def test_a_cache_folder_whose_name_is_no_text_is_no_error(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff"
+    assert fit(tmp_path, XDG_CACHE_HOME=os.fsdecode(name)).endswith("no cache")
+    assert [*tmp_path.iterdir()] == []

@@ -339,6 +339,23 @@ def test_arguments_that_do_not_say_who_joins_whom_are_errors(arguments, text):
         initialize_distributed(*arguments)
 
 
+def test_a_port_that_somebody_listens_on_is_an_error_before_jax_takes_it():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"localhost:{listener.getsockname()[1]}"
+        with pytest.raises(
+            ValueError, match=rf"`coordinator` \(='{address}'\) cannot be listened on"
+        ):
+            initialize_distributed(address, 2, 0)
+    assert not jax.distributed.is_initialized()
+
+
+def test_a_port_that_does_not_exist_is_an_error():
+    with pytest.raises(ValueError, match=r"`coordinator` .* cannot be listened on"):
+        initialize_distributed("localhost:99999", 2, 0)
+
+
 def test_a_job_that_somebody_else_has_joined_is_left_as_it_is_and_the_first_process_speaks(
     monkeypatch,
 ):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.cli import main
-from nnx_alexnet.data import ImageTransform
+from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode
 from nnx_alexnet.predicting import (
     IMAGE_SUFFIXES,
@@ -210,6 +211,122 @@ def test_linked_folders_are_searched_and_circles_end(tmp_path):
     (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "images")
     files, _ = find_images([str(tmp_path / "images")])
     assert files == [str(tmp_path / "images/linked/1.png")]
+
+
+# ---- What is no image --------------------------------------------------------------------------
+
+
+def fifo(path):
+    os.mkfifo(path)
+    return path
+
+
+def unix_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))  # a socket's path must be short
+    return path
+
+
+def folder(path):
+    path.mkdir()
+    return path
+
+
+def empty(path):
+    path.touch()
+    return path
+
+
+def dangling(path):
+    path.symlink_to("nowhere")
+    return path
+
+
+def loop(path):
+    path.symlink_to(path)
+    return path
+
+
+def hole(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    return path
+
+
+def bomb(path):
+    """A header that promises 60,000 x 60,000 pixels."""
+    path.write_bytes(b"P6 60000 60000 255\n")
+    return path
+
+
+SPECIAL = {
+    fifo: (ValueError, "it is not a regular file, but a FIFO"),
+    unix_socket: (ValueError, "it is not a regular file, but a socket"),
+    folder: (ValueError, "it is not a regular file, but a folder"),
+    (lambda path: Path("/dev/zero")): (ValueError, "it is not a regular file, but a device"),
+    (lambda path: Path("/dev/tty")): (ValueError, "it is not a regular file, but a device"),
+    empty: (ValueError, "it is empty"),
+    hole: (ValueError, "no known format"),
+    bomb: (ValueError, "decompression bomb"),
+    dangling: (FileNotFoundError, "There is no image file"),
+    loop: (OSError, "Cannot read the image file .*: Too many levels of symbolic links"),
+    (lambda path: path.with_name("x" * 300)): (OSError, "Cannot read the image file .*too long"),
+    (lambda path: Path("a\0b")): (ValueError, r"image file a\\x00b: embedded null byte"),
+    (lambda path: empty(path) / "x.png"): (OSError, "Cannot read .*: Not a directory"),
+    (lambda path: fifo(path.with_name("a\nb\x1b.png"))): (
+        ValueError,
+        r"a\\nb\\x1b\.png: it is not",
+    ),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", SPECIAL, ids=lambda make: make.__name__)
+def test_what_is_no_image_is_refused_at_once(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    kind, message = SPECIAL[make]
+    with pytest.raises(kind, match=message) as error:
+        decode(str(make(tmp_path / "image.png")), resize=6, size=4)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path)
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(PermissionError, match=r"Cannot read the image file .*: Permission denied"):
+        decode(str(path), resize=4, size=4)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def fails(*arguments, **more):
+        raise MemoryError
+
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path)
+    monkeypatch.setattr(Image.Image, "resize", fails)
+    with pytest.raises(MemoryError, match="not enough memory to decode the image file"):
+        decode(str(path), resize=4, size=4)
+
+    def read(file):
+        return decode(file, resize=4, size=4)
+
+    (((_, why),),) = predict_files([str(path)], read, lambda images: images, (1, 4, 4, 3))
+    assert why.startswith("There is not enough memory to decode")
+
+
+@pytest.mark.timeout(60)
+def test_training_from_a_folder_with_a_fifo_fails_at_once(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (20, 20)).save(tmp_path / "train" / name / f"{number}.png")
+    os.mkfifo(tmp_path / "train/dog/a.png")
+    with pytest.raises(ValueError, match=r"train/dog/a\.png: it is not a regular file, but a FIFO"):
+        load_data("folder", root=tmp_path, image_size=16, batch_size=4, num_workers=0)
 
 
 def test_what_fit_takes_for_an_image_predict_does_too():
@@ -412,6 +529,43 @@ def test_a_name_that_is_no_text_is_written_as_it_is(run, images, tmp_path):
     file = tmp_path / "classes.txt"
     assert main(["predict", run, str(images / "below"), "--output", str(file)]) == 0
     assert [line.split(b"  ")[0] for line in file.read_bytes().splitlines()][-1] == odd
+
+
+@pytest.mark.timeout(60)
+def test_special_files_are_one_line_each_and_nothing_waits_for_them(run, images, capsys):
+    os.mkfifo(images / "5.png")
+    (images / "6.png").symlink_to("/dev/zero")
+    (images / "7\n.png").symlink_to("7")
+    assert main(["predict", run, str(images)]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    lines = captured.err.splitlines()
+    assert [line.partition(f"{images}/")[2] for line in lines if "4.jpg" not in line] == [
+        "1.png: no known format",
+        "5.png: it is not a regular file, but a FIFO",
+        "6.png: it is not a regular file, but a device",
+        "7\\n.png.",
+    ]
+
+
+def test_a_folder_that_may_not_be_searched_is_one_line(images, monkeypatch):
+    def walk(path, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", f"{path}\n"))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", walk)
+    files, problems = find_images([str(images)])
+    assert files == []
+    assert problems == [f"Cannot search the folder {images}\\n: Permission denied"]
+
+
+def test_a_full_disk_is_named_by_the_output(run, images, capsys):
+    command = ["predict", run, str(images / "below"), "--output", "/dev/full"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == (
+        "nnx-alexnet: error: The classes cannot be written to `output` (='/dev/full'): "
+        "No space left on device.\n"
+    )
 
 
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(run, images, capsys):

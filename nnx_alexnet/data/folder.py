@@ -93,11 +93,7 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
     mode = "L" if channels == 1 else "RGB"
     name = printable(path)
     try:
-        about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would take longer
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"it is not a regular file, but {_kind(about.st_mode)}")
-        if about.st_size == 0:
-            raise ValueError("it is empty")
+        _check_regular(path)
         with Image.open(path) as image:
             # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
             image.draft(mode, (resize, resize))
@@ -123,13 +119,19 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
     return np.array(square).reshape(size, size, channels)
 
 
-def _kind(mode: int) -> str:
-    """Returns what kind of file this is that is no regular one."""
+def _check_regular(path: str) -> None:
+    """Raises a `ValueError` for a file that is empty, or whose reading may never end."""
+    about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would take longer
+    if stat.S_ISREG(about.st_mode):
+        if about.st_size == 0:
+            raise ValueError("it is empty")
+        return
     kinds = {
         stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
         stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     }  # fmt: skip
-    return kinds.get(stat.S_IFMT(mode), "of another kind")
+    kind = kinds.get(stat.S_IFMT(about.st_mode), "of another kind")
+    raise ValueError(f"it is not a regular file, but {kind}")
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
