@@ -26,8 +26,8 @@ import jax
 import numpy as np
 from flax import nnx
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
 
+from nnx_alexnet.arguments import command_parser, complete
 from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import (
     UNREADABLE,
@@ -49,27 +49,18 @@ from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.options import (
     GIVEN_BY_DATA,
-    Parser,
-    add_model,
     build_model,
     build_trainer,
     fit_parser,
     load_run,
-    read_config,
 )
 from nnx_alexnet.paths import (
     absolute_path,
     existing_working_directory,
     has_working_directory,
 )
-from nnx_alexnet.predicting import (
-    Format,
-    compile_probabilities,
-    find_images,
-    open_output,
-    predict_files,
-    write_predictions,
-)
+from nnx_alexnet.predicting import compile_probabilities, find_images, predict_files
+from nnx_alexnet.predictions import open_output, write_predictions
 from nnx_alexnet.processes import is_main, on_main
 from nnx_alexnet.report import write_report
 from nnx_alexnet.runs import find_runs, list_runs
@@ -82,7 +73,6 @@ from nnx_alexnet.streams import (
     write_message,
 )
 from nnx_alexnet.summary import summarize
-from nnx_alexnet.version import __version__
 
 PREDICTED_TOGETHER = 64  # image files, by `predict`
 # What a shell reports for a program that Ctrl-C ended, and for one whose reader is gone.
@@ -240,60 +230,6 @@ def report(arguments: Namespace) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="nnx-alexnet",
-        description="Train AlexNet, or a Flax NNX model of your own, and use it.",
-        allow_abbrev=False,
-        version=__version__,
-    )
-    commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("fit", fit_parser(), help="Train a model.")
-    for name, text in [
-        ("validate", "Evaluate a run on the validation split."),
-        ("test", "Evaluate a run on the test split."),
-        ("predict", "Write classes and probabilities of image files."),
-    ]:
-        sub = Parser(description=text, allow_abbrev=False)
-        run_help = "Folder of a run, logs/<name>/version_<n>"
-        if name == "predict":
-            sub.add_argument("run", help=run_help)
-            sub.add_argument("paths", nargs="+", help="Image files, and folders of them.")
-            sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes an image.")
-            sub.add_argument("--format", type=Format, default="text", help="Of what is written.")
-            sub.add_argument("--output", help="File to write (default: standard output)")
-        else:
-            sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
-            sub.add_argument("--json", action="store_true", help="Print JSON.")
-        sub.add_argument("--checkpoint", default="best", help="best, last, or a step.")
-        commands.add_subcommand(name, sub, help=text)
-    text = "Check the digests of a run's checkpoints, and print one of each whole training state."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("run", help="Folder of a run, or one checkpoint in it")
-    sub.add_argument("--json", action="store_true", help="Print JSON.")
-    commands.add_subcommand("verify", sub, help=text)
-    text = "Print a table of all runs: how each ended, and its metrics."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs (default: logs)")
-    sub.add_argument("--sort", help="A column, or a metric such as val/accuracy; the best first.")
-    sub.add_argument("--json", action="store_true", help="Print a JSON object a run.")
-    commands.add_subcommand("runs", sub, help=text)
-    text = "Write a run as one HTML file: curves, pictures, metrics, configuration."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("run", help="Folder of a run, logs/<name>/version_<n>")
-    sub.add_argument("--output", help="The file to write (default: report.html in the run)")
-    commands.add_subcommand("report", sub, help=text)
-    text = "Print a model's layers, parameters and batch statistics."
-    sub = Parser(description=text, allow_abbrev=False)
-    add_model(sub)
-    for name, default in [
-        ("num_classes", 10), ("image_size", 96), ("in_channels", 1), ("batch_size", 10)
-    ]:  # fmt: skip
-        sub.add_argument(f"--{name}", type=PositiveInt, default=default)
-    commands.add_subcommand("summary", sub, help=text)
-    return parser
-
-
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "fit": fit,
     "validate": partial(evaluate, "val"),
@@ -346,15 +282,8 @@ def _run(words: Sequence[str], *, is_alone: bool) -> int:
     use_compilation_cache()
     if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as for `python -m`, but last
-    # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
-    words = [re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word) for word in words]
-    for number, word in enumerate(words[:-1]):
-        if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
-            words[number] += ".name"
     try:
-        words = _with_saved_config(words)
-        _check_config(words)
-        config = _parser().parse_args(words)
+        config = command_parser().parse_args(complete(words))
         # Outside a run Ctrl-C ends the command at once, and so does the second one inside it.
         if is_alone and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -368,34 +297,6 @@ def _run(words: Sequence[str], *, is_alone: bool) -> int:
         if jax.distributed.is_initialized():
             leave(1)
         return 1
-
-
-def _with_saved_config(words: list[str]) -> list[str]:
-    """Puts the configuration of a run that is resumed before the options, which go before it."""
-    for number, word in enumerate(words):
-        name, _, value = word.partition("=")
-        run = value or (words[number + 1] if number + 1 < len(words) else "")
-        if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
-            config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
-            if config.is_file() and "--resume-weights-only" not in words:
-                return ["fit", "--config", str(config), *words[1:]]
-    return words
-
-
-def _check_config(words: list[str]) -> None:
-    """Raises a `ValueError` if the file after `--config` cannot be used."""
-    for number, word in enumerate(words):
-        name, _, value = word.partition("=")
-        value = value or (words[number + 1] if number + 1 < len(words) else "")
-        if name != "--config" or value in ("", "-"):  # "-" is standard input
-            continue
-        path = os.path.expanduser(value)  # noqa: PTH111  # never raises, nor do the next ones
-        is_there = os.path.exists(path)  # noqa: PTH110
-        is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
-        # Options may be given in place of a file, and a pipe can be read only once.
-        is_inline = not is_there and any(mark in value for mark in "{:\n")
-        if not (is_pipe or is_inline):
-            read_config(Path(path))
 
 
 def _is_for_user(error: Exception) -> bool:

@@ -22,7 +22,7 @@ from nnx_alexnet.events import read_newest
 from nnx_alexnet.formats import printable
 from nnx_alexnet.listing import format_runs
 from nnx_alexnet.log import StandardErrorHandler, logger
-from nnx_alexnet.predicting import csv_cell, write_predictions
+from nnx_alexnet.predictions import csv_cell, write_predictions
 from nnx_alexnet.results import Mistake
 from nnx_alexnet.writers import TensorBoardWriter
 

@@ -15,7 +15,7 @@ from flax import nnx
 from nnx_alexnet import Trainer
 from nnx_alexnet.cli import main
 from nnx_alexnet.log import StandardErrorHandler, logger
-from nnx_alexnet.predicting import open_output
+from nnx_alexnet.predictions import open_output
 from nnx_alexnet.runs import create_run_dir, write_record
 from nnx_alexnet.streams import (
     escape_unencodable,
