@@ -115,7 +115,7 @@ def _check_can_be_sent(source: MapSource) -> None:
         ForkingPickler(sink).dump(source)
     except Exception as error:  # whatever the dataset's own methods raise
         raise ValueError(
-            f"The dataset cannot be sent to workers ({type(error).__name__}: {error}). Use "
+            f"The dataset cannot be sent to workers: {type(error).__name__}: {error}. Use "
             "functions of a module in place of lambdas and local functions, or num_workers=0."
         ) from error
     if sink.names_main and imported_script() is None:
