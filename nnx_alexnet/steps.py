@@ -13,23 +13,43 @@ way in and on the way out, and the compiler divides what is between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from clu.metrics import Average, Collection
 from flax import nnx
 
 from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
-from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
+from nnx_alexnet.leaves import (
+    as_struct,
+    is_key,
+    model_state,
+    named_leaves,
+    on_device,
+    on_host,
+    placed,
+)
+from nnx_alexnet.modes import define, tell_mode
+from nnx_alexnet.optimizers import rate_leaves
 from nnx_alexnet.performance import product_flops
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import is_main
 from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task_checks import (
+    ContractError,
+    check_metrics,
+    check_outputs,
+    check_predictions,
+)
 
 Transform = Callable[..., jax.Array]
+
+# Folded into the keys of an evaluation, so that its draws are none of training's.
+_EVALUATION = 0x65766100
 
 
 class State(NamedTuple):
@@ -48,7 +68,8 @@ class Steps:
     """The compiled steps of one model; each compiles once.
 
     Args:
-        model: its graph is read here, its arrays at each `split`; it keeps its mode.
+        model: its graph is read here, its arrays at each `split`; it keeps its mode. A layer that
+            is in evaluation mode now stays so in training.
         transform: called as `transform(image)` in evaluation and as
             `transform(image, key=..., index=...)` in training, inside the step.
         train_step: `(model, optimizer, batch) -> outputs`, what one step does to the modules.
@@ -60,7 +81,8 @@ class Steps:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
             `data` is empty, or the whole split's `image` and `label`, of which the batch then
             holds the `index` alone. `info` holds the scalars `loss`, `is_finite` (the loss, and
-            the statistics of BatchNorm) and, if the optimizer says it, `lr`.
+            the statistics of BatchNorm) and, if the optimizer has them in its state, learning
+            rates (see `rate_names`).
         train_many: `(state, metrics, data, (batches, count), key)`, as `count` calls of `train`
             on the first of the `batches` (`[K, B, ...]`); returns `(state, metrics, infos, info)`,
             where each value of `infos` is `[K]`, and `info` is that of the last step.
@@ -68,12 +90,20 @@ class Steps:
             but for convolutions on a CPU, which XLA runs without its threaded kernels inside a
             loop (4 images a second instead of 148 for AlexNet on two cores). The two round
             differently, so a run takes one of them throughout.
-        forward_flops: the FLOPs of one example's forward pass by dtype, likewise.
-        evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
-        predict: `(state.model, batch) -> (predictions, mask)`, whole on each device.
+        forward_flops: the FLOPs of one example's forward pass by dtype, also once it has.
+        evaluate: `(state.model, carried, metrics, batch) -> (carried, metrics, outputs)`; see
+            `begin_pass` for what is carried from batch to batch.
+        predict: `(state.model, carried, batch) -> (carried, predictions, mask)`, the last two whole
+            on each device.
         empty: the metrics before any batch, once `measure` has chosen them.
+        metric_names: their names, also once it has.
+        rate_names: the names under which `info` has learning rates, once there is an optimizer:
+            "lr", or one for each group of parameters, such as "lr/head".
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
+
+    Raises:
+        ValueError: a variable of the model holds something that is no array.
 
     Example:
         >>> import functools, jax, numpy as np, optax
@@ -108,24 +138,32 @@ class Steps:
         *,
         placement: Placement | None = None,
     ) -> None:
-        train_definition, eval_definition, model_state = _definitions(model)
+        self._definitions = define(model)
+        model_state = self._definitions.state
         self._placement = placement = Placement() if placement is None else placement
+        self._model_names = list(named_leaves(model_state))
+        self._model_structs = _structs(model_state)
+        self._model_tree = jax.tree.structure(model_state)
         self._model_shardings = placement.shardings(model_state)
         self._gathered = placement.gathered(model_state)
-        self._train_definition, self._eval_definition = train_definition, eval_definition
-        self._transform, self._train_step, self._eval_step = transform, train_step, eval_step
-        self._model_names = list(named_leaves(model_state))
         self.parameter_names = list(named_leaves(nnx.filter_state(model_state, nnx.Param)))
+        statistics = named_leaves(nnx.filter_state(model_state, nnx.BatchStat))
+        # An evaluation that changes one of these changes it for that batch alone.
+        self._fixed = {*self.parameter_names, *statistics}
+        self._transform, self._train_step = transform, train_step
+        self._eval_step, self._predict_step = eval_step, predict_step
         self.traces: Counter[str] = Counter()
-        self._model_leaves = jax.eval_shape(lambda: jax.tree.leaves(model_state))
-        self._model_tree = jax.tree.structure(model_state)
         self._collection: Any = None  # set by `measure`
+        # By verb, the leaves that a pass carries from batch to batch; set by `measure`.
+        self._carried: dict[str, list[int]] = {}
         # Set by the first optimizer: a model that is only evaluated has none.
         self._optimizer_definition: nnx.GraphDef[Any] | None = None
 
-        def train(*arguments: Any) -> tuple[State, Any, Outputs]:
+        def train(
+            state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
+        ) -> tuple[State, Any, Outputs]:
             self.traces["train"] += 1
-            return self._one_step(*arguments)
+            return self._update(state, metrics, self._taken(data, batch), key)
 
         def train_many(
             state: State,
@@ -141,7 +179,7 @@ class Steps:
             def step(number: jax.Array, carried: Any) -> Any:
                 state, metrics, infos = carried
                 batch = {name: rows[number] for name, rows in batches.items()}
-                state, metrics, info = self._one_step(state, metrics, data, batch, key)
+                state, metrics, info = self._update(state, metrics, self._taken(data, batch), key)
                 infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
                 return state, metrics, infos
 
@@ -149,16 +187,21 @@ class Steps:
             state, metrics, infos = jax.lax.fori_loop(0, count, step, (state, metrics, infos))
             return state, metrics, infos, {name: all_[count - 1] for name, all_ in infos.items()}
 
-        def evaluate(leaves: list[jax.Array], metrics: Any, batch: Batch) -> tuple[Any, Outputs]:
+        def evaluate(
+            leaves: list[jax.Array], carried: list[jax.Array], metrics: Any, batch: Batch
+        ) -> tuple[list[jax.Array], Any, Outputs]:
             self.traces["evaluate"] += 1
-            outputs = self._outputs(leaves, batch)
+            outputs, carried = self._evaluated("evaluate", leaves, carried, batch)
             by_row = {name: self._by_row(values, batch) for name, values in outputs.items()}
-            return self._measured(metrics, outputs, batch), by_row
+            return carried, self._measured(metrics, outputs, batch), by_row
 
-        def predict(leaves: list[jax.Array], batch: Batch) -> Any:
+        def predict(
+            leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
+        ) -> tuple[list[jax.Array], Any, jax.Array]:
             self.traces["predict"] += 1
-            predictions = predict_step(*self._in_eval_mode(leaves, batch))
-            return _constrained((predictions, batch["mask"]), placement.replicated)
+            predictions, carried = self._evaluated("predict", leaves, carried, batch)
+            whole = _constrained((predictions, batch["mask"]), placement.replicated)
+            return carried, *whole
 
         # Tree mode: the steps take and return arrays alone, so no graph is traversed a call.
         self.train = nnx.jit(train, donate_argnums=0, graph=False)
@@ -166,14 +209,22 @@ class Steps:
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
         self._gradients = nnx.jit(self._record, graph=False)
+        # It is traced before a run begins, and `train` takes that trace: it is part of its program.
+        self._update = jax.jit(self._updated, inline=True)
 
-    def _one_step(
-        self, state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
+    # ---- What the steps compute -------------------------------------------------------------
+
+    def _taken(self, data: Batch, batch: Batch) -> Batch:
+        """Returns a batch with the rows of the data that are on the device."""
+        rows = {name: array[batch["index"]] for name, array in data.items()}
+        return {**batch, **_constrained(rows, self._placement.batch)}
+
+    def _updated(
+        self, state: State, metrics: Any, batch: Batch, key: jax.Array
     ) -> tuple[State, Any, Outputs]:
-        """What `train` does; the body of its loop in `train_many`."""
-        taken = {name: rows[batch["index"]] for name, rows in data.items()}
-        batch = {**batch, **_constrained(taken, self._placement.batch)}
-        module = self._merged(self._train_definition, state.model)
+        """Takes one optimizer step."""
+        module = self._merged(self._definitions.train, state.model)
+        tell_mode(module, training=True)
         assert self._optimizer_definition is not None, "split comes first"
         optimizer = nnx.merge(
             self._optimizer_definition,
@@ -182,23 +233,130 @@ class Steps:
         image = self._transform(batch["image"], key=key, index=batch["index"])
         image = _constrained(image, self._placement.batch)
         outputs = self._train_step(module, optimizer, {**batch, "image": image})
-        new = State(_leaves(module), _leaves(optimizer))
+        outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
+        new = State(self._leaves_of(module), jax.tree.leaves(nnx.state(optimizer)))
+        self._check_types(new, state)
         loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
         # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
         # statistics have seen it.
         seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
         is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
-        info = {"loss": loss, "is_finite": is_finite}
-        if (rate := self.learning_rate(new)) is not None:
-            info["lr"] = rate
+        info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
         new = jax.tree.map(_typed_as, new, state)
         kept = [*self._model_shardings, *self._optimizer_shardings]
         new = jax.tree.map(_constrained, new, jax.tree.unflatten(jax.tree.structure(new), kept))
         return new, self._measured(metrics, outputs, batch), info
 
+    def _record(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
+        """Returns the gradients that a step hands to its optimizer."""
+        self.traces["gradients"] += 1
+        module = self._merged(self._definitions.train, leaves)
+        tell_mode(module, training=True)
+        recorder = GradientRecorder(module, optax.identity(), wrt=nnx.Param)
+        image = self._transform(batch["image"], key=key, index=batch["index"])
+        self._train_step(module, recorder, {**batch, "image": image})
+        gradients = jax.tree.leaves(nnx.state(recorder.gradients))
+        return list(_constrained(gradients, self._placement.replicated))
+
+    def _evaluated(
+        self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
+    ) -> tuple[Any, list[jax.Array]]:
+        """Returns what a batch gives in evaluation mode, and what is carried to the next one."""
+        result, _, after = self._forward(verb, leaves, carried, batch)
+        kept = self._carried[verb]
+        shardings = [self._model_shardings[number] for number in kept]
+        return result, list(map(_constrained, [after[number] for number in kept], shardings))
+
+    def _forward(
+        self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
+    ) -> tuple[Any, list[jax.Array], list[jax.Array]]:
+        """Returns what a batch gives in evaluation mode, and the leaves before and after it."""
+        before = jax.tree.map(_constrained, leaves, self._gathered)
+        for number, leaf in zip(self._carried.get(verb, ()), carried, strict=True):
+            before[number] = leaf
+        module = nnx.merge(
+            self._definitions.evaluation, jax.tree.unflatten(self._model_tree, before)
+        )
+        tell_mode(module, training=False)
+        image = _constrained(self._transform(batch["image"]), self._placement.batch)
+        batch = {**batch, "image": image}
+        size = len(batch["mask"])
+        if verb == "evaluate":
+            result = check_outputs(self._eval_step(module, batch), size, "`eval_step`")
+        else:
+            result = self._predict_step(module, batch)
+            check_predictions(result, size, "`predict`")
+        after = self._leaves_of(module)
+        self._check_types(State(after, []), State(before, []))
+        return result, before, after
+
+    def _measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
+        # Sums of 16 bits are wrong after some hundred examples, whatever a metric adds up.
+        exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
+        with jax.numpy_dtype_promotion("standard"):  # CLU divides sums by counts
+            new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
+            return _constrained(metrics.merge(new), self._placement.replicated)
+
+    def _by_row(self, values: Any, batch: Batch) -> Any:
+        """Keeps each row of an output where that of the batch is."""
+        return _constrained(values, self._placement.batch)
+
+    def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
+        """Merges a model whose arrays are whole, but for what its own metadata split."""
+        whole = jax.tree.map(_constrained, leaves, self._gathered)
+        module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
+        return module
+
+    def _leaves_of(self, module: nnx.Module) -> list[jax.Array]:
+        """Returns the leaves of a model after a call, without what it has sown.
+
+        Raises:
+            ContractError: the call has made or removed variables.
+        """
+        state = model_state(module)
+        if jax.tree.structure(state) != self._model_tree:
+            now = named_leaves(state)
+            new = [name for name in now if name not in self._model_names]
+            gone = [name for name in self._model_names if name not in now]
+            raise ContractError(
+                "`model` makes or removes variables when it is called: "
+                f"{_listed('new', new)}{_listed('gone', gone)}. A step takes and returns the same "
+                "variables. If the model creates its layers in its first call, call it once "
+                "(`model(images[:1])`) before the Trainer is built. What a call leaves behind for "
+                "others to read belongs into a subclass of nnx.Intermediate."
+            )
+        return jax.tree.leaves(state)
+
+    def _check_types(self, new: State, old: State) -> None:
+        """Raises where a step would change the shape or the dtype of what it carries."""
+        names = [f"`model` has a variable `{name}`" for name in self._model_names]
+        if old.optimizer:
+            names += [f"`optimizer` has a state `{name}`" for name in self._optimizer_names]
+        pairs = zip(names, jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
+        for name, after, before in pairs:
+            if after.shape != before.shape or after.dtype != before.dtype:
+                raise ContractError(
+                    f"{name} of {before.dtype}{list(before.shape)} that becomes "
+                    f"{after.dtype}{list(after.shape)} in a step; it must keep its shape and its "
+                    "dtype. Initialise it with those that it shall have."
+                )
+
+    def _no_info(self, state: State, num: int) -> Outputs:
+        """Returns the `info` of `num` steps, before the first of them."""
+        infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
+        rates = self.learning_rates(state).items()
+        return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
+
+    # ---- Before the first batch -------------------------------------------------------------
+
     def are_of(self, model: nnx.Module) -> bool:
         """Whether the model is still built as it was, down to attributes such as a dropout rate."""
-        return bool(_definitions(model)[0] == self._train_definition)
+        now = define(model)
+        return bool(
+            now.train == self._definitions.train
+            and now.evaluation == self._definitions.evaluation
+            and _structs(now.state) == self._model_structs
+        )
 
     def measure(self, task: Task, example: Batch) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Traces the forward pass over shapes alone, and chooses the metrics that accumulate.
@@ -209,17 +367,23 @@ class Steps:
 
         Returns:
             Shapes and dtypes of the task's outputs. Nothing is computed.
+
+        Raises:
+            ContractError: the task or its metrics break the contract of `Task`.
         """
-        outputs: Mapping[str, jax.ShapeDtypeStruct]
-        jaxpr, outputs = jax.make_jaxpr(self._outputs, return_shape=True)(
-            self._model_leaves, example
-        )
+        jaxpr, outputs = self._traced("evaluate", example)
         has_convolution = "conv_general_dilated" in str(jaxpr)
         counted = product_flops(jaxpr)
         self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
         self.loops = not (has_convolution and jax.default_backend() == "cpu")
         if self._collection is None:  # one class for all verbs, or they would retrace
-            self._collection = task.collection(outputs)
+            collection = task.collection(outputs)
+            check_metrics(collection, outputs, example["mask"])
+            names = collection.__annotations__
+            if "loss" not in names:  # what is trained on is always there to be followed
+                collection = Collection.create(loss=Average.from_output("loss"), **names)
+            self._collection = collection
+            self.metric_names = tuple(collection.__annotations__)
             empty = self._collection.empty()
             # An empty metric may count in another dtype than a filled one; a loop takes one.
             filled = jax.eval_shape(self._measured, empty, outputs, example)
@@ -230,10 +394,94 @@ class Steps:
             )
         return outputs
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """The names of the metrics that `measure` chose."""
-        return tuple(self.empty.compute())
+    def measure_predictions(self, example: Batch) -> None:
+        """Traces `predict` over shapes alone.
+
+        Args:
+            example: a batch, or the shapes and dtypes of one.
+
+        Raises:
+            ContractError: what it returns has no first axis over the examples.
+        """
+        self._traced("predict", example)
+
+    def _traced(self, verb: str, example: Batch) -> tuple[Any, Any]:
+        """Traces what a verb does with a batch; returns the jaxpr, and the result's shapes."""
+        self._carried.pop(verb, None)
+        moved: list[int] = []
+
+        def forward(leaves: list[jax.Array], batch: Batch) -> Any:
+            result, before, after = self._forward(verb, leaves, [], batch)
+            pairs = enumerate(zip(before, after, strict=True))
+            moved[:] = [number for number, (old, new) in pairs if old is not new]
+            return result
+
+        made = jax.make_jaxpr(forward, return_shape=True)(self._model_structs, example)
+        free = [number for number in moved if self._model_names[number] not in self._fixed]
+        # A key itself stays while its count moves; each pass has its own (see `begin_pass`).
+        keys = [number for number, leaf in enumerate(self._model_structs) if is_key(leaf)]
+        # With another batch size: a first axis that only happens to be as long as the batch, such
+        # as that of a mean over the batch for each of B classes, stays as it is.
+        larger = len(example["mask"]) + self._placement.num_parts
+        try:
+            jax.eval_shape(forward, self._model_structs, _resized(example, larger))
+        except ContractError:
+            raise
+        except Exception:  # the model takes no other size
+            pass
+        self._carried[verb] = sorted({*free, *keys}) if free else []
+        return made
+
+    def prepare_training(
+        self, model: nnx.Module, transformation: optax.GradientTransformation, example: Batch
+    ) -> Any:
+        """Traces a train step over shapes alone, after `measure`.
+
+        Args:
+            model: the model, of the graph given at construction.
+            transformation: the optimizer.
+            example: shapes and dtypes of a batch.
+
+        Returns:
+            The jaxpr of the step.
+
+        Raises:
+            ContractError: the task breaks its contract in training mode, or the model or the
+                optimizer changes the shape or dtype of what a step carries.
+        """
+        with jax.set_mesh(self._placement.mesh):
+            optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
+        self._take_optimizer(optimizer)
+        placement = self._placement
+
+        def shaped(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        optimizer_structs = _structs(nnx.state(optimizer))
+        state = State(
+            list(map(shaped, self._model_structs, self._model_shardings)),
+            list(map(shaped, optimizer_structs, self._optimizer_shardings)),
+        )
+        metrics, key = jax.tree.map(
+            lambda leaf: shaped(leaf, placement.replicated),
+            (self.empty, jax.eval_shape(lambda: jax.random.key(0))),
+        )
+        batch = {name: shaped(leaf, placement.batch) for name, leaf in example.items()}
+        return self._update.trace(state, metrics, batch, key).jaxpr
+
+    def _take_optimizer(self, optimizer: nnx.Optimizer[Any]) -> None:
+        """Notes how the optimizer's state is built."""
+        definition, state = nnx.split(optimizer)
+        if definition == self._optimizer_definition:
+            return
+        self._optimizer_definition = definition
+        self._optimizer_tree = jax.tree.structure(state)
+        self._optimizer_names = list(named_leaves(state))
+        self._optimizer_shardings = self._placement.shardings(state)
+        shapes = [struct.shape for struct in _structs(state)]
+        self._rate_leaves = rate_leaves(self._optimizer_names, shapes)
+
+    # ---- The state ----------------------------------------------------------------------------
 
     def split(self, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> State:
         """Copies the arrays out of the modules, so that donating them harms nobody's reference.
@@ -245,18 +493,12 @@ class Steps:
         Returns:
             The state for the compiled steps.
         """
-        leaves = list(map(_copied, _leaves(model), self._model_shardings))
+        leaves = list(map(_copied, jax.tree.leaves(model_state(model)), self._model_shardings))
         if optimizer is None:
             return State(leaves, [])
-        definition, optimizer_state = nnx.split(optimizer)
-        if self._optimizer_definition is None:
-            self._optimizer_definition = definition
-            self._optimizer_tree = jax.tree.structure(optimizer_state)
-            self._optimizer_names = list(named_leaves(optimizer_state))
-            rates = [n for n in self._optimizer_names if n.endswith("hyperparams/learning_rate")]
-            self._rate_leaf = self._optimizer_names.index(rates[0]) if rates else None
-            self._optimizer_shardings = self._placement.shardings(optimizer_state)
-        return State(leaves, list(map(_copied, _leaves(optimizer), self._optimizer_shardings)))
+        self._take_optimizer(optimizer)
+        kept = jax.tree.leaves(nnx.state(optimizer))
+        return State(leaves, list(map(_copied, kept, self._optimizer_shardings)))
 
     def join(
         self, state: State, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None
@@ -272,9 +514,30 @@ class Steps:
         if optimizer is not None:
             nnx.update(optimizer, jax.tree.unflatten(self._optimizer_tree, state.optimizer))
 
-    def learning_rate(self, state: State) -> jax.Array | None:
-        """Returns the rate that the optimizer keeps in its state, None where it keeps none."""
-        return None if self._rate_leaf is None else state.optimizer[self._rate_leaf]
+    def begin_pass(self, verb: str, leaves: list[jax.Array], number: int) -> list[jax.Array]:
+        """Returns what the first batch of an evaluation or a prediction starts from.
+
+        A model that samples in evaluation moves the counts of its keys, or variables of its own.
+        These are carried from batch to batch, so that each batch has new noise, and are dropped
+        at the end of the pass. PRNG keys are mixed with the number of the pass.
+
+        Args:
+            verb: "evaluate" or "predict".
+            leaves: of the model's state.
+            number: tells the passes apart.
+        """
+        carried = [leaves[index] for index in self._carried[verb]]
+        salt = np.uint32((_EVALUATION + number) % 2**32)
+        return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
+
+    @property
+    def rate_names(self) -> tuple[str, ...]:
+        """The names of the learning rates that the optimizer keeps in its state."""
+        return () if self._optimizer_definition is None else tuple(self._rate_leaves)
+
+    def learning_rates(self, state: State) -> dict[str, jax.Array]:
+        """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
+        return {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
 
     def parameters(self, state: State) -> dict[str, jax.Array]:
         """Returns the model's parameters by their path, such as "conv1/kernel"."""
@@ -293,48 +556,6 @@ class Steps:
         """
         found = self._gradients(state.model, batch, key)
         return dict(zip(self.parameter_names, found, strict=True))
-
-    def _record(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
-        """Returns the gradients that a step hands to its optimizer."""
-        self.traces["gradients"] += 1
-        module = self._merged(self._train_definition, leaves)
-        recorder = GradientRecorder(module, optax.identity(), wrt=nnx.Param)
-        image = self._transform(batch["image"], key=key, index=batch["index"])
-        self._train_step(module, recorder, {**batch, "image": image})
-        return list(_constrained(_leaves(recorder.gradients), self._placement.replicated))
-
-    def _outputs(self, leaves: list[jax.Array], batch: Batch) -> Outputs:
-        return self._eval_step(*self._in_eval_mode(leaves, batch))
-
-    def _in_eval_mode(self, leaves: list[jax.Array], batch: Batch) -> tuple[nnx.Module, Batch]:
-        image = _constrained(self._transform(batch["image"]), self._placement.batch)
-        return self._merged(self._eval_definition, leaves), {**batch, "image": image}
-
-    def _measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
-        new = self._collection.single_from_model_output(mask=batch["mask"], **outputs)
-        return _constrained(metrics.merge(new), self._placement.replicated)
-
-    def _by_row(self, values: jax.Array, batch: Batch) -> jax.Array:
-        """Keeps each row of an output where that of the batch is."""
-        is_by_row = jnp.shape(values)[:1] == batch["mask"].shape
-        placement = self._placement
-        kept: jax.Array = _constrained(
-            values, placement.batch if is_by_row else placement.replicated
-        )
-        return kept
-
-    def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
-        """Merges a model whose arrays are whole, but for what its own metadata split."""
-        whole = jax.tree.map(_constrained, leaves, self._gathered)
-        module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
-        return module
-
-    def _no_info(self, state: State, num: int) -> Outputs:
-        """Returns the `info` of `num` steps, before the first of them."""
-        infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
-        if (rate := self.learning_rate(state)) is not None:
-            infos["lr"] = jnp.zeros(num, rate.dtype)
-        return infos
 
     def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint.
@@ -364,18 +585,39 @@ class Steps:
         return dict(zip(names, jax.tree.leaves(state), strict=True))
 
 
-def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """Returns the graph of a model in training and in evaluation mode, and its one state."""
-    # A second set of modules over the same arrays, so that the caller's keep their mode.
-    twin = nnx.merge(*nnx.split(model))
-    twin.eval()
-    eval_definition, state = nnx.split(twin)
-    twin.train()
-    return nnx.split(twin)[0], eval_definition, state
+def _structs(state: nnx.State[Any, Any]) -> list[jax.ShapeDtypeStruct]:
+    """Returns the shape and dtype of each leaf, as a step takes it."""
+    structs = []
+    for name, leaf in named_leaves(state).items():
+        try:
+            structs.append(as_struct(leaf))
+        except TypeError as error:
+            raise ValueError(
+                f"`model` has a variable `{name}` that holds {leaf!r}, which is no array. Keep "
+                "what is no number in an attribute that is no nnx.Variable."
+            ) from error
+    return structs
 
 
-def _leaves(module: Any) -> list[jax.Array]:
-    return jax.tree.leaves(nnx.state(module))
+def _resized(example: Batch, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in example.items()}
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    return f" {what} {', '.join(f'`{name}`' for name in names[:5])}" if names else ""
+
+
+@jax.jit
+def _mixed(keys: jax.Array, number: jax.Array) -> jax.Array:
+    """Returns PRNG keys, of any shape, each folded with a number."""
+    mixed = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys.reshape(-1))
+    return mixed.reshape(keys.shape)
+
+
+def _at_least_float32(values: Any) -> Any:
+    dtype = jnp.result_type(values)
+    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.asarray(values, jnp.float32) if is_half else values
 
 
 def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:

@@ -56,7 +56,7 @@ from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
 from nnx_alexnet.meshes import Devices, MeshLike
 from nnx_alexnet.meters import EpochMeter
-from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.optimizers import as_transformation, check_optimizer, create_optimizer
 from nnx_alexnet.performance import peak_memory
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Wishes, one_at_a_time
@@ -189,11 +189,7 @@ class Trainer(TrainLoop):
             )
         if type(seed) is not int or seed < 0:
             raise ValueError(f"`seed` (={seed!r}) must be an integer of at least 0.")
-        if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
-            raise TypeError(
-                f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
-                "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
-            )
+        transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
         defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
         if profile:
             defaults.append(Profiler())
@@ -213,7 +209,7 @@ class Trainer(TrainLoop):
             data,
             task=task,
             callbacks=given,
-            optimizer=create_optimizer() if optimizer is None else optimizer,
+            optimizer=transformation,
             seed=seed,
             log_dir=log_dir,
             name=type(model).__name__.lower() if name is None else name,
@@ -266,6 +262,7 @@ class Trainer(TrainLoop):
         loader = self._split("train")
         self.placement.check_batch_size(loader.batch_size)
         self._prepare(loader, *filter(None, [self.data.val]))
+        self._prepare_training(loader)
         use_compilation_cache()
         self._compiled_before = compiled()
         with (
@@ -430,6 +427,12 @@ class Trainer(TrainLoop):
         return costs
 
     # ---- The door, and the ways out -------------------------------------------------------
+
+    def _prepare_training(self, loader: Loader) -> None:
+        """Checks that the optimizer fits too, and that a step can be taken."""
+        check_optimizer(self._transformation, self._model)
+        with self._fitting(loader) as example:
+            self._steps.prepare_training(self._model, self._transformation, example)
 
     def _own_config(self) -> dict[str, Any]:
         """What is worth showing of a run that was started from Python."""

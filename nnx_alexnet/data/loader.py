@@ -145,6 +145,11 @@ class Loader:
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
+    def labels_in_memory(self) -> np.ndarray | None:
+        """Returns the label of every example where they lie in memory, None elsewhere."""
+        arrays = self.arrays()
+        return self.labels() if arrays is None else arrays["label"]
+
     def arrays(self) -> Batch | None:
         """Returns all of `image` and `label`, if they lie in memory; None if they must be read."""
         if not isinstance(self._source, ArraySource):
