@@ -50,14 +50,14 @@ def train_step(
         ContractError: the task returned no loss for each example.
     """
     # A line search evaluates the loss of this batch, with the dropout keys of this step.
-    definition, _, others = nnx.split(model, optimizer.wrt, ...)
+    definition, *states = nnx.split(model, optimizer.wrt, True)
 
     def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
         outputs = _outputs(task, model, batch)
         return masked_mean(outputs["loss"], batch["mask"]), outputs
 
     def loss_at(parameters: Any) -> jax.Array:
-        return loss_of(nnx.merge(definition, parameters, others))[0]
+        return loss_of(nnx.merge(definition, parameters, states[1]))[0]
 
     wrt = nnx.DiffState(0, optimizer.wrt)
     outputs: Outputs

@@ -19,7 +19,8 @@ from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Agreement, Wishes, one_at_a_time
-from nnx_alexnet.steps import State, Steps
+from nnx_alexnet.step_functions import State
+from nnx_alexnet.steps import Steps
 from nnx_alexnet.task import Classification, Outputs, Task
 
 # Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
@@ -334,7 +335,9 @@ class Evaluator:
                 yield example
         except Exception as error:  # the model and the task are the user's, and raise all kinds
             shape, dtype = spec["image"]
-            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            text = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            )
             if isinstance(error, KeyError) and error.args and error.args[0] not in example:
                 text = (
                     f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; what "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import jax
@@ -43,8 +44,7 @@ def named_leaves(state: Any) -> dict[str, Any]:
         for path, number in jax.tree_util.tree_flatten_with_path(numbered)[0]
     }
     if len({*names.values()}) < len(leaves):
-        seen: set[str] = set()
-        twice = next(name for name in names.values() if name in seen or seen.add(name))
+        twice = Counter(names.values()).most_common(1)[0][0]
         raise ValueError(
             f"Two arrays of a module have the path {twice!r}. Give its parts names that differ as "
             "text: the keys 1 and '1' do not."

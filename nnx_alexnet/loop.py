@@ -247,9 +247,7 @@ class TrainLoop(Resumable):
             number = done.step - num + first + 1
             raise non_finite_step(float(info["loss"][first]), number, batch, leaves)
         self._meter.finished(done.num_examples, done.step)
-        self._learning_rates = {
-            name: float(info[name][num - 1]) for name in self._steps.rate_names
-        }
+        self._learning_rates = {name: float(info[name][num - 1]) for name in self._steps.rate_names}
         if done.window is not None:
             window = jax.device_get(done.window)
             self._meter.add(window)

@@ -131,7 +131,7 @@ def tell_mode(model: nnx.Module, *, training: bool) -> None:
     """
     # A Linen module hands what it is called with to its own `__call__`.
     is_linen = isinstance(model, nnx.bridge.ToNNX)
-    told = type(model.module) if is_linen else type(model)
+    told: Any = type(getattr(model, "to_nnx__module", model))
     values: tuple[tuple[str, Any], ...] = tuple(
         (name, _ARGUMENTS[name] == training) for name in _mode_arguments(told)
     )
@@ -166,7 +166,7 @@ def _with_defaults(
     model_class: type[nnx.Module], told: type[Any], values: tuple[tuple[str, Any], ...]
 ) -> type[nnx.Module]:
     """Returns a subclass whose `__call__` has these values where a caller gives none."""
-    call: Any = model_class.__call__  # type: ignore[operator]
+    call: Any = model_class.__call__
     signature = inspect.signature(told.__call__)
 
     @functools.wraps(call)

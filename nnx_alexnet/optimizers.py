@@ -154,9 +154,7 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
         created = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
         gradients = nnx.state(model, nnx.Param)
         loss = jnp.zeros((), jnp.float32)
-        extra = extra_arguments(
-            optimizer, value=loss, grad=gradients, value_fn=lambda parameters: loss
-        )
+        extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
         with jax.numpy_dtype_promotion("standard"):
             created.update(model, gradients, **extra)
 

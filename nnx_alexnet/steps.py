@@ -13,55 +13,28 @@ way in and on the way out, and the compiler divides what is between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from clu.metrics import Average, Collection
 from flax import nnx
 
-from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
-from nnx_alexnet.leaves import (
-    as_struct,
-    is_key,
-    model_state,
-    named_leaves,
-    on_device,
-    on_host,
-    placed,
-)
-from nnx_alexnet.modes import define, tell_mode
-from nnx_alexnet.optimizers import rate_leaves
+from nnx_alexnet.bodies import Batch
+from nnx_alexnet.layout import constrained
+from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
+from nnx_alexnet.log import logger
+from nnx_alexnet.modes import define
 from nnx_alexnet.performance import product_flops
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import is_main
+from nnx_alexnet.step_functions import State, StepFunctions, Transform
 from nnx_alexnet.task import Outputs, Task
-from nnx_alexnet.task_checks import (
-    ContractError,
-    check_metrics,
-    check_outputs,
-    check_predictions,
-)
+from nnx_alexnet.task_checks import ContractError
 
-Transform = Callable[..., jax.Array]
-
-# Folded into the keys of an evaluation, so that its draws are none of training's.
+# Added to the number of a pass that a key is mixed with, so that no draw is one of training's.
 _EVALUATION = 0x65766100
-
-
-class State(NamedTuple):
-    """The arrays of a run, flat: what a compiled train step takes, donates and returns.
-
-    Attributes:
-        model: the leaves of the model's state (parameters, statistics, dropout keys).
-        optimizer: the leaves of the optimizer's state; empty outside `fit`.
-    """
-
-    model: list[jax.Array]
-    optimizer: list[jax.Array]
 
 
 class Steps:
@@ -138,32 +111,23 @@ class Steps:
         *,
         placement: Placement | None = None,
     ) -> None:
-        self._definitions = define(model)
-        model_state = self._definitions.state
         self._placement = placement = Placement() if placement is None else placement
-        self._model_names = list(named_leaves(model_state))
-        self._model_structs = _structs(model_state)
-        self._model_tree = jax.tree.structure(model_state)
-        self._model_shardings = placement.shardings(model_state)
-        self._gathered = placement.gathered(model_state)
-        self.parameter_names = list(named_leaves(nnx.filter_state(model_state, nnx.Param)))
-        statistics = named_leaves(nnx.filter_state(model_state, nnx.BatchStat))
-        # An evaluation that changes one of these changes it for that batch alone.
-        self._fixed = {*self.parameter_names, *statistics}
-        self._transform, self._train_step = transform, train_step
-        self._eval_step, self._predict_step = eval_step, predict_step
+        self._functions = functions = StepFunctions(
+            model, transform, train_step, eval_step, predict_step, placement=placement
+        )
+        self.parameter_names = functions.parameter_names
         self.traces: Counter[str] = Counter()
-        self._collection: Any = None  # set by `measure`
-        # By verb, the leaves that a pass carries from batch to batch; set by `measure`.
-        self._carried: dict[str, list[int]] = {}
-        # Set by the first optimizer: a model that is only evaluated has none.
-        self._optimizer_definition: nnx.GraphDef[Any] | None = None
+        # Traced before a run begins; `train` takes that trace, which is a part of its program.
+        self._update = jax.jit(functions.update, inline=True)
 
         def train(
             state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
         ) -> tuple[State, Any, Outputs]:
             self.traces["train"] += 1
-            return self._update(state, metrics, self._taken(data, batch), key)
+            updated: tuple[State, Any, Outputs] = self._update(
+                state, metrics, functions.completed(data, batch), key
+            )
+            return updated
 
         def train_many(
             state: State,
@@ -174,12 +138,14 @@ class Steps:
         ) -> tuple[State, Any, Outputs, Outputs]:
             self.traces["train"] += 1
             batches, count = group
-            infos = self._no_info(state, len(batches["index"]))
+            infos = functions.no_info(state, len(batches["index"]))
 
             def step(number: jax.Array, carried: Any) -> Any:
                 state, metrics, infos = carried
-                batch = {name: rows[number] for name, rows in batches.items()}
-                state, metrics, info = self._update(state, metrics, self._taken(data, batch), key)
+                batch = functions.completed(
+                    data, {name: rows[number] for name, rows in batches.items()}
+                )
+                state, metrics, info = self._update(state, metrics, batch, key)
                 infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
                 return state, metrics, infos
 
@@ -191,172 +157,35 @@ class Steps:
             leaves: list[jax.Array], carried: list[jax.Array], metrics: Any, batch: Batch
         ) -> tuple[list[jax.Array], Any, Outputs]:
             self.traces["evaluate"] += 1
-            outputs, carried = self._evaluated("evaluate", leaves, carried, batch)
-            by_row = {name: self._by_row(values, batch) for name, values in outputs.items()}
-            return carried, self._measured(metrics, outputs, batch), by_row
+            outputs, carried = functions.evaluated("evaluate", leaves, carried, batch)
+            metrics = functions.measured(metrics, outputs, batch)
+            return carried, metrics, constrained(outputs, placement.batch)
 
         def predict(
             leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
         ) -> tuple[list[jax.Array], Any, jax.Array]:
             self.traces["predict"] += 1
-            predictions, carried = self._evaluated("predict", leaves, carried, batch)
-            whole = _constrained((predictions, batch["mask"]), placement.replicated)
+            predictions, carried = functions.evaluated("predict", leaves, carried, batch)
+            whole = constrained((predictions, batch["mask"]), placement.replicated)
             return carried, *whole
+
+        def gradients(leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
+            self.traces["gradients"] += 1
+            return functions.gradients(leaves, batch, key)
 
         # Tree mode: the steps take and return arrays alone, so no graph is traversed a call.
         self.train = nnx.jit(train, donate_argnums=0, graph=False)
         self.train_many = nnx.jit(train_many, donate_argnums=0, graph=False)
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
-        self._gradients = nnx.jit(self._record, graph=False)
-        # It is traced before a run begins, and `train` takes that trace: it is part of its program.
-        self._update = jax.jit(self._updated, inline=True)
+        self._gradients = nnx.jit(gradients, graph=False)
 
-    # ---- What the steps compute -------------------------------------------------------------
-
-    def _taken(self, data: Batch, batch: Batch) -> Batch:
-        """Returns a batch with the rows of the data that are on the device."""
-        rows = {name: array[batch["index"]] for name, array in data.items()}
-        return {**batch, **_constrained(rows, self._placement.batch)}
-
-    def _updated(
-        self, state: State, metrics: Any, batch: Batch, key: jax.Array
-    ) -> tuple[State, Any, Outputs]:
-        """Takes one optimizer step."""
-        module = self._merged(self._definitions.train, state.model)
-        tell_mode(module, training=True)
-        assert self._optimizer_definition is not None, "split comes first"
-        optimizer = nnx.merge(
-            self._optimizer_definition,
-            jax.tree.unflatten(self._optimizer_tree, state.optimizer),
-        )
-        image = self._transform(batch["image"], key=key, index=batch["index"])
-        image = _constrained(image, self._placement.batch)
-        outputs = self._train_step(module, optimizer, {**batch, "image": image})
-        outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
-        new = State(self._leaves_of(module), jax.tree.leaves(nnx.state(optimizer)))
-        self._check_types(new, state)
-        loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
-        # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
-        # statistics have seen it.
-        seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
-        is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
-        info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
-        new = jax.tree.map(_typed_as, new, state)
-        kept = [*self._model_shardings, *self._optimizer_shardings]
-        new = jax.tree.map(_constrained, new, jax.tree.unflatten(jax.tree.structure(new), kept))
-        return new, self._measured(metrics, outputs, batch), info
-
-    def _record(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
-        """Returns the gradients that a step hands to its optimizer."""
-        self.traces["gradients"] += 1
-        module = self._merged(self._definitions.train, leaves)
-        tell_mode(module, training=True)
-        recorder = GradientRecorder(module, optax.identity(), wrt=nnx.Param)
-        image = self._transform(batch["image"], key=key, index=batch["index"])
-        self._train_step(module, recorder, {**batch, "image": image})
-        gradients = jax.tree.leaves(nnx.state(recorder.gradients))
-        return list(_constrained(gradients, self._placement.replicated))
-
-    def _evaluated(
-        self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
-    ) -> tuple[Any, list[jax.Array]]:
-        """Returns what a batch gives in evaluation mode, and what is carried to the next one."""
-        result, _, after = self._forward(verb, leaves, carried, batch)
-        kept = self._carried[verb]
-        shardings = [self._model_shardings[number] for number in kept]
-        return result, list(map(_constrained, [after[number] for number in kept], shardings))
-
-    def _forward(
-        self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
-    ) -> tuple[Any, list[jax.Array], list[jax.Array]]:
-        """Returns what a batch gives in evaluation mode, and the leaves before and after it."""
-        before = jax.tree.map(_constrained, leaves, self._gathered)
-        for number, leaf in zip(self._carried.get(verb, ()), carried, strict=True):
-            before[number] = leaf
-        module = nnx.merge(
-            self._definitions.evaluation, jax.tree.unflatten(self._model_tree, before)
-        )
-        tell_mode(module, training=False)
-        image = _constrained(self._transform(batch["image"]), self._placement.batch)
-        batch = {**batch, "image": image}
-        size = len(batch["mask"])
-        if verb == "evaluate":
-            result = check_outputs(self._eval_step(module, batch), size, "`eval_step`")
-        else:
-            result = self._predict_step(module, batch)
-            check_predictions(result, size, "`predict`")
-        after = self._leaves_of(module)
-        self._check_types(State(after, []), State(before, []))
-        return result, before, after
-
-    def _measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
-        # Sums of 16 bits are wrong after some hundred examples, whatever a metric adds up.
-        exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
-        with jax.numpy_dtype_promotion("standard"):  # CLU divides sums by counts
-            new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
-            return _constrained(metrics.merge(new), self._placement.replicated)
-
-    def _by_row(self, values: Any, batch: Batch) -> Any:
-        """Keeps each row of an output where that of the batch is."""
-        return _constrained(values, self._placement.batch)
-
-    def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
-        """Merges a model whose arrays are whole, but for what its own metadata split."""
-        whole = jax.tree.map(_constrained, leaves, self._gathered)
-        module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
-        return module
-
-    def _leaves_of(self, module: nnx.Module) -> list[jax.Array]:
-        """Returns the leaves of a model after a call, without what it has sown.
-
-        Raises:
-            ContractError: the call has made or removed variables.
-        """
-        state = model_state(module)
-        if jax.tree.structure(state) != self._model_tree:
-            now = named_leaves(state)
-            new = [name for name in now if name not in self._model_names]
-            gone = [name for name in self._model_names if name not in now]
-            raise ContractError(
-                "`model` makes or removes variables when it is called: "
-                f"{_listed('new', new)}{_listed('gone', gone)}. A step takes and returns the same "
-                "variables. If the model creates its layers in its first call, call it once "
-                "(`model(images[:1])`) before the Trainer is built. What a call leaves behind for "
-                "others to read belongs into a subclass of nnx.Intermediate."
-            )
-        return jax.tree.leaves(state)
-
-    def _check_types(self, new: State, old: State) -> None:
-        """Raises where a step would change the shape or the dtype of what it carries."""
-        names = [f"`model` has a variable `{name}`" for name in self._model_names]
-        if old.optimizer:
-            names += [f"`optimizer` has a state `{name}`" for name in self._optimizer_names]
-        pairs = zip(names, jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
-        for name, after, before in pairs:
-            if after.shape != before.shape or after.dtype != before.dtype:
-                raise ContractError(
-                    f"{name} of {before.dtype}{list(before.shape)} that becomes "
-                    f"{after.dtype}{list(after.shape)} in a step; it must keep its shape and its "
-                    "dtype. Initialise it with those that it shall have."
-                )
-
-    def _no_info(self, state: State, num: int) -> Outputs:
-        """Returns the `info` of `num` steps, before the first of them."""
-        infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
-        rates = self.learning_rates(state).items()
-        return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
-
-    # ---- Before the first batch -------------------------------------------------------------
+    # ---- Before the first batch -----------------------------------------------------------------
 
     def are_of(self, model: nnx.Module) -> bool:
         """Whether the model is still built as it was, down to attributes such as a dropout rate."""
         now = define(model)
-        return bool(
-            now.train == self._definitions.train
-            and now.evaluation == self._definitions.evaluation
-            and _structs(now.state) == self._model_structs
-        )
+        return bool(now[:2] == self._functions.definitions[:2])
 
     def measure(self, task: Task, example: Batch) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Traces the forward pass over shapes alone, and chooses the metrics that accumulate.
@@ -371,27 +200,23 @@ class Steps:
         Raises:
             ContractError: the task or its metrics break the contract of `Task`.
         """
+        outputs: Mapping[str, jax.ShapeDtypeStruct]
         jaxpr, outputs = self._traced("evaluate", example)
         has_convolution = "conv_general_dilated" in str(jaxpr)
         counted = product_flops(jaxpr)
         self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
         self.loops = not (has_convolution and jax.default_backend() == "cpu")
-        if self._collection is None:  # one class for all verbs, or they would retrace
-            collection = task.collection(outputs)
-            check_metrics(collection, outputs, example["mask"])
-            names = collection.__annotations__
-            if "loss" not in names:  # what is trained on is always there to be followed
-                collection = Collection.create(loss=Average.from_output("loss"), **names)
-            self._collection = collection
-            self.metric_names = tuple(collection.__annotations__)
-            empty = self._collection.empty()
-            # An empty metric may count in another dtype than a filled one; a loop takes one.
-            filled = jax.eval_shape(self._measured, empty, outputs, example)
-            self.empty = jax.tree.map(
-                lambda old, new: placed(np.asarray(old, new.dtype), self._placement.replicated),
-                empty,
-                filled,
-            )
+        functions = self._functions
+        collection = functions.choose_metrics(task, outputs, example["mask"])
+        self.metric_names = tuple(collection.__annotations__)
+        empty = collection.empty()
+        # An empty metric may count in another dtype than a filled one; a loop takes one.
+        filled = jax.eval_shape(functions.measured, empty, outputs, example)
+        self.empty = jax.tree.map(
+            lambda old, new: placed(np.asarray(old, new.dtype), self._placement.replicated),
+            empty,
+            filled,
+        )
         return outputs
 
     def measure_predictions(self, example: Batch) -> None:
@@ -407,29 +232,37 @@ class Steps:
 
     def _traced(self, verb: str, example: Batch) -> tuple[Any, Any]:
         """Traces what a verb does with a batch; returns the jaxpr, and the result's shapes."""
-        self._carried.pop(verb, None)
+        functions, model = self._functions, self._functions.model
+        functions.carried.pop(verb, None)
         moved: list[int] = []
 
         def forward(leaves: list[jax.Array], batch: Batch) -> Any:
-            result, before, after = self._forward(verb, leaves, [], batch)
+            result, before, after = functions.forward(verb, leaves, [], batch)
             pairs = enumerate(zip(before, after, strict=True))
             moved[:] = [number for number, (old, new) in pairs if old is not new]
             return result
 
-        made = jax.make_jaxpr(forward, return_shape=True)(self._model_structs, example)
-        free = [number for number in moved if self._model_names[number] not in self._fixed]
-        # A key itself stays while its count moves; each pass has its own (see `begin_pass`).
-        keys = [number for number, leaf in enumerate(self._model_structs) if is_key(leaf)]
+        made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example)
+        # Parameters and statistics that an evaluation changes, it changes for one batch alone.
+        statistics = nnx.filter_state(functions.definitions.state, nnx.BatchStat)
+        fixed = {*self.parameter_names, *named_leaves(statistics)}
+        free = [number for number in moved if model.names[number] not in fixed]
+        # A key stays as it is while its count moves; see `begin_pass`.
+        keys = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
         # With another batch size: a first axis that only happens to be as long as the batch, such
         # as that of a mean over the batch for each of B classes, stays as it is.
-        larger = len(example["mask"]) + self._placement.num_parts
+        size = len(example["mask"]) + self._placement.num_parts
+        larger = {
+            name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
+            for name, leaf in example.items()
+        }
         try:
-            jax.eval_shape(forward, self._model_structs, _resized(example, larger))
+            jax.eval_shape(forward, model.structs, larger)
         except ContractError:
             raise
-        except Exception:  # the model takes no other size
-            pass
-        self._carried[verb] = sorted({*free, *keys}) if free else []
+        except Exception as error:
+            logger.debug("The model takes batches of one size: %r", error)
+        functions.carried[verb] = sorted({*free, *keys}) if free else []
         return made
 
     def prepare_training(
@@ -449,37 +282,19 @@ class Steps:
             ContractError: the task breaks its contract in training mode, or the model or the
                 optimizer changes the shape or dtype of what a step carries.
         """
-        with jax.set_mesh(self._placement.mesh):
-            optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
-        self._take_optimizer(optimizer)
-        placement = self._placement
+        functions, placement = self._functions, self._placement
+        optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
+        layout = functions.take_optimizer(optimizer)
 
-        def shaped(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+            )
 
-        optimizer_structs = _structs(nnx.state(optimizer))
-        state = State(
-            list(map(shaped, self._model_structs, self._model_shardings)),
-            list(map(shaped, optimizer_structs, self._optimizer_shardings)),
-        )
-        metrics, key = jax.tree.map(
-            lambda leaf: shaped(leaf, placement.replicated),
-            (self.empty, jax.eval_shape(lambda: jax.random.key(0))),
-        )
-        batch = {name: shaped(leaf, placement.batch) for name, leaf in example.items()}
-        return self._update.trace(state, metrics, batch, key).jaxpr
-
-    def _take_optimizer(self, optimizer: nnx.Optimizer[Any]) -> None:
-        """Notes how the optimizer's state is built."""
-        definition, state = nnx.split(optimizer)
-        if definition == self._optimizer_definition:
-            return
-        self._optimizer_definition = definition
-        self._optimizer_tree = jax.tree.structure(state)
-        self._optimizer_names = list(named_leaves(state))
-        self._optimizer_shardings = self._placement.shardings(state)
-        shapes = [struct.shape for struct in _structs(state)]
-        self._rate_leaves = rate_leaves(self._optimizer_names, shapes)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        metrics, key = shaped((self.empty, key), placement.replicated)
+        state: Any = State(functions.model.abstract(), layout.abstract())
+        return self._update.trace(state, metrics, shaped(dict(example), placement.batch), key).jaxpr
 
     # ---- The state ----------------------------------------------------------------------------
 
@@ -493,12 +308,10 @@ class Steps:
         Returns:
             The state for the compiled steps.
         """
-        leaves = list(map(_copied, jax.tree.leaves(model_state(model)), self._model_shardings))
+        leaves = self._functions.model.copied(model)
         if optimizer is None:
             return State(leaves, [])
-        self._take_optimizer(optimizer)
-        kept = jax.tree.leaves(nnx.state(optimizer))
-        return State(leaves, list(map(_copied, kept, self._optimizer_shardings)))
+        return State(leaves, self._functions.take_optimizer(optimizer).copied(optimizer))
 
     def join(
         self, state: State, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None
@@ -510,9 +323,10 @@ class Steps:
             model: changed in place.
             optimizer: changed in place.
         """
-        nnx.update(model, jax.tree.unflatten(self._model_tree, state.model))
+        nnx.update(model, self._functions.model.state(state.model))
         if optimizer is not None:
-            nnx.update(optimizer, jax.tree.unflatten(self._optimizer_tree, state.optimizer))
+            layout = self._functions.take_optimizer(optimizer)
+            nnx.update(optimizer, layout.state(state.optimizer))
 
     def begin_pass(self, verb: str, leaves: list[jax.Array], number: int) -> list[jax.Array]:
         """Returns what the first batch of an evaluation or a prediction starts from.
@@ -526,22 +340,22 @@ class Steps:
             leaves: of the model's state.
             number: tells the passes apart.
         """
-        carried = [leaves[index] for index in self._carried[verb]]
+        carried = [leaves[index] for index in self._functions.carried[verb]]
         salt = np.uint32((_EVALUATION + number) % 2**32)
         return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
 
     @property
     def rate_names(self) -> tuple[str, ...]:
         """The names of the learning rates that the optimizer keeps in its state."""
-        return () if self._optimizer_definition is None else tuple(self._rate_leaves)
+        return self._functions.rate_names
 
     def learning_rates(self, state: State) -> dict[str, jax.Array]:
         """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
-        return {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
+        return self._functions.learning_rates(state)
 
     def parameters(self, state: State) -> dict[str, jax.Array]:
         """Returns the model's parameters by their path, such as "conv1/kernel"."""
-        arrays = dict(zip(self._model_names, state.model, strict=True))
+        arrays = dict(zip(self._functions.model.names, state.model, strict=True))
         return {name: arrays[name] for name in self.parameter_names}
 
     def gradients(self, state: State, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
@@ -580,31 +394,10 @@ class Steps:
 
     def named(self, state: State) -> dict[str, jax.Array]:
         """Returns the arrays by their path, first those of the model."""
-        names = [f"model/{name}" for name in self._model_names]
-        names += [f"optimizer/{name}" for name in self._optimizer_names]
+        names = [f"model/{name}" for name in self._functions.model.names]
+        if self._functions.optimizer is not None:
+            names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
-
-
-def _structs(state: nnx.State[Any, Any]) -> list[jax.ShapeDtypeStruct]:
-    """Returns the shape and dtype of each leaf, as a step takes it."""
-    structs = []
-    for name, leaf in named_leaves(state).items():
-        try:
-            structs.append(as_struct(leaf))
-        except TypeError as error:
-            raise ValueError(
-                f"`model` has a variable `{name}` that holds {leaf!r}, which is no array. Keep "
-                "what is no number in an attribute that is no nnx.Variable."
-            ) from error
-    return structs
-
-
-def _resized(example: Batch, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in example.items()}
-
-
-def _listed(what: str, names: Sequence[str]) -> str:
-    return f" {what} {', '.join(f'`{name}`' for name in names[:5])}" if names else ""
 
 
 @jax.jit
@@ -612,26 +405,3 @@ def _mixed(keys: jax.Array, number: jax.Array) -> jax.Array:
     """Returns PRNG keys, of any shape, each folded with a number."""
     mixed = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys.reshape(-1))
     return mixed.reshape(keys.shape)
-
-
-def _at_least_float32(values: Any) -> Any:
-    dtype = jnp.result_type(values)
-    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return jnp.asarray(values, jnp.float32) if is_half else values
-
-
-def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
-    if getattr(leaf, "weak_type", not hasattr(leaf, "dtype")):
-        leaf = np.asarray(leaf, jnp.result_type(leaf))
-    return placed(leaf, sharding)
-
-
-def _constrained(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
-    """Says how the compiler divides arrays."""
-    return jax.lax.with_sharding_constraint(tree, sharding) if jax.tree.leaves(tree) else tree
-
-
-def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Returns `new` without a weak type, so that the next call finds the types of this one."""
-    return new if is_key(old) else jax.lax.convert_element_type(new, old.dtype)

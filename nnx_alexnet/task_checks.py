@@ -224,13 +224,13 @@ def _check_metric(
         raise ContractError(
             f"The metric `{name}` cannot be merged or computed: {type(error).__name__}: {error}"
         ) from error
-    if jax.tree.structure(merged) != jax.tree.structure(new):
+    if jax.tree.structure(merged) != jax.tree.structure(new):  # type: ignore[operator]
         raise ContractError(
             f"The metric `{name}` has another structure when it is empty; what `empty` returns "
             "must hold the arrays that `from_model_output` returns."
         )
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
-    if jax.tree.structure(value) != jax.tree.structure(0) or shapes != [()]:
+    if not hasattr(value, "dtype") or shapes != [()]:
         what = f"an array of shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} values"
         raise ContractError(
             f"The metric `{name}` computes {what}; it must compute a single number. Take a mean, "
