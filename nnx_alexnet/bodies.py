@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from nnx_alexnet.leaves import usual_promotion
 from nnx_alexnet.optimizers import extra_arguments
 from nnx_alexnet.task import Outputs, Task
 from nnx_alexnet.task_checks import check_outputs
@@ -66,8 +67,7 @@ def train_step(
     # https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
     gradients = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)
     extra = extra_arguments(optimizer.tx, value=loss, grad=gradients, value_fn=loss_at)
-    # optax relies on promotion itself (Adam's `decay**count`), whatever the user asks of a model.
-    with jax.numpy_dtype_promotion("standard"):
+    with usual_promotion():
         optimizer.update(model, gradients, **extra)
     return outputs
 

@@ -14,6 +14,7 @@ from flax import nnx
 from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.errors import as_number, check_metric_name
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
@@ -155,8 +156,25 @@ class Evaluator:
         Args:
             metrics: name to number. A callback that wants its names known to `monitor=`
                 lists them in its `metric_names`.
+
+        Raises:
+            ValueError: a name belongs to the trainer: `step`, `epoch`, or a metric of the task.
+            TypeError: a name is not text, or a value is not a number.
         """
-        self._publish({name: float(value) for name, value in metrics.items()}, self.global_step)
+        own = self._task_metric_names()
+        for name in metrics:
+            check_metric_name(name)
+            if name in own:
+                raise ValueError(
+                    f"`metrics` has the name {name!r}, which the trainer publishes itself. Log "
+                    "yours under another name."
+                )
+        values = {name: as_number(name, value) for name, value in metrics.items()}
+        self._publish(values, self.global_step)
+
+    def _task_metric_names(self) -> set[str]:
+        names = () if self._compiled is None else self._compiled.metric_names
+        return {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
 
     # ---- What a subclass may replace ------------------------------------------------------
 
@@ -331,7 +349,7 @@ class Evaluator:
         size = self.placement.padded(loader.batch_size)
         example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
         try:
-            with self.placement.context():
+            with self.placement.context(), jax.transfer_guard("allow"):
                 yield example
         except Exception as error:  # the model and the task are the user's, and raise all kinds
             shape, dtype = spec["image"]
@@ -367,7 +385,8 @@ class Evaluator:
         failure: BaseException | None = None
         self._is_running = True
         try:
-            with self.placement.context():
+            # What the trainer sends and reads, it means to.
+            with self.placement.context(), jax.transfer_guard("allow"):
                 self._callbacks.call("setup", self, stage)
                 yield
         except BaseException as error:

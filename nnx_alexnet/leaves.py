@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+
+@contextmanager
+def usual_promotion() -> Iterator[None]:
+    """Computes with JAX's usual promotion of dtypes and ranks, whatever the user has set.
+
+    `jax_numpy_dtype_promotion="strict"` is meant for the user's model. optax and CLU rely on
+    promotion themselves, as in `decay**count`.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def model_state(module: nnx.Module) -> nnx.State[Any, Any]:

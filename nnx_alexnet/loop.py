@@ -18,7 +18,7 @@ from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.leaves import placed
-from nnx_alexnet.meters import computed
+from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
 from nnx_alexnet.processes import check_alike, one_at_a_time
 from nnx_alexnet.resuming import Resumable
@@ -58,6 +58,7 @@ class TrainLoop(Resumable):
     def _reset(self) -> None:
         super()._reset()
         self.interrupted = self._is_cut_short = False
+        self._meter = EpochMeter(None)  # each epoch has its own
         self._in_flight: deque[_Dispatched] = deque()
         self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
         self._newest_rates: dict[str, jax.Array] = {}  # of the newest step dispatched
@@ -117,11 +118,7 @@ class TrainLoop(Resumable):
             part=self.placement.rows(loader.batch_size),
         )
         while not self._is_stopping:
-            try:
-                group = self._next_group(batches)
-            except Exception:
-                self._save_what_there_is()
-                raise
+            group = self._next_group(batches)
             if not group:
                 return True
             self._save_if_requested()
@@ -236,7 +233,7 @@ class TrainLoop(Resumable):
             )
             return infos, last
 
-    def _read(self, done: _Dispatched) -> None:
+    def _read(self, done: _Dispatched, *, publishes: bool = True) -> None:
         """Waits for dispatched steps; at a log point reads and publishes their metrics."""
         info = {k: np.atleast_1d(v) for k, v in jax.device_get(done.info).items()}
         num = len(done.batches)
@@ -252,11 +249,13 @@ class TrainLoop(Resumable):
             window = jax.device_get(done.window)
             self._meter.add(window)
             metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
-            self._publish(metrics | self._rates(self._meter.window_rates()), done.step)
+            metrics |= self._rates(self._meter.window_rates())
+            if publishes:
+                self._publish(metrics, done.step)
 
-    def _read_all(self) -> None:
+    def _read_all(self, *, publishes: bool = True) -> None:
         while self._in_flight:
-            self._read(self._in_flight.popleft())
+            self._read(self._in_flight.popleft(), publishes=publishes)
 
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
         speed = rates.get("perf/images_per_second")

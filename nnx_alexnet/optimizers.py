@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from nnx_alexnet.errors import unknown
+from nnx_alexnet.leaves import usual_promotion
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -155,15 +155,15 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
         gradients = nnx.state(model, nnx.Param)
         loss = jnp.zeros((), jnp.float32)
         extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
-        with jax.numpy_dtype_promotion("standard"):
-            created.update(model, gradients, **extra)
+        created.update(model, gradients, **extra)
 
     for what, function in (
         ("initialised with", lambda model: optimizer.init(nnx.state(model, nnx.Param))),
         ("applied to", update),
     ):
         try:
-            nnx.eval_shape(function, model)
+            with usual_promotion():
+                nnx.eval_shape(function, model)
         except Exception as error:
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "

@@ -18,7 +18,7 @@ from flax import nnx
 
 from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.layout import Layout, constrained
-from nnx_alexnet.leaves import named_leaves
+from nnx_alexnet.leaves import named_leaves, usual_promotion
 from nnx_alexnet.modes import define, tell_mode
 from nnx_alexnet.optimizers import rate_leaves
 from nnx_alexnet.placement import Placement
@@ -190,7 +190,8 @@ class StepFunctions:
         return model
 
     def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
-        image = self._transform(batch["image"], key=key, index=batch["index"])
+        with usual_promotion():
+            image = self._transform(batch["image"], key=key, index=batch["index"])
         return {**batch, "image": constrained(image, self._placement.batch)}
 
     # ---- Evaluation and prediction --------------------------------------------------------------
@@ -220,7 +221,8 @@ class StepFunctions:
             before[number] = leaf
         model = nnx.merge(self.definitions.evaluation, self.model.state(before))
         tell_mode(model, training=False)
-        image = constrained(self._transform(batch["image"]), self._placement.batch)
+        with usual_promotion():
+            image = constrained(self._transform(batch["image"]), self._placement.batch)
         batch, size = {**batch, "image": image}, len(batch["mask"])
         if verb == "predict":
             result = self._predict_step(model, batch)
@@ -234,7 +236,7 @@ class StepFunctions:
         assert self._collection is not None, "`choose_metrics` comes first"
         # Sums of 16 bits are wrong after some hundred examples, whatever a metric adds up.
         exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
-        with jax.numpy_dtype_promotion("standard"):  # CLU divides sums by counts
+        with usual_promotion():
             new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
             return constrained(metrics.merge(new), self._placement.replicated)
 

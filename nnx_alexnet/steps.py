@@ -23,7 +23,14 @@ from flax import nnx
 
 from nnx_alexnet.bodies import Batch
 from nnx_alexnet.layout import constrained
-from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
+from nnx_alexnet.leaves import (
+    is_key,
+    named_leaves,
+    on_device,
+    on_host,
+    placed,
+    usual_promotion,
+)
 from nnx_alexnet.log import logger
 from nnx_alexnet.modes import define
 from nnx_alexnet.performance import product_flops
@@ -283,7 +290,8 @@ class Steps:
                 optimizer changes the shape or dtype of what a step carries.
         """
         functions, placement = self._functions, self._placement
-        optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
+        with usual_promotion():
+            optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
         layout = functions.take_optimizer(optimizer)
 
         def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
@@ -345,6 +353,11 @@ class Steps:
         return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
 
     @property
+    def rate_names_are_known(self) -> bool:
+        """Whether an optimizer was seen, whose rates `rate_names` has."""
+        return self._functions.optimizer is not None
+
+    @property
     def rate_names(self) -> tuple[str, ...]:
         """The names of the learning rates that the optimizer keeps in its state."""
         return self._functions.rate_names
@@ -395,7 +408,7 @@ class Steps:
     def named(self, state: State) -> dict[str, jax.Array]:
         """Returns the arrays by their path, first those of the model."""
         names = [f"model/{name}" for name in self._functions.model.names]
-        if self._functions.optimizer is not None:
+        if state.optimizer and self._functions.optimizer is not None:
             names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
 

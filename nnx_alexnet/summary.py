@@ -110,7 +110,9 @@ def _recorded() -> Iterator[dict[str, tuple[str, str]]]:
 @functools.cache
 def _noting(layer_class: type[nnx.Module]) -> type[nnx.Module]:
     """Returns a subclass that notes the shapes of its first call; the class itself stays as is."""
-    call: Any = getattr(layer_class, "__call__", None)
+    call: Any = next(
+        (vars(c)["__call__"] for c in layer_class.__mro__ if "__call__" in vars(c)), None
+    )
     if call is None:
         return layer_class
 

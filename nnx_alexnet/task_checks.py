@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from clu.metrics import CollectingMetric, Collection, Metric
 
+from nnx_alexnet.leaves import usual_promotion
+
 
 class ContractError(ValueError):
     """A task, its metrics or its predictions break the contract of `Task`."""
@@ -206,7 +208,10 @@ def _check_metric(
     mask: jax.ShapeDtypeStruct,
 ) -> None:
     try:
-        new = jax.eval_shape(lambda out, m: metric.from_model_output(mask=m, **out), outputs, mask)
+        with usual_promotion():
+            new = jax.eval_shape(
+                lambda out, m: metric.from_model_output(mask=m, **out), outputs, mask
+            )
     except KeyError as error:
         raise ContractError(
             f"The metric `{name}` reads the output {error}, which `outputs` does not return; it "
@@ -218,8 +223,9 @@ def _check_metric(
             f"{type(error).__name__}: {error}"
         ) from error
     try:
-        merged = jax.eval_shape(lambda other: metric.empty().merge(other), new)
-        value = _computed(merged)
+        with usual_promotion():
+            merged = jax.eval_shape(lambda other: metric.empty().merge(other), new)
+            value = _computed(merged)
     except Exception as error:
         raise ContractError(
             f"The metric `{name}` cannot be merged or computed: {type(error).__name__}: {error}"
