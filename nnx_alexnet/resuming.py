@@ -288,11 +288,11 @@ class Resumable(Evaluator):
         except Exception as error:
             logger.warning("environment.json could not be written: %s", error)
 
-    def _save_if_requested(self, *, publishes: bool = True) -> None:
+    def _save_if_requested(self) -> None:
         is_requested, self._checkpoint_requested = self._checkpoint_requested, False
         if not is_requested or self.run_dir is None:
             return
-        self._read_all(publishes=publishes)
+        self._read_all()
         arrays = self._steps.to_host(self._arrays())
         if self.checkpoints is None:  # the first process writes
             return
@@ -334,14 +334,25 @@ class Resumable(Evaluator):
         if not self._agreement.is_alone:  # the others know nothing of it
             return
         try:
+            self._publish_what_can_be()
             if self._boundary is not None:
                 self._state = self._boundary.state
             self._checkpoint_requested = True
-            self._save_if_requested(publishes=False)  # a callback's `on_log` may be what failed
+            self._save_if_requested()
             if self.checkpoints is not None:
                 self.checkpoints.wait()
         except Exception as error:
             logger.error("The last step could not be saved: %s", error)
+
+    def _publish_what_can_be(self) -> None:
+        """Reads the steps under way; of a callback whose `on_log` fails they are not published."""
+        try:
+            self._read_all()
+        except FloatingPointError:
+            raise
+        except Exception as error:
+            logger.error("Some metrics could not be published: %s", error)
+            self._read_all(publishes=False)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Takes the arrays, the counters, the records and the callbacks' states."""
