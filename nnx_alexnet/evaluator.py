@@ -311,7 +311,7 @@ class Evaluator:
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
         self._begin()
-        for loader in loaders:
+        for loader in reversed(loaders):  # what is traced last is of the first one: of training
             with self._fitting(loader) as example:
                 self._outputs = self._steps.measure(self.task, example)
             if (labels := loader.labels_in_memory()) is not None:

@@ -8,7 +8,7 @@ from one that was never stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from nnx_alexnet.data import DataModule
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import (
+    Difference,
     check_same,
     describe_module,
     describe_optimizer,
@@ -141,7 +142,7 @@ class Resumable(Evaluator):
         """
         self._wish(save=True)
 
-    def _open_run(self, resume: str | Path) -> Checkpoint | None:
+    def _open_run(self, resume: str | Path, accept: Sequence[str]) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
         self._check_alike(resume)
         # The optimizer's arrays are made where the parameters are, split as they are.
@@ -160,10 +161,12 @@ class Resumable(Evaluator):
             task=self.task,
             metrics=self._steps.metric_names,
             data=self._about_data,
+            samples=self.data.sample_digests(),
+            programs=self._describe_programs(),
             seed=self.seed,
             config=self.config,
         )
-        where, step = on_main(lambda: self._open_folder(resume))
+        where, step, accepted = on_main(lambda: self._open_folder(resume, accept))
         # Not before it is known to be of this run: callbacks write there.
         self.run_dir = Path(where)
         if not self._split("train").indexable:
@@ -174,6 +177,8 @@ class Resumable(Evaluator):
         if self._saved is None and step is not None:
             self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
         saved, self._saved = self._saved, None
+        if saved is not None and accepted:
+            saved = self._with_rates_of_the_code(saved, accepted)
         if saved is None and self._agreement.is_alone:
             self._begin_or_begin_again(self.run_dir)
         return saved
@@ -204,9 +209,7 @@ class Resumable(Evaluator):
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
                 "data": [self.data.describe(), self.data.label_digests()],
                 "task": plain_attributes(self.task),
-                "optimizer": describe_optimizer(
-                    self._transformation, nnx.state(self._model, nnx.Param)
-                ),
+                "programs": self._describe_programs(),
                 "callbacks": [
                     (type(callback).__qualname__, callback.batch_period)
                     for callback in self._callbacks
@@ -221,11 +224,24 @@ class Resumable(Evaluator):
     def _saver(self) -> ModelCheckpoint:
         return next(each for each in self._callbacks if isinstance(each, ModelCheckpoint))
 
-    def _open_folder(self, resume: str | Path) -> tuple[str, int | None]:
+    def _describe_programs(self) -> dict[str, Any]:
+        """Returns what the optimizer, a step and an evaluation compute."""
+        optimizer = describe_optimizer(self._transformation, self._model)
+        return {**optimizer, **self._steps.fingerprints()}
+
+    def _with_rates_of_the_code(self, saved: Checkpoint, accepted: Sequence[str]) -> Checkpoint:
+        """Returns a checkpoint in which accepted hyperparameters are those of the code."""
+        here = self._steps.named(self._arrays())
+        rates = {name: on_host(here[name]) for name in accepted if name in here}
+        return saved._replace(arrays={**saved.arrays, **rates})
+
+    def _open_folder(
+        self, resume: str | Path, accept: Sequence[str]
+    ) -> tuple[str, int | None, list[str]]:
         """Opens the run folder for this process, which alone writes there.
 
         Returns:
-            Its path, and the step to resume from.
+            Its path, the step to resume from, and the hyperparameters whose change was accepted.
         """
         assert self.log_dir is not None
         run_dir = choose_run_dir(self.log_dir, self.name, resume)
@@ -240,11 +256,16 @@ class Resumable(Evaluator):
             on_error=saver.on_error,
             finite=self._steps.parameter_names if self.check_finite else (),
         )
-        self._saved = self.checkpoints.restore(
-            lambda loop: check_same(loop["identity"], self._identity, run_dir)
-        )
+        accepted: list[Difference] = []
+
+        def check(loop: Mapping[str, Any]) -> None:
+            accepted[:] = check_same(loop, self._identity, run_dir, accept)
+
+        self._saved = self.checkpoints.restore(check)
         write_record(run_dir, self.config)
-        return str(run_dir), None if self._saved is None else self._saved.step
+        step = None if self._saved is None else self._saved.step
+        rates = [each.name.removeprefix("hyperparams.") for each in accepted]
+        return str(run_dir), step, rates
 
     @contextmanager
     def _closing(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.bodies import Batch
+from nnx_alexnet.fingerprints import fingerprint
 from nnx_alexnet.layout import constrained
 from nnx_alexnet.leaves import (
     is_key,
@@ -124,6 +125,7 @@ class Steps:
         )
         self.parameter_names = functions.parameter_names
         self.traces: Counter[str] = Counter()
+        self._programs: dict[str, Any] = {}  # the jaxprs that were traced last
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update = jax.jit(functions.update, inline=True)
 
@@ -209,6 +211,7 @@ class Steps:
         """
         outputs: Mapping[str, jax.ShapeDtypeStruct]
         jaxpr, outputs = self._traced("evaluate", example)
+        self._programs["evaluation"] = jaxpr
         has_convolution = "conv_general_dilated" in str(jaxpr)
         counted = product_flops(jaxpr)
         self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
@@ -274,16 +277,13 @@ class Steps:
 
     def prepare_training(
         self, model: nnx.Module, transformation: optax.GradientTransformation, example: Batch
-    ) -> Any:
+    ) -> None:
         """Traces a train step over shapes alone, after `measure`.
 
         Args:
             model: the model, of the graph given at construction.
             transformation: the optimizer.
             example: shapes and dtypes of a batch.
-
-        Returns:
-            The jaxpr of the step.
 
         Raises:
             ContractError: the task breaks its contract in training mode, or the model or the
@@ -302,7 +302,12 @@ class Steps:
         key = jax.eval_shape(lambda: jax.random.key(0))
         metrics, key = shaped((self.empty, key), placement.replicated)
         state: Any = State(functions.model.abstract(), layout.abstract())
-        return self._update.trace(state, metrics, shaped(dict(example), placement.batch), key).jaxpr
+        batch = shaped(dict(example), placement.batch)
+        self._programs["train_step"] = self._update.trace(state, metrics, batch, key).jaxpr
+
+    def fingerprints(self) -> dict[str, str]:
+        """Returns digests of what was traced last: an `evaluation`, and a `train_step`."""
+        return {name: fingerprint(jaxpr) for name, jaxpr in self._programs.items()}
 
     # ---- The state ----------------------------------------------------------------------------
 

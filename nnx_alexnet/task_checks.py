@@ -6,6 +6,7 @@ see the mask count padding. So the contract of `Task` is checked wherever its fu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,11 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
             "Return it under another name."
         )
     loss = outputs["loss"]
+    if not hasattr(loss, "shape") and not isinstance(loss, bool | int | float):
+        raise ContractError(
+            f"{source} returned a `loss` that is a {type(loss).__name__}; it must be an array with "
+            "one float per example."
+        )
     shape, dtype = np.shape(loss), jnp.result_type(loss)
     if shape != (size,):
         raise ContractError(
@@ -218,19 +224,24 @@ def _check_metric(
             f"returns {_listed(outputs)}."
         ) from error
     except Exception as error:
+        if not dataclasses.is_dataclass(metric) or "__dataclass_fields__" not in vars(metric):
+            raise ContractError(
+                f"The metric `{name}` is the class {metric.__name__}, which is no dataclass that "
+                "JAX knows. Put @flax.struct.dataclass above it."
+            ) from error
         raise ContractError(
             f"The metric `{name}` cannot be computed from the outputs {_listed(outputs)}: "
             f"{type(error).__name__}: {error}"
         ) from error
     try:
         with usual_promotion():
-            merged = jax.eval_shape(lambda other: metric.empty().merge(other), new)
-            value = _computed(merged)
+            empty = jax.eval_shape(metric.empty)
+            value = _computed(jax.eval_shape(lambda other: metric.empty().merge(other), new))
     except Exception as error:
         raise ContractError(
             f"The metric `{name}` cannot be merged or computed: {type(error).__name__}: {error}"
         ) from error
-    if jax.tree.structure(merged) != jax.tree.structure(new):  # type: ignore[operator]
+    if jax.tree.structure(empty) != jax.tree.structure(new):  # type: ignore[operator]
         raise ContractError(
             f"The metric `{name}` has another structure when it is empty; what `empty` returns "
             "must hold the arrays that `from_model_output` returns."

@@ -57,6 +57,7 @@ from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
 from nnx_alexnet.meshes import Devices, MeshLike
 from nnx_alexnet.meters import EpochMeter
+from nnx_alexnet.modes import frozen_layers
 from nnx_alexnet.optimizers import as_transformation, check_optimizer, create_optimizer
 from nnx_alexnet.performance import flops_utilization, peak_memory
 from nnx_alexnet.placement import Placement
@@ -231,7 +232,7 @@ class Trainer(TrainLoop):
 
     # ---- The verbs ------------------------------------------------------------------------
 
-    def fit(self, *, resume: str | Path = "never") -> History:
+    def fit(self, *, resume: str | Path = "never", accept: str | Sequence[str] = ()) -> History:
         """Trains the model, in a new run or by going on with one that was stopped or killed.
 
         A resumed run ends with the very parameters that it would have had without the stop, on
@@ -243,6 +244,9 @@ class Trainer(TrainLoop):
                 model's present parameters. `"auto"`: goes on with the newest run of this name,
                 or starts a new one where there is none: what a job that is started again and
                 again wants. Or the folder of a run.
+            accept: differences from the saved run that a resumed one may have, by the names that
+                the error lists or by their beginnings: `"optimizer"`, `"versions"` (default none).
+                A hyperparameter whose change is accepted is that of the code from then on.
 
         Returns:
             A list: one dict an epoch that ended with an evaluation (an epoch, where there is no
@@ -263,6 +267,7 @@ class Trainer(TrainLoop):
         self.placement.check_batch_size(loader.batch_size)
         self._prepare(loader, *filter(None, [self.data.val]))
         self._prepare_training(loader)
+        self._report_frozen_layers()
         use_compilation_cache()
         self._compiled_before = compiled()
         with (
@@ -271,7 +276,7 @@ class Trainer(TrainLoop):
             self._stage("fit"),
             ExitStack() as stack,
         ):
-            saved = self._open_run(resume)
+            saved = self._open_run(resume, [accept] if isinstance(accept, str) else accept)
             self._callbacks.call("on_fit_start", self)
             if saved is not None:
                 self._restore(saved)
@@ -467,6 +472,19 @@ class Trainer(TrainLoop):
         check_optimizer(self._transformation, self._model)
         with self._fitting(loader) as example:
             self._steps.prepare_training(self._model, self._transformation, example)
+
+    def _report_frozen_layers(self) -> None:
+        frozen, are_all = frozen_layers(self._model)
+        names = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
+        if are_all:
+            logger.warning(
+                "All layers with a mode (%s) are in evaluation mode, as after model.eval(), and "
+                "stay so: no statistics move, nothing is dropped. Call model.train() before fit() "
+                "unless this is meant.",
+                names or "the model",
+            )
+        elif frozen:
+            logger.info("Frozen in evaluation mode, as they were before fit(): %s.", names)
 
     def _own_config(self) -> dict[str, Any]:
         """What is worth showing of a run that was started from Python."""

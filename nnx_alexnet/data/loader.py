@@ -145,6 +145,19 @@ class Loader:
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
+    def sample_digest(self) -> str | None:
+        """STUB"""
+        import hashlib
+
+        arrays = self.arrays()
+        return (
+            None
+            if arrays is None
+            else hashlib.sha256(
+                b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+            ).hexdigest()
+        )
+
     def labels_in_memory(self) -> np.ndarray | None:
         """Returns the label of every example where they lie in memory, None elsewhere."""
         arrays = self.arrays()
