@@ -364,6 +364,8 @@ class Resumable(Evaluator):
                 self.checkpoints.wait()
         except Exception as error:
             logger.error("The last step could not be saved: %s", error)
+        else:
+            logger.info("Step %d is saved; fit(resume=...) continues from it.", self.global_step)
 
     def _publish_what_can_be(self) -> None:
         """Reads the steps under way; of a callback whose `on_log` fails they are not published."""
