@@ -14,7 +14,7 @@ from nnx_alexnet.callbacks.base import (
     Stage,
     check_period,
 )
-from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
+from nnx_alexnet.callbacks.monitor import MissedValues, Mode, check_mode, check_monitor
 from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class ModelCheckpoint(Callback):
         self.save_on_exception = save_on_exception
         self.on_error: OnSaveError = on_error
         self._last_timed = 0.0
+        self._missed = MissedValues("", "")
         self._trainer: Trainer | None = None
 
     @property
@@ -160,6 +161,7 @@ class ModelCheckpoint(Callback):
                 )
             if self.monitor is not None:
                 check_monitor(self.monitor, trainer)
+                self._missed = MissedValues(self.monitor, type(self).__name__)
             self._trainer = trainer
 
     def on_train_batch_end(
@@ -180,6 +182,8 @@ class ModelCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Asks for a save at every n-th epoch, or where it is worth its time."""
+        if self.monitor is not None:
+            self._missed.note(trainer)
         if self.every_n_epochs == "auto":
             checkpoints = trainer.checkpoints  # those of the first process alone
             if checkpoints is not None and (
@@ -191,4 +195,5 @@ class ModelCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Asks for a save of the last state; the trainer saves no step twice."""
+        self._missed.warn()
         trainer.request_checkpoint()

@@ -50,15 +50,17 @@ def train_step(
     Raises:
         ContractError: the task returned no loss for each example.
     """
-    # A line search evaluates the loss of this batch, with the dropout keys of this step.
+    # A line search evaluates the loss of this batch with the dropout keys of this step, which are
+    # copied: a call moves those of its model.
     definition, *states = nnx.split(model, optimizer.wrt, True)
+    others = nnx.as_pure(states[1])
 
     def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
         outputs = _outputs(task, model, batch)
         return masked_mean(outputs["loss"], batch["mask"]), outputs
 
     def loss_at(parameters: Any) -> jax.Array:
-        return loss_of(nnx.merge(definition, parameters, states[1]))[0]
+        return loss_of(nnx.merge(definition, parameters, others))[0]
 
     wrt = nnx.DiffState(0, optimizer.wrt)
     outputs: Outputs

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 
 def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
     """Returns a `ValueError` for a name that is not one of the known ones.
@@ -42,6 +44,18 @@ def check_positive(**arguments: object) -> None:
     for argument, value in arguments.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
+
+
+def as_python(value: Any) -> Any:
+    """Returns a NumPy integer as an `int`, and anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.errors import as_python
+        >>> as_python(np.int64(3)), as_python(None)
+        (3, None)
+    """
+    return int(value) if isinstance(value, np.integer) else value
 
 
 RESERVED_NAMES = ("step", "epoch")  # keys of each record, besides its metrics

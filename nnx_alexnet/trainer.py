@@ -51,7 +51,7 @@ from nnx_alexnet.callbacks import (
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import DataModule, Loader
 from nnx_alexnet.dispatch import StepsPerExecution
-from nnx_alexnet.errors import check_positive
+from nnx_alexnet.errors import as_python, check_positive
 from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
@@ -175,6 +175,9 @@ class Trainer(TrainLoop):
         profile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs = map(
+            as_python, (max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs)
+        )
         check_positive(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -528,6 +531,7 @@ def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
 
 def _as_name(name: object) -> str:
     """Returns the name of the run, which may be given as a path."""
-    if not isinstance(name, str | os.PathLike):
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
         raise TypeError(f"`name` (={name!r}) must be a str, such as 'sweep/adam'.")
-    return str(os.fspath(name))
+    return text
