@@ -172,7 +172,8 @@ class Steps:
     ) -> tuple[State, Any, Outputs]:
         """What `train` does; the body of its loop in `train_many`."""
         taken = {name: rows[batch["index"]] for name, rows in data.items()}
-        batch = {**batch, **_constrained(taken, self._placement.batch)}
+        sharding = self._placement.of_batch(len(batch["index"]))
+        batch = {**batch, **_constrained(taken, sharding)}
         module = self._merged(self._train_definition, state.model)
         assert self._optimizer_definition is not None, "split comes first"
         optimizer = nnx.merge(
@@ -180,7 +181,7 @@ class Steps:
             jax.tree.unflatten(self._optimizer_tree, state.optimizer),
         )
         image = self._transform(batch["image"], key=key, index=batch["index"])
-        image = _constrained(image, self._placement.batch)
+        image = _constrained(image, sharding)
         outputs = self._train_step(module, optimizer, {**batch, "image": image})
         new = State(_leaves(module), _leaves(optimizer))
         loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)

@@ -1,6 +1,7 @@
 """The batches of one split: their order, size and padding."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,16 +30,18 @@ class _Planned(NamedTuple):
 
 
 class Loader:
-    """Yields the batches of one split, all of one size.
+    """Yields the batches of one split.
 
-    The order of a shuffled epoch is a function of (seed, epoch) alone. A last batch that is not
-    full is dropped, or padded by repeating its own rows, which the mask then leaves out.
+    The order of a shuffled epoch is a function of (seed, epoch) alone. Each example is in one
+    batch of an epoch. A last batch that is not full is smaller, or, with `drop_last`, left out;
+    an iterable may give batches of any sizes, of which none is left out.
 
     Args:
         source: the examples.
-        batch_size: rows of a batch. An iterable source brings its own.
+        batch_size: rows of a batch. An iterable source has batches of its own.
         shuffle: whether the order changes from epoch to epoch.
-        drop_last: whether a last batch that is not full is left out.
+        drop_last: whether a last batch that is not full is left out; of arrays and map-style
+            datasets only.
         num_workers: processes that read a map-style dataset; 0 reads it in this process.
             Arrays and iterables are never read by workers.
         argument: what the user calls the split, for errors.
@@ -59,7 +62,11 @@ class Loader:
         >>> for batch in Loader(source, batch_size=3).batches():
         ...     print(batch["label"], batch["mask"])
         [0 1 2] [ True  True  True]
-        [3 4 3] [ True  True False]
+        [3 4] [ True  True]
+        >>> for batch in Loader(source, batch_size=3).batches(multiple=2):
+        ...     print(batch["label"], batch["mask"])
+        [0 1 2 0] [ True  True  True False]
+        [3 4 3 4] [ True  True False False]
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class Loader:
         self._source = source
         self._batch_size = int(batch_size)
         self._shuffle = shuffle
-        self._drop_last = drop_last
+        self._drop_last = drop_last and not isinstance(source, IterableSource)
         self.argument = argument
         self.bad_samples: dict[int, str] = {}
         self._workers: Workers | None = None
@@ -99,14 +106,14 @@ class Loader:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a batch. For an iterable this looks at its first batch."""
+        """Rows of a batch. For an iterable, those of its first one."""
         if isinstance(self._source, IterableSource):
             return self._source.batch_size
         return self._batch_size
 
     @property
     def drop_last(self) -> bool:
-        """Whether a last batch that is not full is left out."""
+        """Whether a last batch that is not full is left out; never of an iterable."""
         return self._drop_last
 
     @property
@@ -115,10 +122,21 @@ class Loader:
         return None if isinstance(self._source, IterableSource) else len(self._source)
 
     @property
+    def num_left_out(self) -> int:
+        """Examples of each epoch that `drop_last` leaves out."""
+        if isinstance(self._source, IterableSource) or not self._drop_last:
+            return 0
+        return len(self._source) % self._batch_size
+
+    @property
     def num_batches(self) -> int | None:
-        """Batches of an epoch; None where only counting would tell."""
+        """Batches of an epoch; None where only counting would tell.
+
+        For an iterable it is the number that the newest complete pass gave, or, before the first
+        one, the one that its length claims.
+        """
         if isinstance(self._source, IterableSource):
-            return self._source.num_batches(drop_last=self._drop_last)
+            return self._source.num_batches
         full, rest = divmod(len(self._source), self._batch_size)
         return full + int(rest > 0 and not self._drop_last)
 
@@ -137,13 +155,21 @@ class Loader:
         """Returns `{"image": (shape, dtype), "label": (shape, dtype)}` of one example."""
         return self._source.element_spec()
 
+    def some_images(self) -> np.ndarray:
+        """Returns some images as the source holds them, `[N, ...]`: of an iterable a batch."""
+        return self._source.some_images()
+
     def labels(self) -> np.ndarray | None:
         """Returns the class of every example, int32[num_examples].
 
         Returns:
-            None if the labels are not classes, or are not known without decoding the images.
+            None if the labels are not classes, or are not known without reading all examples.
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
+
+    def labels_in_memory(self) -> np.ndarray | None:
+        """Returns all labels of whatever dtype and shape, if they lie in memory as one array."""
+        return self._source.rows.label if isinstance(self._source, ArraySource) else None
 
     def arrays(self) -> Batch | None:
         """Returns all of `image` and `label`, if they lie in memory; None if they must be read."""
@@ -152,6 +178,18 @@ class Loader:
         rows = self._source.rows
         return {"image": rows.image, "label": rows.label}
 
+    def sample_digest(self) -> str | None:
+        """Returns a SHA-256 that tells these examples from others, the same in each process.
+
+        Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
+        rows. Of a map-style dataset, 16 evenly spaced examples are read, twice.
+
+        Returns:
+            None if it is not known: for an iterable, and for a dataset whose examples cannot be
+            read or differ at each reading.
+        """
+        return None if isinstance(self._source, IterableSource) else self._source.digest()
+
     def batches(
         self,
         *,
@@ -159,10 +197,14 @@ class Loader:
         seed: int = 0,
         start: int = 0,
         reads: bool = True,
-        size: int | None = None,
-        part: slice | None = None,
+        multiple: int | None = None,
+        part: Callable[[int], slice | None] | None = None,
+        skips: bool = True,
     ) -> Iterator[Batch]:
         """Yields the batches of one epoch.
+
+        Rows of an iterable's batch that its own mask leaves out are padding, and not yielded
+        unless `multiple` asks for padding; batches without any examples are skipped.
 
         Args:
             epoch: the epoch, from 0; a shuffled split has another order in each.
@@ -171,9 +213,13 @@ class Loader:
                 skipped examples are not read.
             reads: whether the examples are read (default), or each batch is its `index` and
                 `mask` alone, which `complete` fills. Of an iterable they are always read.
-            size: rows of what is yielded, if it is more than `batch_size`: the others are padding.
-            part: which rows of each batch to read and yield (default all): another process
-                takes the others. Not of an iterable.
+            multiple: None (the default) yields each batch in its own size, without padding. A
+                number pads all to one size: `batch_size`, rounded up to a multiple of it. Only a
+                larger batch of an iterable has more rows, also a multiple of it.
+            part: returns which rows of a batch of a size to read and yield (default all, or None):
+                another process takes the others. Not of an iterable.
+            skips: whether `on_bad_sample="skip"` applies; False raises for an example that cannot
+                be read.
 
         Yields:
             The batches, NumPy arrays that the caller may keep.
@@ -185,10 +231,9 @@ class Loader:
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
-            assert part is None, "its examples have no index by which processes could share them"
-            return self._iterate(self._source, start, size or self.batch_size)
-        plan = self._plan(epoch, seed, start, size or self._batch_size, part)
-        return self._gather(plan, epoch, seed, start) if reads else self._indices(plan)
+            return self._iterate(self._source, epoch, start, multiple)
+        plan = self._plan(epoch, seed, start, multiple, part)
+        return self._gather(plan, epoch, seed, start, skips) if reads else self._indices(plan)
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with its `image` and `label`, which are read if they are not in it."""
@@ -198,19 +243,26 @@ class Loader:
         return {name: values[batch["index"]] for name, values in arrays.items()} | batch
 
     def _plan(
-        self, epoch: int, seed: int, start: int, size: int, part: slice | None
+        self,
+        epoch: int,
+        seed: int,
+        start: int,
+        multiple: int | None,
+        part: Callable[[int], slice | None] | None,
     ) -> list[_Planned]:
         """Returns which examples the rows of each batch of an epoch hold, from `start` on."""
         assert not isinstance(self._source, IterableSource)
         num, step = len(self._source), self._batch_size
         indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
         stop = num - num % step if self._drop_last else num
-        whole = slice(0, size) if part is None else part
-        num_rows = len(range(size)[whole])
         plan = []
         for first in range(start * step, stop, step):
             batch = indices[first : first + step]
-            rows = batch[whole]  # of a ragged batch perhaps none: then all are padding
+            size = len(batch) if multiple is None else _rounded_up(step, multiple)
+            own = None if part is None else part(size)
+            rows = batch if own is None else batch[own]
+            num_rows = size if own is None else len(range(size)[own])
+            # Of a ragged batch this process may have no rows: then all of its rows are padding.
             plan.append(_Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
         return plan
 
@@ -218,21 +270,35 @@ class Loader:
         for planned in plan:
             yield _padded({"mask": np.ones(len(planned.rows), bool)}, planned)
 
-    def _gather(self, plan: list[_Planned], epoch: int, seed: int, start: int) -> Iterator[Batch]:
-        assert not isinstance(self._source, IterableSource)
+    def _gather(
+        self, plan: list[_Planned], epoch: int, seed: int, start: int, skips: bool
+    ) -> Iterator[Batch]:
+        source = self._source
+        assert not isinstance(source, IterableSource)
         if self._workers is not None:
             requests = [Request(each.rows, seed, epoch, start + n) for n, each in enumerate(plan)]
             read = self._workers.read(requests)
         else:
-            source = self._source
+            if isinstance(source, MapSource):
+                source.begin_pass()
             read = (source.take(each.rows, seed=seed, epoch=epoch) for each in plan)
         for planned, got in zip(plan, read, strict=True):
             batch = _padded(_fields(got), planned)
             if got.bad:
+                if not skips:
+                    raise self._unreadable(got.bad)
                 self._note_bad(got.bad)
                 if not self._shuffle:  # a measurement counts no example twice
                     batch["mask"] &= ~np.isin(batch["index"], list(got.bad))
             yield batch
+
+    def _unreadable(self, bad: Mapping[int, str]) -> ValueError:
+        index, why = next(iter(bad.items()))
+        return ValueError(
+            f"`{self.argument}`[{index}] cannot be read: {why}. A prediction has a row for each "
+            'example, so that `on_bad_sample="skip"` cannot leave one out; mend the file, or take '
+            "it out of the dataset."
+        )
 
     def _note_bad(self, bad: Mapping[int, str]) -> None:
         """Reports examples that others stood in for, and raises when there are too many."""
@@ -254,19 +320,33 @@ class Loader:
                 self.argument, index, what, len(self.bad_samples), most, why,
             )  # fmt: skip
 
-    def _iterate(self, source: IterableSource, start: int, size: int) -> Iterator[Batch]:
+    def _iterate(
+        self, source: IterableSource, epoch: int, start: int, multiple: int | None
+    ) -> Iterator[Batch]:
         if start:
             logger.info("Skipping %d batches of an iterable by reading them.", start)
         position = given = 0
-        for rows in source.batches():
-            num = len(rows.image)
-            if num < source.batch_size and self._drop_last:
+        for rows in source.batches(epoch):
+            fields = _fields(rows)
+            counts = fields["mask"]
+            if not counts.any():
                 continue
             given += 1
-            if given > start:
-                index = np.arange(position, position + num)
-                yield _padded(_fields(rows), _Planned(index, num, size))
-            position += num
+            fields["index"] = position + np.cumsum(counts) - counts  # padding counts nothing
+            position += int(np.count_nonzero(counts))
+            if given <= start:
+                continue
+            if multiple is None:
+                if not counts.all():
+                    fields = {name: values[counts] for name, values in fields.items()}
+                size = len(fields["mask"])
+            else:
+                size = _rounded_up(max(source.batch_size, len(counts)), multiple)
+            index = fields.pop("index")
+            yield _padded(fields, _Planned(index, len(index), size))
+        if not given:
+            raise ValueError(f"`{self.argument}` gave batches, but their masks leave out all rows.")
+        source.note_count(given)
 
     def close(self) -> None:
         """Ends the workers, if there are any; another epoch starts new ones."""
@@ -279,6 +359,10 @@ class Loader:
 def _fields(rows: Rows) -> Batch:
     mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
     return {"image": rows.image, "label": rows.label, "mask": mask}
+
+
+def _rounded_up(size: int, multiple: int) -> int:
+    return math.ceil(size / multiple) * multiple
 
 
 def _padded(fields: Batch, planned: _Planned) -> Batch:

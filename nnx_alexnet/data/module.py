@@ -1,14 +1,15 @@
 """DataModule: the splits of a dataset, and what happens to their images."""
 
-import dataclasses
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
@@ -16,6 +17,7 @@ from nnx_alexnet.leaves import placed
 
 KeepOnDevice = bool | Literal["auto"]
 
+_NEARLY = 1e-3  # resampling overshoots
 _SHARE_OF_MEMORY = 0.25  # that the train split may take of the device's by itself
 
 
@@ -30,32 +32,43 @@ def device_memory() -> int:
 
 
 class DataModule:
-    """Training data, and if there are, validation and test data, of any form.
+    """Training data, and optionally validation and test data, of any form.
 
     Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
     torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled anew
     in each epoch, the others are read in order; a `DataLoader` or iterable keeps its own order.
 
+    In training, a batch of another size than the first one is a step of its own size, compiled
+    once per size; no padding enters a loss or a statistic. Rows that the `mask` of an iterable's
+    batch leaves out are removed before the step. Evaluation pads its batches to one size.
+
     Args:
         train: the examples to learn from.
         val: the examples to choose by.
         test: the examples for the last measurement.
-        batch_size: rows of a batch. `DataLoader`s and iterables bring their own.
-        transform: what the compiled step does to the images; by default uint8 becomes 0..1.
-        drop_last: whether a last training batch that is not full is left out (else it is padded).
-        num_workers: processes a split that read map-style datasets; arrays need none.
+        batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
+        transform: what the compiled step does to the images: an `ImageTransform`, or a function
+            `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
+            By default uint8 becomes 0..1. It does not change labels, so one that moves pixels is
+            refused where labels have two or more axes, as masks and boxes do.
+        drop_last: whether a last training batch that is not full is left out (default True), of
+            arrays and map-style datasets. Batches of a `DataLoader` or iterable are all used.
+        num_workers: processes per split that read map-style datasets (default 0: this process);
+            arrays need none.
         on_bad_sample: what an example of a map-style dataset that cannot be read does: `"raise"`
-            ends the run; with `"skip"` the next one that can be read stands in for it, the same in
-            each run (outside training it is left out). It is reported, and more than 1% of a
-            split are an error.
+            (the default) ends the run; with `"skip"` the next one that can be read stands in for
+            it in training, the same in each run. Validation and test leave it out, and `predict`
+            raises. It is reported, and more than 1% of a split are an error.
         keep_on_device: whether the train split stays in the device's memory for the whole of a
-            `fit`, so that only indices are sent. Arrays alone can; by default (`"auto"`) those do
+            `fit`, so that only indices are sent. Only arrays can; by default (`"auto"`) those do
             that take at most a quarter of that memory.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.
 
     Raises:
-        ValueError: a split is empty, of an unknown form, or does not fit to the others.
+        ValueError: a split is empty, of an unknown form, or does not fit to the others or to the
+            transform.
+        TypeError: `transform` is no transform.
 
     Example:
         >>> import numpy as np
@@ -73,7 +86,7 @@ class DataModule:
         test: Any = None,
         *,
         batch_size: int = 64,
-        transform: ImageTransform | None = None,
+        transform: ImageTransform | Callable[..., Any] | None = None,
         drop_last: bool = True,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
@@ -85,7 +98,7 @@ class DataModule:
             raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
         self.name = name
         self.keep_on_device = keep_on_device
-        self.transform = ImageTransform() if transform is None else transform
+        self.transform: ImageTransform | FunctionTransform = as_transform(transform)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
@@ -98,6 +111,7 @@ class DataModule:
                 argument=argument,
             )
 
+        _check_distinct(train=train, val=val, test=test)
         self.train: Loader = loader(train, "train", is_train=True)
         self.val: Loader | None = None if val is None else loader(val, "val")
         self.test: Loader | None = None if test is None else loader(test, "test")
@@ -115,7 +129,7 @@ class DataModule:
     def _check(self) -> None:
         """Checks what can be known without asking an iterable for its first batch."""
         shapes = {
-            name: (self._shape_of(loader), loader.element_spec()["image"][0])
+            name: (self.check(loader), loader.element_spec()["image"][0])
             for name, loader in self._splits().items()
             if loader.indexable
         }
@@ -127,6 +141,9 @@ class DataModule:
                     f"after the transform these are {shape} and {first_shape}, which must be "
                     "equal. ImageTransform(image_size=...) resizes."
                 )
+        for name in shapes.keys() - {"train"}:
+            if "train" in shapes:
+                _check_scale(self.train, self._splits()[name])
         for name, loader in self._splits().items():
             labels = loader.labels()
             if self.class_names is None or labels is None:
@@ -137,10 +154,31 @@ class DataModule:
                     f"{labels.max()} occurs in `{name}`; give a name for each class from 0."
                 )
 
-    def _shape_of(self, loader: Loader) -> tuple[int, ...]:
-        shape, dtype = loader.element_spec()["image"]
-        batch = jax.ShapeDtypeStruct((1, *shape), dtype)
-        return tuple(jax.eval_shape(self.transform, batch).shape[1:])
+    def check(self, loader: Loader) -> tuple[int, ...]:
+        """Returns the shape of one image of a split after the transform.
+
+        Args:
+            loader: of the split. An iterable is asked for its first batch.
+
+        Raises:
+            ValueError: the transform does not take such images, or would move their pixels and
+                not the labels that belong to them.
+        """
+        (shape, dtype), (label_shape, _) = loader.element_spec().values()
+        transformed = self.transform.check(shape, dtype)
+        # A mask, boxes, keypoints, an image as the target: each has two axes or more.
+        if len(shape) == 3 and len(label_shape) >= 2:
+            moving = self.transform.moving(shape, dtype)
+            if moving is not None:
+                raise ValueError(
+                    f"`{loader.argument}` has labels of shape {label_shape} for images of shape "
+                    f"{shape}, and `transform` would move the pixels of the images ({moving}) but "
+                    "not the labels with them. Use a transform that leaves pixels where they are, "
+                    "such as ImageTransform(mean=..., std=...), and resize, crop and augment image "
+                    "and label together in the dataset's __getitem__. If the axes of the label are "
+                    "not those of the image, flatten the label to one axis."
+                )
+        return transformed
 
     @property
     def batch_size(self) -> int:
@@ -150,7 +188,7 @@ class DataModule:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image after the transform, for example (96, 96, 1)."""
-        return self._shape_of(self.train)
+        return self.check(self.train)
 
     @property
     def num_classes(self) -> int | None:
@@ -179,18 +217,25 @@ class DataModule:
         """Returns a loader of images alone, to predict with; its labels are zeros.
 
         Args:
-            images: uint8 or float32 `[N, ...]`, which the transform brings to `image_shape`.
+            images: one array, uint8 or float32 `[N, ...]`, which the transform brings to
+                `image_shape`.
 
         Raises:
+            TypeError: `images` is no array.
             ValueError: there are none, or the transform makes another shape of them.
         """
-        shape, dtype = self.train.element_spec()["label"]
-        source = ArraySource(images, np.zeros((len(images), *shape), dtype), argument="images")
+        image_shape = self.image_shape
+        (shape, _), (label_shape, label_dtype) = self.train.element_spec().values()
+        _check_images(images, shape)
+        labels = np.zeros((len(images), *label_shape), label_dtype)
+        source = ArraySource(images, labels, argument="images")
         loader = Loader(source, batch_size=self.batch_size, argument="images")
-        if self._shape_of(loader) != self.image_shape:
+        if self.train.indexable:
+            _check_scale(self.train, loader)
+        if self.check(loader) != image_shape:
             raise ValueError(
-                f"`images` has shape {np.shape(images)[1:]} an image, after the transform "
-                f"{self._shape_of(loader)}; the model was trained on {self.image_shape}."
+                f"`images` has images of shape {loader.element_spec()['image'][0]}, after the "
+                f"transform {self.check(loader)}; the model was trained on {image_shape}."
             )
         return loader
 
@@ -201,8 +246,8 @@ class DataModule:
             `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
             train, in their order) tell whether a resumed run finds the same data; `image` (the
             shape of one image before the transform), `transform` (the arguments of the
-            `ImageTransform`), `num_classes` and `class_names` are what a trained model needs to be
-            used without it.
+            `ImageTransform`, or the name of the function), `num_classes` and `class_names` are
+            what a trained model needs to be used without it.
         """
         return {
             "name": self.name,
@@ -211,7 +256,7 @@ class DataModule:
             "examples": {name: loader.num_examples for name, loader in self._splits().items()},
             "labels": _label_digest(self.train),
             "image": list(self.train.element_spec()["image"][0]),
-            "transform": dataclasses.asdict(self.transform),
+            "transform": self.transform.describe(),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
         }
@@ -224,6 +269,61 @@ class DataModule:
         """Ends all workers; the data can be used again, which starts new ones."""
         for loader in self._splits().values():
             loader.close()
+
+
+def _check_distinct(**splits: Any) -> None:
+    """Raises a `ValueError` for one iterator that is given as two splits, which would share it."""
+    iterators = {name: split for name, split in splits.items() if isinstance(split, Iterator)}
+    for number, (name, split) in enumerate(iterators.items()):
+        for other in [*iterators][:number]:
+            if iterators[other] is split:
+                raise ValueError(
+                    f"`{other}` and `{name}` are one {type(split).__name__}, of which each split "
+                    "would take batches away from the other. Give each split its own."
+                )
+
+
+def _check_images(images: Any, shape: tuple[int, ...]) -> None:
+    """Raises unless `images` is one array of several images."""
+    how = f"one array of images, uint8 or float32 [N, {', '.join(map(str, shape))}]"
+    if not is_array(images):
+        remedy = ""
+        if isinstance(images, tuple):
+            remedy = " Of (images, labels) pass the images alone."
+        elif isinstance(images, list):
+            remedy = " np.stack(images) makes an array of a list of images of one shape."
+        elif hasattr(images, "__iter__") or hasattr(images, "__getitem__"):
+            remedy = (
+                " A dataset or loader is given as the test split, DataModule(train, test=...), "
+                "which predict() takes without an argument."
+            )
+        raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
+    got = np.shape(images)
+    if len(got) > len(shape):
+        return
+    remedy = ""
+    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch has the channels first
+        remedy = " It is that of a single image: pass images[None]."
+    elif len(got) == len(shape) and (*got[1:], 1) == shape:
+        remedy = " images[..., None] adds the axis of the channels."
+    raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
+
+
+def _check_scale(train: Loader, other: Loader) -> None:
+    """Raises a `ValueError` where uint8 is scaled to 0..1, and floats of another scale are not."""
+    seen = {loader.argument: loader.some_images() for loader in (train, other)}
+    floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
+    if len(floats) != 1:
+        return
+    ((name, images),) = floats.items()
+    low, high = float(images.min()), float(images.max())
+    if low < -_NEARLY or high > 1 + _NEARLY:
+        (whole,) = seen.keys() - {name}
+        raise ValueError(
+            f"`{name}` has float32 images from {low:g} to {high:g}, which are taken as they are, "
+            f"and `{whole}` has uint8 images, which are divided by 255; the model would see "
+            "two scales. Give both one dtype."
+        )
 
 
 def _label_digest(loader: Loader) -> str | None:
