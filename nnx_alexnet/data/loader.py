@@ -1,32 +1,18 @@
 """The batches of one split: their order, size and padding."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
+from nnx_alexnet.data.batching import Batch, Planned, fields_of, padded, planned, rounded_up
 from nnx_alexnet.data.iterable import IterableSource
 from nnx_alexnet.data.randomness import order
-from nnx_alexnet.data.rows import ElementSpec, Rows
+from nnx_alexnet.data.rows import ElementSpec
 from nnx_alexnet.data.sources import ArraySource, MapSource, Source
 from nnx_alexnet.data.workers import Request, Workers
 from nnx_alexnet.log import logger
 
-Batch = dict[str, np.ndarray]
-"""One batch: `image` (uint8 or float32 `[B, ...]`), `label` (int32 `[B]`, or float32 of any
-trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (int32 `[B]`, the
-example's index in its split; for an iterable, its position in the epoch)."""
-
 _MOST_BAD = 0.01  # of a split
-
-
-class _Planned(NamedTuple):
-    """What is read of a batch: the examples, how many of them count, and the rows with padding."""
-
-    rows: np.ndarray
-    num: int
-    size: int
 
 
 class Loader:
@@ -232,7 +218,10 @@ class Loader:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
             return self._iterate(self._source, epoch, start, multiple)
-        plan = self._plan(epoch, seed, start, multiple, part)
+        num, step = len(self._source), self._batch_size
+        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
+        stop = num - num % step if self._drop_last else num
+        plan = planned(indices[:stop], step, start=start, multiple=multiple, part=part)
         return self._gather(plan, epoch, seed, start, skips) if reads else self._indices(plan)
 
     def complete(self, batch: Batch) -> Batch:
@@ -242,36 +231,12 @@ class Loader:
             return batch
         return {name: values[batch["index"]] for name, values in arrays.items()} | batch
 
-    def _plan(
-        self,
-        epoch: int,
-        seed: int,
-        start: int,
-        multiple: int | None,
-        part: Callable[[int], slice | None] | None,
-    ) -> list[_Planned]:
-        """Returns which examples the rows of each batch of an epoch hold, from `start` on."""
-        assert not isinstance(self._source, IterableSource)
-        num, step = len(self._source), self._batch_size
-        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
-        stop = num - num % step if self._drop_last else num
-        plan = []
-        for first in range(start * step, stop, step):
-            batch = indices[first : first + step]
-            size = len(batch) if multiple is None else _rounded_up(step, multiple)
-            own = None if part is None else part(size)
-            rows = batch if own is None else batch[own]
-            num_rows = size if own is None else len(range(size)[own])
-            # Of a ragged batch this process may have no rows: then all of its rows are padding.
-            plan.append(_Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
-        return plan
-
-    def _indices(self, plan: list[_Planned]) -> Iterator[Batch]:
-        for planned in plan:
-            yield _padded({"mask": np.ones(len(planned.rows), bool)}, planned)
+    def _indices(self, plan: list[Planned]) -> Iterator[Batch]:
+        for each in plan:
+            yield padded({"mask": np.ones(len(each.rows), bool)}, each)
 
     def _gather(
-        self, plan: list[_Planned], epoch: int, seed: int, start: int, skips: bool
+        self, plan: list[Planned], epoch: int, seed: int, start: int, skips: bool
     ) -> Iterator[Batch]:
         source = self._source
         assert not isinstance(source, IterableSource)
@@ -282,8 +247,8 @@ class Loader:
             if isinstance(source, MapSource):
                 source.begin_pass()
             read = (source.take(each.rows, seed=seed, epoch=epoch) for each in plan)
-        for planned, got in zip(plan, read, strict=True):
-            batch = _padded(_fields(got), planned)
+        for each, got in zip(plan, read, strict=True):
+            batch = padded(fields_of(got), each)
             if got.bad:
                 if not skips:
                     raise self._unreadable(got.bad)
@@ -327,7 +292,7 @@ class Loader:
             logger.info("Skipping %d batches of an iterable by reading them.", start)
         position = given = 0
         for rows in source.batches(epoch):
-            fields = _fields(rows)
+            fields = fields_of(rows)
             counts = fields["mask"]
             if not counts.any():
                 continue
@@ -341,9 +306,9 @@ class Loader:
                     fields = {name: values[counts] for name, values in fields.items()}
                 size = len(fields["mask"])
             else:
-                size = _rounded_up(max(source.batch_size, len(counts)), multiple)
+                size = rounded_up(max(source.batch_size, len(counts)), multiple)
             index = fields.pop("index")
-            yield _padded(fields, _Planned(index, len(index), size))
+            yield padded(fields, Planned(index, len(index), size))
         if not given:
             raise ValueError(f"`{self.argument}` gave batches, but their masks leave out all rows.")
         source.note_count(given)
@@ -354,22 +319,3 @@ class Loader:
             self._workers.close()
         if isinstance(self._source, IterableSource):
             self._source.close()
-
-
-def _fields(rows: Rows) -> Batch:
-    mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
-    return {"image": rows.image, "label": rows.label, "mask": mask}
-
-
-def _rounded_up(size: int, multiple: int) -> int:
-    return math.ceil(size / multiple) * multiple
-
-
-def _padded(fields: Batch, planned: _Planned) -> Batch:
-    """Returns a batch of the rows that were read, repeated in order as often as needed."""
-    batch = {**fields, "index": planned.rows.astype(np.int32)}
-    if planned.num < planned.size:
-        repeated = np.arange(planned.size) % len(planned.rows)
-        batch = {key: value[repeated] for key, value in batch.items()}
-        batch["mask"][planned.num :] = False
-    return batch

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from nnx_alexnet.data.checks import check_distinct, check_images, check_scale
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
@@ -17,7 +18,6 @@ from nnx_alexnet.leaves import placed
 
 KeepOnDevice = bool | Literal["auto"]
 
-_NEARLY = 1e-3  # resampling overshoots
 _SHARE_OF_MEMORY = 0.25  # that the train split may take of the device's by itself
 
 
@@ -111,7 +111,7 @@ class DataModule:
                 argument=argument,
             )
 
-        _check_distinct(train=train, val=val, test=test)
+        check_distinct(train=train, val=val, test=test)
         self.train: Loader = loader(train, "train", is_train=True)
         self.val: Loader | None = None if val is None else loader(val, "val")
         self.test: Loader | None = None if test is None else loader(test, "test")
@@ -143,7 +143,7 @@ class DataModule:
                 )
         for name in shapes.keys() - {"train"}:
             if "train" in shapes:
-                _check_scale(self.train, self._splits()[name])
+                check_scale(self.train, self._splits()[name])
         for name, loader in self._splits().items():
             labels = loader.labels()
             if self.class_names is None or labels is None:
@@ -226,12 +226,12 @@ class DataModule:
         """
         image_shape = self.image_shape
         (shape, _), (label_shape, label_dtype) = self.train.element_spec().values()
-        _check_images(images, shape)
+        check_images(images, shape)
         labels = np.zeros((len(images), *label_shape), label_dtype)
         source = ArraySource(images, labels, argument="images")
         loader = Loader(source, batch_size=self.batch_size, argument="images")
         if self.train.indexable:
-            _check_scale(self.train, loader)
+            check_scale(self.train, loader)
         if self.check(loader) != image_shape:
             raise ValueError(
                 f"`images` has images of shape {loader.element_spec()['image'][0]}, after the "
@@ -269,61 +269,6 @@ class DataModule:
         """Ends all workers; the data can be used again, which starts new ones."""
         for loader in self._splits().values():
             loader.close()
-
-
-def _check_distinct(**splits: Any) -> None:
-    """Raises a `ValueError` for one iterator that is given as two splits, which would share it."""
-    iterators = {name: split for name, split in splits.items() if isinstance(split, Iterator)}
-    for number, (name, split) in enumerate(iterators.items()):
-        for other in [*iterators][:number]:
-            if iterators[other] is split:
-                raise ValueError(
-                    f"`{other}` and `{name}` are one {type(split).__name__}, of which each split "
-                    "would take batches away from the other. Give each split its own."
-                )
-
-
-def _check_images(images: Any, shape: tuple[int, ...]) -> None:
-    """Raises unless `images` is one array of several images."""
-    how = f"one array of images, uint8 or float32 [N, {', '.join(map(str, shape))}]"
-    if not is_array(images):
-        remedy = ""
-        if isinstance(images, tuple):
-            remedy = " Of (images, labels) pass the images alone."
-        elif isinstance(images, list):
-            remedy = " np.stack(images) makes an array of a list of images of one shape."
-        elif hasattr(images, "__iter__") or hasattr(images, "__getitem__"):
-            remedy = (
-                " A dataset or loader is given as the test split, DataModule(train, test=...), "
-                "which predict() takes without an argument."
-            )
-        raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
-    got = np.shape(images)
-    if len(got) > len(shape):
-        return
-    remedy = ""
-    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch has the channels first
-        remedy = " It is that of a single image: pass images[None]."
-    elif len(got) == len(shape) and (*got[1:], 1) == shape:
-        remedy = " images[..., None] adds the axis of the channels."
-    raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
-
-
-def _check_scale(train: Loader, other: Loader) -> None:
-    """Raises a `ValueError` where uint8 is scaled to 0..1, and floats of another scale are not."""
-    seen = {loader.argument: loader.some_images() for loader in (train, other)}
-    floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
-    if len(floats) != 1:
-        return
-    ((name, images),) = floats.items()
-    low, high = float(images.min()), float(images.max())
-    if low < -_NEARLY or high > 1 + _NEARLY:
-        (whole,) = seen.keys() - {name}
-        raise ValueError(
-            f"`{name}` has float32 images from {low:g} to {high:g}, which are taken as they are, "
-            f"and `{whole}` has uint8 images, which are divided by 255; the model would see "
-            "two scales. Give both one dtype."
-        )
 
 
 def _label_digest(loader: Loader) -> str | None:

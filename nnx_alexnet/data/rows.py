@@ -35,6 +35,17 @@ class Rows(NamedTuple):
         }
 
 
+def evenly_spaced(num: int, most: int) -> np.ndarray:
+    """Returns at most `most` indices below `num`, the first and the last among them.
+
+    Example:
+        >>> from nnx_alexnet.data.rows import evenly_spaced
+        >>> evenly_spaced(9, 3).tolist(), evenly_spaced(2, 3).tolist()
+        ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, num - 1, most).round().astype(int))
+
+
 def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[str], None]) -> Rows:
     """Converts and checks arrays that have a batch axis."""
     pixels, targets = to_numpy(image, argument), to_numpy(label, argument)
