@@ -255,7 +255,7 @@ def test_a_folders_own_splits_are_used_with_the_labels_of_train(tmp_path):
 def test_a_class_that_training_has_not_is_an_error(tmp_path):
     write_images(tmp_path)
     write_images(tmp_path, split="val", classes=("cow",))
-    with pytest.raises(ValueError, match=r"classes that train/ has not: cow"):
+    with pytest.raises(ValueError, match=r"classes that train/ does not have: 'cow'"):
         load_data("folder", root=tmp_path, num_workers=0)
 
 

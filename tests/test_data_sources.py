@@ -1,16 +1,26 @@
 import dataclasses
 import hashlib
+import itertools
 import logging
+import os
+import random
 import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import tiny_arrays
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from worker_datasets import Noisy
 
-from nnx_alexnet.data import DataModule, ImageTransform, as_data_module
+from nnx_alexnet.data import DataModule, ImageTransform, array_source, as_data_module
 from nnx_alexnet.data.iterable import IterableSource
 from nnx_alexnet.data.sources import ArraySource, MapSource, as_source
 
@@ -132,16 +142,270 @@ def test_examples_of_differing_shape_are_an_error_naming_index_and_both_shapes()
         source.take(np.arange(4), seed=0, epoch=0)
 
 
-def test_targets_are_the_labels_without_decoding():
-    dataset = Examples(lambda index: (np.zeros((2, 2, 1)), index))
-    dataset.targets = [5, 6, 7, 8]
+# ---- Labels that are known without reading all examples ---------------------------------------
+
+
+def pair(index):
+    return np.zeros((2, 2, 1)), index % 5
+
+
+def dataset_with(make=pair, num=200, **attributes):
+    dataset = Examples(make, num)
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+CLASSES = [index % 5 for index in range(200)]
+
+
+@pytest.mark.parametrize("name", ["targets", "labels"])
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, torch.tensor, pd.Series, lambda x: np.array(x, np.uint8)]
+)
+def test_an_attribute_that_agrees_with_a_sample_holds_the_labels(name, kind):
+    dataset = dataset_with(**{name: kind(CLASSES)})
     source = MapSource(dataset)
-    dataset.reads = 0
-    np.testing.assert_array_equal(source.labels(), [5, 6, 7, 8])
-    assert dataset.reads == 0
-    np.testing.assert_array_equal(MapSource(Subset(dataset, [3, 1])).labels(), [8, 6])
-    dataset.target_transform = lambda label: label + 1
+    labels = source.labels()
+    assert labels.dtype == np.int32
+    assert labels.tolist() == CLASSES
+    assert dataset.reads <= 1 + 2 * 16 + 5
+    reads = dataset.reads
+    assert source.labels() is labels
+    assert dataset.reads == reads  # once is enough
+
+
+class Wrapper(torch.utils.data.Dataset):
+    """Passes on every attribute of a dataset, and changes its labels."""
+
+    def __init__(self, dataset, change):
+        self.dataset, self.change = dataset, change
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image, label = self.dataset[index]
+        return image, self.change(label)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda label: label + 1,
+        lambda label: int(label == 3),
+        lambda label: 7 if label == 4 else label,  # one class of five
+        float,
+        lambda label: np.eye(5, dtype=np.float32)[label] * 0.9 + 0.02,
+        lambda label: np.full(3, label),
+    ],
+)
+@pytest.mark.parametrize("part", [False, True])
+def test_an_attribute_that_disagrees_with_the_examples_is_not_used(change, part):
+    dataset = Wrapper(dataset_with(targets=np.array(CLASSES)), change)
+    dataset = Subset(dataset, range(50, 150)) if part else dataset
+    source = MapSource(dataset)
     assert source.labels() is None
+    rows = source.take(np.array([4]), seed=0, epoch=0)
+    assert rows.label.tolist() == [np.asarray(change(4)).tolist()]  # 4 and 54 are of one class
+
+
+def test_a_rare_class_that_is_renamed_is_found():
+    labels = [9 if index == 150 else index % 2 for index in range(1000)]
+
+    def make(index):
+        return np.zeros((2, 2, 1)), min(labels[index], 2)
+
+    assert MapSource(dataset_with(make, 1000, targets=labels)).labels() is None
+
+
+def test_the_parts_of_a_dataset_have_its_labels_and_their_order():
+    dataset = dataset_with(targets=CLASSES)
+    part = Subset(Subset(dataset, range(100, 200)), [3, 1, 4, 1])
+    assert MapSource(part).labels().tolist() == [3, 1, 4, 1]
+    negative = Subset(dataset, [-1, 0])
+    assert MapSource(negative).labels().tolist() == [4, 0]
+
+
+class Mixed(torch.utils.data.ConcatDataset):
+    targets = CLASSES  # of its first part alone
+
+
+class Fails:
+    """A dataset whose attribute cannot be read."""
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, index):
+        return pair(index)
+
+    @property
+    def targets(self):
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        dataset_with(targets=list("abcde") * 40),
+        dataset_with(targets=[float(x) for x in CLASSES]),
+        dataset_with(targets=CLASSES[:-1]),
+        dataset_with(targets=[[x] for x in CLASSES]),
+        dataset_with(targets=lambda: CLASSES),
+        dataset_with(targets=[[1], [1, 2]]),
+        dataset_with(targets=CLASSES, target_transform=lambda label: label),
+        dataset_with(targets={"a": 1}),
+        Mixed([dataset_with(), dataset_with(lambda i: (np.zeros((2, 2, 1)), 9))]),
+        Subset(dataset_with(labels=None), [1, 2]),
+        Fails(),
+    ],
+)
+def test_an_attribute_that_holds_no_class_of_each_example_is_not_used(dataset):
+    assert MapSource(dataset).labels() is None
+
+
+def test_examples_that_cannot_be_read_say_nothing_of_the_labels():
+    def make(index):
+        if index % 3 == 1:
+            raise OSError("damaged")
+        return pair(index)
+
+    source = MapSource(dataset_with(make, targets=CLASSES), on_bad_sample="skip")
+    assert source.labels().tolist() == CLASSES
+    assert source.digest() is None
+
+
+@pytest.mark.parametrize("kind", ["global", "numpy", "python", "torch", "legacy"])
+def test_reading_a_sample_leaves_every_generator_where_it_was(kind):
+    generators = {
+        "numpy": np.random.default_rng(5), "python": random.Random(5),
+        "torch": torch.Generator().manual_seed(5), "legacy": np.random.RandomState(5),
+    }  # fmt: skip
+    draws = {
+        "global": lambda: np.random.rand() + random.random() + torch.rand(()).item(),
+        "numpy": generators["numpy"].random,
+        "python": generators["python"].random,
+        "torch": lambda: torch.rand((), generator=generators["torch"]).item(),
+        "legacy": generators["legacy"].rand,
+    }
+
+    def make(index):
+        return np.full((2, 2, 1), draws[kind]()), index % 5
+
+    dataset = dataset_with(make, targets=CLASSES, transforms=[generators.get(kind)])
+    source = MapSource(Subset(dataset, range(200)))  # reads example 0
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert source.labels() is not None
+    source.digest()
+    after = draws[kind]()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    if kind == "torch":
+        generators["torch"].manual_seed(5)
+    elif kind == "legacy":
+        generators["legacy"].seed(5)
+    elif kind == "python":
+        generators["python"].seed(5)
+    elif kind == "numpy":
+        generators["numpy"].bit_generator.state = np.random.default_rng(5).bit_generator.state
+    if kind != "global":
+        draws[kind]()  # example 0
+    assert after == draws[kind]()
+
+
+# ---- Digests -----------------------------------------------------------------------------------
+
+
+def digest_of(split, **options):
+    return DataModule(split, batch_size=1, **options).train.sample_digest()
+
+
+def test_arrays_of_any_one_bit_more_have_another_digest():
+    images, labels = tiny_arrays(num=8)
+    first = digest_of((images, labels))
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    assert digest_of((images.copy(), labels.astype(np.int64))) == first
+    assert digest_of((np.asfortranarray(images), labels)) == first
+    for index in (0, 5):
+        changed, others = images.copy(), labels.copy()
+        changed[index, 3, 3, 0] ^= 1
+        others[index] ^= 1
+        assert digest_of((changed, labels)) != first
+        assert digest_of((images, others)) != first
+    assert digest_of((images[::-1], labels)) != first
+    assert digest_of((images.reshape(8, 4, 16, 1), labels)) != first
+    assert digest_of((images.astype(np.float32), labels)) != first
+
+
+def test_of_large_arrays_evenly_spaced_rows_are_digested(monkeypatch):
+    monkeypatch.setattr(array_source, "_WHOLE_BYTES", 2000)
+    images, labels = np.zeros((1000, 5), np.uint8), np.zeros(1000, np.int32)
+    first = digest_of((images, labels))
+    for changed_row, is_seen in ((0, True), (1, False), (999, True)):
+        changed = images.copy()
+        changed[changed_row] = 1
+        assert (digest_of((changed, labels)) != first) == is_seen
+    assert digest_of((images[:-1], labels[:-1])) != first
+
+
+def noisy(index):
+    return np.full((2, 2, 1), np.random.rand() + torch.rand(()).item() + random.random()), index
+
+
+def test_the_digest_of_a_dataset_is_the_same_whatever_the_state_of_the_generators():
+    first = digest_of(Examples(noisy, 40))
+    np.random.rand(3), torch.rand(3), random.random()
+    assert digest_of(Examples(noisy, 40)) == first
+    assert digest_of(Examples(noisy, 40), num_workers=2) == first
+    assert digest_of(Examples(noisy, 41)) != first
+    assert digest_of(Examples(lambda i: (noisy(i)[0], i + (i == 39)), 40)) != first
+
+
+def test_a_digest_is_the_same_in_another_process():
+    program = (
+        "import numpy as np; from worker_datasets import Noisy\n"
+        "from nnx_alexnet.data import DataModule\n"
+        "np.random.rand(7)\n"
+        "print(DataModule(Noisy(), batch_size=4).train.sample_digest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [DataModule(Noisy(), batch_size=4).train.sample_digest()]
+
+
+def test_examples_that_differ_at_each_reading_and_iterables_have_no_digest():
+    counter = itertools.count()
+    assert digest_of(Examples(lambda i: (np.full((2, 2, 1), 1.0 * next(counter)), i))) is None
+    generator = np.random.default_rng(0)
+    dataset = Examples(lambda i: (np.full((2, 2, 1), generator.random()), i % 2))
+    dataset.generator, dataset.targets = generator, [0, 1, 0, 1]  # which is restored
+    data = DataModule(dataset, batch_size=1)
+    assert data.train.labels() is not None
+    assert data.train.sample_digest() is None
+    assert digest_of([tiny_arrays(num=4)]) is None
+
+
+def test_a_dataset_that_fills_one_buffer_again_and_again_gives_each_example_its_own():
+    buffer = np.zeros((2, 2, 1), np.float32)
+
+    def make(index):
+        buffer[:] = index
+        return buffer, index
+
+    rows = MapSource(Examples(make)).take(np.array([2, 0, 3]), seed=0, epoch=0)
+    assert rows.image[:, 0, 0, 0].tolist() == [2, 0, 3]
+
+
+# ---- Random draws of a dataset ------------------------------------------------------------------
 
 
 def test_a_dataset_with_its_own_random_transform_repeats_itself_and_leaves_the_generators_alone():
@@ -158,6 +422,51 @@ def test_a_dataset_with_its_own_random_transform_repeats_itself_and_leaves_the_g
     np.testing.assert_array_equal(some.image[1], again.image[0])
     assert not np.array_equal(some.image[0], some.image[1])
     assert not np.array_equal(again.image, source.take(np.array([1]), seed=0, epoch=1).image)
+
+
+def test_two_threads_read_the_examples_that_each_would_read_alone():
+    """They share the global generators, which are seeded for each example."""
+
+    def make(index):
+        first = np.random.rand()
+        time.sleep(1e-4)  # leaves the other thread its turn
+        return np.full((2, 2, 1), first + np.random.rand() + torch.rand(()).item()), index
+
+    def read(seed, found):
+        source = MapSource(Examples(make, 20))
+        images = [source.take(np.arange(20), seed=seed, epoch=epoch).image for epoch in range(3)]
+        found[seed] = np.concatenate(images)
+
+    alone, together = {}, {}
+    for seed in (1, 2):
+        read(seed, alone)
+    state = np.random.get_state()[1].copy()
+    threads = [threading.Thread(target=read, args=(seed, together)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in (1, 2):
+        np.testing.assert_array_equal(together[seed], alone[seed])
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_two_threads_that_share_an_iterable_each_get_all_of_its_batches():
+    batches = [tiny_arrays(num=2) for _ in range(50)]
+    source = IterableSource(batches)
+    assert source.batch_size == 2  # a pass is open, which only one of them may take
+    barrier, counts = threading.Barrier(2), []
+
+    def read():
+        barrier.wait()
+        counts.append(len(list(source.batches())))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [50, 50]
 
 
 def test_a_list_is_read_as_examples_or_as_batches_by_what_it_holds():
@@ -213,12 +522,21 @@ def test_an_empty_iterable_is_an_error():
 
 def test_batches_that_do_not_fit_to_the_first_are_an_error():
     images, labels = tiny_arrays(num=4)
-    larger = [(images[:2], labels[:2]), (images, labels)]
-    with pytest.raises(ValueError, match=r"Batch 1 .*uint8\[4, 8, 8, 1\].*had 2 examples"):
-        list(IterableSource(larger).batches())
-    other = [(images, labels), (images.astype(np.float32), labels)]
-    with pytest.raises(ValueError, match="all must be alike"):
-        list(IterableSource(other).batches())
+    good, other = (images, labels), (images.astype(np.float32), labels)
+    with pytest.raises(ValueError, match=r"Batch 1 .*float32\[4, 8, 8, 1\].*all must be alike"):
+        list(IterableSource([good, other]).batches())
+
+    class Changes:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter([good if self.passes == 1 else other])
+
+    source = IterableSource(Changes())
+    assert len(list(source.batches())) == 1
+    with pytest.raises(ValueError, match=r"Batch 0 .*all must be alike"):
+        list(source.batches())
 
 
 def test_an_iterable_of_single_examples_is_an_error_that_names_the_torch_loader():
@@ -273,7 +591,7 @@ def test_a_data_module_checks_names_and_shapes_against_each_other():
 def test_unlabelled_images_get_labels_of_the_train_splits_kind():
     images, _ = tiny_arrays(num=8)
     data = DataModule((images, np.zeros((8, 3))), batch_size=4)
-    (batch,) = data.unlabelled(images[:3]).batches()
+    (batch,) = data.unlabelled(images[:3]).batches(multiple=1)
     assert batch["label"].shape == (4, 3)
     assert batch["mask"].tolist() == [True, True, True, False]
 

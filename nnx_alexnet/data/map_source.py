@@ -9,11 +9,7 @@ from nnx_alexnet import errors
 from nnx_alexnet.data.convert import as_labels, check_label_axes, example_image, to_numpy, unpack
 from nnx_alexnet.data.iterable import set_epoch
 from nnx_alexnet.data.probe import Probe
-from nnx_alexnet.data.randomness import (
-    restored_generators,
-    restored_generators_of,
-    seed_example,
-)
+from nnx_alexnet.data.randomness import restored_generators, seed_example
 from nnx_alexnet.data.rows import ElementSpec, Rows
 
 OnBadSample = Literal["raise", "skip"]
@@ -161,7 +157,7 @@ class MapSource:
     def _read(self, indices: Iterable[int]) -> dict[int, Rows]:
         """Returns examples of epoch 0 that no epoch counts, without those that cannot be read."""
         found = {}
-        with restored_generators(), restored_generators_of(self.dataset):
+        with restored_generators():
             self._tell_epoch(0, 0)
             for index in indices:
                 seed_example(0, 0, index)

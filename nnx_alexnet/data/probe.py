@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnx_alexnet.data.known_labels import known_labels
+from nnx_alexnet.data.randomness import restored_generators_of
 from nnx_alexnet.data.rows import Rows, evenly_spaced
 from nnx_alexnet.log import logger
 
@@ -32,7 +33,7 @@ class Probe:
         self._is_trusted = is_trusted
         self._indices = [int(index) for index in evenly_spaced(len(dataset), _SAMPLED_EXAMPLES)]
         self._sample: dict[int, tuple[bytes, np.ndarray]] | None = None
-        self._is_repeatable: bool | None = None
+        self._is_repeatable = False
         self._labels: tuple[np.ndarray | None] | None = None
 
     def labels(self, read: Read) -> np.ndarray | None:
@@ -52,10 +53,6 @@ class Probe:
             read: see `labels`.
         """
         sample = self._sampled(read)
-        if self._is_repeatable is None:
-            self._is_repeatable = self._is_trusted or _bits(sample) == _bits(
-                _digested(read(self._indices))
-            )
         if len(sample) < len(self._indices) or not self._is_repeatable:
             return None
         digest = hashlib.sha256(str(len(self._dataset)).encode())
@@ -65,7 +62,11 @@ class Probe:
 
     def _sampled(self, read: Read) -> dict[int, tuple[bytes, np.ndarray]]:
         if self._sample is None:
-            self._sample = _digested(read(self._indices))
+            # Twice before its generators are restored: a dataset with its own differs then.
+            with restored_generators_of(self._dataset):
+                self._sample = _digested(read(self._indices))
+                again = self._sample if self._is_trusted else _digested(read(self._indices))
+            self._is_repeatable = _bits(self._sample) == _bits(again)
         return self._sample
 
     def _checked_labels(self, read: Read) -> np.ndarray | None:
@@ -75,7 +76,8 @@ class Probe:
         firsts = np.unique(claimed, return_index=True)[1]
         firsts = firsts[evenly_spaced(len(firsts), _SAMPLED_CLASSES)]
         sample = self._sampled(read)
-        sample = sample | _digested(read(i for i in firsts.tolist() if i not in sample))
+        with restored_generators_of(self._dataset):
+            sample = sample | _digested(read(i for i in firsts.tolist() if i not in sample))
         for index, (_, label) in sorted(sample.items()):
             if label.dtype != np.int32 or label.ndim or label != claimed[index]:
                 own = label.tolist() if label.size < 9 else f"labels of shape {label.shape}"
