@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,22 +46,298 @@ def test_float_labels_of_any_trailing_shape_become_float32(shape):
     assert source.labels() is None
 
 
+ZEROS = np.zeros((3, 4))
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((3, 4, 4, 1), np.int64), np.zeros(3), r"`train` has dtype int64; .*uint8"),
-        (torch.zeros((3, 4), dtype=torch.bfloat16), np.zeros(3), "dtype torch.bfloat16"),
-        (np.zeros((3, 4)), np.zeros(2, int), "3 images and 2 labels"),
         (np.zeros((0, 4)), np.zeros(0, int), "`train` is empty"),
-        (np.zeros((3, 4)), np.array(list("abc")), "labels of dtype <U1"),
-        (np.zeros((3, 4)), np.array([0, 1, 2**40]), f"label {2**40}, which does not fit"),
-        (np.zeros((3, 4)), np.zeros((3, 1), int), re.escape("Pass labels[:, 0]")),
-        (np.zeros(3), np.zeros(3, int), "need a first axis"),
+        (ZEROS, np.zeros(2, int), "3 images and 2 labels.*Each split is one tuple"),
+        (ZEROS, np.array([0, 1, 2**40]), f"label {2**40}, which does not fit"),
+        (ZEROS, np.zeros((3, 1), int), re.escape("Pass labels[:, 0]")),
+        (np.zeros(3), np.zeros(3, int), "both need a first axis over examples"),
+        (np.zeros(3, int), ZEROS, "both need a first axis .*They look swapped"),
+        (ZEROS, np.array(list("abc")), r"labels of dtype <U1.*return_inverse=True.*class_names="),
+        (ZEROS, pd.Series(list("abc")), r"labels of dtype .*return_inverse=True"),
+        (ZEROS, np.array([1, None, 2], object), "labels of dtype object.*holds None at position 1"),
+        (ZEROS, np.array([0, "b", 2], object), "labels of dtype object.*holds 'b' at position 1"),
+        (ZEROS, np.array([{"boxes": [1]}] * 3, object), "dtype object.*holds {'boxes'"),
+        (ZEROS, np.zeros(3, np.complex64), r"np.stack\(\[labels.real, labels.imag\]"),
+        (ZEROS, np.zeros(3, ml_dtypes.bfloat16), r"bfloat16.*labels.astype\(np.float32\) keeps"),
+        (ZEROS, np.ma.masked_equal([0, 1, 2], 1), "masked array, whose mask would be lost"),
     ],
 )
 def test_unusable_arrays_are_errors_at_construction(images, labels, message):
     with pytest.raises(ValueError, match=message):
         DataModule((images, labels), batch_size=1)
+
+
+# What is advised for a dtype, and which values it makes of the largest ones that there are.
+DTYPES = {
+    np.float16: ("images.astype(np.float32)", [1.5, -2.0]),
+    ml_dtypes.bfloat16: ("images.astype(np.float32)", [1.5, -2.0]),
+    np.longdouble: ("images.astype(np.float32)", [1.5, -2.0]),
+    np.uint16: ("images.astype(np.float32) / 65535", [65535, 1000]),
+    np.uint32: ("images.astype(np.float32) / 4294967295", [2**32 - 1, 2**30]),
+    np.int8: ("images.astype(np.float32) / 255", [127, -128]),
+    np.int16: ("images.astype(np.float32) / 255", [1000, -1000]),
+    np.int32: ("images.astype(np.float32) / 255", [255, 0]),
+    np.int64: ("images.astype(np.float32) / 255", [255, 0]),
+    bool: ("images.astype(np.float32)", [True, False]),
+    np.complex64: ("np.stack([images.real, images.imag], axis=-1)", [1 + 2j, 3 - 1j]),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def test_an_image_dtype_that_is_refused_is_named_with_a_remedy_that_keeps_all_values(dtype):
+    advice, values = DTYPES[dtype]
+    images = np.array(values).astype(dtype).reshape(2, 1)
+    name = np.dtype(dtype).name
+    with pytest.raises(ValueError, match=rf"`train` has dtype {name}; .*{re.escape(advice)}"):
+        DataModule((images, np.zeros(2, int)), batch_size=1)
+    with pytest.raises(ValueError, match=rf"`train\[0\]` has dtype {name}; .*np.float32|np.stack"):
+        DataModule([(images[0], 0)], batch_size=1)
+    mended = eval(advice, {"images": images, "np": np})
+    kept = DataModule((mended, np.zeros(2, int)), batch_size=1).train.arrays()["image"]
+    assert len(np.unique(kept, axis=0)) == 2  # as many values as before
+    scale = float(advice.partition(" / ")[2] or 1)
+    restored = kept * scale if kept.shape == images.shape else kept[..., 0] + 1j * kept[..., 1]
+    np.testing.assert_allclose(restored, images.astype(restored.dtype), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.array([["a.jpg"], ["b.jpg"]]), "holds .*'a.jpg'.*read by a dataset's __getitem__"),
+        (np.array([[Path("a.jpg")], [None]]), r"holds PosixPath\('a.jpg'\).*load_data\("),
+        (torch.zeros((2, 3), dtype=torch.bfloat16), r"dtype torch.bfloat16 .*\.float\(\) keeps"),
+        (
+            torch.zeros((2, 3)).to_sparse(),
+            r"sparse_coo, which .*: give its \.to_dense\(\)",
+        ),
+        (np.array(["2020-01-01", "2020-01-02"], "M8[D]")[:, None], "dtype datetime64"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "dtype object.*holds 'x'"),
+    ],
+)
+def test_images_that_are_no_numbers_are_refused_with_what_to_do(images, message):
+    with pytest.raises(ValueError, match=message):
+        DataModule((images, np.zeros(2, int)), batch_size=1)
+
+
+def test_a_frame_of_numbers_and_a_series_of_classes_are_arrays():
+    frame = pd.DataFrame({"a": [0.5, 1.5], "b": [2.0, 3.0]})
+    arrays = DataModule((frame, pd.Series([1, 0])), batch_size=1).train.arrays()
+    assert arrays["image"].tolist() == [[0.5, 2.0], [1.5, 3.0]]
+    assert arrays["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [
+        ("RGBA", r"image.convert\('RGB'\)"),
+        ("P", r"image.convert\('RGB'\)"),
+        ("1", r"image.convert\('L'\)"),
+        ("I;16", r"np.asarray\(image, np.float32\)\[..., None\], scaled"),
+        ("F", r"np.asarray\(image, np.float32\)\[..., None\], scaled"),
+    ],
+)
+def test_pil_images_of_other_modes_are_an_error_naming_the_example_and_what_keeps_it(mode, advice):
+    with pytest.raises(
+        ValueError, match=rf"`train\[0\]` is a PIL image of mode '{mode}'.*{advice}"
+    ):
+        DataModule(Examples(lambda index: (Image.new(mode, (4, 4)), 0)), batch_size=1)
+
+
+X, Y = tiny_arrays(num=8)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"image": X, "label": Y}, "is a dict; .*keys 'image', 'label' pass the two arrays"),
+        ({}, "is a dict; expected"),
+        (X, r"one array of shape \(8, 8, 8, 1\) \(ndarray\)"),
+        (pd.DataFrame({"a": [1.0]}), r"one array of shape \(1, 1\) \(DataFrame\)"),
+        ([X, Y], r"is a list of two arrays; .*as a tuple: \(images, labels\)"),
+        ((X.tolist(), Y.tolist()), r"tuple of \(list, list\).*np.asarray makes an array of a list"),
+        ((X, None), r"tuple of \(ndarray, NoneType\)"),
+        ((X, Y, Y), r"tuple of \(ndarray, ndarray, ndarray\)"),
+        ((X,), r"tuple of \(ndarray\)"),
+        ("images/", r"is a str; .*load_data\(\"folder\", root=...\)"),
+        (Path("images"), r"is a PosixPath; .*load_data\(\"folder\", root=...\)"),
+        (None, "is a NoneType; expected"),
+        (TensorDataset, "is a TensorDataset; .*Pass an instance of the class"),
+        ([1, 2, 3], "gave a int; expected"),
+        ([[0.0, 1.0, 2.0]], "gave a list of length 3; expected"),
+        ([], "`train` is empty"),
+    ],
+)
+def test_a_split_of_another_form_is_named_with_what_works(split, message):
+    with pytest.raises(ValueError, match=f"`train` .*{message}|^{message}"):
+        DataModule(split, batch_size=4)
+
+
+def test_a_generator_of_single_examples_says_how_to_make_batches():
+    with pytest.raises(ValueError, match=r"`train` has images of shape .*DataLoader"):
+        _ = DataModule((x, y) for x, y in zip(X, Y, strict=True)).batch_size
+
+
+def test_one_iterator_cannot_be_two_splits():
+    generator = iter([(X, Y)] * 4)
+    with pytest.raises(ValueError, match="`train` and `val` are one list_iterator"):
+        DataModule(generator, generator)
+    batches = [(X, Y)]
+    assert DataModule(batches, batches).val.batch_size == 8
+
+
+# ---- Transforms that move pixels ----------------------------------------------------------------
+
+
+def split_with_labels(kind):
+    """Images of 8x8 with labels of a kind, as arrays."""
+    classes = (X[..., 0] > 120).astype(np.int32)
+    labels = {
+        "mask": classes,
+        "float mask": classes.astype(np.float32),
+        "mask with a channel": classes[..., None].astype(np.uint8),
+        "one-hot mask": np.eye(2, dtype=np.float32)[classes],
+        "half resolution": classes[:, ::2, ::2],
+        "double resolution": classes.repeat(2, 1).repeat(2, 2),
+        "the image itself": X.astype(np.float32),
+        "keypoints": np.zeros((8, 5, 2), np.float32),
+        "boxes": np.zeros((8, 1, 4), np.float32),
+        "classes": Y,
+        "soft labels": np.eye(4, dtype=np.float32)[Y],
+        "flat mask": classes.reshape(8, 64),
+    }[kind]
+    return X, labels
+
+
+WITH_AXES = (
+    "mask", "float mask", "mask with a channel", "one-hot mask", "half resolution",
+    "double resolution", "the image itself", "keypoints", "boxes",
+)  # fmt: skip
+MOVES = [
+    ({"flip": True}, "flip=True"),
+    ({"translate": 0.2}, "translate=0.2"),
+    ({"crop": 0.9}, "crop=0.9"),
+    ({"image_size": 6}, "image_size=6"),
+    (lambda image: image[:, :, ::-1], "moves pixels to other places"),
+]
+
+
+def as_transform_of(how):
+    return ImageTransform(**how) if isinstance(how, dict) else how
+
+
+@pytest.mark.parametrize("how", [how for how, _ in MOVES], ids=[text for _, text in MOVES])
+@pytest.mark.parametrize("kind", WITH_AXES)
+def test_a_transform_that_moves_pixels_is_refused_where_labels_have_axes(kind, how):
+    split = split_with_labels(kind)
+    label = re.escape(str(split[1].shape[1:]))
+    text = re.escape({str(h): t for h, t in MOVES}[str(how)])
+    message = rf"`train` has labels of shape {label} for images .*\(.*{text}.*\).*__getitem__"
+    with pytest.raises(ValueError, match=message):
+        DataModule(split, batch_size=4, transform=as_transform_of(how))
+    dataset = Examples(lambda index: (split[0][index], split[1][index]))
+    with pytest.raises(ValueError, match=message):
+        DataModule(dataset, batch_size=4, transform=as_transform_of(how))
+    with pytest.raises(ValueError, match="`val`"):
+        DataModule([split], split, transform=as_transform_of(how))
+
+
+@pytest.mark.parametrize("how", [how for how, _ in MOVES], ids=[text for _, text in MOVES])
+@pytest.mark.parametrize("kind", ["classes", "soft labels", "flat mask"])
+def test_labels_of_one_axis_or_none_stay_free_of_it(kind, how):
+    data = DataModule(split_with_labels(kind), batch_size=4, transform=as_transform_of(how))
+    assert data.train.num_batches == 2
+
+
+@pytest.mark.parametrize("kind", WITH_AXES)
+@pytest.mark.parametrize(
+    "transform", [None, ImageTransform(8, mean=0.5, std=0.2), lambda image: image / 255.0]
+)
+def test_labels_with_axes_are_taken_where_pixels_stay(kind, transform):
+    split = split_with_labels(kind)
+    data = DataModule(split, split, batch_size=4, transform=transform)
+    assert data.val.element_spec()["label"][0] == split[1].shape[1:]
+
+
+def test_images_without_two_sides_have_no_geometry():
+    series = np.zeros((8, 16), np.float32), np.zeros((8, 16, 3), np.float32)
+    assert DataModule(series, batch_size=4, transform=ImageTransform(flip=True)).train
+
+
+def test_masks_that_are_pil_images_are_labels_with_axes():
+    dataset = Examples(lambda index: (Image.new("RGB", (6, 4)), Image.new("L", (6, 4), 1)))
+    assert DataModule(dataset, batch_size=2).train.element_spec()["label"][0] == (4, 6)
+    with pytest.raises(ValueError, match=r"labels of shape \(4, 6\)"):
+        DataModule(dataset, batch_size=2, transform=ImageTransform(flip=True))
+
+
+# ---- Two scales ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [255.0, 2.0, -1.0])
+def test_bytes_in_one_split_and_other_floats_in_another_are_refused(scale):
+    floats = (X / 255 * scale).astype(np.float32), Y
+    with pytest.raises(ValueError, match=r"`val` has float32 images from .*`train` has uint8"):
+        DataModule((X, Y), floats, batch_size=4)
+    with pytest.raises(ValueError, match=r"`train` has float32 images from .*`test` has uint8"):
+        DataModule(floats, test=[*zip(X, Y, strict=True)], batch_size=4)
+    with pytest.raises(ValueError, match=r"`images` has float32 images from .*`train` has uint8"):
+        DataModule((X, Y), batch_size=4).unlabelled(floats[0])
+
+
+def test_bytes_and_floats_of_the_scale_that_they_become_go_together():
+    floats = (X / 255).astype(np.float32), Y
+    data = DataModule((X, Y), floats, batch_size=4)
+    assert data.val.element_spec()["image"][1] == np.float32
+    assert data.unlabelled(floats[0]).num_examples == 8
+
+
+# ---- Images to predict --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (DataLoader([(x, 0) for x in X]), TypeError, "is a DataLoader; .*test split.*predict()"),
+        (TensorDataset(torch.zeros(2, 1)), TypeError, "is a TensorDataset; .*test split"),
+        ((X, Y), TypeError, "is a tuple; .*pass the images alone"),
+        ([*X], TypeError, r"is a list; .*np.stack\(images\)"),
+        ({"image": X}, TypeError, "is a dict; expected one array"),
+        ("images/", TypeError, "is a str; expected one array"),
+        (Image.new("L", (8, 8)), TypeError, "is a Image; expected one array"),
+        (7, TypeError, "is a int; expected one array"),
+        (X[0], ValueError, r"has the shape \(8, 8, 1\); .*single image: pass images\[None\]"),
+        (torch.zeros(1, 8, 8), ValueError, r"has the shape .*single image: pass images\[None\]"),
+        (X[..., 0], ValueError, r"has the shape \(8, 8, 8\); .*images\[..., None\] adds the axis"),
+        (
+            X[0, 0],
+            ValueError,
+            r"has the shape \(8, 1\); expected one array of images.*\[N, 8, 8, 1\]",
+        ),
+        (np.float32(1), ValueError, r"has the shape \(\); expected one array"),
+        (X[:0], ValueError, "`images` is empty"),
+        (X.astype(np.uint16), ValueError, "`images` has dtype uint16; .* / 65535"),
+        (np.zeros((2, 9, 9, 1), np.uint8), ValueError, r"has images of shape \(9, 9, 1\), after"),
+        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, r"has images of shape \(8, 8, 3\), after"),
+    ],
+)
+def test_what_predict_cannot_take_is_named_with_what_works(images, error, message):
+    data = DataModule((X, Y), batch_size=4)
+    with pytest.raises(error, match=f"`images` {message}|^{message}"):
+        data.unlabelled(images)
+
+
+@pytest.mark.parametrize(
+    "images", [X, jnp.asarray(X), torch.from_numpy(X.transpose(0, 3, 1, 2)), X / 255]
+)
+def test_images_of_any_array_are_predicted(images):
+    loader = DataModule((X, Y), batch_size=4).unlabelled(images)
+    assert np.concatenate([b["image"] for b in loader.batches()]).shape == X.shape
 
 
 def test_images_and_labels_in_the_place_of_train_and_val_are_an_error():
@@ -120,11 +398,6 @@ def test_a_torch_image_keeps_its_pixels_when_its_axes_move():
     rows = first(MapSource([(image, 0)]))
     for channel in range(3):
         np.testing.assert_array_equal(rows.image[0, :, :, channel], image[channel].numpy())
-
-
-def test_pil_images_of_other_modes_are_an_error_naming_the_example():
-    with pytest.raises(ValueError, match=r"`train\[0\]` is a PIL image of mode 'RGBA'"):
-        DataModule(Examples(lambda index: (Image.new("RGBA", (4, 4)), 0)), batch_size=1)
 
 
 @pytest.mark.parametrize("label", [2, np.int64(2), torch.tensor(2), True])
@@ -474,6 +747,47 @@ def test_a_list_is_read_as_examples_or_as_batches_by_what_it_holds():
     assert isinstance(as_source(list(zip(images, labels, strict=True)), argument="x"), MapSource)
     assert isinstance(as_source([(images, labels)], argument="x"), IterableSource)
     assert isinstance(as_source([{"image": images, "label": labels}], argument="x"), IterableSource)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ((8, 8, 1), (8, 8)),
+        ((8, 8, 3), (8, 8, 3)),
+        ((3, 8, 8), (3, 8, 8)),
+        ((1, 8, 8), (1,)),
+        ((3, 8, 8), (3,)),
+        ((32, 10, 3), (32, 10)),
+    ],
+)
+def test_a_list_that_may_be_examples_or_batches_is_refused(image, label):
+    pair = np.zeros(image, np.float32), np.zeros(label, np.float32)
+    with pytest.raises(ValueError, match=r"`train` is a list of images .* may be examples or batc"):
+        DataModule([pair, pair], batch_size=2)
+    images, labels = (np.stack([array, array]) for array in pair)
+    assert DataModule((images, labels), batch_size=2).train.num_examples == 2
+    assert not DataModule(iter([pair])).train.indexable
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "dtype", "is_batch"),
+    [
+        ((8, 8, 8, 1), (8, 8, 8), np.float32, True),
+        ((16, 28, 28), (16,), np.int32, True),
+        ((1, 28, 28), (1,), np.int32, True),
+        ((16, 10, 3), (16,), np.float32, True),
+        ((16, 10, 5), (16, 10), np.float32, True),
+        ((16, 5), (16, 4), np.float32, True),
+        ((16, 5), (16,), np.float32, True),
+        ((8, 8, 1), (4, 4), np.float32, False),
+        ((3, 8, 8), (8, 8), np.float32, False),
+        ((8, 8, 1), (10,), np.float32, False),
+        ((8, 8, 1), (), np.int32, False),
+    ],
+)
+def test_a_list_whose_shapes_say_what_it_holds_is_taken_as_that(image, label, dtype, is_batch):
+    pair = np.zeros(image, np.float32), np.zeros(label, dtype)
+    assert DataModule([pair, pair], batch_size=1).train.indexable != is_batch
 
 
 def test_torch_batches_in_nchw_are_turned_to_nhwc_and_that_is_said_once(caplog, monkeypatch):

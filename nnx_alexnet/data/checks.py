@@ -38,7 +38,7 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
                 "which predict() takes without an argument."
             )
         raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
-    got = np.shape(images)
+    got = tuple(np.shape(images))
     if len(got) > len(shape):
         return
     remedy = ""

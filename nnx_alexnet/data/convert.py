@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)  # of an image: grey, colour, and colour with transparency
 
 
 def is_torch(value: object) -> bool:
@@ -32,7 +32,7 @@ def is_channels_first(shape: tuple[int, ...]) -> bool:
         >>> is_channels_first((3, 32, 32)), is_channels_first((32, 32, 3))
         (True, False)
     """
-    return len(shape) == 3 and (shape[0] in _CHANNELS or shape[-1] not in _CHANNELS)
+    return len(shape) == 3 and (shape[0] in CHANNELS or shape[-1] not in CHANNELS)
 
 
 def to_numpy(value: Any, argument: str) -> np.ndarray:
@@ -46,10 +46,12 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
             array: np.ndarray = value.detach().cpu().numpy()
         except TypeError as error:
             # bfloat16 and its like, which NumPy does not have; or a sparse tensor.
-            remedy = ".float() keeps every value" if value.is_floating_point() else str(error)
+            is_dense = value.layout == sys.modules["torch"].strided
+            remedy = ".float() keeps every value" if is_dense else "give its .to_dense()"
             raise ValueError(
-                f"`{argument}` has dtype {value.dtype}, which NumPy cannot take: {remedy}."
-            ) from None
+                f"`{argument}` has dtype {value.dtype} and layout {value.layout}, which NumPy "
+                f"cannot take: {remedy}."
+            ) from error
         return array
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
@@ -101,9 +103,9 @@ def _image_remedy(array: np.ndarray) -> str:
         white = np.iinfo(array.dtype).max
         return f"images.astype(np.float32) / {white} scales them to 0..1."
     if kind in "USO":
-        what = f"{type(array.flat[0]).__name__} objects" if array.size else "objects"
+        other = next((item for item in array.flat if not isinstance(item, Number)), array)
         return (
-            f"It holds {what}. Images in memory are one array [N, ...], which np.stack makes of "
+            f"It holds {_shown(other)}. Images in memory are one array [N, ...], which np.stack makes of "
             "images of one shape; image files are read by a dataset's __getitem__, or by "
             'load_data("folder", root=...).'
         )

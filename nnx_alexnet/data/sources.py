@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnx_alexnet.data.array_source import ArraySource
-from nnx_alexnet.data.convert import is_array, unpack
+from nnx_alexnet.data.convert import CHANNELS, is_array, to_numpy, unpack
 from nnx_alexnet.data.iterable import IterableSource, is_torch_iterable
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
 
@@ -92,4 +92,26 @@ def _is_batch(value: list[Any], argument: str) -> bool:
                 "(images, labels)."
             )
     image, label, _ = unpack(value[0], argument)
-    return np.ndim(label) > 0 and is_array(image) and len(image) == len(label)
+    if np.ndim(label) == 0 or not is_array(image) or len(image) != len(label):
+        return False
+    if _may_be_example(np.shape(image), np.shape(label), is_class=_is_integer(label)):
+        raise ValueError(
+            f"`{argument}` is a list of images {list(image.shape)} with labels "
+            f"{list(np.shape(label))}, which may be examples or batches. Of examples pass two "
+            "arrays, (np.stack(images), np.stack(labels)); of batches an iterable that is no list, "
+            "such as a torch DataLoader."
+        )
+    return True
+
+
+def _is_integer(label: Any) -> bool:
+    return to_numpy(label, "label").dtype.kind in "biu"
+
+
+def _may_be_example(image: tuple[int, ...], label: tuple[int, ...], *, is_class: bool) -> bool:
+    """Returns whether what has the shapes of a batch may be an image with its mask or targets."""
+    if len(image) != 3:
+        return False
+    if len(label) == 1:  # classes are one for each example of a batch
+        return not is_class and image[0] in CHANNELS
+    return label[:2] == image[:2] and (image[0] in CHANNELS or image[-1] in CHANNELS)
