@@ -142,9 +142,15 @@ class TrainLoop(Resumable):
                 batches.push(group)
                 break
             batches.push(group[self._train_group(loader, group, key) :])
-        # At the number of batches that an iterable claims to have, it is asked for another one.
-        is_at_end = self.step_in_epoch == loader.num_batches
-        return is_at_end and (loader.indexable or next(batches, None) is None)
+        return self._is_at_end(loader, batches)
+
+    def _is_at_end(self, loader: Loader, batches: Pushback[Batch]) -> bool:
+        """Returns whether an epoch that was stopped has no batch left."""
+        num = loader.num_batches
+        if loader.indexable:
+            return self.step_in_epoch == num
+        # The length of an iterable may be wrong. Where it says nothing, a batch may never come.
+        return num is not None and self.step_in_epoch >= num and next(batches, None) is None
 
     def _augmentation_key(self) -> jax.Array:
         key = augmentation_key(seed=self.seed, epoch=self.epoch)

@@ -358,8 +358,10 @@ def test_a_function_that_does_not_work_in_a_compiled_step_is_refused(function, t
     np.testing.assert_array_equal(np.random.get_state()[1], state)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (20, 30, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((8, 8, 1), np.uint8), ((32, 32, 3), np.float32), ((20, 30, 3), np.float32)],
+)
 @pytest.mark.parametrize(
     ("function", "moves"),
     [

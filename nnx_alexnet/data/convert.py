@@ -105,8 +105,8 @@ def _image_remedy(array: np.ndarray) -> str:
     if kind in "USO":
         other = next((item for item in array.flat if not isinstance(item, Number)), array)
         return (
-            f"It holds {_shown(other)}. Images in memory are one array [N, ...], which np.stack makes of "
-            "images of one shape; image files are read by a dataset's __getitem__, or by "
+            f"It holds {_shown(other)}. Images in memory are one array [N, ...], which np.stack "
+            "makes of images of one shape; image files are read by a dataset's __getitem__, or by "
             'load_data("folder", root=...).'
         )
     if "float" in array.dtype.name:  # ml_dtypes' bfloat16 is of no kind that NumPy knows
