@@ -473,6 +473,23 @@ def test_persistent_workers_whose_dataset_wants_the_epoch_are_reported(warnings)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_example_that_cannot_be_read_is_left_out_of_a_measurement_and_of_no_prediction(
+    num_workers,
+):
+    source = MapSource(Noisy(damaged=9), on_bad_sample="skip", argument="test")
+    loader = Loader(source, batch_size=8, argument="test", num_workers=num_workers)
+    try:
+        counted = np.concatenate([b["index"][b["mask"]] for b in loader.batches(multiple=1)])
+        assert sorted(counted.tolist()) == [i for i in range(30) if i != 9]
+        batches = loader.batches(multiple=1, skips=False)
+        assert next(batches)["mask"].all()
+        with pytest.raises(ValueError, match=r"`test`\[9\] cannot be read: KeyError.*row for each"):
+            next(batches)
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_map_style_dataset_is_told_the_epoch_wherever_it_is_read(num_workers):
     loader = Loader(MapSource(TellsEpoch()), batch_size=4, num_workers=num_workers)
     try:

@@ -15,7 +15,7 @@ from flax import nnx
 from helpers import TinyNet, tiny_arrays, tree_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer, loop
 from nnx_alexnet.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -632,6 +632,30 @@ def test_an_evaluation_takes_batches_larger_than_its_first_one():
         found.append([history[0]["val/loss"], history[0]["val/accuracy"], *trainer.test().values()])
         np.testing.assert_allclose(trainer.predict(), trainer.predict(arrays[0]), atol=1e-6)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def test_a_sampler_that_is_resumed_gives_the_order_of_its_epoch(tmp_path):
+    """Each epoch begins with `set_epoch`, so that a run that was stopped after one goes on."""
+    arrays = tuple(map(torch.from_numpy, tabular(num=40)))
+
+    def data():
+        dataset = TensorDataset(*arrays)
+        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=3)
+        return DataModule(DataLoader(dataset, batch_size=16, sampler=sampler))
+
+    seen, resumed = Batches(), Batches()
+    whole, _ = fitted_norm(data(), epochs=4, callbacks=[seen])
+    orders = [np.concatenate([y for _, y in seen.batches[i : i + 3]]) for i in range(0, 12, 3)]
+    assert len({order.tobytes() for order in orders}) == 4
+    fitted_norm(data(), epochs=2, log_dir=tmp_path)
+    trainer = Trainer(
+        NormNet(), data(), optimizer=optax.sgd(0.05), max_epochs=4, log_dir=tmp_path,
+        callbacks=[resumed], progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(resume="auto")
+    for (image, _), (other, _) in zip(resumed.batches, seen.batches[6:], strict=True):
+        np.testing.assert_array_equal(image, other)
+    assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
 
 
 def test_an_epoch_of_very_many_dispatches_does_not_pile_up():

@@ -134,8 +134,9 @@ def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -
             with restored_generators():
                 traces = [trace(arguments) for _ in range(_NUM_TRACES)]
         except Exception as error:
+            why = f"{error}".partition("\n")[0].rstrip(".")
             raise ValueError(
-                f"{about} fails: {type(error).__name__}: {error}\nIt runs inside the compiled "
+                f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled "
                 "step, so write it with jax.numpy. What works on PIL images or torch tensors, as "
                 f"torchvision's transforms do, belongs in the dataset. {_HOW}"
             ) from error
