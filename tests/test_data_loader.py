@@ -301,6 +301,31 @@ def test_the_number_of_batches_of_a_torch_loader_is_what_it_gives_once_that_was_
     assert [message.startswith(text) for message in said] == [True] * (known not in (num, None))
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_workers_that_each_give_the_whole_of_a_dataset_are_reported(warnings, shards):
+    class TwoWorkers:
+        """What a DataLoader gives that has them, without the processes."""
+
+        dataset, num_workers, batch_size, drop_last = Counting(8, 8), 2, 2, False
+
+        def __iter__(self):
+            batches = batches_of([2, 2, 2, 2])
+            return iter(batches if shards else [batch for batch in batches for _ in range(2)])
+
+    torch_loader = TwoWorkers()
+    loader = Loader(IterableSource(torch_loader, argument="train"))
+    for _ in range(2):
+        assert sum(len(batch["index"]) for batch in loader.batches()) == (8 if shards else 16)
+    said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
+    if shards:
+        assert said == []
+    else:
+        first, second = said
+        assert first.startswith("The first two batches of `train` are the same")
+        assert second.startswith("`train` gave 8 batches in a pass, not 4 as its length")
+        assert all("get_worker_info() for its part" in each for each in said)
+
+
 def test_the_number_of_batches_of_a_generator_is_unknown_until_it_was_counted():
     generator = (batch for batch in batches_of([4, 2]))
     loader = Loader(IterableSource(generator))

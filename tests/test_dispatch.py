@@ -2,6 +2,8 @@
 
 import logging
 import math
+import threading
+import time
 
 import clu.metrics
 import flax.struct
@@ -656,6 +658,35 @@ def test_a_sampler_that_is_resumed_gives_the_order_of_its_epoch(tmp_path):
     for (image, _), (other, _) in zip(resumed.batches, seen.batches[6:], strict=True):
         np.testing.assert_array_equal(image, other)
     assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
+
+
+def test_two_trainers_in_two_threads_end_as_each_does_alone():
+    """Their datasets draw from the global generators, which both trainers seed."""
+
+    class Random:
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, index):
+            noise = np.random.normal(size=6)
+            time.sleep(1e-4)
+            return np.float32(noise + np.random.normal(size=6)), index % 4
+
+    def train(seed, found):
+        trainer, history = fitted_norm(DataModule(Random(), batch_size=8), epochs=3, seed=seed)
+        found[seed] = nnx.state(trainer.model), untimed(history)
+
+    alone, together = {}, {}
+    for seed in (1, 2):
+        train(seed, alone)
+    threads = [threading.Thread(target=train, args=(seed, together)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in (1, 2):
+        assert tree_equal(together[seed][0], alone[seed][0])
+        assert together[seed][1] == alone[seed][1]
 
 
 def test_an_epoch_of_very_many_dispatches_does_not_pile_up():

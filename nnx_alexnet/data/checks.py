@@ -7,6 +7,7 @@ import numpy as np
 
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.log import logger
 
 _NEARLY = 1e-3  # resampling overshoots
 
@@ -49,8 +50,8 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
     raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
 
 
-def check_scale(train: Loader, other: Loader) -> None:
-    """Raises a `ValueError` where uint8 is scaled to 0..1, and floats of another scale are not."""
+def warn_of_scales(train: Loader, other: Loader) -> None:
+    """Warns where uint8 is scaled to 0..1 in one split, and floats of another are not in it."""
     seen = {loader.argument: loader.some_images() for loader in (train, other)}
     floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
     if len(floats) != 1:
@@ -59,8 +60,9 @@ def check_scale(train: Loader, other: Loader) -> None:
     low, high = float(images.min()), float(images.max())
     if low < -_NEARLY or high > 1 + _NEARLY:
         (whole,) = seen.keys() - {name}
-        raise ValueError(
-            f"`{name}` has float32 images from {low:g} to {high:g}, which are taken as they are, "
-            f"and `{whole}` has uint8 images, which are divided by 255; the model would see "
-            "two scales. Give both one dtype."
-        )
+        logger.warning(
+            "`%s` has float32 images from %g to %g, which are taken as they are, and `%s` has "
+            "uint8 images, which are divided by 255, so that the model sees two scales. Give both "
+            "one dtype.",
+            name, low, high, whole,
+        )  # fmt: skip

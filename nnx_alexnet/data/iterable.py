@@ -12,6 +12,10 @@ from nnx_alexnet.data.convert import to_numpy, unpack
 from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
 from nnx_alexnet.log import logger
 
+_WORKERS_REPEAT = (
+    " Each worker of a DataLoader reads the whole of an IterableDataset, unless the dataset asks "
+    "torch.utils.data.get_worker_info() for its part."
+)
 # What a loader holds that may give other examples in another epoch.
 _HELD = ("sampler", "batch_sampler", "dataset")
 
@@ -137,17 +141,26 @@ class IterableSource:
         logger.warning(
             "`%s` gave %d batches in a pass, not %d as its length or the pass before said. The "
             "number of the newest pass is used from now on.%s",
-            self._argument, number, believed, self._why_more(),
+            self._argument, number, believed, _WORKERS_REPEAT if self._has_worker_copies else "",
         )  # fmt: skip
 
-    def _why_more(self) -> str:
+    @property
+    def _has_worker_copies(self) -> bool:
         dataset = getattr(self._batches, "dataset", None)
-        if is_torch_iterable(dataset) and getattr(self._batches, "num_workers", 0) > 1:
-            return (
-                " Each worker of a DataLoader reads the whole of an IterableDataset, unless the "
-                "dataset asks torch.utils.data.get_worker_info() for its part."
-            )
-        return ""
+        return is_torch_iterable(dataset) and getattr(self._batches, "num_workers", 0) > 1
+
+    def _warn_of_copies(self, first: Rows, second: Rows) -> None:
+        """Warns where the first batches of two workers are one and the same."""
+        if not self._has_worker_copies or "copies" in self._told:
+            return
+        pairs = ((first.image, second.image), (first.label, second.label))
+        if all(np.array_equal(*pair) for pair in pairs):
+            self._told.add("copies")
+            logger.warning(
+                "The first two batches of `%s` are the same, so that examples may count several "
+                "times.%s",
+                self._argument, _WORKERS_REPEAT,
+            )  # fmt: skip
 
     def batches(self, epoch: int = 0) -> Iterator[Rows]:
         """Yields one pass over the batches, without those that have no rows.
@@ -161,6 +174,7 @@ class IterableSource:
         opened = self._take(epoch)
         spec = self.element_spec()
         rest = map(self._convert, opened.rest)
+        before: Rows | None = None
         for position, rows in enumerate(itertools.chain([opened.first], rest)):
             if rows.element_spec() != spec:
                 raise ValueError(
@@ -168,6 +182,9 @@ class IterableSource:
                     f"labels {_text(rows.label)}, the first batch had examples of "
                     f"{_spec_text(spec)}; all must be alike, but for their number."
                 )
+            if position == 1 and before is not None:
+                self._warn_of_copies(before, rows)
+            before = rows if position == 0 else None
             if len(rows.image):
                 yield rows
 

@@ -74,7 +74,9 @@ class MapSource:
         check_label_axes(label[None], f"{argument}[0]")
         self._spec = Rows(image[None], label[None]).element_spec()
         self._first_image = image.copy()
-        self._probe = Probe(dataset, argument=argument, is_trusted=is_trusted)
+        self._probe = Probe(
+            dataset, image_bytes=image.nbytes, argument=argument, is_trusted=is_trusted
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.checks import check_distinct, check_images, check_scale
+from nnx_alexnet.data.checks import check_distinct, check_images, warn_of_scales
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
@@ -143,12 +143,12 @@ class DataModule:
                 )
         for name in shapes.keys() - {"train"}:
             if "train" in shapes:
-                check_scale(self.train, self._splits()[name])
+                warn_of_scales(self.train, self._splits()[name])
+        if self.class_names is None:
+            return
         for name, loader in self._splits().items():
             labels = loader.labels()
-            if self.class_names is None or labels is None:
-                continue
-            if labels.max() >= len(self.class_names):
+            if labels is not None and labels.max() >= len(self.class_names):
                 raise ValueError(
                     f"`class_names` has {len(self.class_names)} names, but the label "
                     f"{labels.max()} occurs in `{name}`; give a name for each class from 0."
@@ -231,7 +231,7 @@ class DataModule:
         source = ArraySource(images, labels, argument="images")
         loader = Loader(source, batch_size=self.batch_size, argument="images")
         if self.train.indexable:
-            check_scale(self.train, loader)
+            warn_of_scales(self.train, loader)
         if self.check(loader) != image_shape:
             raise ValueError(
                 f"`images` has images of shape {loader.element_spec()['image'][0]}, after the "

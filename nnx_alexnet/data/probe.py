@@ -11,8 +11,10 @@ from nnx_alexnet.data.randomness import restored_generators_of
 from nnx_alexnet.data.rows import Rows, evenly_spaced
 from nnx_alexnet.log import logger
 
-_SAMPLED_EXAMPLES = 16  # each of which may be a file to decode
-_SAMPLED_CLASSES = 16  # of which one more example each is read to check the labels
+# Examples of a sample, and classes of which one more example each is read to check the labels.
+_NUM_SAMPLED = 16
+# Large images are likely files that are decoded at each reading, which takes milliseconds.
+_NUM_LARGE, _LARGE_BYTES = 8, 2**17
 
 Read = Callable[[Iterable[int]], dict[int, Rows]]
 
@@ -22,16 +24,20 @@ class Probe:
 
     Args:
         dataset: with `__len__`.
+        image_bytes: of an image of the dataset.
         argument: what the user calls the split, for messages.
         is_trusted: whether the dataset is known to return the same example at each reading, with
             the label that its `targets` have.
     """
 
-    def __init__(self, dataset: Any, *, argument: str, is_trusted: bool = False) -> None:
+    def __init__(
+        self, dataset: Any, *, image_bytes: int, argument: str, is_trusted: bool = False
+    ) -> None:
         self._dataset = dataset
+        self._num = _NUM_SAMPLED if image_bytes <= _LARGE_BYTES else _NUM_LARGE
         self._argument = argument
         self._is_trusted = is_trusted
-        self._indices = [int(index) for index in evenly_spaced(len(dataset), _SAMPLED_EXAMPLES)]
+        self._indices = [int(index) for index in evenly_spaced(len(dataset), self._num)]
         self._sample: dict[int, tuple[bytes, np.ndarray]] | None = None
         self._is_repeatable = False
         self._labels: tuple[np.ndarray | None] | None = None
@@ -74,7 +80,7 @@ class Probe:
         if claimed is None or self._is_trusted:
             return claimed
         firsts = np.unique(claimed, return_index=True)[1]
-        firsts = firsts[evenly_spaced(len(firsts), _SAMPLED_CLASSES)]
+        firsts = firsts[evenly_spaced(len(firsts), self._num)]
         sample = self._sampled(read)
         with restored_generators_of(self._dataset):
             sample = sample | _digested(read(i for i in firsts.tolist() if i not in sample))
