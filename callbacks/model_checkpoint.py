@@ -45,6 +45,8 @@ class ModelCheckpoint(Callback):
         every_n_steps: save after every n-th optimizer step; None: not by steps.
         every_n_seconds: save at the next step when so many seconds have passed since the last such
             save; None: not by the clock.
+        save_on_exception: whether the last finished step is saved, too, when an exception ends the
+            fit, so that a resumed run goes on from there.
         on_error: what a save that fails does, on a full disk for instance: `"raise"` ends the run,
             `"warn"` reports it and goes on. The checkpoints before it stay either way.
 
@@ -69,6 +71,7 @@ class ModelCheckpoint(Callback):
         every_n_epochs: int | Literal["auto"] | None = "auto",
         every_n_steps: int | None = None,
         every_n_seconds: float | None = None,
+        save_on_exception: bool = True,
         on_error: OnSaveError = "raise",
     ):
         check_mode(mode)
@@ -100,6 +103,7 @@ class ModelCheckpoint(Callback):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
+        self.save_on_exception = save_on_exception
         self.on_error: OnSaveError = on_error
         self._last_timed = 0.0
         self._trainer: Trainer | None = None

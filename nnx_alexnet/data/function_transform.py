@@ -13,7 +13,7 @@ import numpy as np
 
 from nnx_alexnet.data.randomness import restored_generators
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.leaves import on_host
+from nnx_alexnet.leaves import on_host, usual_promotion
 
 _SIGNATURE = "transform(image, *, key=None, index=None)"
 _HOW = (
@@ -67,11 +67,13 @@ class FunctionTransform:
             ValueError: the function cannot be traced, returns no batch, or draws random numbers
                 while it is traced.
         """
-        return _checked(self, shape, np.dtype(dtype).name)
+        with usual_promotion(), jax.transfer_guard("allow"):
+            return _checked(self, shape, np.dtype(dtype).name)
 
     def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
         """Returns whether pixels of an image move to other places, as text; None if not."""
-        return _moving(self, shape, np.dtype(dtype).name)
+        with usual_promotion(), jax.transfer_guard("allow"):
+            return _moving(self, shape, np.dtype(dtype).name)
 
 
 def as_transform(value: Any) -> ImageTransform | FunctionTransform:

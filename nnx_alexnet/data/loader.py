@@ -154,8 +154,12 @@ class Loader:
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
     def labels_in_memory(self) -> np.ndarray | None:
-        """Returns all labels of whatever dtype and shape, if they lie in memory as one array."""
-        return self._source.rows.label if isinstance(self._source, ArraySource) else None
+        """Returns all labels of whatever dtype and shape that are known without reading examples.
+
+        Those are the labels of arrays, and the classes of a map-style dataset; see `labels`.
+        """
+        arrays = self.arrays()
+        return self.labels() if arrays is None else arrays["label"]
 
     def arrays(self) -> Batch | None:
         """Returns all of `image` and `label`, if they lie in memory; None if they must be read."""

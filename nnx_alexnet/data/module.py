@@ -141,8 +141,8 @@ class DataModule:
                     f"after the transform these are {shape} and {first_shape}, which must be "
                     "equal. ImageTransform(image_size=...) resizes."
                 )
-        for name in shapes.keys() - {"train"}:
-            if "train" in shapes:
+        for name in shapes:
+            if name != "train" and "train" in shapes:
                 warn_of_scales(self.train, self._splits()[name])
         if self.class_names is None:
             return
@@ -260,6 +260,11 @@ class DataModule:
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
         }
+
+    def sample_digests(self) -> dict[str, str | None]:
+        """Returns a digest of examples of train and val; None: they cannot be read twice alike."""
+        splits = {"train": self.train, "val": self.val}
+        return {name: each.sample_digest() for name, each in splits.items() if each is not None}
 
     def label_digests(self) -> dict[str, str | None]:
         """Returns a digest of the labels of each split, in their order; None: not known."""
