@@ -125,6 +125,15 @@ def test_images_that_are_no_numbers_are_refused_with_what_to_do(images, message)
         DataModule((images, np.zeros(2, int)), batch_size=1)
 
 
+def test_a_list_of_classes_is_an_array():
+    arrays = DataModule((ZEROS, [2, 0, 1]), batch_size=1).train.arrays()
+    assert arrays["label"].tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match=r"labels of dtype object.*holds None at position 0"):
+        DataModule((ZEROS, [None, 0, 1]), batch_size=1)
+    with pytest.raises(ValueError, match="`train` is a list that does not make one array"):
+        DataModule((ZEROS, [[1], [1, 2], [3]]), batch_size=1)
+
+
 def test_a_frame_of_numbers_and_a_series_of_classes_are_arrays():
     frame = pd.DataFrame({"a": [0.5, 1.5], "b": [2.0, 3.0]})
     arrays = DataModule((frame, pd.Series([1, 0])), batch_size=1).train.arrays()

@@ -31,7 +31,8 @@ def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise"
     if isinstance(value, Source):
         return value
     if isinstance(value, tuple):
-        if len(value) == 2 and is_array(value[0]) and is_array(value[1]):
+        is_pair = len(value) == 2 and is_array(value[0])
+        if is_pair and (is_array(value[1]) or isinstance(value[1], list)):
             return ArraySource(*value, argument=argument)
         raise _not_a_pair(value, argument)
     if is_array(value):
