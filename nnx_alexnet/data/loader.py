@@ -296,23 +296,22 @@ class Loader:
             logger.info("Skipping %d batches of an iterable by reading them.", start)
         position = given = 0
         for rows in source.batches(epoch):
-            fields = fields_of(rows)
-            counts = fields["mask"]
-            if not counts.any():
+            fields, num = fields_of(rows), len(rows.image)
+            count, index = num, np.arange(position, position + num)
+            if rows.mask is not None:  # padding of somebody else counts nothing
+                count = int(np.count_nonzero(rows.mask))
+                index = position + np.cumsum(rows.mask) - rows.mask
+            if not count:
                 continue
-            given += 1
-            fields["index"] = position + np.cumsum(counts) - counts  # padding counts nothing
-            position += int(np.count_nonzero(counts))
+            given, position = given + 1, position + count
             if given <= start:
                 continue
-            if multiple is None:
-                if not counts.all():
-                    fields = {name: values[counts] for name, values in fields.items()}
-                size = len(fields["mask"])
-            else:
-                size = rounded_up(max(source.batch_size, len(counts)), multiple)
-            index = fields.pop("index")
-            yield padded(fields, Planned(index, len(index), size))
+            if multiple is not None:
+                num = rounded_up(max(source.batch_size, num), multiple)
+            elif count < num:
+                fields = {name: values[rows.mask] for name, values in fields.items()}
+                index, num = index[rows.mask], count
+            yield padded(fields, Planned(index, len(index), num))
         if not given:
             raise ValueError(f"`{self.argument}` gave batches, but their masks leave out all rows.")
         source.note_count(given)
