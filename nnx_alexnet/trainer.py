@@ -475,7 +475,7 @@ class Trainer(TrainLoop):
         """Checks that the optimizer fits too, and that a step can be taken."""
         check_optimizer(self._transformation, self._model)
         with self._fitting(loader) as example:
-            self._steps.prepare_training(self._model, self._transformation, example)
+            self._steps.prepare_training(self._transformation, example)
 
     def _report_frozen_layers(self) -> None:
         frozen, are_all = frozen_layers(self._model)
