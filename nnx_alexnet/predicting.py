@@ -15,16 +15,11 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.data.folder import default_workers
+from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
 from nnx_alexnet.formats import printable
 from nnx_alexnet.predictions import Batch
 from nnx_alexnet.streams import is_terminal
 from nnx_alexnet.task import Task
-
-# torchvision's, with which `fit` finds its files, and what else is common that Pillow reads.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm",
-)  # fmt: skip
 
 
 def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -32,7 +27,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
 
     Args:
         paths: files, which are taken whatever their names, and folders, of which those files are
-            taken that have one of `IMAGE_SUFFIXES`, in sorted order.
+            taken that have one of `IMAGE_SUFFIXES` and are not hidden, in sorted order.
 
     Returns:
         The files, and a message for each folder that has none or cannot be searched.
@@ -58,24 +53,15 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
         if not os.path.isdir(path):  # noqa: PTH112  # which never raises
             files.append(path)
             continue
-        found: list[str] = []
-        seen: set[str] = set()
         num_before = len(problems)
-        for folder, below, names in os.walk(path, onerror=note, followlinks=True):
-            below.sort()
-            if (real := os.path.realpath(folder)) in seen:  # links can make a circle
-                below.clear()
-                continue
-            seen.add(real)
-            found += [
-                os.path.join(folder, name)  # noqa: PTH118  # as given, "./" included
-                for name in names
-                if name.lower().endswith(IMAGE_SUFFIXES)
-            ]
-        if not found and len(problems) == num_before:
+        found = find_files(path, note=note)
+        # Pipes and devices of such names are no images, which whoever reads them will say.
+        names = [each for each in found.others if each.lower().endswith(IMAGE_SUFFIXES)]
+        names += found.images
+        if not names and len(problems) == num_before:
             suffixes = ", ".join(IMAGE_SUFFIXES)
             problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
-        files += sorted(found)
+        files += sorted(names)
     return files, problems
 
 

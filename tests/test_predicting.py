@@ -20,6 +20,7 @@ from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.cli import main
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode
+from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.predicting import (
     IMAGE_SUFFIXES,
     compile_probabilities,
@@ -318,15 +319,49 @@ def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path, 
     assert why.startswith("There is not enough memory to decode")
 
 
+@pytest.mark.parametrize(
+    ("error", "is_skipped"),
+    [
+        (OSError(24, "Too many open files"), False), (MemoryError(), False),
+        (OSError(116, "Stale file handle"), False), (ValueError("damaged"), True),
+        (FileNotFoundError(2, "No such file"), True), (OSError("image file is truncated"), True),
+    ],
+)  # fmt: skip
+def test_an_example_is_not_skipped_because_the_machine_lacks_something(error, is_skipped):
+    class Examples(list):
+        is_failing = False
+
+        def __getitem__(self, index):
+            if self.is_failing and index == 1:
+                raise error
+            return super().__getitem__(index)
+
+    examples = Examples([(np.zeros((4, 4, 1), np.uint8), 0)] * 3)
+    source = MapSource(examples, on_bad_sample="skip")
+    examples.is_failing = True
+    if is_skipped:
+        assert list(source.take(np.arange(3), seed=0, epoch=0).bad) == [1]
+    else:
+        with pytest.raises(type(error)):
+            source.take(np.arange(3), seed=0, epoch=0)
+
+
 @pytest.mark.timeout(60)
-def test_training_from_a_folder_with_a_fifo_fails_at_once(tmp_path):
+def test_training_from_a_folder_does_not_wait_for_a_fifo(tmp_path, warnings):
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (20, 20)).save(tmp_path / "train" / name / f"{number}.png")
     os.mkfifo(tmp_path / "train/dog/a.png")
-    with pytest.raises(ValueError, match=r"train/dog/a\.png: it is not a regular file, but a FIFO"):
-        load_data("folder", root=tmp_path, image_size=16, batch_size=4, num_workers=0)
+    data = load_data("folder", root=tmp_path, image_size=16, batch_size=4, num_workers=0)
+    assert data.train.num_examples == 18
+    assert "1 file of other kinds, left out: .png (1)" in warnings.text
+    # One that takes the place of an image later.
+    file = tmp_path / "train/cat/3.png"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"train/cat/3\.png: it is not a regular file, but a FIFO"):
+        list(data.train.batches())
 
 
 def test_what_fit_takes_for_an_image_predict_does_too():
@@ -549,11 +584,10 @@ def test_special_files_are_one_line_each_and_nothing_waits_for_them(run, images,
 
 
 def test_a_folder_that_may_not_be_searched_is_one_line(images, monkeypatch):
-    def walk(path, onerror, followlinks):
-        onerror(PermissionError(13, "Permission denied", f"{path}\n"))
-        return iter(())
+    def fails(path):
+        raise PermissionError(13, "Permission denied", f"{path}\n")
 
-    monkeypatch.setattr(os, "walk", walk)
+    monkeypatch.setattr(os, "scandir", fails)
     files, problems = find_images([str(images)])
     assert files == []
     assert problems == [f"Cannot search the folder {images}\\n: Permission denied"]
