@@ -4,6 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
+import pytest
+
+from nnx_alexnet import compilation
+
 FIT = """
 import numpy as np
 from flax import nnx
@@ -55,12 +60,34 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path):
     assert fit(tmp_path).endswith("no cache")
 
 
-def test_a_relative_cache_folder_is_ignored_as_its_specification_says(tmp_path):
-    said = fit(tmp_path, XDG_CACHE_HOME="relative", HOME=str(tmp_path))
-    assert f"from the cache in {tmp_path}/.cache/nnx_alexnet/programs" in said
+@pytest.fixture
+def chosen(monkeypatch):
+    """Returns the folder that would be used, for given environment variables."""
+    monkeypatch.setattr(compilation, "_setting", lambda name: True if "enable" in name else None)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+
+    def choose(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return compilation.use_compilation_cache()
+
+    return choose
 
 
-def test_a_cache_folder_whose_name_is_no_text_is_no_error(tmp_path):
+def test_a_relative_cache_folder_is_ignored_as_its_specification_says(chosen, tmp_path):
+    folder = chosen(XDG_CACHE_HOME="relative", HOME=str(tmp_path))
+    assert folder.startswith(f"{tmp_path}/.cache/nnx_alexnet/programs/")
+    assert chosen(XDG_CACHE_HOME="", HOME=str(tmp_path)) == folder
+    assert chosen(XDG_CACHE_HOME="~/elsewhere", HOME=str(tmp_path)) == folder
+
+
+def test_a_cache_folder_whose_name_is_no_text_is_not_used(chosen, tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff"
-    assert fit(tmp_path, XDG_CACHE_HOME=os.fsdecode(name)).endswith("no cache")
+    assert chosen(XDG_CACHE_HOME=os.fsdecode(name)) is None
     assert [*tmp_path.iterdir()] == []
+
+
+def test_without_a_home_nothing_is_kept(chosen, monkeypatch):
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    monkeypatch.delenv("HOME")
+    assert chosen(XDG_CACHE_HOME="") is None

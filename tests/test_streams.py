@@ -210,6 +210,7 @@ def test_with_closed_descriptors_no_message_ends_in_a_file_of_the_run(tmp_path):
     assert [path for path in files if b"of C++" in path.read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_the_command_trains_without_standard_error(tmp_path):
     options = (
         "--model helpers.TinyNet --data.image_size 16 --data.batch_size 128 --trainer.max_steps 1"
