@@ -197,7 +197,7 @@ def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
     epochs = {row["step"]: row["epoch"] for row in trainer.history}
     if saver is not None and saver.best_path is not None and saver.best_value is not None:
         step = int(saver.best_path.name)
-        best = f"{saver.monitor} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
+        best = f"{saver.ranked_by} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
         yield "best", f"{best}, in {_short(saver.best_path)}"
         return
     rows = [row for row in trainer.history if math.isfinite(row.get("val/loss", math.nan))]

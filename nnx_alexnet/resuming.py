@@ -19,8 +19,9 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
-from nnx_alexnet.checkpoints import Checkpoint, first_line, read_checkpoint
+from nnx_alexnet.checkpoint_files import Checkpoint, read_checkpoint
 from nnx_alexnet.data import DataModule
+from nnx_alexnet.errors import first_line
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import (
@@ -100,13 +101,21 @@ class Resumable(Evaluator):
         self._lock: RunLock | None = None
         self._saved: Checkpoint | None = None  # that was read as the folder was opened
         self._checkpoint_requested = False
+        self._gives_way = True  # if every request of a checkpoint at this step does
 
-    def request_checkpoint(self) -> None:
+    def request_checkpoint(self, *, gives_way: bool = False) -> None:
         """Asks for a checkpoint at this step boundary, after every hook has run.
 
         Of several processes one is enough. A callback that runs between dispatches, by the clock
         for instance, gets it a dispatch or two later: at the same step in all.
+
+        Args:
+            gives_way: whether it need not be written if a better one follows before the last
+                one was paid for (default False); nothing waits for it. Used if all requests
+                at this step say so.
         """
+        if not gives_way:
+            self._gives_way = False
         self._wish(save=True)
 
     def _open_run(self, resume: str | Path) -> Checkpoint | None:
@@ -189,7 +198,7 @@ class Resumable(Evaluator):
         self.checkpoints = Checkpoints(
             run_dir / "checkpoints",
             keep_latest=saver.keep_latest,
-            monitor=saver.monitor,
+            monitor=saver.ranked_by,
             mode=saver.mode,
             keep_best=saver.save_top_k,
             on_error=saver.on_error,
@@ -243,6 +252,7 @@ class Resumable(Evaluator):
 
     def _save_if_requested(self) -> None:
         is_requested, self._checkpoint_requested = self._checkpoint_requested, False
+        gives_way, self._gives_way = self._gives_way, True
         if not is_requested or self.run_dir is None:
             return
         self._read_all()
@@ -259,9 +269,8 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
-        self.checkpoints.save(
-            self.global_step, arrays, loop, value=self._saver.monitored_value(self)
-        )
+        value = self._saver.monitored_value(self)
+        self.checkpoints.save(self.global_step, arrays, loop, value=value, gives_way=gives_way)
 
     def _read_all(self) -> None:
         """Waits for all steps under way, and raises if one was not finite; here there are none."""

@@ -1,49 +1,61 @@
 """The checkpoints of a run: written in the background, kept or deleted, put right after a kill.
 
-One thread writes, one checkpoint after the other. Orbax commits a folder by renaming it; here a
-folder is renamed before it is deleted, so a kill at any moment leaves whole checkpoints and
-folders of other names, which the next start puts right. Nothing is deleted before the disk has
-what replaces it, so that also holds when the power fails.
+One thread writes, one checkpoint after the other. Nothing is deleted before the disk has what
+replaces it, so a kill leaves whole checkpoints, and so does a power cut.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib
-import itertools
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.checkpoints import (
-    UNREADABLE,
+from nnx_alexnet.background import BackgroundWriter
+from nnx_alexnet.checkpoint_files import (
     Checkpoint,
-    Mode,
+    check_checkpoint,
     find_steps,
-    first_line,
-    kept_steps,
     read_checkpoint,
     read_loop,
     write_checkpoint,
 )
+from nnx_alexnet.checkpoint_folders import (
+    delete,
+    give_name,
+    has_damaged,
+    misnamed,
+    quarantine,
+    tidy,
+    writing,
+)
+from nnx_alexnet.checkpoints import Mode, kept_steps
+from nnx_alexnet.errors import first_line
+from nnx_alexnet.integrity import DamagedError
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import Arrays
+from nnx_alexnet.orbax_files import check_path
 
 OnSaveError = Literal["raise", "warn"]
 
 _OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
-# A folder of this name holds what a newer save of the same step is about to replace.
-_REPLACED = "replaced-"
-_DELETING = "deleting-"
-_DAMAGED = "damaged-"
+
+
+class _Save(NamedTuple):
+    """What is to be written."""
+
+    step: int
+    arrays: Arrays
+    loop: Mapping[str, Any]
+    before: Mapping[str, Any] | None = None  # the JSON of an older checkpoint of that step
 
 
 class Checkpoints:
@@ -64,6 +76,10 @@ class Checkpoints:
 
     Attributes:
         values: the monitored value of each step on disk that has one.
+
+    Raises:
+        ValueError: no checkpoint can be written below a path like that of `directory`.
+        OSError: the folder, or a checkpoint in it, cannot be read; nothing was renamed.
 
     Example:
         >>> import tempfile, numpy as np
@@ -93,29 +109,40 @@ class Checkpoints:
         self._kept = partial(kept_steps, keep_latest=keep_latest, keep_best=keep_best, mode=mode)
         self._on_error = on_error
         self._finite = finite
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
-        # It takes a second or two, which a first save would wait for, and be taken to take.
-        self._writer.submit(importlib.import_module, "orbax.checkpoint")
-        self._pending: Future[None] | None = None
-        self._rests_until = 0.0  # by time.monotonic
         self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
+        self._was_read_back = self._has_failed = False
+        check_path(self.directory)
+        try:
+            self._open()
+        except OSError as error:
+            raise OSError(
+                f"The checkpoints in {self.directory} cannot be opened: {error}"
+            ) from error
+        self._writer = BackgroundWriter(self._write, name="checkpoints")
+        # It takes a second or two, which a first save would wait for, and be taken to take.
+        self._writer.prepare(partial(importlib.import_module, "orbax.checkpoint"))
+
+    def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        _tidy(self.directory)
+        tidy(self.directory)
+        damaged = dict.fromkeys(misnamed(self.directory), "its name is no step")
         for step, folder in find_steps(self.directory).items():
             try:
                 self._remember(step, read_loop(folder))
-            except UNREADABLE as error:
-                _quarantine(folder, error)
+            except DamagedError as error:
+                damaged[folder] = error.what
+        for folder, what in damaged.items():  # when all could be read
+            quarantine(folder, what)
 
     @property
     def steps(self) -> list[int]:
         """The steps on disk or being saved, in ascending order."""
-        return sorted(self._loops)
+        return sorted([*self._loops])
 
     @property
     def latest_step(self) -> int | None:
         """The newest step, None when nothing was saved."""
-        return max(self._loops, default=None)
+        return max([*self._loops], default=None)
 
     @property
     def best_step(self) -> int | None:
@@ -136,15 +163,17 @@ class Checkpoints:
     @property
     def has_rested(self) -> bool:
         """Whether no save is under way, and the last one is as long ago as it took."""
-        is_writing = self._pending is not None and not self._pending.done()
-        return not is_writing and time.monotonic() >= self._rests_until
+        return self._writer.has_rested
 
     def would_be_best(self, value: float | None) -> bool:
-        """Whether a step with that value of the metric would be kept as one of the best."""
+        """Returns whether a step with that value of the metric would be kept as one of the best."""
         if value is None:
             return False
-        step = max(self.values, default=0) + 1
-        values = {**self.values, step: value}
+        values = dict(self.values)
+        if (held := self._writer.held) is not None:
+            values[held.step] = held.loop["ranking"]["value"]
+        step = max(values, default=0) + 1
+        values[step] = value
         return step in self._kept([*values], values, keep_latest=0)
 
     def path(self, step: int) -> Path:
@@ -152,7 +181,13 @@ class Checkpoints:
         return self.directory / str(step)
 
     def save(
-        self, step: int, arrays: Arrays, loop: Mapping[str, Any], *, value: float | None = None
+        self,
+        step: int,
+        arrays: Arrays,
+        loop: Mapping[str, Any],
+        *,
+        value: float | None = None,
+        gives_way: bool = False,
     ) -> None:
         """Writes one checkpoint in the background; first waits for the one before.
 
@@ -164,48 +199,78 @@ class Checkpoints:
             arrays: on the host, and not changed any more; by their path, the item first.
             loop: what JSON can hold.
             value: the monitored metric, if it was produced at this very step.
+            gives_way: whether this does not wait for the one before (default False): the
+                checkpoint waits in memory, and is written when the thread has rested as long as
+                that one took, unless a later save makes it superfluous before.
 
         Raises:
             TypeError: JSON cannot hold what a callback's `state_dict` returned.
             OSError: this or an earlier checkpoint could not be written.
             FloatingPointError: an array that must be finite is not.
         """
-        self.wait()
+        self.check()
         ranking = {"monitor": self.monitor, "mode": self.mode, "value": value}
         # What is written is what is there now: the run goes on, and changes its records.
-        loop = json.loads(json.dumps({**loop, "ranking": ranking}))
-        if step in self._loops and _position(self._loops[step]) == _position(loop):
+        loop = json.loads(json.dumps({**loop, "global_step": step, "ranking": ranking}))
+        save = _Save(step, arrays, loop)
+        if gives_way and value is not None and not self.has_rested:
+            with self._tolerance():
+                self._writer.hold(save, replaces=partial(self._replaces, save))
             return
-        before = self._loops.get(step)
-        self._remember(step, loop)
-        self._pending = self._writer.submit(self._write_timed, step, arrays, loop, before)
+        self.wait()
+        if not self._is_there(save):
+            self._writer.start(self._begin(save))
+
+    def _replaces(self, save: _Save, held: _Save) -> bool:
+        """Whether a checkpoint that waits would not be among the best when another is saved."""
+        values = dict(self.values)
+        for each in (held, save):
+            values[each.step] = each.loop["ranking"]["value"]
+        return held.step not in self._kept([*values], values, keep_latest=0)
+
+    def _is_there(self, save: _Save) -> bool:
+        there = self._loops.get(save.step)
+        return there is not None and _position(there) == _position(save.loop)
+
+    def _begin(self, save: _Save) -> _Save:
+        """Notes that a step is being saved."""
+        save = save._replace(before=self._loops.get(save.step))
+        self._remember(save.step, save.loop)
+        return save
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+        with self._tolerance():
+            self._writer.check()
 
     def wait(self) -> None:
-        """Waits for the save under way, and raises what it raised."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
+        """Waits for the saves under way, and raises what they raised."""
+        with self._tolerance():
+            self._writer.wait()
+
+    def close(self) -> None:
+        """Waits for the saves under way, and ends the thread."""
+        failures = self._writer.close()
+        if self._has_failed:  # writes of it may have gone on for long
+            with suppress(OSError):
+                tidy(self.directory)
+        for failure in failures[1:]:
+            logger.error("%s", failure)
+        with self._tolerance():
+            if failures:
+                raise failures[0]
+
+    @contextmanager
+    def _tolerance(self) -> Iterator[None]:
         try:
-            pending.result()
+            yield
         except OSError as error:
             if self._on_error == "raise":
                 raise
             logger.warning("%s Training goes on.", error)
 
-    def close(self) -> None:
-        """Waits for the save under way, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._writer.shutdown()
-
     def restore(self, check: Callable[[Mapping[str, Any]], None]) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; what is damaged is renamed, and said.
+        """Reads the newest checkpoint that is whole; what is damaged is renamed and reported.
 
         Args:
             check: called with the JSON of a checkpoint before its arrays are read; what it
@@ -216,16 +281,17 @@ class Checkpoints:
 
         Raises:
             ValueError: there are checkpoints, and all are damaged.
+            OSError: one could not be read, though nothing shows that it is damaged.
         """
         self.wait()
         for step in reversed(self.steps):
             check(self._loops[step])
             try:
                 return read_checkpoint(self.path(step))
-            except UNREADABLE as error:
-                _quarantine(self.path(step), error)
+            except DamagedError as error:
+                quarantine(self.path(step), error.what)
                 self._forget(step)
-        if any(self.directory.glob(f"{_DAMAGED}*")):
+        if has_damaged(self.directory):
             raise ValueError(
                 f'All checkpoints in {self.directory} are damaged. `resume="never"` starts a new '
                 "run."
@@ -243,55 +309,57 @@ class Checkpoints:
         self._loops.pop(step, None)
         self.values.pop(step, None)
 
-    # ---- In the thread that writes; the others wait for it before they touch `_loops` --------
+    # ---- In the thread that writes ------------------------------------------------------------
 
-    def _write_timed(self, *arguments: Any) -> None:
-        began = time.monotonic()
+    def _write(self, save: _Save) -> None:
+        if self._loops.get(save.step) is not save.loop:  # it was held until now
+            if self._is_there(save):
+                return
+            save = self._begin(save)
         try:
-            self._write(*arguments)
-        finally:
-            now = time.monotonic()
-            self._rests_until = now + (now - began)
-
-    def _write(
-        self,
-        step: int,
-        arrays: Arrays,
-        loop: Mapping[str, Any],
-        before: Mapping[str, Any] | None,
-    ) -> None:
-        for name in self._finite:
-            if not np.isfinite(arrays[f"model/{name}"]).all():
-                self._forget(step)
-                raise FloatingPointError(
-                    f"`{name}` of the model is not finite after step {step}. This state was not "
-                    f"saved; the newest checkpoint is of step {self.latest_step}. A smaller "
-                    "learning rate or clipped gradients may help."
-                )
-        folder = self.path(step)
-        replaced = folder.with_name(f"{_REPLACED}{step}")
-        try:
-            self._check_room(arrays)
-            if folder.exists():
-                folder.rename(replaced)
-            write_checkpoint(folder, arrays, loop)
-            _flush(folder)
+            self._check_finite(save)
+            self._write_folder(save)
         except Exception as error:  # Orbax raises a ValueError where the disk is full
-            self._forget(step)
-            _clear(self.directory, f"{step}.*")
-            if replaced.exists() or before is None:
-                _delete(folder)
-            if replaced.exists():
-                replaced.rename(folder)
-            if before is not None:
-                self._remember(step, before)
-            raise OSError(self._failure(step, arrays, error)) from error
-        _delete(replaced)
+            self._has_failed = True
+            self._forget(save.step)
+            if save.before is not None:
+                self._remember(save.step, save.before)
+            newest = self.latest_step
+            rest = "" if newest is None else f" The newest checkpoint is of step {newest}."
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(f"{error}{rest}") from None
+            raise OSError(f"{self._failure(save, error)}{rest}") from error
+        self._prune()
+
+    def _check_finite(self, save: _Save) -> None:
+        for name in self._finite:
+            if not np.isfinite(save.arrays[f"model/{name}"]).all():
+                raise FloatingPointError(
+                    f"`{name}` of the model is not finite after step {save.step}, so this state "
+                    "was not saved. A smaller learning rate or clipped gradients may help."
+                )
+
+    def _write_folder(self, save: _Save) -> None:
+        self._check_room(save.arrays)
+        with writing(self.directory) as folder:
+            write_checkpoint(folder, save.arrays, save.loop)
+            if not self._was_read_back:
+                check_checkpoint(folder)
+            give_name(folder, self.path(save.step))
+        self._was_read_back = True
+
+    def _prune(self) -> None:
+        for step in self.steps:
+            if not self.path(step).is_dir():  # it was deleted by hand
+                self._forget(step)
         kept = self._kept(self.steps, self.values)
-        for old in self.steps:
-            if old not in kept:
-                self._forget(old)
-                _delete(self.path(old))
+        for step in self.steps:
+            if step not in kept:
+                self._forget(step)
+                try:
+                    delete(self.path(step))
+                except OSError as error:
+                    logger.warning("The checkpoint %s could not be deleted: %s", step, error)
 
     def _check_room(self, arrays: Arrays) -> None:
         """Raises where the disk is too full, before anything is written."""
@@ -300,63 +368,16 @@ class Checkpoints:
         if shutil.disk_usage(self.directory).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _failure(self, step: int, arrays: Arrays, error: Exception) -> str:
-        size = sum(array.nbytes for array in arrays.values())
+    def _failure(self, save: _Save, error: Exception) -> str:
+        size = sum(array.nbytes for array in save.arrays.values())
         try:
             room = f"{shutil.disk_usage(self.directory).free:,} bytes are free there"
         except OSError:
             room = "the folder is gone"
-        rest = f"The newest checkpoint is of step {self.latest_step}." if self._loops else ""
         return (
-            f"The checkpoint of step {step} ({size:,} bytes) could not be written to "
-            f"{self.directory}, {room}: {first_line(error)}. {rest}".strip()
+            f"The checkpoint of step {save.step} ({size:,} bytes) could not be written to "
+            f"{self.directory}, {room}: {first_line(error)}."
         )
-
-
-def _flush(folder: Path) -> None:
-    """Waits until a checkpoint is on the disk itself: what it replaces is deleted after that."""
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _tidy(directory: Path) -> None:
-    """Puts right what a run that was killed while it saved or deleted left behind."""
-    _clear(directory, "*.orbax-checkpoint-tmp*")
-    _clear(directory, f"{_DELETING}*")
-    for replaced in directory.glob(f"{_REPLACED}*"):
-        folder = directory / replaced.name.removeprefix(_REPLACED)
-        if folder.exists():
-            _delete(replaced)
-        else:
-            replaced.rename(folder)
-
-
-def _clear(directory: Path, pattern: str) -> None:
-    for path in directory.glob(pattern):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _delete(folder: Path) -> None:
-    """Deletes a checkpoint; half of one never has its name."""
-    try:
-        doomed = folder.rename(folder.with_name(f"{_DELETING}{folder.name}"))
-    except FileNotFoundError:
-        return
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _quarantine(folder: Path, error: Exception) -> None:
-    names = (f"{_DAMAGED}{folder.name}-{number}" for number in itertools.count())
-    target = next(path for path in map(folder.with_name, names) if not path.exists())
-    folder.rename(target)
-    logger.warning(
-        "The checkpoint of step %s is damaged and not used (%s); it was renamed to %s.",
-        folder.name, first_line(error), target.name,
-    )  # fmt: skip
 
 
 def _position(loop: Mapping[str, Any]) -> tuple[Any, ...]:
