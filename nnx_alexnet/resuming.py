@@ -8,6 +8,7 @@ from one that was never stopped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,7 @@ class Resumable(Evaluator):
         self.history = History()
         self.stop_reason: str | None = None
         self.run_dir: Path | None = None
+        self._began = time.monotonic()
         self.checkpoints: Checkpoints | None = None
         self._lock: RunLock | None = None
         self._saved: Checkpoint | None = None  # that was read as the folder was opened
@@ -207,7 +209,7 @@ class Resumable(Evaluator):
         self._saved = self.checkpoints.restore(
             lambda loop: check_same(loop["identity"], self._identity, run_dir)
         )
-        write_record(run_dir, self.config)
+        write_record(run_dir, self.config, Path(self.log_dir))
         return str(run_dir), None if self._saved is None else self._saved.step
 
     @contextmanager
@@ -239,14 +241,15 @@ class Resumable(Evaluator):
         """Writes how the run ended; if that fails, a warning is all that comes of it."""
         if self.run_dir is None or not is_main():  # its record is not of this start
             return
+        seconds = round(time.monotonic() - self._began, 3)
         try:
             if failure is not None and not isinstance(failure, KeyboardInterrupt):
                 error = f"{type(failure).__name__}: {first_line(failure)}"
-                write_end(self.run_dir, "failed", error=error)
+                write_end(self.run_dir, "failed", seconds=seconds, error=error)
             else:
                 is_cut_short = self._is_cut_short or failure is not None
                 status = "interrupted" if is_cut_short else "finished"
-                write_end(self.run_dir, status, stop_reason=self.stop_reason)
+                write_end(self.run_dir, status, seconds=seconds, stop_reason=self.stop_reason)
         except Exception as error:
             logger.warning("environment.json could not be written: %s", error)
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import re
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from nnx_alexnet.files import write_whole
-from nnx_alexnet.records import TIME_FORMAT, read_run
+from nnx_alexnet.files import numbered_folders, parse_number, remove_leftovers, write_whole
+from nnx_alexnet.log import logger
+from nnx_alexnet.records import TIME_FORMAT, read_environment, read_run
 
+_VERSION = "version_"
 PACKAGES = (
     "nnx-alexnet", "jax", "jaxlib", "flax", "optax", "clu", "orbax-checkpoint", "numpy",
     "tensorboard", "torch", "torchvision",
@@ -69,12 +74,12 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
     parent = Path(log_dir).expanduser().resolve() / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        version = 1 + max((_version(child) for child in parent.glob("version_*")), default=-1)
+        version = 1 + max(numbered_folders(parent, _VERSION), default=-1)
         while True:
-            run_dir = parent / f"version_{version}"
+            run_dir = parent / f"{_VERSION}{version}"
             try:
                 run_dir.mkdir()
-            except FileExistsError:  # another process was faster
+            except FileExistsError:  # another process was faster, or it is no folder
                 version += 1
             else:
                 return run_dir
@@ -112,9 +117,8 @@ def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
     if resume == "auto":
         check_name(name)
         parent = Path(log_dir).expanduser().resolve() / name
-        versions = [child for child in parent.glob("version_*") if _version(child) >= 0]
-        newest = max(versions, key=_version, default=None)
-        return create_run_dir(log_dir, name) if newest is None else newest
+        versions = numbered_folders(parent, _VERSION)
+        return versions[max(versions)] if versions else create_run_dir(log_dir, name)
     folder = Path(resume).expanduser().resolve()
     if not (folder / "checkpoints").is_dir():
         raise ValueError(
@@ -134,9 +138,36 @@ def find_runs(log_dir: str | Path) -> list[Path]:
         >>> find_runs(tempfile.mkdtemp())
         []
     """
-    configs = Path(log_dir).expanduser().resolve().glob("**/version_*/config.yaml")
+    found = []
+    for run_dir in _run_folders(Path(log_dir).expanduser().resolve()):
+        with contextlib.suppress(OSError):  # it was deleted meanwhile
+            status = os.lstat(run_dir / "config.yaml")
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime_ns, run_dir))
     # It is written whenever the run is started, so the newest is the one started last.
-    return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
+    return [run_dir for _, run_dir in sorted(found)]
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Yields every folder below `root` named `version_<n>`, also through links that lead out."""
+    seen = set()
+    for path, folders, _ in os.walk(root, followlinks=True):
+        others = []
+        for name in folders:
+            folder = Path(path, name)
+            is_link = folder.is_symlink()
+            if not is_link and _is_version(name):
+                yield folder
+            elif not is_link:
+                others.append(name)
+            elif not (target := folder.resolve()).is_relative_to(root) and target not in seen:
+                seen.add(target)
+                others.append(name)
+        folders[:] = others
+
+
+def _is_version(name: str) -> bool:
+    return name.startswith(_VERSION) and parse_number(name.removeprefix(_VERSION)) is not None
 
 
 def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
@@ -185,7 +216,7 @@ def config_text(config: Mapping[str, Any]) -> str:
     return text
 
 
-def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
+def write_record(run_dir: Path, config: Mapping[str, Any], log_dir: Path | None = None) -> None:
     """Writes `config.yaml` and `environment.json`: what was run, and on what.
 
     A resumed run keeps the environments it had, in `before`.
@@ -193,8 +224,16 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     Args:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
+        log_dir: the folder of all runs, of which this one counts as the one started last, even
+            if the clock was set back (default: only the clock decides).
+
+    Raises:
+        OSError: they cannot be written.
     """
+    remove_leftovers(run_dir)
     write_whole(run_dir / "config.yaml", config_text(config).encode())
+    if log_dir is not None:
+        _make_newest(run_dir, log_dir)
     environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime(TIME_FORMAT),
@@ -204,34 +243,45 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         "packages": {package: _installed(package) for package in PACKAGES},
         "git_commit": _git_commit(),
     }
-    path = run_dir / "environment.json"
-    if path.exists():
-        previous = json.loads(path.read_text(encoding="utf-8"))
-        environment["before"] = [*previous.pop("before", []), previous]
-    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
+    if previous := read_environment(run_dir):
+        environment["before"] = [*previous.pop("before"), previous]
+    elif os.path.lexists(run_dir / "environment.json"):
+        logger.warning(
+            "environment.json of %s cannot be read, so the run goes on without what it held of "
+            "earlier starts.", run_dir,
+        )  # fmt: skip
+    _write_environment(run_dir, environment)
 
 
-def write_end(run_dir: Path, status: str, **reason: str | None) -> None:
+def _make_newest(run_dir: Path, log_dir: Path) -> None:
+    newest = [each for each in find_runs(log_dir) if each != run_dir][-1:]
+    for other in newest:
+        with contextlib.suppress(OSError):
+            before = os.lstat(other / "config.yaml").st_mtime_ns
+            if os.lstat(run_dir / "config.yaml").st_mtime_ns <= before:
+                os.utime(run_dir / "config.yaml", ns=(before + 1, before + 1))
+
+
+def _write_environment(run_dir: Path, environment: Mapping[str, Any]) -> None:
+    write_whole(run_dir / "environment.json", (json.dumps(environment, indent=2) + "\n").encode())
+
+
+def write_end(
+    run_dir: Path, status: str, *, seconds: float | None = None, **reason: str | None
+) -> None:
     """Adds to `environment.json` when and how this start of the run ended.
 
     Args:
         run_dir: the folder of the run.
         status: "finished", "interrupted" or "failed".
+        seconds: how long it took, by a clock that nobody sets (default: not recorded).
         reason: `stop_reason`, or the first line of an `error`.
 
     Raises:
-        OSError: it cannot be read or written.
-        ValueError: it is damaged.
+        OSError: it cannot be written.
     """
-    path = run_dir / "environment.json"
-    environment = json.loads(path.read_text(encoding="utf-8"))
-    environment |= {"ended": time.strftime(TIME_FORMAT), "status": status, **reason}
-    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
-
-
-def _version(run_dir: Path) -> int:
-    number = run_dir.name.removeprefix("version_")
-    return int(number) if number.isdigit() else -1
+    ended = {"ended": time.strftime(TIME_FORMAT), "seconds": seconds, "status": status}
+    _write_environment(run_dir, read_environment(run_dir) | ended | reason)
 
 
 def _installed(package: str) -> str | None:
