@@ -335,8 +335,8 @@ class Checkpoints:
         for name in self._finite:
             if not np.isfinite(save.arrays[f"model/{name}"]).all():
                 raise FloatingPointError(
-                    f"`{name}` of the model is not finite after step {save.step}, so this state "
-                    "was not saved. A smaller learning rate or clipped gradients may help."
+                    f"`{name}` of the model is not finite after step {save.step}. This state was "
+                    "not saved. A smaller learning rate or clipped gradients may help."
                 )
 
     def _write_folder(self, save: _Save) -> None:
