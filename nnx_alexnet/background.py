@@ -53,6 +53,11 @@ class BackgroundWriter(Generic[T]):
         is_busy = any(not each.done() for each in self._pending)
         return not is_busy and time.monotonic() >= self._rests_until
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is a write of which nobody has seen the end."""
+        return bool(self._pending)
+
     def prepare(self, action: Callable[[], object]) -> None:
         """Runs something in the thread before it writes; what it raises is lost."""
         self._thread.submit(action)

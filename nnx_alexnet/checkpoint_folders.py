@@ -8,6 +8,7 @@ folder is renamed before it is deleted, so half of one never has the name of a c
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import secrets
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from nnx_alexnet.files import parse_number, sync_folder
+from nnx_alexnet.files import parse_number, sync_file, sync_folder
 from nnx_alexnet.integrity import files_below
 from nnx_alexnet.log import logger
 
@@ -24,6 +25,7 @@ _WRITING = "writing-"
 _REPLACED = "replaced-"  # what a newer save of the same step is about to replace
 _DELETING = "deleting-"
 _DAMAGED = "damaged-"
+_OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
 _QUIET, _PATIENCE = 0.3, 10.0  # seconds, of a folder that must stay away
 
 
@@ -66,6 +68,26 @@ def _folders(directory: Path) -> list[Path]:
         return [directory / each.name for each in entries if each.is_dir(follow_symlinks=False)]
 
 
+def check_room(directory: Path, size: int) -> None:
+    """Raises an `OSError` where a disk is too full, before anything is written.
+
+    Args:
+        directory: the folder of checkpoints, created if missing.
+        size: of the arrays, in bytes.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(directory).free < size + _OVERHEAD:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def describe_room(directory: Path) -> str:
+    """Returns how much room there is on a disk, for a message."""
+    try:
+        return f"{shutil.disk_usage(directory).free:,} bytes are free there"
+    except OSError:
+        return "the folder is gone"
+
+
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[Path]:
     """Yields a new folder to write a checkpoint in; nothing of it stays if that fails."""
@@ -102,7 +124,7 @@ def give_name(written: Path, folder: Path) -> None:
     """
     parents = {written}
     for path in files_below(written):
-        _sync_file(path)
+        sync_file(path)
         parents.update(parent for parent in path.parents if written in parent.parents)
     for parent in parents:
         sync_folder(parent)
@@ -121,14 +143,6 @@ def give_name(written: Path, folder: Path) -> None:
             replaced.rename(folder)
         raise
     delete(replaced)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def delete(folder: Path) -> None:

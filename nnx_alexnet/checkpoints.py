@@ -1,11 +1,10 @@
-"""The checkpoints of a run: which are kept, which one is chosen, and how it is loaded."""
+"""The checkpoints of a run: which one is chosen, and how it is loaded or verified."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -23,45 +22,10 @@ from nnx_alexnet.identity import differences
 from nnx_alexnet.integrity import DamagedError, UnreadableError, VanishedError
 from nnx_alexnet.leaves import describe_leaf, named_leaves, on_device
 from nnx_alexnet.log import logger
-
-Mode = Literal["min", "max"]
+from nnx_alexnet.retention import kept_steps
 
 _FREE = ("auto", "best", "last")  # which leave the step open
 _TRIES = 20  # a run that goes on deletes old checkpoints while they are read
-
-
-def kept_steps(
-    steps: Sequence[int],
-    values: Mapping[int, float],
-    *,
-    keep_latest: int,
-    keep_best: int,
-    mode: Mode,
-) -> set[int]:
-    """Returns the steps to keep: the latest ones, and the best ones by metric.
-
-    Args:
-        steps: every step on disk.
-        values: the monitored value of the steps where it was measured; one that is not finite
-            is never among the best.
-        keep_latest: how many of the largest steps to keep.
-        keep_best: how many of the best to keep besides; of equal values the earlier step wins.
-        mode: whether smaller (`"min"`) or larger (`"max"`) values are better.
-
-    Returns:
-        A subset of `steps`.
-
-    Example:
-        >>> from nnx_alexnet.checkpoints import kept_steps
-        >>> values = {10: 0.7, 20: 0.9, 30: float("nan")}
-        >>> sorted(kept_steps([10, 20, 30], values, keep_latest=1, keep_best=1, mode="max"))
-        [20, 30]
-    """
-    ordered = sorted(steps)
-    latest = ordered[len(ordered) - keep_latest :] if keep_latest < len(ordered) else ordered
-    ranked = [step for step in ordered if math.isfinite(values.get(step, math.nan))]
-    ranked.sort(key=lambda step: -values[step] if mode == "max" else values[step])
-    return {*latest, *ranked[:keep_best]}
 
 
 class Choice(NamedTuple):

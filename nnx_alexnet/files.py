@@ -105,6 +105,15 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Waits until a regular file is on the disk itself."""
+    descriptor = open_regular(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk itself."""
     if os.name == "nt":  # a folder cannot be opened there

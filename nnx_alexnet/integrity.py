@@ -49,7 +49,8 @@ class UnreadableError(OSError):
         self.what = f"{type(cause).__name__}: {first_line(cause)}"
         super().__init__(
             f"The checkpoint {folder} could not be read ({self.what}). Nothing shows that it is "
-            "damaged, so it was left as it is. Remove the cause, and try again."
+            "damaged, so it was left as it is. Remove the cause and try again; to do without this "
+            "checkpoint, rename its folder."
         )
         self.errno = getattr(cause, "errno", None)
 

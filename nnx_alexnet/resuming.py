@@ -205,6 +205,7 @@ class Resumable(Evaluator):
             keep_best=saver.save_top_k,
             on_error=saver.on_error,
             finite=self._steps.parameter_names if self.check_finite else (),
+            synced=[run_dir / "metrics.jsonl"],
         )
         self._saved = self.checkpoints.restore(
             lambda loop: check_same(loop["identity"], self._identity, run_dir)

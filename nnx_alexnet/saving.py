@@ -6,11 +6,9 @@ replaces it, so a kill leaves whole checkpoints, and so does a power cut.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,7 +27,9 @@ from nnx_alexnet.checkpoint_files import (
     write_checkpoint,
 )
 from nnx_alexnet.checkpoint_folders import (
+    check_room,
     delete,
+    describe_room,
     give_name,
     has_damaged,
     misnamed,
@@ -37,16 +37,15 @@ from nnx_alexnet.checkpoint_folders import (
     tidy,
     writing,
 )
-from nnx_alexnet.checkpoints import Mode, kept_steps
 from nnx_alexnet.errors import first_line
+from nnx_alexnet.files import NotRegularFileError, sync_file
 from nnx_alexnet.integrity import DamagedError
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import Arrays
 from nnx_alexnet.orbax_files import check_path
+from nnx_alexnet.retention import Mode, Retention
 
 OnSaveError = Literal["raise", "warn"]
-
-_OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
 
 
 class _Save(NamedTuple):
@@ -73,9 +72,8 @@ class Checkpoints:
         on_error: whether a save that fails, on a full disk for instance, raises (`"raise"`, the
             default) or is reported while training goes on (`"warn"`).
         finite: names of arrays of the item `model` that must be finite, or nothing is written.
-
-    Attributes:
-        values: the monitored value of each step on disk that has one.
+        synced: files of the run that a checkpoint counts on, such as its log: they are on the
+            disk itself before the checkpoint gets its name.
 
     Raises:
         ValueError: no checkpoint can be written below a path like that of `directory`.
@@ -101,15 +99,14 @@ class Checkpoints:
         keep_best: int = 0,
         on_error: OnSaveError = "raise",
         finite: Sequence[str] = (),
+        synced: Sequence[Path] = (),
     ) -> None:
         self.directory = Path(directory).expanduser().resolve()
-        self.monitor = monitor
-        self.mode: Mode = mode
-        self.values: dict[int, float] = {}
-        self._kept = partial(kept_steps, keep_latest=keep_latest, keep_best=keep_best, mode=mode)
+        # Of the steps on disk or being saved.
+        self._kept = Retention(monitor, mode, keep_latest=keep_latest, keep_best=keep_best)
         self._on_error = on_error
         self._finite = finite
-        self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
+        self._synced = synced
         self._was_read_back = self._has_failed = False
         check_path(self.directory)
         try:
@@ -128,7 +125,7 @@ class Checkpoints:
         damaged = dict.fromkeys(misnamed(self.directory), "its name is no step")
         for step, folder in find_steps(self.directory).items():
             try:
-                self._remember(step, read_loop(folder))
+                self._kept.add(step, read_loop(folder))
             except DamagedError as error:
                 damaged[folder] = error.what
         for folder, what in damaged.items():  # when all could be read
@@ -137,28 +134,22 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """The steps on disk or being saved, in ascending order."""
-        return sorted([*self._loops])
+        return self._kept.steps
 
     @property
     def latest_step(self) -> int | None:
         """The newest step, None when nothing was saved."""
-        return max([*self._loops], default=None)
+        return max(self.steps, default=None)
 
     @property
     def best_step(self) -> int | None:
         """The step with the best monitored value, None when no step has one."""
-        return self._best()[0]
+        return self._kept.best()[0]
 
     @property
     def best_value(self) -> float | None:
         """The monitored value of `best_step`."""
-        return self._best()[1]
-
-    def _best(self) -> tuple[int, float] | tuple[None, None]:
-        values = dict(self.values)  # the thread that writes may change them
-        for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=self.mode):
-            return step, values[step]
-        return None, None
+        return self._kept.best()[1]
 
     @property
     def has_rested(self) -> bool:
@@ -169,12 +160,10 @@ class Checkpoints:
         """Returns whether a step with that value of the metric would be kept as one of the best."""
         if value is None:
             return False
-        values = dict(self.values)
-        if (held := self._writer.held) is not None:
-            values[held.step] = held.loop["ranking"]["value"]
-        step = max(values, default=0) + 1
-        values[step] = value
-        return step in self._kept([*values], values, keep_latest=0)
+        held = self._writer.held
+        values = {} if held is None else {held.step: _value(held)}
+        step = max([*self.steps, *values], default=0) + 1
+        return self._kept.is_best(step, {**values, step: value})
 
     def path(self, step: int) -> Path:
         """Returns the folder of the checkpoint of that step."""
@@ -209,7 +198,7 @@ class Checkpoints:
             FloatingPointError: an array that must be finite is not.
         """
         self.check()
-        ranking = {"monitor": self.monitor, "mode": self.mode, "value": value}
+        ranking = {"monitor": self._kept.monitor, "mode": self._kept.mode, "value": value}
         # What is written is what is there now: the run goes on, and changes its records.
         loop = json.loads(json.dumps({**loop, "global_step": step, "ranking": ranking}))
         save = _Save(step, arrays, loop)
@@ -223,20 +212,18 @@ class Checkpoints:
 
     def _replaces(self, save: _Save, held: _Save) -> bool:
         """Whether a checkpoint that waits would not be among the best when another is saved."""
-        values = dict(self.values)
-        for each in (held, save):
-            values[each.step] = each.loop["ranking"]["value"]
-        return held.step not in self._kept([*values], values, keep_latest=0)
+        values = {held.step: _value(held), save.step: _value(save)}
+        return held.step == save.step or not self._kept.is_best(held.step, values)
 
     def _is_there(self, save: _Save) -> bool:
-        there = self._loops.get(save.step)
+        there = self._kept.loops.get(save.step)
         return there is not None and _position(there) == _position(save.loop)
 
     def _begin(self, save: _Save) -> _Save:
         """Notes that a step is being saved."""
-        save = save._replace(before=self._loops.get(save.step))
-        self._remember(save.step, save.loop)
-        return save
+        before = self._kept.loops.get(save.step)
+        self._kept.add(save.step, save.loop)
+        return save._replace(before=before)
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
@@ -244,9 +231,10 @@ class Checkpoints:
             self._writer.check()
 
     def wait(self) -> None:
-        """Waits for the saves under way, and raises what they raised."""
-        with self._tolerance():
-            self._writer.wait()
+        """Waits for the saves under way, and raises what the first of them raised that failed."""
+        while self._writer.is_pending:
+            with self._tolerance():
+                self._writer.wait()
 
     def close(self) -> None:
         """Waits for the saves under way, and ends the thread."""
@@ -285,12 +273,12 @@ class Checkpoints:
         """
         self.wait()
         for step in reversed(self.steps):
-            check(self._loops[step])
+            check(self._kept.loops[step])
             try:
                 return read_checkpoint(self.path(step))
             except DamagedError as error:
                 quarantine(self.path(step), error.what)
-                self._forget(step)
+                self._kept.remove(step)
         if has_damaged(self.directory):
             raise ValueError(
                 f'All checkpoints in {self.directory} are damaged. `resume="never"` starts a new '
@@ -298,21 +286,10 @@ class Checkpoints:
             )
         return None
 
-    def _remember(self, step: int, loop: Mapping[str, Any]) -> None:
-        self._forget(step)
-        self._loops[step] = loop
-        ranking = loop["ranking"]
-        if ranking["monitor"] == self.monitor and ranking["value"] is not None:
-            self.values[step] = ranking["value"]
-
-    def _forget(self, step: int) -> None:
-        self._loops.pop(step, None)
-        self.values.pop(step, None)
-
     # ---- In the thread that writes ------------------------------------------------------------
 
     def _write(self, save: _Save) -> None:
-        if self._loops.get(save.step) is not save.loop:  # it was held until now
+        if self._kept.loops.get(save.step) is not save.loop:  # it was held until now
             if self._is_there(save):
                 return
             save = self._begin(save)
@@ -321,14 +298,17 @@ class Checkpoints:
             self._write_folder(save)
         except Exception as error:  # Orbax raises a ValueError where the disk is full
             self._has_failed = True
-            self._forget(save.step)
+            self._kept.remove(save.step)
             if save.before is not None:
-                self._remember(save.step, save.before)
+                self._kept.add(save.step, save.before)
             newest = self.latest_step
             rest = "" if newest is None else f" The newest checkpoint is of step {newest}."
             if isinstance(error, FloatingPointError):
                 raise FloatingPointError(f"{error}{rest}") from None
-            raise OSError(f"{self._failure(save, error)}{rest}") from error
+            raise OSError(
+                f"The checkpoint of step {save.step} ({_size(save):,} bytes) could not be written "
+                f"to {self.directory}, {describe_room(self.directory)}: {first_line(error)}.{rest}"
+            ) from error
         self._prune()
 
     def _check_finite(self, save: _Save) -> None:
@@ -340,45 +320,47 @@ class Checkpoints:
                 )
 
     def _write_folder(self, save: _Save) -> None:
-        self._check_room(save.arrays)
+        check_room(self.directory, _size(save))
         with writing(self.directory) as folder:
             write_checkpoint(folder, save.arrays, save.loop)
             if not self._was_read_back:
                 check_checkpoint(folder)
+            for path in self._synced:
+                with suppress(FileNotFoundError, NotRegularFileError):
+                    sync_file(path)
             give_name(folder, self.path(save.step))
         self._was_read_back = True
 
     def _prune(self) -> None:
         for step in self.steps:
-            if not self.path(step).is_dir():  # it was deleted by hand
-                self._forget(step)
-        kept = self._kept(self.steps, self.values)
-        for step in self.steps:
-            if step not in kept:
-                self._forget(step)
-                try:
-                    delete(self.path(step))
-                except OSError as error:
-                    logger.warning("The checkpoint %s could not be deleted: %s", step, error)
-
-    def _check_room(self, arrays: Arrays) -> None:
-        """Raises where the disk is too full, before anything is written."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        needed = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
-        if shutil.disk_usage(self.directory).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _failure(self, save: _Save, error: Exception) -> str:
-        size = sum(array.nbytes for array in save.arrays.values())
-        try:
-            room = f"{shutil.disk_usage(self.directory).free:,} bytes are free there"
-        except OSError:
-            room = "the folder is gone"
-        return (
-            f"The checkpoint of step {save.step} ({size:,} bytes) could not be written to "
-            f"{self.directory}, {room}: {first_line(error)}."
-        )
+            if _is_gone(self.path(step)):  # it was deleted by hand
+                self._kept.remove(step)
+        for step in self._kept.superfluous():
+            self._kept.remove(step)
+            try:
+                delete(self.path(step))
+            except OSError as error:
+                logger.warning("The checkpoint %s could not be deleted: %s", step, error)
 
 
 def _position(loop: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(loop.get(name) for name in ("epoch", "step_in_epoch", "is_epoch_open"))
+
+
+def _size(save: _Save) -> int:
+    return sum(array.nbytes for array in save.arrays.values())
+
+
+def _value(save: _Save) -> float:
+    value: float = save.loop["ranking"]["value"]
+    return value
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody knows
+        return False
+    return False

@@ -89,7 +89,9 @@ def test_what_would_be_best_is_what_would_be_kept(values, value, keep_best, data
     mode = data.draw(st.sampled_from(["min", "max"]))
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder, monitor="x", mode=mode, keep_best=keep_best)
-        checkpoints.values = dict(enumerate(values))
+        for step, ranked in enumerate(values):
+            ranking = {"monitor": "x", "mode": mode, "value": ranked}
+            checkpoints._kept.add(step, {"ranking": ranking})
         options = {"keep_latest": 0, "keep_best": keep_best, "mode": mode}
         ranked = dict(enumerate([*values, value]))
         expected = len(values) in kept_steps([*ranked], ranked, **options)
