@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -66,26 +66,27 @@ class BackgroundWriter(Generic[T]):
         """Writes a value as soon as what was given before is written."""
         self._pending.append(self._thread.submit(self._write_timed, value))
 
-    def hold(self, value: T, *, replaces: Callable[[T], bool]) -> None:
-        """Writes a value when the thread has rested.
+    def replace_held(self, value: T, *, replaces: Callable[[T], bool]) -> bool:
+        """Holds a value instead of the one that is held until now.
 
         Args:
             value: the value.
-            replaces: whether the value that is held until now need not be written any more; if it
-                must be, it is waited for.
+            replaces: whether the one that is held need not be written any more.
 
-        Raises:
-            Exception: what an earlier write raised that was waited for.
+        Returns:
+            Whether that was done; not if none is held, or if it must be written.
         """
         with self._guard:
-            held = self.held
-            if held is not None and replaces(held):
-                self.held = value
-                return
-        if held is not None:
-            self.wait()
-        with self._guard:
+            if self.held is None or not replaces(self.held):
+                return False
             self.held = value
+            return True
+
+    def hold(self, value: T) -> None:
+        """Writes a value when the thread has rested; waits for one that is held until now."""
+        if self.held is not None:
+            self.wait()
+        self.held = value
         self._pending.append(self._thread.submit(self._write_held))
 
     def check(self) -> None:
@@ -98,6 +99,7 @@ class BackgroundWriter(Generic[T]):
         self._hurry.set()
         try:
             while self._pending:
+                wait([self._pending[0]])  # Ctrl-C may end this
                 self._pending.pop(0).result()
         finally:
             self._hurry.clear()

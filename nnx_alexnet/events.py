@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import struct
@@ -56,25 +55,23 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
     Returns:
         The tags that are there; none if the files cannot be read.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports each resume
     newest = {}
     for path in event_files(run_dir):  # a later file has what was written later
-        # The last event of each tag is kept, whatever the size of the sample.
-        events = EventAccumulator(str(path), size_guidance={"tensors": 1})
         try:
-            events.Reload()
-        except Exception as error:  # a damaged record; what it raises says nothing
-            logging.getLogger(__name__).debug("The event file %s: %s", path, error)
-        there = set(events.Tags()["tensors"])
-        for tag in tags:
-            for event in events.Tensors(tag)[-1:] if tag in there else ():
-                strings = list(event.tensor_proto.string_val)
-                is_text = not any(map(_is_png, strings))
-                text = b"\n".join(strings).decode(errors="replace") if is_text else ""
-                newest[tag] = Newest(event.step, list(_pictures(strings)), text)
-    return newest
+            content = read_whole(path)
+        except OSError:
+            continue
+        for _, event in _records(content):
+            for value in event.summary.value:
+                if value.tag in tags:
+                    newest[value.tag] = event.step, list(value.tensor.string_val)
+    return {tag: _shown(step, strings) for tag, (step, strings) in newest.items()}
+
+
+def _shown(step: int, strings: Sequence[bytes]) -> Newest:
+    is_text = not any(map(_is_png, strings))
+    text = b"\n".join(strings).decode(errors="replace") if is_text else ""
+    return Newest(step, list(_pictures(strings)), text)
 
 
 def event_files(run_dir: Path) -> list[Path]:

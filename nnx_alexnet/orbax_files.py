@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -141,8 +142,9 @@ def read_arrays(
     found = _allocate_empty(expected)
     if len(found) == len(expected):
         return found
+    room = _measure(folder)
     with _one_at_a_time, _orbax_path(folder) as path, _handler() as handler:
-        tree = _check_structure(folder, handler.metadata(path).tree, expected)
+        tree = _check_structure(handler.metadata(path).tree, expected, room)
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         nested = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=how))
     flat = traverse_util.flatten_dict(nested, sep="/")
@@ -152,8 +154,9 @@ def read_arrays(
 def check_arrays(folder: Path, expected: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises what `read_arrays` would raise, without reading the arrays' values."""
     if len(_allocate_empty(expected)) < len(expected):
+        room = _measure(folder)
         with _one_at_a_time, _orbax_path(folder) as path, _handler() as handler:
-            _check_structure(folder, handler.metadata(path).tree, expected)
+            _check_structure(handler.metadata(path).tree, expected, room)
 
 
 def _allocate_empty(
@@ -166,7 +169,18 @@ def _allocate_empty(
     }
 
 
-def _check_structure(folder: Path, tree: Any, expected: Mapping[str, Mapping[str, Any]]) -> Any:
+def _measure(folder: Path) -> int:
+    """Returns the size of a folder's files; a FIFO among them would block Orbax."""
+    size = 0
+    for path in files_below(folder):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise MismatchError(f"{path.relative_to(folder)} is not a regular file")
+        size += status.st_size
+    return size
+
+
+def _check_structure(tree: Any, expected: Mapping[str, Mapping[str, Any]], room: int) -> Any:
     """Compares what Orbax would read with what is expected, and with the size of the files."""
     found = traverse_util.flatten_dict(tree, sep="/")
     held = {name: about for name, about in expected.items() if math.prod(about["shape"])}
@@ -179,7 +193,6 @@ def _check_structure(folder: Path, tree: Any, expected: Mapping[str, Mapping[str
             raise MismatchError(f"{name} is {here} in the files and {there} in the manifest")
     sizes = [math.prod(a["shape"]) * np.dtype(a["dtype"]).itemsize for a in held.values()]
     promised = sum(size for size in sizes if size > _INLINE)  # which is written as it is
-    room = sum(path.stat().st_size for path in files_below(folder))
     if promised > room:
         raise MismatchError(f"{promised:,} bytes are promised by files of {room:,}")
     return tree

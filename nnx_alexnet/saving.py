@@ -39,7 +39,7 @@ from nnx_alexnet.checkpoint_folders import (
 )
 from nnx_alexnet.errors import first_line
 from nnx_alexnet.files import NotRegularFileError, sync_file
-from nnx_alexnet.integrity import DamagedError
+from nnx_alexnet.integrity import DamagedError, VanishedError
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import Arrays
 from nnx_alexnet.orbax_files import check_path
@@ -128,6 +128,8 @@ class Checkpoints:
                 self._kept.add(step, read_loop(folder))
             except DamagedError as error:
                 damaged[folder] = error.what
+            except VanishedError:  # somebody deletes it right now
+                continue
         for folder, what in damaged.items():  # when all could be read
             quarantine(folder, what)
 
@@ -203,8 +205,9 @@ class Checkpoints:
         loop = json.loads(json.dumps({**loop, "global_step": step, "ranking": ranking}))
         save = _Save(step, arrays, loop)
         if gives_way and value is not None and not self.has_rested:
-            with self._tolerance():
-                self._writer.hold(save, replaces=partial(self._replaces, save))
+            if not self._writer.replace_held(save, replaces=partial(self._replaces, save)):
+                self.wait()
+                self._writer.hold(save)
             return
         self.wait()
         if not self._is_there(save):
@@ -278,7 +281,9 @@ class Checkpoints:
                 return read_checkpoint(self.path(step))
             except DamagedError as error:
                 quarantine(self.path(step), error.what)
-                self._kept.remove(step)
+            except VanishedError as error:  # somebody deleted it
+                logger.warning("%s", error)
+            self._kept.remove(step)
         if has_damaged(self.directory):
             raise ValueError(
                 f'All checkpoints in {self.directory} are damaged. `resume="never"` starts a new '
