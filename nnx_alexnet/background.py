@@ -83,9 +83,8 @@ class BackgroundWriter(Generic[T]):
             return True
 
     def hold(self, value: T) -> None:
-        """Writes a value when the thread has rested; waits for one that is held until now."""
-        if self.held is not None:
-            self.wait()
+        """Writes a value when the thread has rested; none must be held."""
+        assert self.held is None
         self.held = value
         self._pending.append(self._thread.submit(self._write_held))
 

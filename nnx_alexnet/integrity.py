@@ -127,17 +127,19 @@ def check_files(folder: Path, items: Sequence[str]) -> None:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads(read_whole(folder / RECORD))
+        text = read_whole(folder / RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedError(folder, f"{RECORD} is missing") from None
+    except NotRegularFileError:
+        raise DamagedError(folder, f"{RECORD} is not a regular file") from None
+    try:
+        record = json.loads(text)
         for name, about in record.items():
             whole = {"size": int(about["size"]), "sha256": str(about["sha256"])}
             if about != whole or ".." in name.split("/") or name.startswith("/"):
                 raise ValueError(name)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DamagedError(folder, f"{RECORD} is missing") from None
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # deep nesting is a RecursionError, a list has no `items`
-        raise DamagedError(folder, f"{RECORD} cannot be read") from error
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
+        raise DamagedError(folder, f"{RECORD} has another structure") from error
     return dict(record)
 
 

@@ -206,7 +206,8 @@ class Checkpoints:
         save = _Save(step, arrays, loop)
         if gives_way and value is not None and not self.has_rested:
             if not self._writer.replace_held(save, replaces=partial(self._replaces, save)):
-                self.wait()
+                if self._writer.held is not None:  # both are among the best
+                    self.wait()
                 self._writer.hold(save)
             return
         self.wait()
