@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -73,6 +74,16 @@ class RunLock:
 
     def close(self) -> None:
         """Lets go of the folder; a second call does nothing."""
+        if self._descriptor is not None:
+            import fcntl
+
+            # Not only by closing it: a child forked right now may not have closed its copy yet.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Closes the file, which leaves the lock to other processes that have it open."""
         _held.discard(self)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -83,13 +94,13 @@ class RunLock:
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
-def _close_in_child() -> None:
+def _abandon_in_child() -> None:
     for lock in [*_held]:
-        lock.close()
+        lock._abandon()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)
+    os.register_at_fork(after_in_child=_abandon_in_child)
 
 
 def _open(path: Path) -> int:

@@ -48,6 +48,11 @@ def check_name(name: str) -> None:
             f"`name` (={name!r}) must be made of letters, digits, '.', '_' and '-', with '/' "
             "between folders; it names a folder inside `log_dir`."
         )
+    if any(map(_is_version, parts)):
+        raise ValueError(
+            f"`name` (={name!r}) must not hold a folder like version_0: that is how the folders "
+            "of runs in it are named."
+        )
 
 
 def create_run_dir(log_dir: str | Path, name: str) -> Path:
@@ -149,21 +154,20 @@ def find_runs(log_dir: str | Path) -> list[Path]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Yields every folder below `root` named `version_<n>`, also through links that lead out."""
+    """Yields every folder below `root` named `version_<n>`, also behind links to folders."""
     seen = set()
     for path, folders, _ in os.walk(root, followlinks=True):
-        others = []
-        for name in folders:
-            folder = Path(path, name)
-            is_link = folder.is_symlink()
-            if not is_link and _is_version(name):
-                yield folder
-            elif not is_link:
-                others.append(name)
-            elif not (target := folder.resolve()).is_relative_to(root) and target not in seen:
-                seen.add(target)
-                others.append(name)
-        folders[:] = others
+        if (real := Path(path).resolve()) in seen:  # links can make a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in sorted(folders):
+            if _is_version(name):
+                folders.remove(name)
+                if not (folder := Path(path, name)).is_symlink():
+                    yield folder
+            elif _is_version((real / name).resolve().name):  # "latest", for instance
+                folders.remove(name)
 
 
 def _is_version(name: str) -> bool:

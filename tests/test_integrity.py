@@ -135,11 +135,15 @@ def swallow(monkeypatch, cause):
     monkeypatch.setattr(orbax_files, "_handler", Context)
 
 
-LAYERS = [fail_in_orbax, fail_to_open, fail_to_open_data, swallow]
-
-
-@pytest.mark.parametrize("hinder", LAYERS)
-@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize(
+    ("hinder", "cause"),
+    [
+        *((fail_in_orbax, cause) for cause in CAUSES),
+        *((fail_to_open, cause) for cause in CAUSES),
+        *((fail_to_open_data, cause) for cause in ("EMFILE", "EIO", "memory")),
+        (swallow, "any"),
+    ],
+)
 def test_what_hinders_reading_is_named_and_renames_nothing(run, monkeypatch, hinder, cause):
     with monkeypatch.context() as patch:
         hinder(patch, CAUSES[cause])
