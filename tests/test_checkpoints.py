@@ -1,6 +1,7 @@
 """Saving, keeping, finding and loading checkpoints."""
 
 import errno
+import logging
 import math
 import os
 import signal
@@ -20,7 +21,9 @@ from hypothesis import strategies as st
 
 from nnx_alexnet import DataModule, Trainer, load_checkpoint, saving
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from nnx_alexnet.checkpoints import find_checkpoint, kept_steps, read_checkpoint, read_loop
+from nnx_alexnet.checkpoint_files import read_checkpoint, read_loop
+from nnx_alexnet.checkpoints import choose_checkpoint, find_checkpoint
+from nnx_alexnet.retention import kept_steps
 from nnx_alexnet.saving import Checkpoints
 
 VALUES = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -149,6 +152,111 @@ def test_short_epochs_do_not_wait_for_saves_and_the_best_of_them_is_kept(tmp_pat
     assert {40, 48} <= steps
 
 
+def small_writer(tmp_path, monkeypatch, **options):
+    """Checkpoints whose writing waits for `go`, and the steps that it has begun to write."""
+    write, begun, go = saving.write_checkpoint, [], threading.Event()
+
+    def slow(folder, arrays, loop):
+        begun.append(loop["global_step"])
+        assert go.wait(60)
+        write(folder, arrays, loop)
+
+    monkeypatch.setattr(saving, "write_checkpoint", slow)
+    checkpoints = Checkpoints(tmp_path, monitor="val/loss", **options)
+
+    def save(step, value, *, gives_way=True):
+        checkpoints.save(step, small(step), {"global_step": step}, value=value, gives_way=gives_way)
+
+    return checkpoints, save, begun, go
+
+
+def test_of_the_best_that_wait_only_those_that_stay_the_best_are_written(tmp_path, monkeypatch):
+    checkpoints, save, begun, go = small_writer(tmp_path, monkeypatch, keep_best=1)
+    for step, value in [(1, 0.9), (2, 0.5), (3, 0.4), (4, 0.3)]:
+        save(step, value)  # no one waits for the first
+    assert (checkpoints.steps, checkpoints.latest_step) == ([1], 1)
+    assert not checkpoints.would_be_best(0.35)
+    assert checkpoints.would_be_best(0.2)
+    go.set()
+    save(5, None, gives_way=False)  # the last state of a fit
+    checkpoints.close()
+    assert begun == [1, 4, 5]
+    assert (checkpoints.steps, checkpoints.best_step) == ([4, 5], 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_two_of_the_best_that_wait_are_both_written(tmp_path, monkeypatch):
+    checkpoints, save, begun, go = small_writer(tmp_path, monkeypatch, keep_best=2)
+    save(1, 0.9)
+    save(2, 0.5)
+    go.set()
+    save(3, 0.4)
+    checkpoints.close()
+    assert begun == [1, 2, 3]
+
+
+def test_nothing_is_deleted_for_a_checkpoint_that_only_waits(tmp_path, monkeypatch):
+    checkpoints, save, _, go = small_writer(tmp_path, monkeypatch, keep_best=1, keep_latest=1)
+    go.set()
+    save(1, 0.5)
+    checkpoints.wait()
+    checkpoints._writer._rests_until = time.monotonic() + 60
+    save(2, 0.4)
+    time.sleep(0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    began = time.monotonic()
+    checkpoints.close()  # the run ends, so nothing rests any more
+    assert time.monotonic() - began < 30
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_request_that_does_not_give_way_is_honoured(tmp_path):
+    class Twice(Callback):
+        priority = 200  # after the one that gives way
+
+        def on_train_epoch_end(self, trainer):
+            if trainer.epoch == 1:
+                trainer.request_checkpoint()
+
+    seen = {}
+
+    class Spy(Callback):
+        def on_train_start(self, trainer):
+            save = trainer.checkpoints.save
+
+            def spy(step, *arguments, gives_way, **options):
+                seen[step] = gives_way
+                save(step, *arguments, gives_way=gives_way, **options)
+
+            trainer.checkpoints.save = spy
+
+    class Always(ModelCheckpoint):
+        def on_train_epoch_end(self, trainer):
+            trainer.request_checkpoint(gives_way=True)
+
+    fit(tmp_path, callbacks=[Spy(), Twice(), Always(keep_latest=9)])
+    assert seen == {4: True, 8: False, 12: False}, "the last state of a fit does not give way"
+
+
+def test_a_failed_save_does_not_take_the_one_that_waits_with_it(tmp_path, monkeypatch, warnings):
+    checkpoints, save, begun, go = small_writer(tmp_path, monkeypatch, keep_best=1, on_error="warn")
+    slow = saving.write_checkpoint
+
+    def fail_first(folder, arrays, loop):
+        slow(folder, arrays, loop)
+        if loop["global_step"] == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saving, "write_checkpoint", fail_first)
+    save(1, 0.9)
+    save(2, 0.5)
+    go.set()
+    checkpoints.wait()
+    assert "step 1 " in warnings.text
+    assert (begun, checkpoints.steps) == ([1, 2], [2])
+    checkpoints.close()
+
+
 def test_a_step_is_not_saved_twice(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for value in (1, 2):
@@ -233,13 +341,94 @@ def test_find_checkpoint_takes_a_run_its_folder_or_a_step(tmp_path):
     folder = tmp_path / "checkpoints"
     save_all(folder, {1: 0.9, 2: 0.1}, monitor="val/loss", keep_best=1, keep_latest=2)
     assert find_checkpoint(tmp_path).name == "2"
-    assert find_checkpoint(tmp_path, "1").name == "1"
+    assert find_checkpoint(tmp_path, "1").name == find_checkpoint(tmp_path, 1).name == "1"
     assert find_checkpoint(folder, "last").name == "2"
     assert find_checkpoint(folder / "1").name == "1"
-    with pytest.raises(ValueError, match=r"did you mean 'best'.*'1', '2'"):
-        find_checkpoint(tmp_path, "bst")
+    for which in ("bst", "3", 3, "01", "²", None):
+        with pytest.raises(ValueError, match=r"`which` .* is unknown.*'1', '2', 'auto', 'best'"):
+            find_checkpoint(tmp_path, which)
     with pytest.raises(ValueError, match="holds no checkpoint"):
         find_checkpoint(tmp_path / "elsewhere")
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("values", "by", "which", "expected"),
+    [
+        ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), "auto", "2, the best by val/loss (0.25)"),
+        ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), "best", "2, the best by val/loss (0.25)"),
+        ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/f1", "max"), "auto", "3, the best by val/f1 (0.75)"),
+        ({1: 0.5, 2: 0.5}, ("val/loss", "min"), "auto", "1, the best by val/loss (0.5)"),
+        ({1: 0.5, 2: NAN, 3: None}, ("val/loss", "min"), "auto", "1, the best by val/loss (0.5)"),
+        ({1: math.inf, 2: 9.0}, ("val/f1", "max"), "auto", "2, the best by val/f1 (9)"),
+        ({1: NAN, 2: NAN}, ("val/loss", "min"), "auto", "2, the latest; none has a finite val/loss"),
+        ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), "last", "3, the latest"),
+        ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), 1, "1, as asked for"),
+        ({1: 0.5, 2: 0.25}, (None, "min"), "auto",
+         "2, the latest; no metric ranked this run's checkpoints"),
+    ],
+)  # fmt: skip
+def test_which_checkpoint_is_chosen_and_why(tmp_path, values, by, which, expected):
+    monitor, mode = by
+    save_all(tmp_path, values, monitor=monitor, mode=mode, keep_best=1, keep_latest=9)
+    choice = choose_checkpoint(tmp_path, which)
+    assert choice.reason == f"step {expected}"
+    assert choice.path == tmp_path / str(choice.step)
+
+
+@pytest.mark.parametrize(
+    ("values", "monitor", "message"),
+    [
+        ({1: 0.5, 2: 0.25}, None, "needs a metric that ranked .* and none did. .*steps 1, 2 work"),
+        ({1: NAN, 2: None}, "val/loss", "needs a checkpoint with a finite val/loss.*steps 1, 2 "),
+    ],
+)
+def test_the_best_without_a_ranking_is_an_error_that_says_what_works(
+    tmp_path, values, monitor, message
+):
+    save_all(tmp_path, values, monitor=monitor)
+    with pytest.raises(ValueError, match=rf"`which` \(='best'\) {message}"):
+        find_checkpoint(tmp_path, "best")
+
+
+def test_the_newest_checkpoint_tells_by_which_metric_a_run_is_ranked(tmp_path):
+    save_all(tmp_path, {1: 0.1, 2: 0.2}, monitor="val/loss", keep_latest=9)
+    save_all(tmp_path, {3: 0.7, 4: 0.6}, monitor="val/accuracy", mode="max", keep_latest=9)
+    assert choose_checkpoint(tmp_path).reason == "step 3, the best by val/accuracy (0.7)"
+    save_all(tmp_path, {5: 0.4}, monitor="val/loss", mode="max", keep_latest=9)
+    assert choose_checkpoint(tmp_path).reason == "step 5, the best by val/loss (0.4)"
+    save_all(tmp_path, {6: None}, keep_latest=9)
+    assert choose_checkpoint(tmp_path).step == 6
+
+
+def test_by_default_the_lowest_validation_loss_is_the_best_and_loading_says_so(tmp_path, warnings):
+    images, labels = tiny_arrays(num=64)
+    data = DataModule((images, labels), (images, (labels + 1) % 4), batch_size=16)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, optimizer=optax.adam(0.03), max_epochs=4,
+        log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    history = trainer.fit()
+    best = min(history, key=lambda row: row["val/loss"])
+    assert best["step"] < 16, "what is learned makes the validation worse"
+    with warnings.at_level(logging.INFO):
+        about = load_checkpoint(trainer.run_dir, TinyNet(4, rngs=nnx.Rngs(9)))
+    assert about["global_step"] == best["step"]
+    reason = f"step {best['step']}, the best by val/loss ({best['val/loss']:.4g})."
+    assert warnings.messages[-1] == (
+        f"Loaded {trainer.run_dir}/checkpoints/{best['step']}: {reason}"
+    )
+
+
+def test_without_a_validation_the_latest_is_loaded(tmp_path):
+    data = DataModule(tiny_arrays(num=64), batch_size=16)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, max_epochs=2, log_dir=tmp_path, progress_bar=False
+    )
+    trainer.fit()
+    assert choose_checkpoint(trainer.run_dir).reason.startswith("step 8, the latest; no metric")
 
 
 def fit(tmp_path, *, callbacks=(), **arguments):
