@@ -210,7 +210,7 @@ class Resumable(Evaluator):
         self._saved = self.checkpoints.restore(
             lambda loop: check_same(loop["identity"], self._identity, run_dir)
         )
-        write_record(run_dir, self.config, Path(self.log_dir))
+        write_record(run_dir, self.config)
         return str(run_dir), None if self._saved is None else self._saved.step
 
     @contextmanager

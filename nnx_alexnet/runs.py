@@ -220,24 +220,22 @@ def config_text(config: Mapping[str, Any]) -> str:
     return text
 
 
-def write_record(run_dir: Path, config: Mapping[str, Any], log_dir: Path | None = None) -> None:
+def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Writes `config.yaml` and `environment.json`: what was run, and on what.
 
-    A resumed run keeps the environments it had, in `before`.
+    A resumed run keeps the environments it had, in `before`. Of the runs of its name this one
+    counts as the one started last, even if the clock was set back.
 
     Args:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
-        log_dir: the folder of all runs, of which this one counts as the one started last, even
-            if the clock was set back (default: only the clock decides).
 
     Raises:
         OSError: they cannot be written.
     """
     remove_leftovers(run_dir)
     write_whole(run_dir / "config.yaml", config_text(config).encode())
-    if log_dir is not None:
-        _make_newest(run_dir, log_dir)
+    _make_newest(run_dir)
     environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime(TIME_FORMAT),
@@ -257,13 +255,15 @@ def write_record(run_dir: Path, config: Mapping[str, Any], log_dir: Path | None 
     _write_environment(run_dir, environment)
 
 
-def _make_newest(run_dir: Path, log_dir: Path) -> None:
-    newest = [each for each in find_runs(log_dir) if each != run_dir][-1:]
-    for other in newest:
+def _make_newest(run_dir: Path) -> None:
+    """Sets the time of a run's configuration, by which `find_runs` orders, after all others."""
+    times = []
+    for other in numbered_folders(run_dir.parent, _VERSION).values():
         with contextlib.suppress(OSError):
-            before = os.lstat(other / "config.yaml").st_mtime_ns
-            if os.lstat(run_dir / "config.yaml").st_mtime_ns <= before:
-                os.utime(run_dir / "config.yaml", ns=(before + 1, before + 1))
+            times.append(os.lstat(other / "config.yaml").st_mtime_ns)
+    latest = max(times, default=0)
+    if os.lstat(run_dir / "config.yaml").st_mtime_ns < latest or times.count(latest) > 1:
+        os.utime(run_dir / "config.yaml", ns=(latest + 1, latest + 1))
 
 
 def _write_environment(run_dir: Path, environment: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -363,7 +364,7 @@ NAN = math.nan
         ({1: 0.5, 2: 0.5}, ("val/loss", "min"), "auto", "1, the best by val/loss (0.5)"),
         ({1: 0.5, 2: NAN, 3: None}, ("val/loss", "min"), "auto", "1, the best by val/loss (0.5)"),
         ({1: math.inf, 2: 9.0}, ("val/f1", "max"), "auto", "2, the best by val/f1 (9)"),
-        ({1: NAN, 2: NAN}, ("val/loss", "min"), "auto", "2, the latest; none has a finite val/loss"),
+        ({1: NAN}, ("val/loss", "min"), "auto", "1, the latest; none has a finite val/loss"),
         ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), "last", "3, the latest"),
         ({1: 0.5, 2: 0.25, 3: 0.75}, ("val/loss", "min"), 1, "1, as asked for"),
         ({1: 0.5, 2: 0.25}, (None, "min"), "auto",
@@ -420,6 +421,45 @@ def test_by_default_the_lowest_validation_loss_is_the_best_and_loading_says_so(t
     assert warnings.messages[-1] == (
         f"Loaded {trainer.run_dir}/checkpoints/{best['step']}: {reason}"
     )
+
+
+def test_a_run_in_a_folder_of_any_name_is_trained_resumed_and_loaded(tmp_path, monkeypatch):
+    folder = tmp_path / "my [v2] *project\\"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    trainer = fit("logs", max_epochs=1)
+    copied = tmp_path / "copy"
+    shutil.copytree(trainer.run_dir, copied)
+    shutil.copytree(copied, folder / "[copy]")
+    for run in (trainer.run_dir, copied, folder / "[copy]"):
+        fresh = TinyNet(4, rngs=nnx.Rngs(9))
+        assert load_checkpoint(run, fresh)["global_step"] == 4
+        assert tree_equal(nnx.state(fresh), nnx.state(trainer.model))
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    data = DataModule(tiny_arrays(num=64), tiny_arrays(num=30, seed=1), batch_size=16)
+    again = Trainer(model, data, max_epochs=2, progress_bar=False)
+    again.fit(resume="auto")
+    assert (again.run_dir, again.global_step) == (trainer.run_dir, 8)
+
+
+def test_trainers_in_several_threads_all_train(tmp_path):
+    failures = []
+
+    def run(number):
+        try:
+            saver = ModelCheckpoint(every_n_steps=1, keep_latest=1)
+            trainer = fit(tmp_path / str(number), callbacks=[saver], max_epochs=2)
+            assert load_checkpoint(trainer.run_dir, TinyNet(4, rngs=nnx.Rngs(9)), which="last")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [saved.name for saved in tmp_path.glob("*/tinynet/version_0/checkpoints/8")] == ["8"] * 3
 
 
 def test_without_a_validation_the_latest_is_loaded(tmp_path):

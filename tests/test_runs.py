@@ -126,13 +126,13 @@ def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(tmp_path, monkeyp
 
 
 def test_a_run_started_last_is_the_newest_though_the_clock_was_set_back(tmp_path):
-    first, second = (create_run_dir(tmp_path, name) for name in "ab")
-    write_record(first, {}, tmp_path)
+    first, second = (create_run_dir(tmp_path, "mine") for _ in range(2))
+    write_record(first, {})
     future = time.time() + 10**7
     os.utime(first / "config.yaml", (future, future))
-    write_record(second, {}, tmp_path)
+    write_record(second, {})
     assert find_runs(tmp_path) == [first, second]
-    write_record(first, {}, tmp_path)  # it is resumed
+    write_record(first, {})  # it is resumed
     assert find_runs(tmp_path) == [second, first]
 
 
