@@ -243,6 +243,8 @@ class CallbackList:
                     f"`callbacks` must hold instances of `Callback`, got {callback!r}: pass {hint}."
                 )
             check_period("every_n_steps", callback.every_n_steps)
+            for name in callback.metric_names:
+                errors.check_metric_name(name)
         self._callbacks = sorted(listed, key=lambda callback: callback.priority)
         self._hooks = {
             hook: [

@@ -14,7 +14,7 @@ from nnx_alexnet.callbacks.base import (
     Stage,
     check_period,
 )
-from nnx_alexnet.callbacks.monitor import Mode, check_mode, check_monitor
+from nnx_alexnet.callbacks.monitor import MissedValues, Mode, check_mode, check_monitor
 from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class ModelCheckpoint(Callback):
         every_n_steps: save after every n-th optimizer step; None: not by steps.
         every_n_seconds: save at the next step when so many seconds have passed since the last such
             save; None: not by the clock.
+        save_on_exception: whether the last finished step is saved, too, when an exception ends the
+            fit, so that a resumed run goes on from there.
         on_error: what a save that fails does, on a full disk for instance: `"raise"` ends the run,
             `"warn"` reports it and goes on. The checkpoints before it stay either way.
 
@@ -76,6 +78,7 @@ class ModelCheckpoint(Callback):
         every_n_epochs: int | Literal["auto"] | None = "auto",
         every_n_steps: int | None = None,
         every_n_seconds: float | None = None,
+        save_on_exception: bool = True,
         on_error: OnSaveError = "raise",
     ):
         check_mode(mode)
@@ -112,9 +115,11 @@ class ModelCheckpoint(Callback):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
+        self.save_on_exception = save_on_exception
         self.on_error: OnSaveError = on_error
         self.ranked_by: str | None = None
         self._last_timed = 0.0
+        self._missed = MissedValues("", "")
         self._trainer: Trainer | None = None
 
     @property
@@ -169,6 +174,7 @@ class ModelCheckpoint(Callback):
                     "folder to save to. Give a `log_dir`, or leave the ModelCheckpoint out."
                 )
             self.ranked_by = self._choose_metric(trainer)
+            self._missed = MissedValues(self.ranked_by or "", type(self).__name__)
             self._trainer = trainer
 
     def _choose_metric(self, trainer: Trainer) -> str | None:
@@ -198,6 +204,8 @@ class ModelCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Asks for a save at every n-th epoch, or where it is worth its time."""
+        if self.ranked_by is not None:
+            self._missed.note(trainer)
         if self.every_n_epochs == "auto":
             checkpoints = trainer.checkpoints  # those of the first process alone
             if checkpoints is not None:
@@ -210,4 +218,5 @@ class ModelCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Asks for a save of the last state; the trainer saves no step twice."""
+        self._missed.warn()
         trainer.request_checkpoint()

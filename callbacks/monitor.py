@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet import errors
 from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.log import logger
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
 
 Mode = Literal["min", "max"]
+
+# Metrics that some optimizers and devices have, and others have not.
+_SOMETIMES = {
+    "lr": "the optimizer does not keep its rate; optax.inject_hyperparams(optax.adam)(1e-3) does.",
+    "perf/mfu": "the device's peak is not known, or the model does not compute in 16 bits.",
+    "perf/peak_memory_bytes": "the device does not tell how much memory is in use.",
+}
 
 
 class Monitor(Callback):
@@ -45,6 +53,7 @@ class Monitor(Callback):
         self.min_delta = min_delta
         self.best: float | None = None
         self.best_step: int | None = None
+        self._missed = MissedValues(monitor, type(self).__name__)
 
     @property
     def state_key(self) -> str:
@@ -69,9 +78,18 @@ class Monitor(Callback):
         """Forgets an earlier fit; a state that is to be resumed is loaded after this."""
         self.best = None
         self.best_step = None
+        self._missed = MissedValues(self.monitor, type(self).__name__)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Warns if some epochs ended without the metric."""
+        self._missed.warn()
 
     def current(self, trainer: Trainer) -> float | None:
-        """Returns the metric's value if it was produced at this very step, else None."""
+        """Returns the metric's value if it was produced at this very step, else None.
+
+        Call it once at the end of an epoch: a metric that is missing then is warned of at the end.
+        """
+        self._missed.note(trainer)
         if trainer.metric_steps.get(self.monitor) != trainer.global_step:
             return None
         return trainer.metrics[self.monitor]
@@ -94,6 +112,60 @@ def check_mode(mode: str) -> None:
 
 
 def check_monitor(monitor: str, trainer: Trainer) -> None:
-    """Raises `ValueError`, with the names that would work, if the fit has no such metric."""
-    if monitor not in trainer.metric_names:
-        raise errors.unknown("monitor", monitor, trainer.metric_names)
+    """Raises `ValueError`, with the names that would work, if no epoch ends with such a metric."""
+    known = trainer.epoch_metric_names
+    if monitor in known:
+        return
+    if monitor in trainer.metric_names:
+        raise ValueError(
+            f"`monitor` (={monitor!r}) is published at log points, not at the ends of epochs; "
+            f"{monitor.removesuffix('_step')!r} is the mean over an epoch."
+        )
+    if monitor in _SOMETIMES:
+        raise ValueError(f"`monitor` (={monitor!r}) is not published here: {_SOMETIMES[monitor]}")
+    raise errors.unknown("monitor", monitor, known)
+
+
+class MissedValues:
+    """Counts the ends of epochs at which a monitored metric had no value, to warn of it.
+
+    Args:
+        monitor: the metric's name.
+        owner: which callback monitors it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from nnx_alexnet.callbacks.monitor import MissedValues
+        >>> missed = MissedValues("my/score", "EarlyStopping")
+        >>> missed.note(SimpleNamespace(global_step=10, metric_steps={"my/score": 5}))
+        >>> missed.describe()
+        "`monitor` (='my/score') of EarlyStopping had no value at the end of 1 of 1 epochs."
+    """
+
+    def __init__(self, monitor: str, owner: str) -> None:
+        self.monitor = monitor
+        self._owner = owner
+        self._num_checks = self._num_missed = 0
+
+    def note(self, trainer: Trainer) -> None:
+        """Notes the end of an epoch; one without a validation owes no metric of it."""
+        produced = {n for n, step in trainer.metric_steps.items() if step == trainer.global_step}
+        is_of_validation = self.monitor.startswith("val/")
+        if is_of_validation and not any(name.startswith("val/") for name in produced):
+            return
+        self._num_checks += 1
+        self._num_missed += self.monitor not in produced
+
+    def describe(self) -> str | None:
+        """Returns how often the metric had no value, None if it always had one."""
+        if not self._num_missed:
+            return None
+        return (
+            f"`monitor` (={self.monitor!r}) of {self._owner} had no value at the end of "
+            f"{self._num_missed} of {self._num_checks} epochs."
+        )
+
+    def warn(self) -> None:
+        """Logs a warning, unless the metric always had a value."""
+        if (text := self.describe()) is not None:
+            logger.warning("%s These epochs were not taken into account.", text)

@@ -26,6 +26,7 @@ from nnx_alexnet.dashboard import (
     write_texts,
 )
 from nnx_alexnet.events import drop_steps
+from nnx_alexnet.leaves import usual_promotion
 from nnx_alexnet.log import logger
 from nnx_alexnet.processes import is_main, one_at_a_time
 from nnx_alexnet.results import ClassificationResults
@@ -292,7 +293,9 @@ class TensorBoard(Callback):
 
         def draw() -> None:
             try:
-                action(self._writer)
+                # The settings of this thread are those of the process.
+                with jax.transfer_guard("allow"), usual_promotion():
+                    action(self._writer)
             except Exception as error:
                 self._report(error)
 

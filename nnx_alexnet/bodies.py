@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from nnx_alexnet.leaves import usual_promotion
+from nnx_alexnet.optimizers import extra_arguments
 from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task_checks import check_outputs
 
 Batch = Mapping[str, Any]
 
@@ -32,6 +35,9 @@ def train_step(
 ) -> Outputs:
     """Takes one optimizer step, in place.
 
+    Optimizers that take them get the loss as `value`, the gradient as `grad`, and the loss as a
+    function of the parameters as `value_fn`, as optax's line searches need them.
+
     Args:
         task: what is learned.
         model: in training mode; its parameters, statistics and dropout keys move.
@@ -40,27 +46,47 @@ def train_step(
 
     Returns:
         What `task.outputs` returned, of the model before the update.
+
+    Raises:
+        ContractError: the task returned no loss for each example.
     """
+    # A line search evaluates the loss of this batch with the dropout keys of this step, which are
+    # copied: a call moves those of its model.
+    definition, *states = nnx.split(model, optimizer.wrt, True)
+    others = nnx.as_pure(states[1])
 
     def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
-        outputs = task.outputs(model, batch)
+        outputs = _outputs(task, model, batch)
         return masked_mean(outputs["loss"], batch["mask"]), outputs
+
+    def loss_at(parameters: Any) -> jax.Array:
+        return loss_of(nnx.merge(definition, parameters, others))[0]
 
     wrt = nnx.DiffState(0, optimizer.wrt)
     outputs: Outputs
-    (_, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
-    optimizer.update(model, gradients)
+    (loss, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
+    # JAX's gradient of a complex parameter is the conjugate of the direction of ascent:
+    # https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
+    gradients = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)
+    extra = extra_arguments(optimizer.tx, value=loss, grad=gradients, value_fn=loss_at)
+    with usual_promotion():
+        optimizer.update(model, gradients, **extra)
     return outputs
 
 
 def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
     """Returns what `task.outputs` returns for a model in evaluation mode."""
-    return task.outputs(model, batch)
+    return _outputs(task, model, batch)
 
 
 def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
     """Returns what `task.predict` returns for a model in evaluation mode."""
     return task.predict(model, batch["image"])
+
+
+def _outputs(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
+    outputs = task.outputs(model, batch)
+    return check_outputs(outputs, len(batch["mask"]), f"`{type(task).__name__}.outputs`")
 
 
 class GradientRecorder(nnx.Optimizer[Any]):

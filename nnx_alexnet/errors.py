@@ -2,6 +2,9 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 
 def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
@@ -53,3 +56,74 @@ def first_line(error: BaseException) -> str:
     """
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
+
+
+def as_python(value: Any) -> Any:
+    """Returns a NumPy integer as an `int`, and anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.errors import as_python
+        >>> as_python(np.int64(3)), as_python(None)
+        (3, None)
+    """
+    return int(value) if isinstance(value, np.integer) else value
+
+
+RESERVED_NAMES = ("step", "epoch")  # keys of each record, besides its metrics
+
+
+def check_metric_name(name: object) -> None:
+    """Raises unless `name` can be the name of a metric that a callback publishes.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is empty, has characters that cannot be printed, or is a key of each record.
+
+    Example:
+        >>> from nnx_alexnet.errors import check_metric_name
+        >>> check_metric_name("my/score")
+        >>> check_metric_name("step")
+        Traceback (most recent call last):
+        ValueError: A metric cannot have the name 'step': every record has a `step` ...
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"A metric cannot have the name {name!r}; a name is a str.")
+    if name in RESERVED_NAMES:
+        raise ValueError(
+            f"A metric cannot have the name {name!r}: every record has a `step` and an `epoch` of "
+            "its own. Another name works, such as 'my/step'."
+        )
+    if not name.strip() or not name.isprintable():
+        raise ValueError(
+            f"A metric cannot have the name {name!r}; a name has characters that can be printed."
+        )
+
+
+def as_number(name: str, value: Any) -> float:
+    """Returns the value of a metric as a float.
+
+    Args:
+        name: of the metric, for the error.
+        value: a number, or an array of no axes.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.errors import as_number
+        >>> as_number("my/score", np.float32(0.5))
+        0.5
+    """
+    shape = getattr(value, "shape", ())
+    if shape == () and not isinstance(value, str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    what = f"an array of shape {tuple(shape)}" if shape else repr(value)
+    raise TypeError(
+        f"The metric {name!r} has {what} as its value; it must be a real number. Log each entry of "
+        "an array under a name of its own, or its mean."
+    )

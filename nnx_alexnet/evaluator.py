@@ -14,12 +14,14 @@ from flax import nnx
 from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.errors import as_number, check_metric_name
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Agreement, Wishes, one_at_a_time
-from nnx_alexnet.steps import State, Steps
+from nnx_alexnet.step_functions import State
+from nnx_alexnet.steps import Steps
 from nnx_alexnet.task import Classification, Outputs, Task
 
 # Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
@@ -62,6 +64,8 @@ class Evaluator:
         self._optimizer: nnx.Optimizer[Any] | None = None  # there is one during `fit`
         self._compiled: Steps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
+        self._outputs: Mapping[str, jax.ShapeDtypeStruct] = {}  # of the task, once it was traced
+        self._num_passes = 0  # of `validate`, `test` and `predict`, each with draws of its own
         self._is_cut_short = False  # set by Ctrl-C during `fit`
         self._agreement = Agreement()
         self._is_running = False
@@ -94,12 +98,17 @@ class Evaluator:
             `Classification` the probabilities, `float32[N, num_classes]`.
         """
         loader = self._split("test") if images is None else self.data.unlabelled(images)
-        self._prepare(loader)
+        self._prepare_prediction(loader)
         parts: list[Any] = []
         masks: deque[jax.Array] = deque()
+        carried: list[jax.Array] | None = None
 
         def step(batch: Any) -> Any:
-            predictions, mask = self._steps.predict(self._arrays().model, batch)
+            nonlocal carried
+            leaves = self._arrays().model
+            if carried is None:
+                carried = self._steps.begin_pass("predict", leaves, self._pass_number())
+            carried, predictions, mask = self._steps.predict(leaves, carried, batch)
             masks.append(mask)
             return predictions
 
@@ -147,8 +156,25 @@ class Evaluator:
         Args:
             metrics: name to number. A callback that wants its names known to `monitor=`
                 lists them in its `metric_names`.
+
+        Raises:
+            ValueError: a name belongs to the trainer: `step`, `epoch`, or a metric of the task.
+            TypeError: a name is not text, or a value is not a number.
         """
-        self._publish({name: float(value) for name, value in metrics.items()}, self.global_step)
+        own = self._task_metric_names()
+        for name in metrics:
+            check_metric_name(name)
+            if name in own:
+                raise ValueError(
+                    f"`metrics` has the name {name!r}, which the trainer publishes itself. Log "
+                    "yours under another name."
+                )
+        values = {name: as_number(name, value) for name, value in metrics.items()}
+        self._publish(values, self.global_step)
+
+    def _task_metric_names(self) -> set[str]:
+        names = () if self._compiled is None else self._compiled.metric_names
+        return {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
 
     # ---- What a subclass may replace ------------------------------------------------------
 
@@ -180,10 +206,14 @@ class Evaluator:
     def _evaluate(self, kind: str, split: str) -> dict[str, float]:
         """Returns the metrics over a split; none if Ctrl-C cut it short."""
         metrics = self._steps.empty
+        carried: list[jax.Array] | None = None
 
         def step(batch: Any) -> Outputs:
-            nonlocal metrics
-            metrics, outputs = self._steps.evaluate(self._arrays().model, metrics, batch)
+            nonlocal carried, metrics
+            leaves = self._arrays().model
+            if carried is None:  # not before the hooks that may change the model
+                carried = self._steps.begin_pass("evaluate", leaves, self._pass_number())
+            carried, metrics, outputs = self._steps.evaluate(leaves, carried, metrics, batch)
             return outputs
 
         for _ in self._pass(kind, self._split(split), step):
@@ -191,6 +221,16 @@ class Evaluator:
         if self._is_cut_short:
             return {}
         return {f"{split}/{name}": value for name, value in computed(metrics).items()}
+
+    def _pass_number(self) -> int:
+        """Returns a number that tells this pass over a split from others.
+
+        In `fit` it is the step, so that a resumed run draws what the unbroken one would have.
+        """
+        if self._optimizer is not None:
+            return self.global_step
+        self._num_passes += 1
+        return -self._num_passes
 
     def _pass(self, kind: str, loader: Loader, step: Callable[[Any], Any]) -> Iterator[Any]:
         """Yields `step(batch)` for each batch of a split, between the hooks of that kind.
@@ -270,6 +310,21 @@ class Evaluator:
 
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
+        self._begin()
+        for loader in reversed(loaders):  # what is traced last is of the first one: of training
+            with self._fitting(loader) as example:
+                self._outputs = self._steps.measure(self.task, example)
+            if (labels := loader.labels_in_memory()) is not None:
+                self._check_labels(labels, loader.argument)
+
+    def _prepare_prediction(self, loader: Loader) -> None:
+        """Checks that data, model and what the task predicts fit together."""
+        self._begin()
+        with self._fitting(loader) as example:
+            self._steps.measure_predictions(example)
+
+    def _begin(self) -> None:
+        """Forgets an earlier verb, and compiles anew if the model is built in another way now."""
         self._check_idle()
         self._is_cut_short = False
         self._agreement.forget()  # a signal of an earlier `fit`, and what was wished as that ended
@@ -279,30 +334,37 @@ class Evaluator:
             self._compiled = Steps(
                 self._model, self.data.transform, *bodies, placement=self.placement
             )
-        for loader in loaders:
-            if not (loader.indexable or self._agreement.is_alone):
-                raise ValueError(
-                    f"`{loader.argument}` is an iterable, of which several processes cannot read a "
-                    "part each: it need not give all of them the same order. Arrays and map-style "
-                    "datasets are read by index; of a DataLoader give its dataset."
+
+    @contextmanager
+    def _fitting(self, loader: Loader) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+        """Yields the shapes of a batch; what is raised over them is a `ValueError` that says so."""
+        if not (loader.indexable or self._agreement.is_alone):
+            raise ValueError(
+                f"`{loader.argument}` is an iterable, of which several processes cannot read a "
+                "part each: it need not give all of them the same order. Arrays and map-style "
+                "datasets are read by index; of a DataLoader give its dataset."
+            )
+        spec = loader.element_spec()
+        fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
+        size = self.placement.padded(loader.batch_size)
+        example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
+        try:
+            with self.placement.context(), jax.transfer_guard("allow"):
+                yield example
+        except Exception as error:  # the model and the task are the user's, and raise all kinds
+            shape, dtype = spec["image"]
+            text = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            )
+            if isinstance(error, KeyError) and error.args and error.args[0] not in example:
+                text = (
+                    f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; what "
+                    "else a dataset returns is not passed on."
                 )
-            spec = loader.element_spec()
-            fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
-            size = self.placement.padded(loader.batch_size)
-            example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
-            try:
-                with self.placement.context():
-                    outputs = self._compiled.measure(self.task, example)
-            except (TypeError, ValueError) as error:
-                shape, dtype = spec["image"]
-                raise ValueError(
-                    f"`model`, `data` and `task` do not fit together, with images of shape "
-                    f"{shape} and dtype {dtype}, {self.data.image_shape} after the transform: "
-                    f"{error}"
-                ) from error
-            self._num_classes = self.task.num_classes(outputs)
-            if (labels := loader.labels()) is not None:
-                self._check_labels(labels, loader.argument)
+            raise ValueError(
+                f"`model`, `data` and `task` do not fit together, with images of shape "
+                f"{shape} and dtype {dtype}, {self.data.image_shape} after the transform: {text}"
+            ) from error
 
     def _check_idle(self) -> None:
         if self._is_running:
@@ -313,17 +375,9 @@ class Evaluator:
             )
 
     def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
-        if self._num_classes is None or not np.issubdtype(labels.dtype, np.integer):
-            return
-        if not labels.size:
-            return
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self._num_classes:
-            remedy = "" if low < 0 else f", or build the model with num_classes={high + 1}"
-            raise ValueError(
-                f"`{argument}` has labels from {low} to {high}; a model of {self._num_classes} "
-                f"classes takes 0 to {self._num_classes - 1}. Number the classes from 0{remedy}."
-            )
+        """Raises where the task cannot learn from labels of the right shape and dtype."""
+        if len(labels) and (problem := self.task.label_problem(labels, self._outputs)) is not None:
+            raise ValueError(f"`{argument}` {problem}")
 
     @contextmanager
     def _stage(self, stage: Stage) -> Iterator[None]:
@@ -331,7 +385,8 @@ class Evaluator:
         failure: BaseException | None = None
         self._is_running = True
         try:
-            with self.placement.context():
+            # What the trainer sends and reads, it means to.
+            with self.placement.context(), jax.transfer_guard("allow"):
                 self._callbacks.call("setup", self, stage)
                 yield
         except BaseException as error:

@@ -1,19 +1,24 @@
-"""What a run is made of, so that a resumed one is told where it differs."""
+"""Describes a run, so that resuming can list what differs."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import metadata
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import nnx, traverse_util
 
-from nnx_alexnet.leaves import describe_leaf, on_host
+from nnx_alexnet.fingerprints import fingerprint, float_constants
+from nnx_alexnet.leaves import describe_leaf, usual_promotion
+from nnx_alexnet.log import logger
+from nnx_alexnet.optimizers import extra_arguments
 
 # Settings that change neither the examples nor what is computed from them.
 _MAY_CHANGE = (
@@ -23,6 +28,19 @@ _MAY_CHANGE = (
     "data.on_bad_sample",
     "data.keep_on_device",
 )
+# Differences that give an epoch another order of examples, or other batches.
+_ORDER = ("seed", "data.batch_size", "data.drop_last", "data.examples.train")
+# What decides how a program is traced, and what it computes.
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "clu", "nnx-alexnet")
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+)
+_HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_hlo_profile")
+_MOST_LINES = 12
 # Which mode a module is in says nothing of how it was built.
 _MODES = ("deterministic", "use_running_average")
 
@@ -68,6 +86,8 @@ def identify(
     task: object,
     metrics: Sequence[str],
     data: Mapping[str, Any],
+    samples: Mapping[str, str | None],
+    programs: Mapping[str, Any],
     seed: int,
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -80,6 +100,8 @@ def identify(
         task: the task.
         metrics: the names of its metrics, whose sums a checkpoint holds.
         data: what the data module says of itself.
+        samples: by split, a digest of its examples or of a sample of them; None: not known.
+        programs: fingerprints of what a step, the optimizer and an evaluation compute.
         seed: of the run.
         config: of the run; where the data lie, and how they are read, may change.
 
@@ -87,58 +109,181 @@ def identify(
         Nested dicts of JSON values.
     """
     sections = {k: v for k, v in config.items() if k in ("model", "task", "optimizer", "data")}
-    settings = {k: v for k, v in _flat(sections).items() if k not in _MAY_CHANGE}
+    settings = {k: v for k, v in flatten(sections).items() if k not in _MAY_CHANGE}
     hyperparams = {n: float(v) for n, v in leaves.items() if "/hyperparams/" in n and not v.shape}
     identity = {
         "seed": seed,
         "config": settings,
-        "data": {k: v for k, v in _flat(data).items() if k != "class_names"},
+        "data": {k: v for k, v in flatten(data).items() if k != "class_names"},
+        "samples": dict(samples),
         "task": plain_attributes(task) | {"metrics": list(metrics)},
         "model": describe_module(model),
         "hyperparams": hyperparams,
         "arrays": {name: describe_leaf(leaf) for name, leaf in leaves.items()},
+        "programs": dict(programs),
+        "jax": _settings(),
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "platform": jax.default_backend(),
     }
     return dict(json.loads(json.dumps(identity, default=str)))  # as a checkpoint gives it back
 
 
-def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], run_dir: object) -> None:
-    """Raises a `ValueError` that lists how a run differs from the one it would go on with.
+def _settings() -> dict[str, Any]:
+    """Returns the settings of JAX and XLA that change what a program computes."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    settings = {name: getattr(jax.config, name, None) for name in _SETTINGS}
+    kept = [flag for flag in sorted(flags) if not flag.startswith(_HARMLESS_FLAGS)]
+    return {**settings, "XLA_FLAGS": " ".join(kept)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class Difference(NamedTuple):
+    """A value in which two runs differ."""
+
+    name: str
+    saved: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: saved {self.saved}, now {self.now}"
+
+
+def check_same(
+    loop: Mapping[str, Any],
+    now: Mapping[str, Any],
+    run_dir: object,
+    accept: Sequence[str] = (),
+) -> list[Difference]:
+    """Checks that a run is the one that a checkpoint is of.
 
     Args:
-        saved: what `identify` returned for the checkpoint.
-        now: what it returns for this run.
+        loop: the JSON of the checkpoint, with its `identity` and the position of the run.
+        now: what `identify` returns for this run.
         run_dir: the folder of the saved run, for the message.
+        accept: names of differences to accept, whole or their beginnings: "optimizer", "versions".
+
+    Returns:
+        The differences that were accepted.
+
+    Raises:
+        ValueError: the runs differ in what is not accepted, or cannot be; it lists each difference.
     """
-    if lines := differences(saved, now):
+    found, notes = compare(loop["identity"], now)
+    accepted = [each for each in found if _is_accepted(each.name, accept)]
+    refused = [each for each in found if each not in accepted]
+    if refused:
+        names = ", ".join(dict.fromkeys(repr(_subject(each.name)) for each in refused))
+        is_traced = any(each.name.startswith("programs.") for each in refused)
+        traced = " (`programs` are digests of what is computed)" if is_traced else ""
         raise ValueError(
             f"`resume` would go on with {run_dir}, which is another run. Undo what differs, or "
-            'start a new run with resume="never"; load_checkpoint(run, model) before it (on the '
-            "command line --resume-weights-only) gives it the weights. What differs:\n  "
-            + "\n  ".join(lines)
+            f"accept it by name: fit(resume=..., accept=[{names}]), on the command line "
+            '--resume-accept. Or start a new run with resume="never"; load_checkpoint(run, model) '
+            "before it (on the command line --resume-weights-only) gives it the weights. What "
+            f"differs{traced}:\n  " + "\n  ".join(_shortened(refused))
         )
+    for each in accepted:
+        if each.name.startswith("arrays."):
+            raise ValueError(
+                f"`accept` (={list(accept)}) cannot make {run_dir} go on with other arrays: "
+                f"{each}. load_checkpoint(run, model) gives a new run the weights."
+            )
+        if each.name in _ORDER and loop.get("step_in_epoch"):
+            raise ValueError(
+                f"`accept` (={list(accept)}) cannot make {run_dir} go on with another order of the "
+                f"examples in the middle of an epoch: {each}. Resume it as it was until the epoch "
+                "has ended."
+            )
+    if accepted:
+        logger.warning("Resuming %s in spite of: %s", run_dir, "; ".join(map(str, accepted)))
+    if notes:
+        logger.info("Not compared with the run that is resumed: %s.", "; ".join(notes))
+    return accepted
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any], *, most: int = 12) -> list[str]:
-    """Returns a line for each value in which two nested descriptions differ.
+def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[Difference], list[str]]:
+    """Returns in what two identities differ, and what of them cannot be compared.
+
+    Example:
+        >>> from nnx_alexnet.identity import compare
+        >>> compare({"seed": 0, "platform": "cpu"}, {"seed": 1, "platform": "cpu"})
+        ([Difference(name='seed', saved=0, now=1)], [])
+    """
+    there, here = dict(saved), dict(now)
+    notes = []
+    platforms = there.pop("platform", None), here.pop("platform", None)
+    if platforms[0] != platforms[1] or there.get("versions") != here.get("versions"):
+        what = "on another kind of device" if platforms[0] != platforms[1] else "by other versions"
+        notes.append(f"what a step computes, which is traced {what}")
+        there.pop("programs", None)
+        here.pop("programs", None)
+    digests = there.pop("samples", {}), here.pop("samples", {})
+    for split in dict.fromkeys([*digests[0], *digests[1]]):
+        if digests[0].get(split) is None or digests[1].get(split) is None:
+            notes.append(f"the examples of `{split}`, which cannot be read twice alike")
+        else:
+            there[f"samples.{split}"], here[f"samples.{split}"] = (d[split] for d in digests)
+    found = _differences(there, here)
+    names = {each.name for each in found}
+    if names & {"programs.optimizer", "programs.evaluation"}:  # both are parts of a step
+        found = [each for each in found if each.name != "programs.train_step"]
+    return found, notes
+
+
+def _is_accepted(name: str, accept: Sequence[str]) -> bool:
+    short = _without_section(name)
+    return any(
+        found == each or found.startswith((f"{each}.", f"{each}_", f"{each}/"))
+        for each in accept
+        for found in (name, short)
+    )
+
+
+def _without_section(name: str) -> str:
+    """Returns what a difference is of: several sections describe the same part of a run."""
+    section, _, rest = name.partition(".")
+    return rest if section in ("config", "programs", "hyperparams") else name
+
+
+def _subject(name: str) -> str:
+    """Returns the shortest name by which a difference is accepted."""
+    return re.split(r"[./]", _without_section(name).removesuffix("_constants"))[0]
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each value in which two nested descriptions differ, the first twelve.
 
     Args:
         saved: of the checkpoint.
         now: of the run that resumes from it.
-        most: how many lines to return; one more says how many there are besides.
 
     Example:
         >>> from nnx_alexnet.identity import differences
         >>> differences({"data": {"batch_size": 32}}, {"data": {"batch_size": 64}})
         ['data.batch_size: saved 32, now 64']
     """
-    there, here = _flat(saved), _flat(now)
-    lines = [
-        f"{name}: saved {there.get(name, 'nothing')}, now {here.get(name, 'nothing')}"
+    return _shortened(_differences(saved, now))
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    there, here = flatten(saved), flatten(now)
+    return [
+        Difference(name, there.get(name, "nothing"), here.get(name, "nothing"))
         for name in dict.fromkeys([*there, *here])
         if there.get(name, _OTHER) != here.get(name, _OTHER)
     ]
-    rest = len(lines) - most
-    return [*lines[:most], f"and {rest} more"] if rest > 0 else lines
+
+
+def _shortened(found: Sequence[Difference]) -> list[str]:
+    lines = [str(each) for each in found[:_MOST_LINES]]
+    rest = len(found) - len(lines)
+    return [*lines, f"and {rest} more"] if rest else lines
 
 
 _OTHER = object()
@@ -154,31 +299,43 @@ def _plain(value: Any) -> Any:
     return _OTHER
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = item
-    return flat
+def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of nested dicts by their dotted names."""
+    return dict(traverse_util.flatten_dict(dict(value), sep="."))
 
 
-def describe_optimizer(optimizer: optax.GradientTransformation, parameters: Any) -> str:
-    """Returns what an optimizer computes, constants such as its rates included, as text.
+def describe_optimizer(
+    optimizer: optax.GradientTransformation, model: nnx.Module
+) -> dict[str, Any]:
+    """Returns what an optimizer computes: its functions hide their arguments, but not from a trace.
 
     Args:
-        optimizer: its functions hide their arguments, but not from a trace.
-        parameters: a tree of arrays, or of their shapes and dtypes.
+        optimizer: it must work for the model's parameters.
+        model: only its shapes are used.
+
+    Returns:
+        `optimizer`, a fingerprint of its two functions, and `optimizer_constants`, the numbers in
+        them: rates, decays, the values of a schedule.
+
+    Example:
+        >>> import optax
+        >>> from flax import nnx
+        >>> from nnx_alexnet.identity import describe_optimizer
+        >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        >>> describe_optimizer(optax.sgd(0.1), model)["optimizer_constants"]
+        [-0.1]
     """
-    shapes = jax.eval_shape(lambda tree: tree, parameters)
-    try:
-        state = jax.eval_shape(optimizer.init, shapes)
-        traced = [
-            jax.make_jaxpr(optimizer.init)(shapes),
-            jax.make_jaxpr(optimizer.update)(shapes, state, shapes),
-        ]
-        constants = [on_host(jnp.asarray(x)).tolist() for jaxpr in traced for x in jaxpr.consts]
-    except Exception as error:  # it takes more, which a train step of the user's own gives it
-        return type(error).__name__
-    return re.sub(r"0x[0-9a-f]+", "", f"{traced} {constants}")  # without addresses of functions
+
+    def update(parameters: Any, gradients: Any, state: Any) -> Any:
+        loss = jnp.zeros((), jnp.float32)
+        extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
+        return optimizer.update(gradients, state, parameters, **extra)
+
+    parameters = nnx.as_pure(nnx.state(model, nnx.Param))
+    with usual_promotion():
+        begun, state = jax.make_jaxpr(optimizer.init, return_shape=True)(parameters)
+        updated = jax.make_jaxpr(update)(parameters, parameters, state)
+    return {
+        "optimizer": f"{fingerprint(begun)[:8]}{fingerprint(updated)[:8]}",
+        "optimizer_constants": float_constants(updated),
+    }

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+
+@contextmanager
+def usual_promotion() -> Iterator[None]:
+    """Computes with JAX's usual promotion of dtypes and ranks, whatever the user has set.
+
+    `jax_numpy_dtype_promotion="strict"` is meant for the user's model. optax and CLU rely on
+    promotion themselves, as in `decay**count`.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def model_state(module: nnx.Module) -> nnx.State[Any, Any]:
+    """Returns the state of a module, without the intermediates that its last call has sown."""
+    state: nnx.State[Any, Any] = nnx.state(module, nnx.Not(nnx.Intermediate))
+    return state
 
 
 def named_leaves(state: Any) -> dict[str, Any]:
@@ -17,17 +37,38 @@ def named_leaves(state: Any) -> dict[str, Any]:
         state: a module, or a state of one.
 
     Returns:
-        Names to leaves, in the order of `jax.tree.leaves`.
+        Names to leaves, in the order of `jax.tree.leaves`. A slash, a dot or a percent sign inside
+        a part of a path is written as in a URL, so that no two leaves share a name.
+
+    Raises:
+        ValueError: two leaves have one path.
+
+    Example:
+        >>> from flax import nnx
+        >>> from nnx_alexnet.leaves import named_leaves
+        >>> list(named_leaves(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+        ['bias', 'kernel']
     """
-    state = state if isinstance(state, nnx.State) else nnx.state(state)
+    state = state if isinstance(state, nnx.State) else model_state(state)
     leaves, structure = jax.tree.flatten(state)
     numbered = nnx.to_pure_dict(jax.tree.unflatten(structure, range(len(leaves))))
-    paths = {
-        number: "/".join(str(key.key) for key in path)
+    names = {
+        number: "/".join(_part(key) for key in path)
         for path, number in jax.tree_util.tree_flatten_with_path(numbered)[0]
     }
-    assert len(set(paths.values())) == len(leaves), "two leaves have one path"
-    return {paths[number]: leaf for number, leaf in enumerate(leaves)}
+    if len({*names.values()}) < len(leaves):
+        twice = Counter(names.values()).most_common(1)[0][0]
+        raise ValueError(
+            f"Two arrays of a module have the path {twice!r}. Give its parts names that differ as "
+            "text: the keys 1 and '1' do not."
+        )
+    return {names[number]: leaf for number, leaf in enumerate(leaves)}
+
+
+def _part(key: Any) -> str:
+    """Returns one part of a path as text in which no separator is left."""
+    part = next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name))
+    return str(part).replace("%", "%25").replace("/", "%2F").replace(".", "%2E") or "%"
 
 
 def is_key(leaf: Any) -> bool:
@@ -36,9 +77,26 @@ def is_key(leaf: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
 
 
+def as_struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns shape and dtype of a leaf as JAX holds it.
+
+    NumPy's float64 is float32 there, unless `jax_enable_x64` is set, and a Python number is an
+    array of no axes.
+
+    Raises:
+        TypeError: JAX cannot hold the leaf.
+
+    Example:
+        >>> from nnx_alexnet.leaves import as_struct
+        >>> as_struct(1.5)
+        ShapeDtypeStruct(shape=(), dtype=float32)
+    """
+    return jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf))
+
+
 def describe_leaf(leaf: Any) -> str:
     """Returns dtype and shape of a leaf as its copy on the host has them."""
-    about = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else leaf
+    about = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else as_struct(leaf)
     return f"{about.dtype}{[*about.shape]}"
 
 

@@ -18,7 +18,7 @@ from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.leaves import placed
-from nnx_alexnet.meters import computed
+from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
 from nnx_alexnet.processes import check_alike, one_at_a_time
 from nnx_alexnet.resuming import Resumable
@@ -58,10 +58,11 @@ class TrainLoop(Resumable):
     def _reset(self) -> None:
         super()._reset()
         self.interrupted = self._is_cut_short = False
+        self._meter = EpochMeter(None)  # each epoch has its own
         self._in_flight: deque[_Dispatched] = deque()
         self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
-        self._newest_rate: jax.Array | None = None  # of the newest step dispatched
-        self._learning_rate: float | None = None  # of the newest one read
+        self._newest_rates: dict[str, jax.Array] = {}  # of the newest step dispatched
+        self._learning_rates: dict[str, float] = {}  # of the newest one read
 
     @property
     def data_is_on_device(self) -> bool:
@@ -73,16 +74,21 @@ class TrainLoop(Resumable):
         """Examples trained on in the present epoch since this start of the run."""
         return self._meter.num_examples
 
-    def learning_rate(self) -> float | None:
-        """Returns the rate of the newest step, None where the optimizer does not say.
+    def learning_rates(self) -> dict[str, float]:
+        """Returns the rates of the newest step, by the names of their metrics.
 
-        optax keeps the rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`. The
-        step is waited for.
+        optax keeps a rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`: it is
+        `lr`. Where an optimizer has several parts that do so, each is `lr/<part>`. The step is
+        waited for.
         """
-        rate = self._newest_rate
-        if rate is None and self._optimizer is not None:  # before the first step
-            rate = self._steps.learning_rate(self._arrays())
-        return None if rate is None else float(rate)
+        rates = self._newest_rates
+        if not rates and self._optimizer is not None:  # before the first step
+            rates = self._steps.learning_rates(self._arrays())
+        return {name: float(rate) for name, rate in rates.items()}
+
+    def learning_rate(self) -> float | None:
+        """Returns the rate of the newest step, None where the optimizer tells none, or several."""
+        return self.learning_rates().get("lr")
 
     @property
     def _is_stopping(self) -> bool:
@@ -112,11 +118,7 @@ class TrainLoop(Resumable):
             part=self.placement.rows(loader.batch_size),
         )
         while not self._is_stopping:
-            try:
-                group = self._next_group(batches)
-            except Exception:
-                self._save_what_there_is()
-                raise
+            group = self._next_group(batches)
             if not group:
                 return True
             self._save_if_requested()
@@ -192,7 +194,7 @@ class TrainLoop(Resumable):
         infos, last = one_at_a_time(self._dispatch(loader, group, key))
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
-        self._newest_rate = last.get("lr")
+        self._newest_rates = {name: last[name] for name in self._steps.rate_names}
         self._meter.num_examples += sum(loader.count(index + n, b) for n, b in enumerate(group))
         window = None
         if self.global_step % self.log_every_n_steps == 0:
@@ -231,7 +233,7 @@ class TrainLoop(Resumable):
             )
             return infos, last
 
-    def _read(self, done: _Dispatched) -> None:
+    def _read(self, done: _Dispatched, *, publishes: bool = True) -> None:
         """Waits for dispatched steps; at a log point reads and publishes their metrics."""
         info = {k: np.atleast_1d(v) for k, v in jax.device_get(done.info).items()}
         num = len(done.batches)
@@ -242,22 +244,23 @@ class TrainLoop(Resumable):
             number = done.step - num + first + 1
             raise non_finite_step(float(info["loss"][first]), number, batch, leaves)
         self._meter.finished(done.num_examples, done.step)
-        self._learning_rate = float(info["lr"][num - 1]) if "lr" in info else None
+        self._learning_rates = {name: float(info[name][num - 1]) for name in self._steps.rate_names}
         if done.window is not None:
             window = jax.device_get(done.window)
             self._meter.add(window)
             metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
-            self._publish(metrics | self._rates(self._meter.window_rates()), done.step)
+            metrics |= self._rates(self._meter.window_rates())
+            if publishes:
+                self._publish(metrics, done.step)
 
-    def _read_all(self) -> None:
+    def _read_all(self, *, publishes: bool = True) -> None:
         while self._in_flight:
-            self._read(self._in_flight.popleft())
+            self._read(self._in_flight.popleft(), publishes=publishes)
 
     def _rates(self, rates: dict[str, float]) -> dict[str, float]:
-        speed, rate = rates.get("perf/images_per_second"), self._learning_rate
-        if rate is None:  # no step since a resume
-            rate = self.learning_rate()
+        speed = rates.get("perf/images_per_second")
         if speed is not None:
             used = flops_utilization(speed / self.placement.num_devices, self._steps.forward_flops)
             rates |= {} if used is None else {"perf/mfu": used}
-        return rates if rate is None else {"lr": rate} | rates
+        # Before the first step since a resume none was read.
+        return (self._learning_rates or self.learning_rates()) | rates

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from nnx_alexnet.leaves import usual_promotion
+
 
 def computed(metrics: Any) -> dict[str, float]:
     """Returns the values of a `clu.metrics.Collection`, fetched from the device.
@@ -19,7 +21,8 @@ def computed(metrics: Any) -> dict[str, float]:
         >>> computed(losses.single_from_model_output(loss=jnp.array([1.0, 2.0])))
         {'loss': 1.5}
     """
-    return {name: float(value) for name, value in jax.device_get(metrics).compute().items()}
+    with usual_promotion():
+        return {name: float(value) for name, value in jax.device_get(metrics).compute().items()}
 
 
 class _Mark(NamedTuple):

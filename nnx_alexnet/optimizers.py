@@ -1,13 +1,18 @@
-"""The optimizers that the command line offers, from optax, with the learning rate kept readable."""
+"""Optimizers: which objects the trainer takes, and what the command line builds from optax."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from nnx_alexnet.errors import unknown
+from nnx_alexnet.leaves import usual_promotion
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -99,3 +104,129 @@ def create_optimizer(
     elif warmup_steps:
         rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     return optax.inject_hyperparams(build)(learning_rate=rate)
+
+
+def as_transformation(optimizer: object) -> optax.GradientTransformation:
+    """Returns what the user gave as `optimizer` as an optax transformation.
+
+    Args:
+        optimizer: an optax optimizer, or an `optax.MultiSteps`.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> import optax
+        >>> from nnx_alexnet.optimizers import as_transformation
+        >>> optimizer = as_transformation(optax.MultiSteps(optax.adam(1e-3), every_k_schedule=4))
+        >>> isinstance(optimizer, optax.GradientTransformation)
+        True
+    """
+    if isinstance(optimizer, optax.MultiSteps):
+        # Its own `gradient_transformation()` hides that it passes extra arguments on.
+        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optimizer
+    raise TypeError(
+        f"`optimizer` (={optimizer!r}) must be an optax optimizer such as optax.adam(1e-3); the "
+        "Trainer builds the nnx.Optimizer from it."
+    )
+
+
+def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) -> None:
+    """Raises a `ValueError` unless an optimizer can update the parameters of a model.
+
+    Args:
+        optimizer: tried over shapes alone, with gradients, loss and parameters.
+        model: stays as it is.
+
+    Example:
+        >>> import optax
+        >>> from flax import nnx
+        >>> from nnx_alexnet.optimizers import check_optimizer
+        >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        >>> check_optimizer(optax.partition({"a": optax.sgd(0.1)}, {"kernel": "a"}), model)
+        Traceback (most recent call last):
+        ValueError: `optimizer` cannot be initialised with the parameters of the model: ...
+    """
+
+    def update(model: nnx.Module) -> None:
+        created = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+        gradients = nnx.state(model, nnx.Param)
+        loss = jnp.zeros((), jnp.float32)
+        extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
+        created.update(model, gradients, **extra)
+
+    for what, function in (
+        ("initialised with", lambda model: optimizer.init(nnx.state(model, nnx.Param))),
+        ("applied to", update),
+    ):
+        try:
+            with usual_promotion():
+                nnx.eval_shape(function, model)
+        except Exception as error:
+            raise ValueError(
+                f"`optimizer` cannot be {what} the parameters of the model: "
+                f"{type(error).__name__}: {error}\nThe trainer calls it with gradients, state and "
+                "parameters, and with `value`, `grad` and `value_fn` where it takes them. "
+                "Parameters are an nnx.State: labels or masks, as of optax.partition, must be a "
+                "function of it, such as lambda parameters: jax.tree.map(lambda _: 'all', "
+                "parameters)."
+            ) from error
+
+
+def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -> dict[str, Any]:
+    """Returns those arguments that an optimizer's `update` takes besides gradients and parameters.
+
+    Args:
+        optimizer: an optax transformation.
+        available: what could be passed, by name.
+
+    Example:
+        >>> import optax
+        >>> from nnx_alexnet.optimizers import extra_arguments
+        >>> list(extra_arguments(optax.polyak_sgd(), value=0.5))
+        ['value']
+    """
+    parameters = inspect.signature(optimizer.update).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return available
+    return {name: value for name, value in available.items() if name in parameters}
+
+
+def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Returns which leaves of an optimizer's state are learning rates, by their metric's name.
+
+    `optax.inject_hyperparams` keeps the rate of what it wraps. Where several parts of an optimizer
+    do so, as with `optax.partition`, each rate has the name of its part.
+
+    Args:
+        names: the paths of all leaves.
+        shapes: their shapes.
+
+    Returns:
+        `{"lr": number of the leaf}`, or one entry for each part; empty where the state holds none.
+
+    Example:
+        >>> from nnx_alexnet.optimizers import rate_leaves
+        >>> names = ["body/0/hyperparams/learning_rate", "head/0/hyperparams/learning_rate"]
+        >>> rate_leaves(names, [(), ()])
+        {'lr/body': 0, 'lr/head': 1}
+    """
+    found = {
+        number: name.split("/")
+        for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
+        if name.endswith("hyperparams/learning_rate") and shape == ()
+    }
+    if len(found) == 1:
+        return {"lr": next(iter(found))}
+    start = _num_shared([*found.values()])
+    end = _num_shared([path[start:][::-1] for path in found.values()])
+    groups = {number: ".".join(path[start : len(path) - end]) for number, path in found.items()}
+    return {f"lr/{group}" if group else "lr": number for number, group in groups.items()}
+
+
+def _num_shared(paths: Sequence[Sequence[str]]) -> int:
+    """Returns with how many equal parts all paths begin."""
+    columns = zip(*paths, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda parts: len({*parts}) == 1, columns))

@@ -9,10 +9,11 @@ from one that was never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -26,13 +27,14 @@ from nnx_alexnet.errors import first_line
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import (
+    Difference,
     check_same,
     describe_module,
     describe_optimizer,
     identify,
     plain_attributes,
 )
-from nnx_alexnet.leaves import named_leaves, on_host, placed
+from nnx_alexnet.leaves import named_leaves, on_host, placed, usual_promotion
 from nnx_alexnet.locks import RunLock
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import manifest_of
@@ -41,6 +43,7 @@ from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import check_alike, is_main, on_main
 from nnx_alexnet.runs import check_name, choose_run_dir, write_end, write_record
 from nnx_alexnet.saving import Checkpoints
+from nnx_alexnet.step_functions import State
 from nnx_alexnet.task import Task
 
 # What a checkpoint holds of the run, besides its arrays: the position, then the records.
@@ -48,6 +51,35 @@ _RECORDS = (
     "epoch", "step_in_epoch", "global_step", "is_epoch_open",
     "stop_reason", "metrics", "metric_steps", "history",
 )  # fmt: skip
+
+
+class Boundary(NamedTuple):
+    """What a run holds between its last step and the hooks that end an epoch.
+
+    Attributes:
+        state: the arrays, which a hook may have changed for the validation.
+        callbacks: the states of the callbacks.
+    """
+
+    state: State
+    callbacks: dict[str, dict[str, Any]]
+
+
+class Start(NamedTuple):
+    """What a run that has no checkpoint yet began with.
+
+    Attributes:
+        run_dir: its folder.
+        arrays: of the model, by their path.
+    """
+
+    run_dir: Path
+    arrays: dict[str, np.ndarray[Any, Any]]
+
+
+# A run that fails before its first save has trained the model already, if only by a step. In the
+# same process it may be started again with this very model, also by another Trainer.
+_starts: WeakKeyDictionary[nnx.Module, Start] = WeakKeyDictionary()
 
 
 class Resumable(Evaluator):
@@ -104,6 +136,7 @@ class Resumable(Evaluator):
         self._saved: Checkpoint | None = None  # that was read as the folder was opened
         self._checkpoint_requested = False
         self._gives_way = True  # if every request of a checkpoint at this step does
+        self._boundary: Boundary | None = None  # while an epoch ends
 
     def request_checkpoint(self, *, gives_way: bool = False) -> None:
         """Asks for a checkpoint at this step boundary, after every hook has run.
@@ -120,13 +153,13 @@ class Resumable(Evaluator):
             self._gives_way = False
         self._wish(save=True)
 
-    def _open_run(self, resume: str | Path) -> Checkpoint | None:
+    def _open_run(self, resume: str | Path, accept: Sequence[str]) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
         self._check_alike(resume)
         # The optimizer's arrays are made where the parameters are, split as they are.
         self._state = self._steps.split(self._model)
         self._lend()
-        with jax.set_mesh(self.placement.mesh):
+        with jax.set_mesh(self.placement.mesh), usual_promotion():
             self._optimizer = nnx.Optimizer(self._model, self._transformation, wrt=nnx.Param)
         if self.log_dir is None:
             if resume != "never":
@@ -139,10 +172,12 @@ class Resumable(Evaluator):
             task=self.task,
             metrics=self._steps.metric_names,
             data=self._about_data,
+            samples=self.data.sample_digests(),
+            programs=self._describe_programs(),
             seed=self.seed,
             config=self.config,
         )
-        where, step = on_main(lambda: self._open_folder(resume))
+        where, step, accepted = on_main(lambda: self._open_folder(resume, accept))
         # Not before it is known to be of this run: callbacks write there.
         self.run_dir = Path(where)
         if not self._split("train").indexable:
@@ -153,7 +188,22 @@ class Resumable(Evaluator):
         if self._saved is None and step is not None:
             self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
         saved, self._saved = self._saved, None
+        if saved is not None and accepted:
+            saved = self._with_rates_of_the_code(saved, accepted)
+        if saved is None and self._agreement.is_alone:
+            self._begin_or_begin_again(self.run_dir)
         return saved
+
+    def _begin_or_begin_again(self, run_dir: Path) -> None:
+        """Keeps what the run begins with until its first save, or goes back to that."""
+        start = _starts.get(self._model)
+        if start is not None and start.run_dir == run_dir:
+            leaves = self._steps.from_host(start.arrays, like=State(self._arrays().model, []))
+            self._state = State(leaves.model, self._arrays().optimizer)
+            logger.info("%s has no checkpoint: it begins again as it began before.", run_dir)
+        else:
+            arrays = self._steps.to_host(State(self._arrays().model, []))
+            _starts[self._model] = Start(run_dir, arrays)
 
     def _check_alike(self, resume: str | Path) -> None:
         """Raises where the processes do not run the same; each would go its own way, unnoticed."""
@@ -170,9 +220,7 @@ class Resumable(Evaluator):
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
                 "data": [self.data.describe(), self.data.label_digests()],
                 "task": plain_attributes(self.task),
-                "optimizer": describe_optimizer(
-                    self._transformation, nnx.state(self._model, nnx.Param)
-                ),
+                "programs": self._describe_programs(),
                 "callbacks": [
                     (type(callback).__qualname__, callback.batch_period)
                     for callback in self._callbacks
@@ -187,11 +235,24 @@ class Resumable(Evaluator):
     def _saver(self) -> ModelCheckpoint:
         return next(each for each in self._callbacks if isinstance(each, ModelCheckpoint))
 
-    def _open_folder(self, resume: str | Path) -> tuple[str, int | None]:
+    def _describe_programs(self) -> dict[str, Any]:
+        """Returns what the optimizer, a step and an evaluation compute."""
+        optimizer = describe_optimizer(self._transformation, self._model)
+        return {**optimizer, **self._steps.fingerprints()}
+
+    def _with_rates_of_the_code(self, saved: Checkpoint, accepted: Sequence[str]) -> Checkpoint:
+        """Returns a checkpoint in which accepted hyperparameters are those of the code."""
+        here = self._steps.named(self._arrays())
+        rates = {name: on_host(here[name]) for name in accepted if name in here}
+        return saved._replace(arrays={**saved.arrays, **rates})
+
+    def _open_folder(
+        self, resume: str | Path, accept: Sequence[str]
+    ) -> tuple[str, int | None, list[str]]:
         """Opens the run folder for this process, which alone writes there.
 
         Returns:
-            Its path, and the step to resume from.
+            Its path, the step to resume from, and the hyperparameters whose change was accepted.
         """
         assert self.log_dir is not None
         run_dir = choose_run_dir(self.log_dir, self.name, resume)
@@ -207,11 +268,16 @@ class Resumable(Evaluator):
             finite=self._steps.parameter_names if self.check_finite else (),
             synced=[run_dir / "metrics.jsonl"],
         )
-        self._saved = self.checkpoints.restore(
-            lambda loop: check_same(loop["identity"], self._identity, run_dir)
-        )
+        accepted: list[Difference] = []
+
+        def check(loop: Mapping[str, Any]) -> None:
+            accepted[:] = check_same(loop, self._identity, run_dir, accept)
+
+        self._saved = self.checkpoints.restore(check)
         write_record(run_dir, self.config)
-        return str(run_dir), None if self._saved is None else self._saved.step
+        step = None if self._saved is None else self._saved.step
+        rates = [each.name.removeprefix("hyperparams.") for each in accepted]
+        return str(run_dir), step, rates
 
     @contextmanager
     def _closing(self) -> Iterator[None]:
@@ -226,6 +292,8 @@ class Resumable(Evaluator):
             try:
                 if self.checkpoints is not None:
                     self.checkpoints.close()
+                    if self.checkpoints.steps:  # the run resumes from one of them
+                        _starts.pop(self._model, None)
             except Exception as error:
                 if failure is None:
                     failure = error
@@ -263,31 +331,64 @@ class Resumable(Evaluator):
         arrays = self._steps.to_host(self._arrays())
         if self.checkpoints is None:  # the first process writes
             return
+        if self.checkpoints.steps:
+            _starts.pop(self._model, None)  # the run resumes from a checkpoint now
+        boundary = self._boundary
         if self.step_in_epoch:
             for name, metrics in (("window", self._window), ("epoch", self._meter.total)):
                 for number, leaf in enumerate(jax.tree.leaves(metrics)):
                     arrays[f"metrics/{name}/{number}"] = np.array(leaf)
         loop = {
             **{name: getattr(self, name) for name in _RECORDS},
-            "callbacks": self._callbacks.state_dict(),
+            "callbacks": self._callbacks.state_dict() if boundary is None else boundary.callbacks,
             "data": self._about_data,
             "identity": self._identity,
         }
         value = self._saver.monitored_value(self)
         self.checkpoints.save(self.global_step, arrays, loop, value=value, gives_way=gives_way)
 
-    def _read_all(self) -> None:
+    def _read_all(self, *, publishes: bool = True) -> None:
         """Waits for all steps under way, and raises if one was not finite; here there are none."""
 
-    def _save_what_there_is(self) -> None:
-        """Saves the last finished step, when the data fail: an error here must not hide theirs."""
-        if self.global_step == 0 or not self._agreement.is_alone:  # the others know nothing of it
+    @contextmanager
+    def _saving_on_exception(self) -> Iterator[None]:
+        """Saves the last good step when data, a callback or the machine fail."""
+        try:
+            yield
+        except FloatingPointError:  # there is no good step to save
+            raise
+        except Exception:
+            self._save_last_step()
+            raise
+
+    def _save_last_step(self) -> None:
+        """Saves the last finished step; an error here must not hide the one that ended the run."""
+        if self.global_step == 0 or self.run_dir is None or not self._saver.save_on_exception:
+            return
+        if not self._agreement.is_alone:  # the others know nothing of it
             return
         try:
-            self.request_checkpoint()
+            self._publish_what_can_be()
+            if self._boundary is not None:
+                self._state = self._boundary.state
+            self._checkpoint_requested = True
             self._save_if_requested()
+            if self.checkpoints is not None:
+                self.checkpoints.wait()
         except Exception as error:
             logger.error("The last step could not be saved: %s", error)
+        else:
+            logger.info("Step %d is saved; fit(resume=...) continues from it.", self.global_step)
+
+    def _publish_what_can_be(self) -> None:
+        """Reads the steps under way; of a callback whose `on_log` fails they are not published."""
+        try:
+            self._read_all()
+        except FloatingPointError:
+            raise
+        except Exception as error:
+            logger.error("Some metrics could not be published: %s", error)
+            self._read_all(publishes=False)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Takes the arrays, the counters, the records and the callbacks' states."""

@@ -14,41 +14,43 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.bodies import Batch, GradientRecorder, masked_mean
-from nnx_alexnet.leaves import is_key, named_leaves, on_device, on_host, placed
+from nnx_alexnet.bodies import Batch
+from nnx_alexnet.fingerprints import fingerprint
+from nnx_alexnet.layout import constrained
+from nnx_alexnet.leaves import (
+    is_key,
+    named_leaves,
+    on_device,
+    on_host,
+    placed,
+    usual_promotion,
+)
+from nnx_alexnet.log import logger
+from nnx_alexnet.modes import define
 from nnx_alexnet.performance import product_flops
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import is_main
+from nnx_alexnet.step_functions import State, StepFunctions, Transform
 from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task_checks import ContractError
 
-Transform = Callable[..., jax.Array]
-
-
-class State(NamedTuple):
-    """The arrays of a run, flat: what a compiled train step takes, donates and returns.
-
-    Attributes:
-        model: the leaves of the model's state (parameters, statistics, dropout keys).
-        optimizer: the leaves of the optimizer's state; empty outside `fit`.
-    """
-
-    model: list[jax.Array]
-    optimizer: list[jax.Array]
+# Added to the number of a pass that a key is mixed with, so that no draw is one of training's.
+_EVALUATION = 0x65766100
 
 
 class Steps:
     """The compiled steps of one model; each compiles once.
 
     Args:
-        model: its graph is read here, its arrays at each `split`; it keeps its mode.
+        model: its graph is read here, its arrays at each `split`; it keeps its mode. A layer that
+            is in evaluation mode now stays so in training.
         transform: called as `transform(image)` in evaluation and as
             `transform(image, key=..., index=...)` in training, inside the step.
         train_step: `(model, optimizer, batch) -> outputs`, what one step does to the modules.
@@ -60,7 +62,8 @@ class Steps:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
             `data` is empty, or the whole split's `image` and `label`, of which the batch then
             holds the `index` alone. `info` holds the scalars `loss`, `is_finite` (the loss, and
-            the statistics of BatchNorm) and, if the optimizer says it, `lr`.
+            the statistics of BatchNorm) and, if the optimizer has them in its state, learning
+            rates (see `rate_names`).
         train_many: `(state, metrics, data, (batches, count), key)`, as `count` calls of `train`
             on the first of the `batches` (`[K, B, ...]`); returns `(state, metrics, infos, info)`,
             where each value of `infos` is `[K]`, and `info` is that of the last step.
@@ -68,12 +71,20 @@ class Steps:
             but for convolutions on a CPU, which XLA runs without its threaded kernels inside a
             loop (4 images a second instead of 148 for AlexNet on two cores). The two round
             differently, so a run takes one of them throughout.
-        forward_flops: the FLOPs of one example's forward pass by dtype, likewise.
-        evaluate: `(state.model, metrics, batch) -> (metrics, outputs)`.
-        predict: `(state.model, batch) -> (predictions, mask)`, whole on each device.
+        forward_flops: the FLOPs of one example's forward pass by dtype, also once it has.
+        evaluate: `(state.model, carried, metrics, batch) -> (carried, metrics, outputs)`; see
+            `begin_pass` for what is carried from batch to batch.
+        predict: `(state.model, carried, batch) -> (carried, predictions, mask)`, the last two whole
+            on each device.
         empty: the metrics before any batch, once `measure` has chosen them.
+        metric_names: their names, also once it has.
+        rate_names: the names under which `info` has learning rates, once there is an optimizer:
+            "lr", or one for each group of parameters, such as "lr/head".
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
+
+    Raises:
+        ValueError: a variable of the model holds something that is no array.
 
     Example:
         >>> import functools, jax, numpy as np, optax
@@ -108,24 +119,24 @@ class Steps:
         *,
         placement: Placement | None = None,
     ) -> None:
-        train_definition, eval_definition, model_state = _definitions(model)
         self._placement = placement = Placement() if placement is None else placement
-        self._model_shardings = placement.shardings(model_state)
-        self._gathered = placement.gathered(model_state)
-        self._train_definition, self._eval_definition = train_definition, eval_definition
-        self._transform, self._train_step, self._eval_step = transform, train_step, eval_step
-        self._model_names = list(named_leaves(model_state))
-        self.parameter_names = list(named_leaves(nnx.filter_state(model_state, nnx.Param)))
+        self._functions = functions = StepFunctions(
+            model, transform, train_step, eval_step, predict_step, placement=placement
+        )
+        self.parameter_names = functions.parameter_names
         self.traces: Counter[str] = Counter()
-        self._model_leaves = jax.eval_shape(lambda: jax.tree.leaves(model_state))
-        self._model_tree = jax.tree.structure(model_state)
-        self._collection: Any = None  # set by `measure`
-        # Set by the first optimizer: a model that is only evaluated has none.
-        self._optimizer_definition: nnx.GraphDef[Any] | None = None
+        self._programs: dict[str, Any] = {}  # the jaxprs that were traced last
+        # Traced before a run begins; `train` takes that trace, which is a part of its program.
+        self._update = jax.jit(functions.update, inline=True)
 
-        def train(*arguments: Any) -> tuple[State, Any, Outputs]:
+        def train(
+            state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
+        ) -> tuple[State, Any, Outputs]:
             self.traces["train"] += 1
-            return self._one_step(*arguments)
+            updated: tuple[State, Any, Outputs] = self._update(
+                state, metrics, functions.completed(data, batch), key
+            )
+            return updated
 
         def train_many(
             state: State,
@@ -136,12 +147,14 @@ class Steps:
         ) -> tuple[State, Any, Outputs, Outputs]:
             self.traces["train"] += 1
             batches, count = group
-            infos = self._no_info(state, len(batches["index"]))
+            infos = functions.no_info(state, len(batches["index"]))
 
             def step(number: jax.Array, carried: Any) -> Any:
                 state, metrics, infos = carried
-                batch = {name: rows[number] for name, rows in batches.items()}
-                state, metrics, info = self._one_step(state, metrics, data, batch, key)
+                batch = functions.completed(
+                    data, {name: rows[number] for name, rows in batches.items()}
+                )
+                state, metrics, info = self._update(state, metrics, batch, key)
                 infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
                 return state, metrics, infos
 
@@ -149,56 +162,39 @@ class Steps:
             state, metrics, infos = jax.lax.fori_loop(0, count, step, (state, metrics, infos))
             return state, metrics, infos, {name: all_[count - 1] for name, all_ in infos.items()}
 
-        def evaluate(leaves: list[jax.Array], metrics: Any, batch: Batch) -> tuple[Any, Outputs]:
+        def evaluate(
+            leaves: list[jax.Array], carried: list[jax.Array], metrics: Any, batch: Batch
+        ) -> tuple[list[jax.Array], Any, Outputs]:
             self.traces["evaluate"] += 1
-            outputs = self._outputs(leaves, batch)
-            by_row = {name: self._by_row(values, batch) for name, values in outputs.items()}
-            return self._measured(metrics, outputs, batch), by_row
+            outputs, carried = functions.evaluated("evaluate", leaves, carried, batch)
+            metrics = functions.measured(metrics, outputs, batch)
+            return carried, metrics, constrained(outputs, placement.batch)
 
-        def predict(leaves: list[jax.Array], batch: Batch) -> Any:
+        def predict(
+            leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
+        ) -> tuple[list[jax.Array], Any, jax.Array]:
             self.traces["predict"] += 1
-            predictions = predict_step(*self._in_eval_mode(leaves, batch))
-            return _constrained((predictions, batch["mask"]), placement.replicated)
+            predictions, carried = functions.evaluated("predict", leaves, carried, batch)
+            whole = constrained((predictions, batch["mask"]), placement.replicated)
+            return carried, *whole
+
+        def gradients(leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
+            self.traces["gradients"] += 1
+            return functions.gradients(leaves, batch, key)
 
         # Tree mode: the steps take and return arrays alone, so no graph is traversed a call.
         self.train = nnx.jit(train, donate_argnums=0, graph=False)
         self.train_many = nnx.jit(train_many, donate_argnums=0, graph=False)
         self.evaluate = nnx.jit(evaluate, graph=False)
         self.predict = nnx.jit(predict, graph=False)
-        self._gradients = nnx.jit(self._record, graph=False)
+        self._gradients = nnx.jit(gradients, graph=False)
 
-    def _one_step(
-        self, state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
-    ) -> tuple[State, Any, Outputs]:
-        """What `train` does; the body of its loop in `train_many`."""
-        taken = {name: rows[batch["index"]] for name, rows in data.items()}
-        batch = {**batch, **_constrained(taken, self._placement.batch)}
-        module = self._merged(self._train_definition, state.model)
-        assert self._optimizer_definition is not None, "split comes first"
-        optimizer = nnx.merge(
-            self._optimizer_definition,
-            jax.tree.unflatten(self._optimizer_tree, state.optimizer),
-        )
-        image = self._transform(batch["image"], key=key, index=batch["index"])
-        image = _constrained(image, self._placement.batch)
-        outputs = self._train_step(module, optimizer, {**batch, "image": image})
-        new = State(_leaves(module), _leaves(optimizer))
-        loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
-        # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
-        # statistics have seen it.
-        seen = [loss, *jax.tree.leaves(nnx.state(module, nnx.BatchStat))]
-        is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
-        info = {"loss": loss, "is_finite": is_finite}
-        if (rate := self.learning_rate(new)) is not None:
-            info["lr"] = rate
-        new = jax.tree.map(_typed_as, new, state)
-        kept = [*self._model_shardings, *self._optimizer_shardings]
-        new = jax.tree.map(_constrained, new, jax.tree.unflatten(jax.tree.structure(new), kept))
-        return new, self._measured(metrics, outputs, batch), info
+    # ---- Before the first batch -----------------------------------------------------------------
 
     def are_of(self, model: nnx.Module) -> bool:
         """Whether the model is still built as it was, down to attributes such as a dropout rate."""
-        return bool(_definitions(model)[0] == self._train_definition)
+        now = define(model)
+        return bool(now[:2] == self._functions.definitions[:2])
 
     def measure(self, task: Task, example: Batch) -> Mapping[str, jax.ShapeDtypeStruct]:
         """Traces the forward pass over shapes alone, and chooses the metrics that accumulate.
@@ -209,31 +205,111 @@ class Steps:
 
         Returns:
             Shapes and dtypes of the task's outputs. Nothing is computed.
+
+        Raises:
+            ContractError: the task or its metrics break the contract of `Task`.
         """
         outputs: Mapping[str, jax.ShapeDtypeStruct]
-        jaxpr, outputs = jax.make_jaxpr(self._outputs, return_shape=True)(
-            self._model_leaves, example
-        )
+        jaxpr, outputs = self._traced("evaluate", example)
+        self._programs["evaluation"] = jaxpr
         has_convolution = "conv_general_dilated" in str(jaxpr)
         counted = product_flops(jaxpr)
         self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
         self.loops = not (has_convolution and jax.default_backend() == "cpu")
-        if self._collection is None:  # one class for all verbs, or they would retrace
-            self._collection = task.collection(outputs)
-            empty = self._collection.empty()
-            # An empty metric may count in another dtype than a filled one; a loop takes one.
-            filled = jax.eval_shape(self._measured, empty, outputs, example)
-            self.empty = jax.tree.map(
-                lambda old, new: placed(np.asarray(old, new.dtype), self._placement.replicated),
-                empty,
-                filled,
-            )
+        functions = self._functions
+        collection = functions.choose_metrics(task, outputs, example["mask"])
+        self.metric_names = tuple(collection.__annotations__)
+        empty = collection.empty()
+        # An empty metric may count in another dtype than a filled one; a loop takes one.
+        filled = jax.eval_shape(functions.measured, empty, outputs, example)
+        self.empty = jax.tree.map(
+            lambda old, new: placed(np.asarray(old, new.dtype), self._placement.replicated),
+            empty,
+            filled,
+        )
         return outputs
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """The names of the metrics that `measure` chose."""
-        return tuple(self.empty.compute())
+    def measure_predictions(self, example: Batch) -> None:
+        """Traces `predict` over shapes alone.
+
+        Args:
+            example: a batch, or the shapes and dtypes of one.
+
+        Raises:
+            ContractError: what it returns has no first axis over the examples.
+        """
+        self._traced("predict", example)
+
+    def _traced(self, verb: str, example: Batch) -> tuple[Any, Any]:
+        """Traces what a verb does with a batch; returns the jaxpr, and the result's shapes."""
+        functions, model = self._functions, self._functions.model
+        functions.carried.pop(verb, None)
+        moved: list[int] = []
+
+        def forward(leaves: list[jax.Array], batch: Batch) -> Any:
+            result, before, after = functions.forward(verb, leaves, [], batch)
+            pairs = enumerate(zip(before, after, strict=True))
+            moved[:] = [number for number, (old, new) in pairs if old is not new]
+            return result
+
+        made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example)
+        # Parameters and statistics that an evaluation changes, it changes for one batch alone.
+        statistics = nnx.filter_state(functions.definitions.state, nnx.BatchStat)
+        fixed = {*self.parameter_names, *named_leaves(statistics)}
+        free = [number for number in moved if model.names[number] not in fixed]
+        # A key stays as it is while its count moves; see `begin_pass`.
+        keys = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
+        # With another batch size: a first axis that only happens to be as long as the batch, such
+        # as that of a mean over the batch for each of B classes, stays as it is.
+        size = len(example["mask"]) + self._placement.num_parts
+        larger = {
+            name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
+            for name, leaf in example.items()
+        }
+        try:
+            jax.eval_shape(forward, model.structs, larger)
+        except ContractError:
+            raise
+        except Exception as error:
+            logger.debug("The model takes batches of one size: %r", error)
+        functions.carried[verb] = sorted({*free, *keys}) if free else []
+        return made
+
+    def prepare_training(
+        self, model: nnx.Module, transformation: optax.GradientTransformation, example: Batch
+    ) -> None:
+        """Traces a train step over shapes alone, after `measure`.
+
+        Args:
+            model: the model, of the graph given at construction.
+            transformation: the optimizer.
+            example: shapes and dtypes of a batch.
+
+        Raises:
+            ContractError: the task breaks its contract in training mode, or the model or the
+                optimizer changes the shape or dtype of what a step carries.
+        """
+        functions, placement = self._functions, self._placement
+        with usual_promotion():
+            optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
+        layout = functions.take_optimizer(optimizer)
+
+        def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+            )
+
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        metrics, key = shaped((self.empty, key), placement.replicated)
+        state: Any = State(functions.model.abstract(), layout.abstract())
+        batch = shaped(dict(example), placement.batch)
+        self._programs["train_step"] = self._update.trace(state, metrics, batch, key).jaxpr
+
+    def fingerprints(self) -> dict[str, str]:
+        """Returns digests of what was traced last: an `evaluation`, and a `train_step`."""
+        return {name: fingerprint(jaxpr) for name, jaxpr in self._programs.items()}
+
+    # ---- The state ----------------------------------------------------------------------------
 
     def split(self, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> State:
         """Copies the arrays out of the modules, so that donating them harms nobody's reference.
@@ -245,18 +321,10 @@ class Steps:
         Returns:
             The state for the compiled steps.
         """
-        leaves = list(map(_copied, _leaves(model), self._model_shardings))
+        leaves = self._functions.model.copied(model)
         if optimizer is None:
             return State(leaves, [])
-        definition, optimizer_state = nnx.split(optimizer)
-        if self._optimizer_definition is None:
-            self._optimizer_definition = definition
-            self._optimizer_tree = jax.tree.structure(optimizer_state)
-            self._optimizer_names = list(named_leaves(optimizer_state))
-            rates = [n for n in self._optimizer_names if n.endswith("hyperparams/learning_rate")]
-            self._rate_leaf = self._optimizer_names.index(rates[0]) if rates else None
-            self._optimizer_shardings = self._placement.shardings(optimizer_state)
-        return State(leaves, list(map(_copied, _leaves(optimizer), self._optimizer_shardings)))
+        return State(leaves, self._functions.take_optimizer(optimizer).copied(optimizer))
 
     def join(
         self, state: State, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None
@@ -268,17 +336,44 @@ class Steps:
             model: changed in place.
             optimizer: changed in place.
         """
-        nnx.update(model, jax.tree.unflatten(self._model_tree, state.model))
+        nnx.update(model, self._functions.model.state(state.model))
         if optimizer is not None:
-            nnx.update(optimizer, jax.tree.unflatten(self._optimizer_tree, state.optimizer))
+            layout = self._functions.take_optimizer(optimizer)
+            nnx.update(optimizer, layout.state(state.optimizer))
 
-    def learning_rate(self, state: State) -> jax.Array | None:
-        """Returns the rate that the optimizer keeps in its state, None where it keeps none."""
-        return None if self._rate_leaf is None else state.optimizer[self._rate_leaf]
+    def begin_pass(self, verb: str, leaves: list[jax.Array], number: int) -> list[jax.Array]:
+        """Returns what the first batch of an evaluation or a prediction starts from.
+
+        A model that samples in evaluation moves the counts of its keys, or variables of its own.
+        These are carried from batch to batch, so that each batch has new noise, and are dropped
+        at the end of the pass. PRNG keys are mixed with the number of the pass.
+
+        Args:
+            verb: "evaluate" or "predict".
+            leaves: of the model's state.
+            number: tells the passes apart.
+        """
+        carried = [leaves[index] for index in self._functions.carried[verb]]
+        salt = np.uint32((_EVALUATION + number) % 2**32)
+        return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
+
+    @property
+    def rate_names_are_known(self) -> bool:
+        """Whether an optimizer was seen, whose rates `rate_names` has."""
+        return self._functions.optimizer is not None
+
+    @property
+    def rate_names(self) -> tuple[str, ...]:
+        """The names of the learning rates that the optimizer keeps in its state."""
+        return self._functions.rate_names
+
+    def learning_rates(self, state: State) -> dict[str, jax.Array]:
+        """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
+        return self._functions.learning_rates(state)
 
     def parameters(self, state: State) -> dict[str, jax.Array]:
         """Returns the model's parameters by their path, such as "conv1/kernel"."""
-        arrays = dict(zip(self._model_names, state.model, strict=True))
+        arrays = dict(zip(self._functions.model.names, state.model, strict=True))
         return {name: arrays[name] for name in self.parameter_names}
 
     def gradients(self, state: State, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
@@ -293,48 +388,6 @@ class Steps:
         """
         found = self._gradients(state.model, batch, key)
         return dict(zip(self.parameter_names, found, strict=True))
-
-    def _record(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
-        """Returns the gradients that a step hands to its optimizer."""
-        self.traces["gradients"] += 1
-        module = self._merged(self._train_definition, leaves)
-        recorder = GradientRecorder(module, optax.identity(), wrt=nnx.Param)
-        image = self._transform(batch["image"], key=key, index=batch["index"])
-        self._train_step(module, recorder, {**batch, "image": image})
-        return list(_constrained(_leaves(recorder.gradients), self._placement.replicated))
-
-    def _outputs(self, leaves: list[jax.Array], batch: Batch) -> Outputs:
-        return self._eval_step(*self._in_eval_mode(leaves, batch))
-
-    def _in_eval_mode(self, leaves: list[jax.Array], batch: Batch) -> tuple[nnx.Module, Batch]:
-        image = _constrained(self._transform(batch["image"]), self._placement.batch)
-        return self._merged(self._eval_definition, leaves), {**batch, "image": image}
-
-    def _measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
-        new = self._collection.single_from_model_output(mask=batch["mask"], **outputs)
-        return _constrained(metrics.merge(new), self._placement.replicated)
-
-    def _by_row(self, values: jax.Array, batch: Batch) -> jax.Array:
-        """Keeps each row of an output where that of the batch is."""
-        is_by_row = jnp.shape(values)[:1] == batch["mask"].shape
-        placement = self._placement
-        kept: jax.Array = _constrained(
-            values, placement.batch if is_by_row else placement.replicated
-        )
-        return kept
-
-    def _merged(self, definition: Any, leaves: list[jax.Array]) -> nnx.Module:
-        """Merges a model whose arrays are whole, but for what its own metadata split."""
-        whole = jax.tree.map(_constrained, leaves, self._gathered)
-        module: nnx.Module = nnx.merge(definition, jax.tree.unflatten(self._model_tree, whole))
-        return module
-
-    def _no_info(self, state: State, num: int) -> Outputs:
-        """Returns the `info` of `num` steps, before the first of them."""
-        infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
-        if (rate := self.learning_rate(state)) is not None:
-            infos["lr"] = jnp.zeros(num, rate.dtype)
-        return infos
 
     def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint.
@@ -359,37 +412,14 @@ class Steps:
 
     def named(self, state: State) -> dict[str, jax.Array]:
         """Returns the arrays by their path, first those of the model."""
-        names = [f"model/{name}" for name in self._model_names]
-        names += [f"optimizer/{name}" for name in self._optimizer_names]
+        names = [f"model/{name}" for name in self._functions.model.names]
+        if state.optimizer and self._functions.optimizer is not None:
+            names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
 
 
-def _definitions(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """Returns the graph of a model in training and in evaluation mode, and its one state."""
-    # A second set of modules over the same arrays, so that the caller's keep their mode.
-    twin = nnx.merge(*nnx.split(model))
-    twin.eval()
-    eval_definition, state = nnx.split(twin)
-    twin.train()
-    return nnx.split(twin)[0], eval_definition, state
-
-
-def _leaves(module: Any) -> list[jax.Array]:
-    return jax.tree.leaves(nnx.state(module))
-
-
-def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
-    if getattr(leaf, "weak_type", not hasattr(leaf, "dtype")):
-        leaf = np.asarray(leaf, jnp.result_type(leaf))
-    return placed(leaf, sharding)
-
-
-def _constrained(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
-    """Says how the compiler divides arrays."""
-    return jax.lax.with_sharding_constraint(tree, sharding) if jax.tree.leaves(tree) else tree
-
-
-def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Returns `new` without a weak type, so that the next call finds the types of this one."""
-    return new if is_key(old) else jax.lax.convert_element_type(new, old.dtype)
+@jax.jit
+def _mixed(keys: jax.Array, number: jax.Array) -> jax.Array:
+    """Returns PRNG keys, of any shape, each folded with a number."""
+    mixed = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys.reshape(-1))
+    return mixed.reshape(keys.shape)

@@ -10,11 +10,22 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu.metrics import Accuracy, Average, Collection
 from flax import nnx
 
 Outputs = dict[str, jax.Array]
+
+# How far the sum of a row of probabilities may be from 1: rows of bfloat16 round to that.
+_NORMALISED = 1e-2
+
+
+_OTHER_TASKS = (
+    "Subclass `Task` for another loss: optax.squared_error(outputs, labels).mean(axis=-1) for "
+    "numbers, optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1) for yes or no, "
+    "and for several labels per example."
+)
 
 
 @flax.struct.dataclass
@@ -56,8 +67,9 @@ class Task:
             batch: `image` (transformed, `float32[B, ...]`), `label` and `mask` (`bool[B]`).
 
         Returns:
-            A dict with `loss` (`float32[B]`, one value an example: the trainer averages it
-            over the mask) and whatever else the metrics read, batch first.
+            A dict with `loss` (floating point, `[B]`, one value per example: the trainer averages
+            it over the mask, in float32) and whatever else the metrics read, batch first. Another
+            shape of the loss is refused before anything is compiled.
         """
         raise TypeError(f"{type(self).__name__} must override `outputs(model, batch)`.")
 
@@ -69,7 +81,7 @@ class Task:
             image: `float32[B, ...]`, transformed.
 
         Returns:
-            An array or a pytree of arrays, batch first.
+            An array or a pytree of arrays, each with a first axis over the examples.
         """
         return model(image)
 
@@ -80,18 +92,24 @@ class Task:
             outputs: shapes and dtypes of what `outputs` returns.
 
         Returns:
-            The class attribute `metrics`, unless overridden.
+            `metrics`, unless overridden.
         """
         return self.metrics
 
-    def num_classes(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> int | None:
-        """Returns K if integer labels must lie in `[0, K)`, None (the default) if any may come.
+    def label_problem(
+        self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> str | None:
+        """Returns what is wrong with labels that fit in shape and dtype, None if nothing is.
+
+        The trainer asks before training where the labels lie in memory, and else before each
+        batch; what is wrong ends the run with a `ValueError`.
 
         Args:
+            labels: of some examples, as the data hold them, `[N, ...]`, without padding.
             outputs: shapes and dtypes of what `outputs` returns.
 
         Returns:
-            The number of classes; the trainer checks every label against it.
+            The rest of a sentence that begins with the name of the split, and what would work.
         """
         return None
 
@@ -103,7 +121,7 @@ def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array
     number. But that one makes every device sort the logits of the whole batch.
     """
     right = jnp.take_along_axis(logits, labels[:, None], axis=1)
-    is_before = jnp.arange(logits.shape[1]) < labels[:, None]
+    is_before = jnp.arange(logits.shape[1], dtype=labels.dtype) < labels[:, None]
     is_nan, is_right_nan = jnp.isnan(logits), jnp.isnan(right)
     is_equal = (logits == right) | (is_nan & is_right_nan)
     is_ahead = (logits > right) | (is_nan & ~is_right_nan) | (is_equal & is_before)
@@ -131,9 +149,10 @@ class ManyClassesMetrics(Collection):  # type: ignore[misc]
 class Classification(Task):
     """Softmax cross-entropy from integer, one-hot or soft labels, with accuracy.
 
-    Top-5 accuracy is added when there are more than ten classes. The loss is computed in
-    float32, whatever the model's precision. With integer labels it is the cross-entropy
-    against their one-hot rows.
+    Top-5 accuracy is added when there are more than ten classes; a subclass that sets `metrics`
+    has its own. The loss is computed in float32, whatever the model's precision. With integer
+    labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
+    probabilities: other floating-point labels are refused.
 
     Args:
         label_smoothing: the share of each label spread evenly over all classes, in [0, 1)
@@ -173,6 +192,11 @@ class Classification(Task):
             )
         logits = logits.astype(jnp.float32)
         num_classes = logits.shape[-1]
+        if num_classes < 2:
+            raise ValueError(
+                "`model` returns one logit per example; `Classification` takes one for each class, "
+                f"two or more: softmax makes every single logit a probability of 1. {_OTHER_TASKS}"
+            )
         if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
             labels, target = label, jax.nn.one_hot(label, num_classes)
         elif label.shape == logits.shape and jnp.issubdtype(label.dtype, jnp.floating):
@@ -195,9 +219,34 @@ class Classification(Task):
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""
+        if self.metrics is not Task.metrics or "logits" not in outputs:  # those of a subclass
+            return self.metrics
         many = outputs["logits"].shape[-1] > 10
         return ManyClassesMetrics if many else ClassificationMetrics
 
-    def num_classes(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> int | None:
-        """Returns the number of logits."""
-        return int(outputs["logits"].shape[-1])
+    def label_problem(
+        self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> str | None:
+        """Returns which classes are out of range, or which rows are no probabilities."""
+        if "logits" not in outputs:  # a subclass learns from something else
+            return None
+        num_classes = int(outputs["logits"].shape[-1])
+        if np.issubdtype(labels.dtype, np.integer):
+            low, high = int(labels.min()), int(labels.max())
+            if low >= 0 and high < num_classes:
+                return None
+            remedy = "" if low < 0 else f", or build the model with num_classes={high + 1}"
+            return (
+                f"has labels from {low} to {high}; a model of {num_classes} classes takes 0 to "
+                f"{num_classes - 1}. Number the classes from 0{remedy}."
+            )
+        sums = labels.sum(axis=-1, dtype=np.float64)
+        lowest = float(labels.min())
+        if lowest >= 0 and np.all(np.abs(sums - 1) <= _NORMALISED):  # False for NaN
+            return None
+        return (
+            f"has floating-point labels from {lowest:g} to {float(labels.max()):g} whose rows sum "
+            f"to between {float(sums.min()):g} and {float(sums.max()):g}; `Classification` takes "
+            "rows of probabilities, not negative and with a sum of 1, or integers. "
+            f"{_OTHER_TASKS}"
+        )

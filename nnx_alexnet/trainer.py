@@ -29,7 +29,8 @@ The order of operations of `fit`; it matters, so change it with care:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,21 +51,21 @@ from nnx_alexnet.callbacks import (
 from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import DataModule, Loader
 from nnx_alexnet.dispatch import StepsPerExecution
-from nnx_alexnet.errors import check_positive
+from nnx_alexnet.errors import as_python, check_positive
 from nnx_alexnet.history import History
 from nnx_alexnet.log import logger
 from nnx_alexnet.loop import TrainLoop
 from nnx_alexnet.meshes import Devices, MeshLike
 from nnx_alexnet.meters import EpochMeter
-from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.performance import peak_memory
+from nnx_alexnet.modes import frozen_layers
+from nnx_alexnet.optimizers import as_transformation, check_optimizer, create_optimizer
+from nnx_alexnet.performance import flops_utilization, peak_memory
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Wishes, one_at_a_time
+from nnx_alexnet.resuming import Boundary
 from nnx_alexnet.signals import graceful_stop
+from nnx_alexnet.steps import Steps
 from nnx_alexnet.task import Task
-
-# Published where the device says what they need.
-_PERFORMANCE = ("perf/compile_seconds", "perf/mfu", "perf/peak_memory_bytes")
 
 DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
 
@@ -83,9 +84,9 @@ class Trainer(TrainLoop):
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
-        callbacks: called in the order of their `priority`, then as given. A `RunSummary`,
-            `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are added where none
-            is given.
+        callbacks: one, or several, which are called in the order of their `priority`, then as
+            given. A `RunSummary`, `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint`
+            are added where none is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: of the order of examples and of their augmentation (default 0). The model's own
@@ -157,12 +158,12 @@ class Trainer(TrainLoop):
         *,
         task: Task | None = None,
         optimizer: optax.GradientTransformation | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         max_epochs: int | None = None,
         max_steps: int | None = None,
         seed: int = 0,
         log_dir: str | Path | None = "logs",
-        name: str | None = None,
+        name: str | os.PathLike[str] | None = None,
         devices: Devices = "auto",
         mesh: MeshLike | None = None,
         shard_state: bool = False,
@@ -174,6 +175,9 @@ class Trainer(TrainLoop):
         profile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
+        max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs = map(
+            as_python, (max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs)
+        )
         check_positive(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -189,17 +193,13 @@ class Trainer(TrainLoop):
             )
         if type(seed) is not int or seed < 0:
             raise ValueError(f"`seed` (={seed!r}) must be an integer of at least 0.")
-        if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
-            raise TypeError(
-                f"`optimizer` (={optimizer!r}) must be an optax optimizer such as "
-                "optax.adam(1e-3); the Trainer builds the nnx.Optimizer from it."
-            )
+        transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
         defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
         if profile:
             defaults.append(Profiler())
         if log_dir is not None:
             defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
-        given = [*callbacks]
+        given = _as_list(callbacks)
         # The user's come first among those of equal priority.
         given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
         self._has_summary = any(isinstance(each, RunSummary) for each in given)
@@ -213,10 +213,10 @@ class Trainer(TrainLoop):
             data,
             task=task,
             callbacks=given,
-            optimizer=create_optimizer() if optimizer is None else optimizer,
+            optimizer=transformation,
             seed=seed,
             log_dir=log_dir,
-            name=type(model).__name__.lower() if name is None else name,
+            name=type(model).__name__.lower() if name is None else _as_name(name),
             check_finite=check_finite,
             placement=Placement(devices, mesh, shard_state=shard_state),
             max_steps=max_steps,
@@ -235,7 +235,7 @@ class Trainer(TrainLoop):
 
     # ---- The verbs ------------------------------------------------------------------------
 
-    def fit(self, *, resume: str | Path = "never") -> History:
+    def fit(self, *, resume: str | Path = "never", accept: str | Sequence[str] = ()) -> History:
         """Trains the model, in a new run or by going on with one that was stopped or killed.
 
         A resumed run ends with the very parameters that it would have had without the stop, on
@@ -247,6 +247,9 @@ class Trainer(TrainLoop):
                 model's present parameters. `"auto"`: goes on with the newest run of this name,
                 or starts a new one where there is none: what a job that is started again and
                 again wants. Or the folder of a run.
+            accept: differences from the saved run that a resumed one may have, by the names that
+                the error lists or by their beginnings: `"optimizer"`, `"versions"` (default none).
+                A hyperparameter whose change is accepted is that of the code from then on.
 
         Returns:
             A list: one dict an epoch that ended with an evaluation (an epoch, where there is no
@@ -266,6 +269,8 @@ class Trainer(TrainLoop):
         loader = self._split("train")
         self.placement.check_batch_size(loader.batch_size)
         self._prepare(loader, *filter(None, [self.data.val]))
+        self._prepare_training(loader)
+        self._report_frozen_layers()
         use_compilation_cache()
         self._compiled_before = compiled()
         with (
@@ -274,29 +279,34 @@ class Trainer(TrainLoop):
             self._stage("fit"),
             ExitStack() as stack,
         ):
-            saved = self._open_run(resume)
+            saved = self._open_run(resume, [accept] if isinstance(accept, str) else accept)
             self._callbacks.call("on_fit_start", self)
             if saved is not None:
                 self._restore(saved)
             stack.callback(self._let_data_go)
-            self._take_data(loader)
-            self._callbacks.call("on_train_start", self)
-            self._agree()
-            while self._is_going_on:
-                self._train_epoch(loader)
-            logger.info("%s", describe(compiled().since(self._compiled_before)))
-            if self.stop_reason is not None and not self._has_summary:
-                logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
-            self._callbacks.call("on_train_end", self)
-            self._agree()
-            self._save_if_requested()
-            if self.checkpoints is not None:
-                self.checkpoints.wait()
+            with self._saving_on_exception():
+                self._train(loader)
             self._agree()  # which waits: none leaves before the first one has written
             self._callbacks.call("on_fit_end", self)
             self._agree()  # a signal to one ends all, at this late hour as well
             self._has_ended = not self.interrupted
         return self.history
+
+    def _train(self, loader: Loader) -> None:
+        """Trains all epochs, and saves the last state."""
+        self._take_data(loader)
+        self._callbacks.call("on_train_start", self)
+        self._agree()
+        while self._is_going_on:
+            self._train_epoch(loader)
+        logger.info("%s", describe(compiled().since(self._compiled_before)))
+        if self.stop_reason is not None and not self._has_summary:
+            logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
+        self._callbacks.call("on_train_end", self)
+        self._agree()
+        self._save_if_requested()
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
 
     # ---- For callbacks --------------------------------------------------------------------
 
@@ -312,13 +322,36 @@ class Trainer(TrainLoop):
 
     @property
     def metric_names(self) -> frozenset[str]:
-        """Every metric that `fit` publishes, known before the first step."""
+        """Every metric that `fit` may publish, known before the first step.
+
+        Raises:
+            ValueError: before the first `fit`: model, data and task do not fit together.
+        """
+        at_log_points = {f"train/{metric}_step" for metric in self._known_steps().metric_names}
+        return self.epoch_metric_names | at_log_points
+
+    @property
+    def epoch_metric_names(self) -> frozenset[str]:
+        """Those of `metric_names` that are published at the ends of epochs, to be monitored."""
+        steps = self._known_steps()
         names = {name for callback in self._callbacks for name in callback.metric_names}
-        for metric in self._steps.metric_names:
-            names |= {f"train/{metric}", f"train/{metric}_step"}
-            if self.data.val is not None:
-                names.add(f"val/{metric}")
-        return frozenset(names | {"lr", *EpochMeter.names, *_PERFORMANCE})
+        splits = ["train"] if self.data.val is None else ["train", "val"]
+        names |= {f"{split}/{metric}" for split in splits for metric in steps.metric_names}
+        names |= {*steps.rate_names, *EpochMeter.names, "perf/compile_seconds"}
+        # Not every device tells these.
+        if flops_utilization(1.0, steps.forward_flops) is not None:
+            names.add("perf/mfu")
+        if peak_memory() is not None:
+            names.add("perf/peak_memory_bytes")
+        return frozenset(names)
+
+    def _known_steps(self) -> Steps:
+        """Returns the steps, which are traced here if no `fit` has done so yet."""
+        if self._compiled is None or not self._compiled.rate_names_are_known:
+            loader = self._split("train")
+            self._prepare(loader, *filter(None, [self.data.val]))
+            self._prepare_training(loader)
+        return self._steps
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the gradients that a train step on a batch would have now, by parameter path.
@@ -376,7 +409,13 @@ class Trainer(TrainLoop):
                 )
             return  # it was stopped before its first step
         self._read_all()
-        if self.interrupted or not self._end_epoch():
+        if self.interrupted:
+            return
+        # What fails from here on is done again by the run that resumes: all of it, from here.
+        self._boundary = Boundary(self._arrays(), self._callbacks.state_dict())
+        has_ended = self._end_epoch()
+        self._boundary = None
+        if not has_ended:
             return  # the epoch stays open: its metrics and its validation are still to come
         self.is_epoch_open = False
         if is_whole or self.step_in_epoch == loader.num_batches:
@@ -431,6 +470,25 @@ class Trainer(TrainLoop):
 
     # ---- The door, and the ways out -------------------------------------------------------
 
+    def _prepare_training(self, loader: Loader) -> None:
+        """Checks that the optimizer fits too, and that a step can be taken."""
+        check_optimizer(self._transformation, self._model)
+        with self._fitting(loader) as example:
+            self._steps.prepare_training(self._model, self._transformation, example)
+
+    def _report_frozen_layers(self) -> None:
+        frozen, are_all = frozen_layers(self._model)
+        names = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
+        if are_all:
+            logger.warning(
+                "All layers with a mode (%s) are in evaluation mode, as after model.eval(), and "
+                "stay so: no statistics move, nothing is dropped. Call model.train() before fit() "
+                "unless this is meant.",
+                names or "the model",
+            )
+        elif frozen:
+            logger.info("Frozen in evaluation mode, as they were before fit(): %s.", names)
+
     def _own_config(self) -> dict[str, Any]:
         """What is worth showing of a run that was started from Python."""
         names = ("max_epochs", "max_steps", "seed", "log_every_n_steps", "validate_every_n_epochs")
@@ -456,3 +514,24 @@ class Trainer(TrainLoop):
         if agreed.signal and not self._has_ended:  # else only files are being closed
             self.interrupted = self._is_cut_short = True
             self._received.signal = agreed.signal
+
+
+def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
+    """Returns the callbacks that were given in any of the forms that users write."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str | bytes | Mapping):
+        raise TypeError(
+            f"`callbacks` (={callbacks!r}) must be a `Callback`, a list of them, or None."
+        )
+    return [*callbacks]
+
+
+def _as_name(name: object) -> str:
+    """Returns the name of the run, which may be given as a path."""
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
+        raise TypeError(f"`name` (={name!r}) must be a str, such as 'sweep/adam'.")
+    return text

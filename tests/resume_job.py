@@ -40,6 +40,7 @@ JOB = {
     "on_error": "raise",
     "bad_sample_at": -1,
     "on_bad_sample": "raise",
+    "save_on_exception": True,
 }
 
 
@@ -121,7 +122,12 @@ def build(log_dir, job, callbacks=()):
             StepLog(job),
             *callbacks,
             EarlyStopping("val/loss", patience=50),
-            ModelCheckpoint("val/loss", every_n_steps=job["save_every"], on_error=job["on_error"]),
+            ModelCheckpoint(
+                "val/loss",
+                every_n_steps=job["save_every"],
+                save_on_exception=job["save_on_exception"],
+                on_error=job["on_error"],
+            ),
         ],
         max_epochs=job["epochs"],
         seed=job["seed"],

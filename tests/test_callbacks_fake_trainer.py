@@ -38,6 +38,7 @@ class FakeTrainer:
         self.metric_names = frozenset(
             {"train/loss", "train/loss_step", "train/accuracy", "val/loss", "val/accuracy", "lr"}
         )
+        self.epoch_metric_names = self.metric_names - {"train/loss_step"}
         self.stop_reason: str | None = None
         self.interrupted = False
         self.checkpoints: Any = None

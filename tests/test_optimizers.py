@@ -1,11 +1,15 @@
-"""What `create_optimizer` builds is what optax builds, with the learning rate to be read."""
+"""What `create_optimizer` builds is what optax builds; which optimizers a Trainer takes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from nnx_alexnet.optimizers import OPTIMIZERS, create_optimizer
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.callbacks import EarlyStopping
+from nnx_alexnet.optimizers import OPTIMIZERS, create_optimizer, rate_leaves
 
 PARAMETERS = {"w": jnp.array([1.0, -2.0, 3.0])}
 GRADIENTS = {"w": jnp.array([0.1, 0.4, -30.0])}
@@ -79,3 +83,172 @@ def test_a_warm_up_without_a_cosine_stays_at_the_rate():
 def test_arguments_that_do_not_work_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         create_optimizer(**arguments)
+
+
+# ---- Optimizers that a Trainer takes ------------------------------------------------------------
+
+X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32)
+
+
+def fit(optimizer, *, log_dir=None, epochs=3, model=None, callbacks=()):
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0)) if model is None else model
+    trainer = Trainer(
+        model, DataModule((X, Y), batch_size=32), optimizer=optimizer, max_epochs=epochs,
+        log_dir=log_dir, progress_bar=False, callbacks=callbacks,
+    )  # fmt: skip
+    return model, trainer.fit()
+
+
+def by_hand(optimizer, steps):
+    """The parameters and losses of plain optax on the whole batch, in its order."""
+    order = np.arange(32)
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    parameters = {"kernel": model.kernel[...], "bias": model.bias[...]}
+
+    def loss_of(parameters):
+        logits = X[order] @ parameters["kernel"] + parameters["bias"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, Y[order]).mean()
+
+    state, losses = optimizer.init(parameters), []
+    for _ in range(steps):
+        loss, gradients = jax.value_and_grad(loss_of)(parameters)
+        updates, state = optimizer.update(
+            gradients, state, parameters, value=loss, grad=gradients, value_fn=loss_of
+        )
+        parameters = optax.apply_updates(parameters, updates)
+        losses.append(float(loss))
+    return parameters, losses
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: optax.chain(
+            optax.sgd(0.5), optax.contrib.reduce_on_plateau(factor=0.1, patience=1, rtol=0.5)
+        ),
+        optax.polyak_sgd,
+        optax.lbfgs,
+        lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)),
+    ],
+    ids=["plateau", "polyak", "lbfgs", "line search"],
+)
+def test_optimizers_that_need_the_loss_get_it(optimizer):
+    model, history = fit(optimizer(), epochs=5)
+    parameters, losses = by_hand(optimizer(), steps=5)
+    assert [row["train/loss"] for row in history] == pytest.approx(losses, abs=1e-5)
+    np.testing.assert_allclose(model.kernel[...], parameters["kernel"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_line_search_sees_the_dropout_of_its_step():
+    """Its loss at the present parameters must be that of the step, or the search is of another."""
+
+    class Dropped(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.dropout, self.head = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.head(self.dropout(x))
+
+    seen = []
+
+    def update(updates, state, params, *, value, value_fn, **_):
+        jax.debug.callback(lambda *pair: seen.append(pair), value, value_fn(params))
+        return updates, state
+
+    search = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    fit(optax.chain(search, optax.sgd(0.1)), model=Dropped(), epochs=3)
+    jax.effects_barrier()
+    assert len(seen) == 3
+    for value, again in seen:
+        assert float(value) == pytest.approx(float(again), abs=1e-6)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_multi_steps_move_after_every_k_steps(bare):
+    optimizer = optax.MultiSteps(optax.sgd(0.5), every_k_schedule=2)
+    model, _ = fit(optimizer if bare else optimizer.gradient_transformation(), epochs=4)
+    # Each epoch is one batch, so two gradients at the same parameters have their mean.
+    parameters, _ = by_hand(optax.chain(optax.sgd(0.5), optax.identity()), steps=2)
+    np.testing.assert_allclose(model.kernel[...], parameters["kernel"], rtol=1e-5)
+
+
+def test_multi_steps_hand_the_loss_on():
+    fit(optax.MultiSteps(optax.chain(optax.sgd(0.5), optax.contrib.reduce_on_plateau()), 2))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "match"),
+    [
+        (
+            optax.partition({"a": optax.sgd(0.1)}, {"kernel": "a", "bias": "a"}),
+            "cannot be initialised with the parameters .*lambda parameters: jax.tree.map",
+        ),
+        (
+            optax.GradientTransformation(
+                lambda params: (), lambda updates, state, params, *, needed: (updates, state)
+            ),
+            "cannot be applied to the parameters .*'needed'",
+        ),
+    ],
+)
+def test_an_optimizer_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path, optimizer, match
+):
+    with pytest.raises(ValueError, match=rf"(?s)`optimizer` {match}"):
+        fit(optimizer, log_dir=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("optimizer", [0.1, "adam", optax.adam, lambda updates: updates])
+def test_what_is_no_optimizer_is_refused(optimizer):
+    with pytest.raises(TypeError, match=r"`optimizer` .* must be an optax optimizer"):
+        fit(optimizer)
+
+
+def partitioned(rates):
+    def label(path, _):
+        return "kernels" if "kernel" in jax.tree_util.keystr(path) else "biases"
+
+    return optax.partition(
+        {name: optax.inject_hyperparams(optax.sgd)(rate) for name, rate in rates.items()},
+        lambda parameters: jax.tree_util.tree_map_with_path(label, parameters),
+    )
+
+
+def test_each_group_of_parameters_has_its_learning_rate():
+    _, history = fit(partitioned({"kernels": 0.5, "biases": lambda step: 0.25 / (step + 1)}))
+    rates = [{k: v for k, v in row.items() if k.startswith("lr")} for row in history]
+    assert rates == [
+        {"lr/biases": pytest.approx(0.25 / step), "lr/kernels": 0.5} for step in (1, 2, 3)
+    ]
+
+
+def test_a_rate_of_a_group_can_be_monitored_and_lr_cannot():
+    optimizer = partitioned({"kernels": 0.5, "biases": 0.25})
+    fit(optimizer, callbacks=[EarlyStopping("lr/kernels")])
+    with pytest.raises(ValueError, match=r"`monitor` \(='lr'\) is not published here"):
+        fit(optimizer, callbacks=[EarlyStopping("lr")])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([], {}),
+        (["a/mu"], {}),
+        (["x/hyperparams/learning_rate", "x/hyperparams/b1"], {"lr": 0}),
+        (["0/hyperparams/learning_rate", "1/hyperparams/learning_rate"], {"lr/0": 0, "lr/1": 1}),
+        (
+            ["in/a/b/s/hyperparams/learning_rate", "mu", "in/c/s/hyperparams/learning_rate"],
+            {"lr/a.b": 0, "lr/c": 2},
+        ),
+        (["hyperparams/learning_rate", "in/hyperparams/learning_rate"], {"lr": 0, "lr/in": 1}),
+    ],
+)
+def test_rates_are_named_by_what_tells_their_paths_apart(names, expected):
+    assert rate_leaves(names, [()] * len(names)) == expected
+
+
+def test_a_rate_that_is_an_array_is_no_metric():
+    assert rate_leaves(["x/hyperparams/learning_rate"], [(3,)]) == {}

@@ -107,7 +107,8 @@ class StopAfter(Callback):
 
 
 def run_here(logs, *, stop_after=None, **options):
-    """A run in this process; returns its trainer."""
+    """A run in this process, which saves nothing when it is stopped; returns its trainer."""
+    options |= {} if stop_after is None else {"save_on_exception": False}
     callbacks = [] if stop_after is None else [StopAfter(stop_after)]
     trainer = build(logs, {**JOB, **options}, callbacks)
     if stop_after is None:

@@ -145,6 +145,24 @@ class Loader:
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
+    def sample_digest(self) -> str | None:
+        """STUB"""
+        import hashlib
+
+        arrays = self.arrays()
+        return (
+            None
+            if arrays is None
+            else hashlib.sha256(
+                b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+            ).hexdigest()
+        )
+
+    def labels_in_memory(self) -> np.ndarray | None:
+        """Returns the label of every example where they lie in memory, None elsewhere."""
+        arrays = self.arrays()
+        return self.labels() if arrays is None else arrays["label"]
+
     def arrays(self) -> Batch | None:
         """Returns all of `image` and `label`, if they lie in memory; None if they must be read."""
         if not isinstance(self._source, ArraySource):

@@ -216,6 +216,11 @@ class DataModule:
             "class_names": None if self.class_names is None else list(self.class_names),
         }
 
+    def sample_digests(self) -> dict[str, str | None]:
+        """Returns a digest of examples of train and val; None: they cannot be read twice alike."""
+        splits = {"train": self.train, "val": self.val}
+        return {name: each.sample_digest() for name, each in splits.items() if each is not None}
+
     def label_digests(self) -> dict[str, str | None]:
         """Returns a digest of the labels of each split, in their order; None: not known."""
         return {name: _label_digest(loader) for name, loader in self._splits().items()}

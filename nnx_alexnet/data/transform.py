@@ -170,7 +170,8 @@ def _snapped(side: float) -> float:
 
 def _patch(image: jax.Array, start: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Cuts whole pixels out of one image `[H, W, C]`."""
-    return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*size, image.shape[-1]))
+    begin = (start[0], start[1], jnp.zeros((), start.dtype))
+    return jax.lax.dynamic_slice(image, begin, (*size, image.shape[-1]))
 
 
 def _resample(
