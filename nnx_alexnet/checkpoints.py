@@ -66,36 +66,45 @@ def choose_checkpoint(
         if which not in (*_FREE, str(step)):
             raise ValueError(f"`which` (={which!r}) is another step than that of {given}, {step}.")
         return Choice(given, step, f"step {step}, the given checkpoint")
-    folder = given / "checkpoints" if (given / "checkpoints").is_dir() else given
-    for tries_left in reversed(range(_TRIES)):
-        steps = {step: each for step, each in find_steps(folder).items() if each not in besides}
-        if which not in _FREE:
-            if parse_number(which) not in steps:
-                raise unknown("which", which, [*_FREE, *map(str, steps)])
-            return Choice(steps[int(which)], int(which), f"step {int(which)}, as asked for")
-        try:
-            rankings = _read_rankings(steps)
-            break
-        except VanishedError:  # the run goes on: look again which there are
-            if not tries_left:
-                raise
+    folder = _folder_of(given)
+    if which not in _FREE:
+        steps = find_steps(folder)
+        if parse_number(which) not in steps:
+            raise unknown("which", which, [*_FREE, *map(str, steps)])
+        return Choice(steps[int(which)], int(which), f"step {int(which)}, as asked for")
+    rankings = _read_rankings(folder, besides, is_one_enough=which == "last")
     if not rankings:
         raise ValueError(
             f"`path` (={str(path)!r}) holds no checkpoint that is whole; it must be a run folder, "
             "its `checkpoints` folder, or one checkpoint in it."
         )
     step, why = _choose(rankings, which)
-    return Choice(steps[step], step, f"step {step}, {why}")
+    return Choice(folder / str(step), step, f"step {step}, {why}")
 
 
-def _read_rankings(steps: Mapping[int, Path]) -> dict[int, dict[str, Any]]:
+def _folder_of(run: Path) -> Path:
+    return run / "checkpoints" if (run / "checkpoints").is_dir() else run
+
+
+def _read_rankings(
+    folder: Path, besides: Collection[Path], *, is_one_enough: bool
+) -> dict[int, dict[str, Any]]:
     """Returns how each checkpoint that is whole was ranked, the newest first."""
-    rankings = {}
-    for step, folder in sorted(steps.items(), reverse=True):
+    rankings: dict[int, dict[str, Any]] = {}
+    for tries_left in reversed(range(_TRIES)):
         try:
-            rankings[step] = read_loop(folder)["ranking"]
-        except DamagedError as error:
-            logger.warning("%s It is not used.", error)
+            for step, each in sorted(find_steps(folder).items(), reverse=True):
+                if each not in besides and not (is_one_enough and rankings):
+                    try:
+                        rankings[step] = read_loop(each)["ranking"]
+                    except DamagedError as error:
+                        logger.warning("%s It is not used.", error)
+        except VanishedError:  # the run goes on: look again which there are
+            if not tries_left:
+                raise
+            rankings = {}
+        else:
+            break
     return rankings
 
 
@@ -235,7 +244,7 @@ def verify_checkpoints(path: str | Path) -> Iterator[dict[str, Any]]:
     if is_checkpoint(given):
         yield _verify(given)
         return
-    folder = given / "checkpoints" if (given / "checkpoints").is_dir() else given
+    folder = _folder_of(given)
     num_verified = 0
     for _ in range(_TRIES):
         steps = find_steps(folder)

@@ -177,6 +177,20 @@ def test_verify_tells_unreadable_from_damaged(run, monkeypatch, capsys, hinder):
     assert second.split()[1] == "whole"
 
 
+def test_the_latest_is_found_though_an_older_one_cannot_be_read(run, monkeypatch):
+    real = os.open
+
+    def fail(path, *arguments, **options):
+        if "checkpoints/10" in str(path):
+            raise CAUSES["EIO"]
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail)
+    assert find_checkpoint(run, "last").name == "20"
+    with pytest.raises(OSError, match=r"checkpoints/10 could not be read .*Input/output error"):
+        find_checkpoint(run)
+
+
 def test_an_orbax_that_cannot_be_imported_is_no_damage(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(OSError, match=r"could not be read .*import of orbax"):
