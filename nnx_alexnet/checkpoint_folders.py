@@ -11,6 +11,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import secrets
 import shutil
 import time
@@ -25,6 +26,8 @@ _WRITING = "writing-"
 _REPLACED = "replaced-"  # what a newer save of the same step is about to replace
 _DELETING = "deleting-"
 _DAMAGED = "damaged-"
+_HALF_DONE = re.compile(rf"{_WRITING}[0-9a-f]{{8}}|{_DELETING}({_REPLACED})?[0-9]+")
+_WAS_REPLACED = re.compile(rf"{_REPLACED}[0-9]+")
 _OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
 _QUIET, _PATIENCE = 0.3, 10.0  # seconds, of a folder that must stay away
 
@@ -39,9 +42,9 @@ def tidy(directory: Path) -> None:
         OSError: it cannot be read, or a folder in it cannot be renamed.
     """
     for folder in _folders(directory):
-        if folder.name.startswith((_WRITING, _DELETING)):
+        if _HALF_DONE.fullmatch(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
-        elif folder.name.startswith(_REPLACED):
+        elif _WAS_REPLACED.fullmatch(folder.name):
             whole = directory / folder.name.removeprefix(_REPLACED)
             if whole.exists():
                 delete(folder)

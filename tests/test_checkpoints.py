@@ -333,8 +333,9 @@ def test_a_replacement_that_was_killed_is_undone_or_ended(tmp_path, newer_is_the
         (tmp_path / "other").rmdir()
     (tmp_path / "deleting-3").mkdir()
     (tmp_path / "writing-1a2b3c4d/checkpoint").mkdir(parents=True)
+    (tmp_path / "writing-samples").mkdir()  # somebody's own
     Checkpoints(tmp_path).close()
-    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["7", "writing-samples"]
     assert read_checkpoint(tmp_path / "7").step == 7
 
 
