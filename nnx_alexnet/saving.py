@@ -201,8 +201,7 @@ class Checkpoints:
         """
         self.check()
         ranking = {"monitor": self._kept.monitor, "mode": self._kept.mode, "value": value}
-        # What is written is what is there now: the run goes on, and changes its records.
-        loop = json.loads(json.dumps({**loop, "global_step": step, "ranking": ranking}))
+        loop = _snapshot({**loop, "global_step": step, "ranking": ranking})
         save = _Save(step, arrays, loop)
         if gives_way and value is not None and not self.has_rested:
             if not self._writer.replace_held(save, replaces=partial(self._replaces, save)):
@@ -347,6 +346,19 @@ class Checkpoints:
                 delete(self.path(step))
             except OSError as error:
                 logger.warning("The checkpoint %s could not be deleted: %s", step, error)
+
+
+def _snapshot(loop: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is there now: the run goes on, and changes its records.
+
+    The rows of its history stay as they are, and so does what it is made of. Neither is copied,
+    since a history may be long.
+    """
+    lasting = {name: loop[name] for name in ("identity", "data") if name in loop}
+    if "history" in loop:
+        lasting["history"] = [*loop["history"]]
+    changing = {name: value for name, value in loop.items() if name not in lasting}
+    return {**json.loads(json.dumps(changing)), **lasting}
 
 
 def _position(loop: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -258,6 +258,25 @@ def test_a_failed_save_does_not_take_the_one_that_waits_with_it(tmp_path, monkey
     checkpoints.close()
 
 
+def test_what_changes_after_a_save_was_asked_for_is_not_in_it(tmp_path, monkeypatch):
+    checkpoints, _, _, go = small_writer(tmp_path, monkeypatch)
+    loop = {
+        "callbacks": {"Mine": {"seen": [1]}}, "metrics": {"val/loss": 0.5},
+        "history": [{"step": 1}], "identity": {"seed": 0}, "data": {"classes": ("a", "b")},
+    }  # fmt: skip
+    checkpoints.save(1, small(1), loop)
+    loop["callbacks"]["Mine"]["seen"].append(2)
+    loop["metrics"]["val/loss"] = 0.25
+    loop["history"].append({"step": 2})
+    go.set()
+    checkpoints.close()
+    found = read_loop(tmp_path / "1")
+    assert {name: found[name] for name in loop} == {
+        "callbacks": {"Mine": {"seen": [1]}}, "metrics": {"val/loss": 0.5},
+        "history": [{"step": 1}], "identity": {"seed": 0}, "data": {"classes": ["a", "b"]},
+    }  # fmt: skip
+
+
 def test_a_step_is_not_saved_twice(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for value in (1, 2):
