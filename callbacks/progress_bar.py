@@ -136,6 +136,7 @@ class ProgressBar(Callback):
     def _refresh(self, trainer: Trainer) -> None:
         if self._bar is None:
             return
+        self._bar.total = last_step(trainer)  # an iterable's is known after its first pass
         self._bar.ncols = self._columns()
         self._bar.bar_format = _bar_format(trainer, self._columns())
         if not self._bar.update(trainer.global_step - self._bar.n):

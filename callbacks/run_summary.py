@@ -176,7 +176,7 @@ def _folder(trainer: Trainer) -> str:
 
 
 def _ending(trainer: Trainer, first_step: int) -> str:
-    step, steps = trainer.global_step, trainer.steps_per_epoch
+    step = trainer.global_step
     if trainer.interrupted:
         why = "interrupted"
     elif trainer.stop_reason is not None:
@@ -186,8 +186,8 @@ def _ending(trainer: Trainer, first_step: int) -> str:
     else:
         why = f"{format_count(trainer.epoch, 'epoch')} done"
     where = f"at step {step:,}"
-    if steps is not None and step % steps:
-        where += f", in epoch {step // steps + 1}"
+    if trainer.step_in_epoch:
+        where += f", in epoch {trainer.epoch + 1}"
     return f"{where}: {why}" + ("" if step > first_step else "; there was nothing left to train")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import numpy as np
+
+T = TypeVar("T")
 
 StepsPerExecution = int | Literal["auto"]
 
@@ -50,6 +53,36 @@ def next_multiple(step: int, period: int) -> int:
         (100, 100)
     """
     return (step // period + 1) * period
+
+
+class Pushback(Generic[T]):
+    """An iterator that takes items back, to give them again.
+
+    Args:
+        items: what it gives first.
+
+    Example:
+        >>> from nnx_alexnet.dispatch import Pushback
+        >>> items = Pushback([1, 2, 3])
+        >>> first = next(items), next(items)
+        >>> items.push(first)
+        >>> list(items)
+        [1, 2, 3]
+    """
+
+    def __init__(self, items: Iterator[T] | Sequence[T]) -> None:
+        self._items = iter(items)
+        self._back: deque[T] = deque()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        return self._back.popleft() if self._back else next(self._items)
+
+    def push(self, items: Sequence[T]) -> None:
+        """Takes items back, which come next, in their order."""
+        self._back.extendleft(reversed(items))
 
 
 def is_ready(array: Any) -> bool:

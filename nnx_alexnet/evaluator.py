@@ -237,21 +237,25 @@ class Evaluator:
 
         The results come `MAX_IN_FLIGHT` batches late, when they are ready.
         """
-        size = self.placement.padded(loader.batch_size)
-        part = self.placement.rows(size)
+        placement, smallest = self.placement, self.placement.padded(loader.batch_size)
+        batches = loader.batches(
+            multiple=placement.num_parts, part=placement.rows, skips=kind != "predict"
+        )
+        part = placement.rows(smallest)
         self._callbacks.call(f"on_{kind}_start", self)
         self._callbacks.call(f"on_{kind}_epoch_start", self)
         in_flight: deque[Any] = deque()
-        for index, batch in enumerate(loader.batches(size=size, part=part)):
+        for index, batch in enumerate(batches):
             if self._is_cut_short:
                 break
             if kind != "predict":
                 self._check_labels(batch["label"][batch["mask"]], loader.argument)
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
-            outputs = one_at_a_time(step(self.placement.send(batch, size)))
+            size = max(smallest, len(batch["index"]))  # an iterable may have larger ones
+            outputs = one_at_a_time(step(placement.send(batch, size)))
             in_flight.append(outputs)
             # What `predict` returns is whole everywhere.
-            own = self.placement.own_rows(outputs, part if kind == "predict" else None)
+            own = placement.own_rows(outputs, part if kind == "predict" else None)
             self._callbacks.call(f"on_{kind}_batch_end", self, own, batch, index)
             self._agree(at_most=MAX_IN_FLIGHT)
             if len(in_flight) > MAX_IN_FLIGHT:
@@ -344,6 +348,7 @@ class Evaluator:
                 "part each: it need not give all of them the same order. Arrays and map-style "
                 "datasets are read by index; of a DataLoader give its dataset."
             )
+        self.data.check(loader)  # of an iterable nothing was known before
         spec = loader.element_spec()
         fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
         size = self.placement.padded(loader.batch_size)

@@ -1,12 +1,14 @@
-"""The steps of an epoch: as many in one dispatch as are left until the host has something to do."""
+"""The steps of an epoch: as many in one dispatch as are left until the host has something to do.
+
+All batches of a dispatch have one size, and each size is a program of its own, so that no step
+sees rows of padding.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,15 +16,25 @@ import numpy as np
 
 from nnx_alexnet.data import Batch, Loader
 from nnx_alexnet.data.transform import augmentation_key
-from nnx_alexnet.dispatch import StepsPerExecution, choose_steps, is_ready, next_multiple, stacked
+from nnx_alexnet.dispatch import (
+    Pushback,
+    StepsPerExecution,
+    choose_steps,
+    is_ready,
+    next_multiple,
+    stacked,
+)
 from nnx_alexnet.evaluator import MAX_IN_FLIGHT
 from nnx_alexnet.finite import non_finite_step
 from nnx_alexnet.leaves import placed
+from nnx_alexnet.log import logger
 from nnx_alexnet.meters import EpochMeter, computed
 from nnx_alexnet.performance import TRAINING_FACTOR, flops_utilization
 from nnx_alexnet.processes import check_alike, one_at_a_time
 from nnx_alexnet.resuming import Resumable
 from nnx_alexnet.task import Outputs
+
+_MANY_SIZES = 8  # of batches: more than this many programs are hardly meant
 
 
 class _Dispatched(NamedTuple):
@@ -51,6 +63,7 @@ class TrainLoop(Resumable):
         **others: Any,
     ) -> None:
         super().__init__(*arguments, **others)
+        self._sizes_compiled: set[int] = set()  # of batches
         self.max_steps = max_steps
         self.log_every_n_steps = log_every_n_steps
         self.steps_per_execution = steps_per_execution
@@ -61,6 +74,9 @@ class TrainLoop(Resumable):
         self._meter = EpochMeter(None)  # each epoch has its own
         self._in_flight: deque[_Dispatched] = deque()
         self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
+        self._most_steps: dict[int, int] = {}  # of a dispatch, by the size of its batches
+        self._are_sizes_reported = False
+        self._num_rows = 0  # of the newest batch, of all processes together
         self._newest_rates: dict[str, jax.Array] = {}  # of the newest step dispatched
         self._learning_rates: dict[str, float] = {}  # of the newest one read
 
@@ -101,7 +117,6 @@ class TrainLoop(Resumable):
         check_alike({"keep_on_device": bool(self._train_data)})  # their memory may differ
         if self._train_data and (arrays := loader.arrays()) is not None:
             self._check_labels(arrays["label"], loader.argument)
-        self._most_steps = self._choose_steps(loader)
 
     def _let_data_go(self) -> None:
         self._train_data = {}
@@ -110,49 +125,97 @@ class TrainLoop(Resumable):
     def _train_batches(self, loader: Loader) -> bool:
         """Trains on the batches that are left of the epoch; returns whether it is whole."""
         key = self._augmentation_key()
-        batches = loader.batches(
-            epoch=self.epoch,
-            seed=self.seed,
-            start=self.step_in_epoch,
-            reads=not self._train_data,
-            part=self.placement.rows(loader.batch_size),
+        batches = Pushback(
+            loader.batches(
+                epoch=self.epoch,
+                seed=self.seed,
+                start=self.step_in_epoch,
+                reads=not self._train_data,
+                part=self.placement.rows,
+            )
         )
         while not self._is_stopping:
-            group = self._next_group(batches)
+            group = self._next_group(loader, batches)
             if not group:
+                self._report_sizes(loader)
                 return True
             self._save_if_requested()
             if self._is_stopping:  # since the batches or the save were waited for
-                return False
-            num_taken = self._train_group(loader, group, key)
-            batches = itertools.chain(group[num_taken:], batches)
-        return False
+                batches.push(group)
+                break
+            batches.push(group[self._train_group(loader, group, key) :])
+        return self._is_at_end(loader, batches)
+
+    def _is_at_end(self, loader: Loader, batches: Pushback[Batch]) -> bool:
+        """Returns whether an epoch that was stopped has no batch left."""
+        num = loader.num_batches
+        if loader.indexable:
+            return self.step_in_epoch == num
+        # The length of an iterable may be wrong. Where it says nothing, a batch may never come.
+        return num is not None and self.step_in_epoch >= num and next(batches, None) is None
 
     def _augmentation_key(self) -> jax.Array:
         key = augmentation_key(seed=self.seed, epoch=self.epoch)
         return placed(key, self.placement.replicated)
 
-    def _next_group(self, batches: Iterator[Batch]) -> list[Batch]:
-        """Reads the batches of the next dispatch, and counts the time in which it is waited for."""
+    def _next_group(self, loader: Loader, batches: Pushback[Batch]) -> list[Batch]:
+        """Reads the batches of the next dispatch, and counts the time in which it is waited for.
+
+        Returns:
+            Batches of one size; none at the end of the epoch.
+        """
         group: list[Batch] = []
-        for _ in range(self._steps_ahead()):
+        size = length = 0
+        while not group or len(group) < length:
             began = time.perf_counter()
             batch = next(batches, None)
             if batch is None:
                 break
-            group.append(batch)
             if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
                 self._meter.waited += time.perf_counter() - began
+            num_rows = loader.count(self.step_in_epoch + len(group), batch)
+            if not group:
+                size, length = num_rows, self._steps_ahead(self._steps_of(loader, num_rows))
+            if num_rows != size:
+                batches.push([batch])
+                break
+            group.append(batch)
         return group
 
-    def _choose_steps(self, loader: Loader) -> int:
+    def _steps_of(self, loader: Loader, size: int) -> int:
+        """Returns the most steps that a dispatch of batches of a size takes."""
+        if size not in self._most_steps:
+            # Arrays and map-style datasets have one smaller batch per epoch, the last one.
+            is_last = loader.indexable and size != loader.batch_size
+            self._most_steps[size] = 1 if is_last else self._choose_steps(loader, size)
+            if len(self._most_steps) == _MANY_SIZES + 1:
+                logger.warning(
+                    "`%s` has given batches of %d sizes so far (%s, ...), each of which needs a "
+                    "compilation. Batches of one size, but for a smaller last one, train faster.",
+                    loader.argument, len(self._most_steps), self._sizes_text(),
+                )  # fmt: skip
+        return self._most_steps[size]
+
+    def _report_sizes(self, loader: Loader) -> None:
+        """Logs, after the first whole pass over an iterable, how many sizes its batches have."""
+        if not (loader.indexable or self._are_sizes_reported or len(self._most_steps) == 1):
+            self._are_sizes_reported = True
+            logger.info(
+                "The batches of `%s` have %d sizes (%s); the train step was compiled for each.",
+                loader.argument, len(self._most_steps), self._sizes_text(),
+            )  # fmt: skip
+
+    def _sizes_text(self) -> str:
+        return ", ".join(map(str, [*self._most_steps][:_MANY_SIZES]))
+
+    def _choose_steps(self, loader: Loader, size: int) -> int:
         if not self._steps.loops:
             return 1
         sent = 0
         if not self._train_data:
             for shape, dtype in loader.element_spec().values():
-                sent += loader.batch_size * math.prod(shape) * np.dtype(dtype).itemsize
-        flops = TRAINING_FACTOR * loader.batch_size * sum(self._steps.forward_flops.values())
+                sent += size * math.prod(shape) * np.dtype(dtype).itemsize
+        flops = TRAINING_FACTOR * size * sum(self._steps.forward_flops.values())
         flops /= self.placement.num_devices
         # No dispatch will be longer than the shortest of these, and each is sent as long as the
         # longest may be.
@@ -163,10 +226,10 @@ class TrainLoop(Resumable):
             *(end + 1 for end in ends if end is not None),
         )
 
-    def _steps_ahead(self) -> int:
+    def _steps_ahead(self, most: int) -> int:
         """Returns how many steps the next dispatch takes: until anything is due on the host."""
         step = self.global_step
-        ends = [step + self._most_steps, next_multiple(step, self.log_every_n_steps)]
+        ends = [step + most, next_multiple(step, self.log_every_n_steps)]
         ends += [
             end
             for end in (self.max_steps, self._callbacks.next_train_batch(step))
@@ -177,6 +240,7 @@ class TrainLoop(Resumable):
     def _train_group(self, loader: Loader, group: list[Batch], key: jax.Array) -> int:
         """Dispatches a step for each batch; returns how many it took of them."""
         step, index = self.global_step, self.step_in_epoch
+        self._num_rows = loader.count(index, group[0])
         if self._callbacks.is_due("on_train_batch_start", step + 1):
             first = loader.complete(group[0])
             self._callbacks.train_batch("on_train_batch_start", step + 1, self, first, index)
@@ -189,9 +253,7 @@ class TrainLoop(Resumable):
                 self._check_labels(batch["label"][batch["mask"]], loader.argument)
         if self.checkpoints is not None:
             self.checkpoints.check()
-        if self._steps.traces["train"]:
-            self._meter.started(step)
-        infos, last = one_at_a_time(self._dispatch(loader, group, key))
+        infos, last = self._dispatch_timed(group, key)
         self.global_step, self.step_in_epoch = step + len(group), index + len(group)
         self.is_epoch_open = True
         self._newest_rates = {name: last[name] for name in self._steps.rate_names}
@@ -202,7 +264,7 @@ class TrainLoop(Resumable):
         self._in_flight.append(
             _Dispatched(self.global_step, group, infos, window, self._meter.num_examples)
         )
-        at_most = MAX_IN_FLIGHT if self._most_steps == 1 else 1
+        at_most = MAX_IN_FLIGHT if self._most_steps[self._num_rows] == 1 else 1
         if len(self._in_flight) > at_most:
             self._read(self._in_flight.popleft())
         if self._callbacks.is_due("on_train_batch_end", self.global_step):
@@ -215,18 +277,31 @@ class TrainLoop(Resumable):
         self._agree(at_most=at_most)
         return len(group)
 
-    def _dispatch(
-        self, loader: Loader, group: list[Batch], key: jax.Array
-    ) -> tuple[Outputs, Outputs]:
+    def _dispatch_timed(self, group: list[Batch], key: jax.Array) -> tuple[Outputs, Outputs]:
+        """Dispatches the steps; of the speed of the epoch, a compilation is no part."""
+        if not self._steps.traces["train"]:
+            self._sizes_compiled.clear()  # of another model
+        if self._num_rows in self._sizes_compiled:
+            self._meter.started(self.global_step)
+            return one_at_a_time(self._dispatch(group, key))
+        self._sizes_compiled.add(self._num_rows)
+        if self._in_flight:
+            jax.block_until_ready(self._in_flight[-1].info)
+        began = time.perf_counter()
+        results = self._dispatch(group, key)
+        self._meter.paused += time.perf_counter() - began
+        return one_at_a_time(results)
+
+    def _dispatch(self, group: list[Batch], key: jax.Array) -> tuple[Outputs, Outputs]:
         """Sends the batches and the step; returns the `info` of all steps, and of the last."""
         state, window, data = self._arrays(), self._window, self._train_data
-        size = loader.batch_size
+        size = self._num_rows
         with jax.profiler.StepTraceAnnotation("train", step_num=self.global_step + len(group)):
             if not self._steps.loops:
                 batch = self.placement.send(group[0], size)
                 self._state, self._window, last = self._steps.train(state, window, data, batch, key)
                 return last, last
-            together = stacked(group, self._most_steps)
+            together = stacked(group, self._most_steps[size])
             sent: Any = self.placement.send(together, size, stacked=True), np.int32(len(group))
             self._state, self._window, infos, last = self._steps.train_many(
                 state, window, data, sent, key

@@ -46,6 +46,7 @@ class EpochMeter:
 
     Attributes:
         num_examples: the examples dispatched so far; whoever dispatches counts them.
+        paused: the seconds in which a step was compiled, which count as no time.
         waited: the seconds in which the device had nothing to do and the next batch was not
             there; whoever reads the batches counts them.
         total: the metrics of all windows that were added.
@@ -66,7 +67,7 @@ class EpochMeter:
 
     def __init__(self, total: Any) -> None:
         self.num_examples = 0
-        self.waited = 0.0
+        self.waited = self.paused = 0.0
         self.total = total
         self._first: _Mark | None = None
         self._last_window: _Mark | None = None
@@ -75,14 +76,17 @@ class EpochMeter:
     def started(self, step: int) -> None:
         """Notes that the step after this number is about to be dispatched, already compiled."""
         if self._first is None:
-            self._first = _Mark(time.perf_counter(), self.num_examples, step, self.waited)
+            self._first = self._mark(self.num_examples, step)
             self._last_window = self._last = self._first
 
     def finished(self, num_examples: int, step: int) -> None:
         """Notes that the step of this number has finished, with all the examples up to it."""
-        self._last = _Mark(time.perf_counter(), num_examples, step, self.waited)
+        self._last = self._mark(num_examples, step)
         if self._first is None:
             self._first = self._last_window = self._last
+
+    def _mark(self, num_examples: int, step: int) -> _Mark:
+        return _Mark(time.perf_counter() - self.paused, num_examples, step, self.waited)
 
     def add(self, window: Any) -> None:
         """Adds the metrics of a window, on the host, to those of the epoch."""

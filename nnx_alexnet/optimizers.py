@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
@@ -150,20 +151,16 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
         ValueError: `optimizer` cannot be initialised with the parameters of the model: ...
     """
 
-    def update(model: nnx.Module) -> None:
-        created = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
-        gradients = nnx.state(model, nnx.Param)
+    def update(parameters: Any) -> Any:
         loss = jnp.zeros((), jnp.float32)
+        gradients = pure = nnx.as_pure(parameters)
         extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
-        created.update(model, gradients, **extra)
+        return optimizer.update(gradients, nnx.as_pure(optimizer.init(parameters)), pure, **extra)
 
-    for what, function in (
-        ("initialised with", lambda model: optimizer.init(nnx.state(model, nnx.Param))),
-        ("applied to", update),
-    ):
+    for what, function in (("initialised with", optimizer.init), ("applied to", update)):
         try:
             with usual_promotion():
-                nnx.eval_shape(function, model)
+                jax.eval_shape(function, nnx.state(model, nnx.Param))
         except Exception as error:
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "

@@ -136,9 +136,19 @@ class Placement:
         """Returns the size of a batch when rows are added until it splits in equal parts."""
         return math.ceil(batch_size / self.num_parts) * self.num_parts
 
+    def of_batch(self, batch_size: int, *, stacked: bool = False) -> NamedSharding:
+        """Returns the sharding of a batch, or of several that are stacked.
+
+        Rows that do not divide by `num_parts` are not split: each device has all of them, and
+        computes what one device alone would.
+        """
+        if batch_size % self.num_parts:
+            return self.replicated
+        return self.batches if stacked else self.batch
+
     def rows(self, batch_size: int) -> slice | None:
         """Returns which rows of a batch this process reads; None: all of them."""
-        if self.batch.is_fully_addressable:
+        if self.batch.is_fully_addressable or batch_size % self.num_parts:
             return None
         parts = self.batch.addressable_devices_indices_map((batch_size,)).values()
         ends = sorted({part[0].indices(batch_size)[:2] for part in parts if part is not None})
@@ -154,14 +164,15 @@ class Placement:
         """Puts the rows that this process read on its devices, as a part of the global batch.
 
         Args:
-            batch: a tree of NumPy arrays `[rows, ...]`, or `[K, rows, ...]` if they are stacked.
+            batch: a tree of NumPy arrays `[rows, ...]`, or `[K, rows, ...]` if they are stacked;
+                of the rows that `rows` names.
             batch_size: rows of the global batch.
             stacked: see `batch`.
 
         Returns:
-            The same tree, of global arrays.
+            The same tree, of global arrays, sharded as `of_batch` says.
         """
-        sharding = self.batches if stacked else self.batch
+        sharding = self.of_batch(batch_size, stacked=stacked)
         if sharding.is_fully_addressable:
             return jax.device_put(batch, sharding)
         axis = int(stacked)

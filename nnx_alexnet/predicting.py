@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.data.folder import default_workers
+from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
 from nnx_alexnet.results import class_labels
 from nnx_alexnet.task import Task
 
@@ -26,19 +26,13 @@ Format = Literal["text", "json", "csv"]
 Batch = list[tuple[str, np.ndarray | str]]
 """Files in order, each with its probabilities, or with the reason why it could not be read."""
 
-# torchvision's, with which `fit` finds its files, and what else is common that Pillow reads.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif",
-    ".ppm", ".pgm", ".pbm",
-)  # fmt: skip
-
 
 def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Lists image files: those given, and those in given folders and all folders below.
 
     Args:
         paths: files, which are taken whatever their names, and folders, of which those files are
-            taken that have one of `IMAGE_SUFFIXES`, in sorted order.
+            taken that have one of `IMAGE_SUFFIXES` and are not hidden, in sorted order.
 
     Returns:
         The files, and a message for each folder that has none or cannot be searched.
@@ -64,19 +58,7 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
         if not Path(path).is_dir():
             files.append(path)
             continue
-        found: list[str] = []
-        seen: set[str] = set()
-        for folder, below, names in os.walk(path, onerror=note, followlinks=True):
-            below.sort()
-            if (real := os.path.realpath(folder)) in seen:  # links can make a circle
-                below.clear()
-                continue
-            seen.add(real)
-            found += [
-                os.path.join(folder, name)  # noqa: PTH118  # as given, "./" included
-                for name in names
-                if name.lower().endswith(IMAGE_SUFFIXES)
-            ]
+        found = find_files(path, note=note).images
         if not found:
             problems.append(f"The folder {path} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
         files += sorted(found)

@@ -138,7 +138,8 @@ class StepFunctions:
     def completed(self, data: Batch, batch: Batch) -> Batch:
         """Returns a batch with the rows of the data that are on the device."""
         rows = {name: array[batch["index"]] for name, array in data.items()}
-        return {**batch, **constrained(rows, self._placement.batch)}
+        sharding = self._placement.of_batch(len(batch["index"]))
+        return {**batch, **constrained(rows, sharding)}
 
     def update(
         self, state: State, metrics: Any, batch: Batch, key: jax.Array
@@ -192,7 +193,8 @@ class StepFunctions:
     def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
         with usual_promotion():
             image = self._transform(batch["image"], key=key, index=batch["index"])
-        return {**batch, "image": constrained(image, self._placement.batch)}
+        sharding = self._placement.of_batch(len(batch["index"]))
+        return {**batch, "image": constrained(image, sharding)}
 
     # ---- Evaluation and prediction --------------------------------------------------------------
 

@@ -276,12 +276,11 @@ class Steps:
         return made
 
     def prepare_training(
-        self, model: nnx.Module, transformation: optax.GradientTransformation, example: Batch
+        self, transformation: optax.GradientTransformation, example: Batch
     ) -> None:
         """Traces a train step over shapes alone, after `measure`.
 
         Args:
-            model: the model, of the graph given at construction.
             transformation: the optimizer.
             example: shapes and dtypes of a batch.
 
@@ -290,8 +289,7 @@ class Steps:
                 optimizer changes the shape or dtype of what a step carries.
         """
         functions, placement = self._functions, self._placement
-        with usual_promotion():
-            optimizer = nnx.eval_shape(lambda: nnx.Optimizer(model, transformation, wrt=nnx.Param))
+        optimizer = self._abstract_optimizer(transformation)
         layout = functions.take_optimizer(optimizer)
 
         def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
@@ -304,6 +302,26 @@ class Steps:
         state: Any = State(functions.model.abstract(), layout.abstract())
         batch = shaped(dict(example), placement.batch)
         self._programs["train_step"] = self._update.trace(state, metrics, batch, key).jaxpr
+
+    def _abstract_optimizer(
+        self, transformation: optax.GradientTransformation
+    ) -> nnx.Optimizer[Any]:
+        """Returns an optimizer that holds shapes and no values."""
+        definition = self._functions.definitions.train
+        state = self._functions.model.state(self._functions.model.structs)
+        built: list[Any] = []
+
+        def build(state: Any) -> Any:
+            optimizer = nnx.Optimizer(nnx.merge(definition, state), transformation, wrt=nnx.Param)
+            graph, arrays = nnx.split(optimizer)
+            built.append(graph)
+            return arrays
+
+        # A variable that flax splits as it is made needs the mesh there and then.
+        with jax.set_mesh(self._placement.mesh), usual_promotion():
+            arrays = jax.eval_shape(build, state)
+        optimizer: nnx.Optimizer[Any] = nnx.merge(built[0], arrays)
+        return optimizer
 
     def fingerprints(self) -> dict[str, str]:
         """Returns digests of what was traced last: an `evaluation`, and a `train_step`."""

@@ -267,7 +267,8 @@ class Trainer(TrainLoop):
         self._check_idle()
         self._reset()
         loader = self._split("train")
-        self.placement.check_batch_size(loader.batch_size)
+        if loader.indexable:  # an iterable's batches have any sizes, which need not divide
+            self.placement.check_batch_size(loader.batch_size)
         self._prepare(loader, *filter(None, [self.data.val]))
         self._prepare_training(loader)
         self._report_frozen_layers()
@@ -367,7 +368,7 @@ class Trainer(TrainLoop):
         """
         if self._optimizer is None:
             raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
-        batch = self.placement.send(dict(batch), self._split("train").batch_size)
+        batch = self.placement.send(dict(batch), self._num_rows)
         return one_at_a_time(self._steps.gradients(self._arrays(), batch, self._augmentation_key()))
 
     def stop(self, reason: str) -> None:
@@ -418,7 +419,7 @@ class Trainer(TrainLoop):
         if not has_ended:
             return  # the epoch stays open: its metrics and its validation are still to come
         self.is_epoch_open = False
-        if is_whole or self.step_in_epoch == loader.num_batches:
+        if is_whole:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
         self._save_if_requested()
 
@@ -474,7 +475,7 @@ class Trainer(TrainLoop):
         """Checks that the optimizer fits too, and that a step can be taken."""
         check_optimizer(self._transformation, self._model)
         with self._fitting(loader) as example:
-            self._steps.prepare_training(self._model, self._transformation, example)
+            self._steps.prepare_training(self._transformation, example)
 
     def _report_frozen_layers(self) -> None:
         frozen, are_all = frozen_layers(self._model)

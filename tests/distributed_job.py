@@ -130,7 +130,7 @@ class Slow(Callback):
 def main() -> None:
     size = options.get("val", 37)
     val = tiny_arrays(num=size, seed=1)
-    images, labels = tiny_arrays(num=64)
+    images, labels = tiny_arrays(num=options.get("num", 64))
     if (bad := options.get("nan")) is not None:
         images = images.astype(np.float32)
         images[bad] = np.nan
@@ -144,6 +144,7 @@ def main() -> None:
         transform=ImageTransform(translate=0.1, flip=True),
         keep_on_device=options.get("keep_on_device", "auto"),
         num_workers=workers,
+        drop_last=options.get("drop_last", True),
     )
     rngs = nnx.Rngs(options.get("model_seeds", [0, 0])[number])
     kind = options.get("model", "tiny")

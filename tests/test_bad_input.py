@@ -122,6 +122,25 @@ def test_splits_of_different_images(refused):
     refused(r"\(8, 9, 1\)", data=(TRAIN, wide))
 
 
+def test_labels_that_would_stay_where_the_pixels_of_an_iterable_move(refused):
+    images, _ = TRAIN
+    batches = [(images[i : i + 16], images[i : i + 16, ..., 0]) for i in (0, 16)]
+    data = DataModule(batches, transform=ImageTransform(flip=True))
+    refused(r"`train` has labels of shape \(8, 8\) .*\(flip=True\)", data=data)
+    data = DataModule(TRAIN, batches, transform=ImageTransform(crop=0.5))
+    refused(r"`val` has labels of shape \(8, 8\) .*\(crop=0.5\)", data=data)
+
+
+def test_a_transform_that_works_on_other_things_than_batches(refused):
+    def to_tensor(image):
+        return np.asarray(image) / 255
+
+    refused(
+        r"`transform` \(.*to_tensor\).*fails: .*jax.numpy",
+        data=DataModule([TRAIN], transform=to_tensor),
+    )
+
+
 def test_images_of_a_dtype_that_no_transform_knows(refused):
     images, labels = TRAIN
     refused("int64.*uint8", data=((images.astype(np.int64), labels), VAL))
@@ -165,6 +184,9 @@ def test_predict_on_images_of_another_shape():
         trainer.predict(np.zeros((3, 9, 9, 1), np.uint8))
     with pytest.raises(ValueError, match="`images`"):
         trainer.predict(np.zeros((0, 8, 8, 1), np.uint8))
+    with pytest.raises(TypeError, match=r"`images` is a tuple; .*pass the images alone"):
+        trainer.predict(TRAIN)
+    assert trainer.num_compilations == {}
 
 
 def test_a_model_that_returns_no_logits(refused):

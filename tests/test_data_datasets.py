@@ -1,4 +1,5 @@
 import gzip
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -11,9 +12,11 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.datasets.folder import make_dataset
 
 from nnx_alexnet.data import DATASETS, load_data
 from nnx_alexnet.data.folder import decode
+from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
 from nnx_alexnet.data.splits import channel_statistics, held_out
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -255,8 +258,253 @@ def test_a_folders_own_splits_are_used_with_the_labels_of_train(tmp_path):
 def test_a_class_that_training_has_not_is_an_error(tmp_path):
     write_images(tmp_path)
     write_images(tmp_path, split="val", classes=("cow",))
-    with pytest.raises(ValueError, match=r"classes that train/ has not: cow"):
+    with pytest.raises(ValueError, match=r"classes that train/ does not have: 'cow'"):
         load_data("folder", root=tmp_path, num_workers=0)
+
+
+# ---- Folders as people have them -----------------------------------------------------------------
+
+
+def load_folder(root, name="folder", **options):
+    return load_data(
+        name, root=root, **{"image_size": 20, "batch_size": 2, "num_workers": 0, **options}
+    )
+
+
+def reports(warnings):
+    return [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
+
+
+def copied(root, *names):
+    """Copies images below `root`: each name is a path, of which the folders are made."""
+    for name in names:
+        target = root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40), (200, 7, 7)).save(target, format="PNG")
+
+
+@pytest.mark.parametrize("name", ["folder", "imagenet"])
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "train/.ipynb_checkpoints/1.png", "train/cat/.ipynb_checkpoints/1.png", "train/cat/._1.png",
+        "train/.hidden.png", "train/__MACOSX/cat/1.png", "train/cat/deep/.cache/er/1.png",
+        "val/.ipynb_checkpoints/1.png", "val/dog/.1.png", ".git/1.png", "__MACOSX/train/1.png",
+        "train/cat/Thumbs.db", "train/cat/.DS_Store", "train/cat/@eaDir/1.png",
+    ],
+)  # fmt: skip
+def test_what_is_hidden_is_neither_a_class_nor_an_image(tmp_path, warnings, hidden, name):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=2)
+    copied(tmp_path, hidden)
+    data = load_folder(tmp_path, name)
+    assert data.class_names == ("cat", "dog")
+    assert data.train.labels().tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.val.labels().tolist() == [0, 0, 1, 1]
+    assert not any(image[0, 0, 0] == 200 for image in images_of(data.val))
+    assert reports(warnings) == []
+
+
+@pytest.mark.parametrize("name", ["folder", "imagenet"])
+@pytest.mark.parametrize("validation", ["val", "valid", "validation"])
+def test_a_validation_split_has_one_of_three_names(tmp_path, warnings, validation, name):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split=validation, num=2)
+    data = load_folder(tmp_path, name)
+    assert (data.train.num_examples, data.val.num_examples) == (6, 4)
+    assert data.val.argument == "val"
+    assert reports(warnings) == []
+
+
+@pytest.mark.parametrize("names", [("val", "valid"), ("valid", "validation")])
+def test_two_validation_splits_are_refused_by_name(tmp_path, names):
+    for split in ("train", *names):
+        write_images(tmp_path, split=split, num=3)
+    with pytest.raises(ValueError, match=rf"the folders '{names[0]}', '{names[1]}', each of which"):
+        load_folder(tmp_path)
+
+
+def test_other_folders_beside_train_are_reported_once(tmp_path, warnings):
+    for split in ("train", "val", "extra", "unlabelled"):
+        write_images(tmp_path, split=split, num=3)
+    assert load_folder(tmp_path).train.num_examples == 6
+    (said,) = reports(warnings)
+    assert "the folders 'extra', 'unlabelled' are not used; splits are train/, val/, test/" in said
+
+
+def test_the_test_folder_of_imagenet_is_reported_as_not_used(tmp_path, warnings):
+    for split in ("train", "val", "test"):
+        write_images(tmp_path, split=split, num=3)
+    assert load_folder(tmp_path, "imagenet").test is None
+    (said,) = reports(warnings)
+    assert "the folders 'test' are not used; splits are train/, val/" in said
+
+
+def test_images_outside_of_class_folders_are_reported(tmp_path, warnings):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    copied(tmp_path, "train/loose.png", "train/other.jpg")
+    (tmp_path / "train/labels.csv").touch()
+    assert load_folder(tmp_path).train.num_examples == 6
+    (said,) = reports(warnings)
+    assert "train/ has 2 images outside of class folders ('loose.png', 'other.jpg')" in said
+
+
+def test_files_that_are_left_out_are_counted_by_their_suffix(tmp_path, warnings):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    for name in ("cat/a.HEIC", "cat/b.heic", "dog/notes.txt", "dog/deep/README"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).touch()
+    assert load_folder(tmp_path).train.num_examples == 6
+    (said,) = reports(warnings)
+    assert "train/ has 4 files of other kinds, left out: .heic (2), .txt (1), no suffix (1)" in said
+
+
+@pytest.mark.parametrize("suffix", [s for s in IMAGE_SUFFIXES if s not in (".avif", ".gif")])
+def test_every_suffix_that_predict_takes_is_trained_on(tmp_path, warnings, suffix):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    copied(tmp_path, f"train/cat/more{suffix}", f"train/dog/MORE{suffix.upper()}")
+    data = load_folder(tmp_path, augment=False)
+    assert data.train.num_examples == 8
+    assert sum(image[0, 0, 0] == 200 for image in images_of(data.train)) == 2
+    assert reports(warnings) == []
+
+
+def test_a_class_without_images_is_refused_in_train_and_reported_in_val(tmp_path, warnings):
+    write_images(tmp_path, classes=("cat", "cow", "dog"), num=3)
+    write_images(tmp_path, split="val", classes=("dog",), num=3)
+    (tmp_path / "val/cow").mkdir()
+    assert load_folder(tmp_path).val.labels().tolist() == [2, 2, 2]
+    (said,) = reports(warnings)
+    assert "val/ holds no images of the classes 'cat', 'cow'" in said
+    (tmp_path / "train/bee").mkdir()
+    (tmp_path / "train/bee/1.heic").touch()
+    with pytest.raises(ValueError, match=r"train/ holds no images of the classes 'bee'.*Remove"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["folder", "imagenet"])
+@pytest.mark.parametrize(
+    ("split", "files", "message"),
+    [
+        ("train", [], "train/ holds nothing, but no class folders. .*train/<class>/<image>.jpg"),
+        ("train", ["1.png"], "train/ holds 1 image, but no class folders"),
+        ("val", [], "val/ holds nothing, but no class folders.*10% of train/ are held out"),
+        ("val", ["1.png", "2.png"], "val/ holds 2 images, but no class folders"),
+        ("val", ["cat/1.heic"], "val/ holds no images. Images end in .jpg"),
+        ("val", ["Cat/1.png"], "val/ has classes that train/ does not have: 'Cat'"),
+    ],
+)
+def test_a_split_without_classes_or_images_is_refused(tmp_path, name, split, files, message):
+    write_images(tmp_path, split="train" if split == "val" else "val", num=3)
+    (tmp_path / split).mkdir()
+    copied(tmp_path / split, *files)
+    with pytest.raises(ValueError, match=message):
+        load_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("files", [[], ["1.png", "2.png"], ["test/1.png", "test/2.png"]])
+def test_test_images_without_classes_are_reported_and_no_split(tmp_path, warnings, files):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    (tmp_path / "test").mkdir()
+    copied(tmp_path / "test", *files)
+    assert load_folder(tmp_path).test is None
+    (said,) = reports(warnings)
+    assert f"test/ holds {len(files)} images outside of class folders" in said
+    assert ("nnx-alexnet predict RUN FOLDER" in said) == bool(files)
+
+
+def test_a_test_split_of_other_classes_is_refused(tmp_path):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="test", classes=("cat", "cow"), num=3)
+    with pytest.raises(ValueError, match="test/ has classes that train/ does not have: 'cow'"):
+        load_folder(tmp_path)
+
+
+def test_a_root_without_train_says_what_is_there(tmp_path):
+    write_images(tmp_path, split="Train", num=3)
+    write_images(tmp_path, split="Test", num=3)
+    with pytest.raises(FileNotFoundError, match=r"no folder train/. It has the folders 'Test', "):
+        load_folder(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_links_are_followed_and_those_that_lead_back_end(tmp_path, warnings):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    copied(tmp_path / "elsewhere", "1.png", "2.png")
+    (tmp_path / "train/cat/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train/dog/one.png").symlink_to(tmp_path / "elsewhere/1.png")
+    for number, target in enumerate((".", "..", "../..", "/")):  # of them all are above
+        (tmp_path / f"train/cat/back{number}").symlink_to(target)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "train/cat")
+    data = load_folder(tmp_path)
+    assert np.bincount(data.train.labels()).tolist() == [5, 4]
+    assert len(reports(warnings)) == 1  # of elsewhere/
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_with_the_name_of_an_image_is_left_out(tmp_path, warnings):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    os.mkfifo(tmp_path / "train/cat/pipe.png")
+    (tmp_path / "train/cat/link.png").symlink_to(tmp_path / "train/cat/pipe.png")
+    assert load_folder(tmp_path).train.num_examples == 6
+    (said,) = reports(warnings)
+    assert "2 files of other kinds, left out: .png (2)" in said
+
+
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
+    write_images(tmp_path, num=3)
+    write_images(tmp_path, split="val", num=3)
+    (tmp_path / "val/cat/gone.png").symlink_to("nowhere.png")
+    data = load_folder(tmp_path)
+    assert data.val.num_examples == 7
+    with pytest.raises(FileNotFoundError, match=r"val/cat/gone\.png"):
+        list(data.val.batches())
+
+
+def test_names_are_shown_without_what_a_terminal_obeys(tmp_path, warnings):
+    write_images(tmp_path, num=3)
+    copied(tmp_path, "\x1b[31mred/1.png", "train/\x1b[2J.png", "train/cat/a.\x1b]0;x")
+    load_folder(tmp_path)
+    assert len(reports(warnings)) == 3
+    assert not any("\x1b" in said for said in reports(warnings))
+    (tmp_path / "val/new\nline\x1b").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"does not have: 'new\\nline\\x1b'"):
+        load_folder(tmp_path)
+
+
+def test_files_come_in_the_order_of_their_folders_and_names(tmp_path):
+    names = ("b.png", "a/z.png", "a/c.png", "a-b/1.png", "10.png", "9.png", "a/b/0.png")
+    copied(tmp_path, *names)
+    found = [os.path.relpath(path, tmp_path) for path in find_files(tmp_path).images]
+    assert found == ["10.png", "9.png", "b.png", "a/c.png", "a/z.png", "a-b/1.png", "a/b/0.png"]
+    expected = make_dataset(str(tmp_path.parent), {tmp_path.name: 0}, (".png",))
+    assert [str(tmp_path / name) for name in found] == [path for path, _ in expected]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_searched_is_an_error(tmp_path):
+    write_images(tmp_path, num=3)
+    (tmp_path / "train/cat").chmod(0)
+    try:
+        with pytest.raises(PermissionError):
+            load_folder(tmp_path)
+    finally:
+        (tmp_path / "train/cat").chmod(0o700)
+
+
+def test_an_error_while_searching_is_raised_or_noted(tmp_path):
+    copied(tmp_path, "1.png")
+    with pytest.raises(FileNotFoundError):
+        find_files(tmp_path / "gone")
+    noted = []
+    assert find_files(tmp_path / "gone", note=noted.append).images == []
+    assert noted[0].filename == str(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

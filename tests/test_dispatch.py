@@ -1,6 +1,9 @@
 """Several steps in one dispatch, and data that stay on the device: faster, and nothing else."""
 
+import logging
 import math
+import threading
+import time
 
 import clu.metrics
 import flax.struct
@@ -9,16 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx
 from helpers import TinyNet, tiny_arrays, tree_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer
+from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer, loop
 from nnx_alexnet.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, CallbackList
 from nnx_alexnet.data import ImageTransform
-from nnx_alexnet.dispatch import choose_steps
+from nnx_alexnet.dispatch import Pushback, choose_steps
+from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.placement import Placement
 
 
@@ -86,7 +92,7 @@ def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(steps, keep_on_d
     many, other_history = fitted(steps, data=data)
     assert tree_equal(nnx.state(one.model), nnx.state(many.model))
     assert untimed(history) == untimed(other_history)
-    assert many.num_compilations == {"train": 1, "evaluate": 1}
+    assert many.num_compilations == {"train": 2, "evaluate": 1}  # 8 and 6 examples
 
 
 def test_a_list_of_batches_is_grouped_too_and_ends_with_the_same_bits():
@@ -332,6 +338,376 @@ def test_the_device_lets_the_data_go_after_an_error():
         trainer.fit()
     assert not trainer._train_data
     assert not trainer._in_flight
+
+
+# ---- Batches of several sizes ------------------------------------------------------------------
+
+
+class Coupled(Classification):
+    """A loss in which the examples of a batch are coupled: padding anywhere would change it."""
+
+    def outputs(self, model, batch):
+        outputs = super().outputs(model, batch)
+        logits = outputs["logits"]
+        spread = jnp.square(logits - logits.mean(axis=0)).sum(axis=1)
+        return {**outputs, "loss": outputs["loss"] + 0.1 * spread + 0.01 * len(logits)}
+
+
+class NormNet(nnx.Module):
+    """BatchNorm before anything else, whose statistics are those of the batches."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.bn = nnx.BatchNorm(6, momentum=0.7, rngs=rngs)
+        self.dense = nnx.Linear(6, 4, rngs=rngs)
+
+    def __call__(self, image):
+        return self.dense(self.bn(image))
+
+
+def tabular(num=40, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(1.0, 2.0, (num, 6)).astype(np.float32)
+    return images, rng.integers(0, 4, num).astype(np.int32)
+
+
+def plain_loop(batches, task, rate=0.05):
+    """Flax and optax alone, with each batch as it is: the model, and the loss over all examples."""
+    model = NormNet()
+    optimizer = nnx.Optimizer(model, optax.sgd(rate), wrt=nnx.Param)
+    total = count = 0
+
+    def loss_of(model, batch):
+        losses = task.outputs(model, batch)["loss"]
+        return losses.mean(), losses
+
+    for images, labels in batches:
+        batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
+        model.train()
+        (_, losses), gradients = nnx.value_and_grad(loss_of, has_aux=True)(model, batch)
+        optimizer.update(model, gradients)
+        total, count = total + float(losses.sum()), count + len(labels)
+    return nnx.state(model), total / count
+
+
+def as_steps(state):
+    return {name: np.asarray(leaf, np.float64) for name, leaf in named_leaves(state).items()}
+
+
+def fitted_norm(data, *, epochs=1, rate=0.05, **arguments):
+    trainer = Trainer(
+        NormNet(), data, optimizer=optax.sgd(rate),
+        **{"max_epochs": epochs, "log_dir": None, "progress_bar": False, **arguments},
+    )  # fmt: skip
+    return trainer, trainer.fit()
+
+
+class Batches(Callback):
+    """Keeps the images of each train batch, and how many examples were counted."""
+
+    def __init__(self):
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        assert batch["mask"].all()
+        self.batches.append((batch["image"], batch["label"]))
+
+    def on_train_epoch_end(self, trainer):
+        self.epochs.append(trainer.num_examples)
+
+
+def cut(arrays, sizes):
+    ends = np.cumsum(sizes)
+    return [tuple(a[end - n : end] for a in arrays) for n, end in zip(sizes, ends, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("form", "steps"),
+    [
+        ("arrays", 1),
+        ("on the device", "auto"),
+        ("dataset", "auto"),
+        ("list", 1),
+        ("loader", "auto"),
+    ],
+)
+def test_a_ragged_epoch_equals_a_plain_loop_without_any_padding(form, steps):
+    """BatchNorm's statistics, the parameters and the loss, though the examples are coupled."""
+    arrays, seen = tabular(num=43), Batches()
+    kept = {"keep_on_device": form == "on the device"}
+    options = {"batch_size": 16, "drop_last": False}
+    data = {
+        "arrays": lambda: DataModule(arrays, **options, **kept),
+        "on the device": lambda: DataModule(arrays, **options, **kept),
+        "dataset": lambda: DataModule([*zip(*arrays, strict=True)], **options),
+        "list": lambda: DataModule(cut(arrays, [16, 16, 11])),
+        "loader": lambda: DataModule(
+            DataLoader(TensorDataset(*map(torch.from_numpy, arrays)), batch_size=16)
+        ),
+    }[form]()
+    trainer, history = fitted_norm(
+        data, task=Coupled(), callbacks=[seen], epochs=2, steps_per_execution=steps
+    )
+    assert [len(labels) for _, labels in seen.batches] == [16, 16, 11] * 2
+    assert seen.epochs == [43, 43]
+    state, loss = plain_loop(seen.batches, Coupled())
+    found, expected = as_steps(nnx.state(trainer.model)), as_steps(state)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.mean([row["train/loss"] for row in history]) == pytest.approx(loss, rel=1e-5)
+    assert trainer.num_compilations["train"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "steps"),
+    [
+        ([4, 16, 16, 16], "auto"),  # the first one small
+        ([16, 16, 3], 3),
+        ([16, 8, 8, 16, 5], 1),
+        ([16, 8, 8, 16, 5], "auto"),
+        ([1, 1, 30], "auto"),
+        ([8, 8, 8, 24, 24], 3),
+    ],
+    ids=str,
+)
+def test_an_iterable_of_batches_of_any_sizes_equals_a_plain_loop(sizes, steps):
+    batches, seen = cut(tabular(num=sum(sizes)), sizes), Steps(every_n_steps=2)
+    trainer, history = fitted_norm(
+        DataModule(batches), task=Coupled(), epochs=2, steps_per_execution=steps,
+        callbacks=[seen], log_every_n_steps=3,
+    )  # fmt: skip
+    state, loss = plain_loop(batches * 2, Coupled())
+    found, expected = as_steps(nnx.state(trainer.model)), as_steps(state)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=2e-4, atol=2e-5, err_msg=name)
+    assert np.mean([row["train/loss"] for row in history]) == pytest.approx(loss, rel=1e-5)
+    assert trainer.num_compilations["train"] == len({*sizes})
+    assert trainer.global_step == 2 * len(sizes)
+    assert trainer.steps_per_epoch == len(sizes)
+    assert (trainer.epoch, trainer.step_in_epoch) == (2, 0)
+    starts = np.cumsum([0, *sizes])
+    in_epoch = [list(range(starts[n], starts[n + 1])) for n in range(len(sizes))]
+    assert seen.ends == [(n, (n - 1) % len(sizes)) for n in range(2, 2 * len(sizes) + 1, 2)]
+    assert seen.indices == [in_epoch[index] for _, index in seen.ends]
+
+
+@pytest.mark.parametrize("steps", [1, 64])
+def test_rows_that_a_mask_leaves_out_reach_no_statistic_and_no_step(steps):
+    images, labels = tabular(num=24)
+    images[20:] = labels[20:] = 10**6  # padding of a user's own, in the last batch
+    masks = np.ones((3, 8), bool)
+    masks[2, 4:] = False
+    nothing = {"image": images[:8] + np.nan, "label": labels[:8], "mask": np.zeros(8, bool)}
+    padded = [
+        nothing,
+        *({"image": i, "label": y, "mask": m}
+          for (i, y), m in zip(cut((images, labels), [8, 8, 8]), masks, strict=True)),
+        nothing,
+    ]  # fmt: skip
+    trainer, history = fitted_norm(
+        DataModule(padded), task=Coupled(), epochs=2, steps_per_execution=steps
+    )
+    other, expected = fitted_norm(
+        DataModule(cut((images, labels), [8, 8, 4])), task=Coupled(), epochs=2,
+        steps_per_execution=steps,
+    )  # fmt: skip
+    assert tree_equal(nnx.state(trainer.model), nnx.state(other.model))
+    assert untimed(history) == untimed(expected)
+    assert trainer.global_step == other.global_step == 6
+    assert trainer.steps_per_epoch == 3
+
+
+@pytest.mark.parametrize(("max_steps", "steps"), [(2, 4), (3, 4), (5, 1), (6, 4)])
+def test_a_ragged_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(
+    tmp_path, max_steps, steps
+):
+    """Also between the full batches and the smaller one, and right after that."""
+
+    def data():
+        return DataModule(tabular(num=43), tabular(num=9, seed=1), batch_size=16, drop_last=False)
+
+    whole, history = fitted_norm(data(), epochs=3, steps_per_execution=steps)
+    options = {"epochs": 3, "log_dir": tmp_path, "steps_per_execution": steps}
+    fitted_norm(data(), max_steps=max_steps, **options)
+    trainer = Trainer(
+        NormNet(), data(), optimizer=optax.sgd(0.05), max_epochs=3, log_dir=tmp_path,
+        steps_per_execution=3, progress_bar=False,
+    )  # fmt: skip
+    resumed = trainer.fit(resume="auto")
+    assert trainer.global_step == whole.global_step == 9
+    assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
+    for name in ("val/loss", "train/loss"):
+        assert resumed[-1][name] == history[-1][name]
+
+
+@pytest.mark.parametrize(
+    ("form", "max_steps", "epoch", "step_in_epoch"),
+    [
+        ("list", 2, 0, 2),
+        ("list", 3, 1, 0),
+        ("claims too few", 2, 0, 2),
+        ("claims too few", 3, 1, 0),
+        ("claims too many", 4, 1, 1),
+        ("claims too many", 6, 2, 0),  # it was counted in the first epoch
+        ("claims nothing", 3, 0, 3),  # nothing says that the pass was at its end
+        ("claims nothing", 6, 2, 0),
+    ],
+)
+def test_an_epoch_that_max_steps_ends_is_whole_if_no_batch_is_left(
+    form, max_steps, epoch, step_in_epoch, warnings
+):
+    batches = cut(tabular(num=40), [16, 16, 8])
+
+    class Iterable:
+        def __iter__(self):
+            return iter(batches)
+
+        def __len__(self):
+            return {"claims too few": 2, "claims too many": 5}[form]
+
+    trainer, _ = fitted_norm(
+        DataModule(batches if form == "list" else Iterable()), epochs=5, max_steps=max_steps
+    )
+    assert trainer.global_step == max_steps
+    assert (trainer.epoch, trainer.step_in_epoch) == (epoch, step_in_epoch)
+
+
+def test_the_sizes_of_an_iterables_batches_are_reported_once(warnings):
+    warnings.set_level(logging.INFO, logger="nnx_alexnet")
+    fitted_norm(DataModule(cut(tabular(num=40), [16, 8, 16])), epochs=3)
+    said = [r.getMessage() for r in warnings.records]
+    assert (
+        said.count(
+            "The batches of `train` have 2 sizes (16, 8); the train step was compiled for each."
+        )
+        == 1
+    )
+    warnings.clear()
+    fitted_norm(DataModule(cut(tabular(num=40), [16, 16, 8])[:2]), epochs=2)
+    fitted_norm(DataModule(tabular(num=40), batch_size=16, drop_last=False), epochs=2)
+    assert not any("sizes" in r.getMessage() for r in warnings.records)
+
+
+def test_more_sizes_than_anybody_means_are_a_warning(warnings, monkeypatch):
+    monkeypatch.setattr(loop, "_MANY_SIZES", 2)
+    trainer, _ = fitted_norm(DataModule(cut(tabular(num=10), [1, 2, 3, 4])), epochs=2)
+    said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
+    assert len(said) == 1
+    assert said[0].startswith("`train` has given batches of 3 sizes so far (1, 2, ...)")
+    assert trainer.num_compilations["train"] == 4
+
+
+def test_a_second_fit_compiles_no_size_again():
+    trainer, _ = fitted_norm(DataModule(cut(tabular(num=40), [16, 8, 16])), epochs=2)
+    trainer.fit()
+    assert trainer.num_compilations["train"] == 2
+
+
+def test_the_compilation_of_another_size_is_no_part_of_the_speed(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    class Slow(Trainer):
+        def _dispatch(self, group, key):
+            before = self._steps.traces["train"]
+            results = super()._dispatch(group, key)
+            jax.block_until_ready(results)
+            clock[0] += 1.0 if self._steps.traces["train"] == before else 1000.0
+            return results
+
+    data = DataModule(cut(tabular(num=80), [16, 16, 16, 16, 8, 8]))
+    trainer = Slow(
+        NormNet(), data, max_epochs=1, log_dir=None, progress_bar=False, steps_per_execution=1
+    )
+    trainer.fit()
+    assert trainer.num_compilations["train"] == 2
+    # From the end of the first step on: four steps of a second each, and one that was compiled.
+    assert trainer.metrics["perf/images_per_second"] == pytest.approx((80 - 16) / 4)
+
+
+def test_an_evaluation_takes_batches_larger_than_its_first_one():
+    arrays = tabular(num=40)
+    splits = [cut(arrays, sizes) for sizes in ([4, 20, 1, 15], [20, 20])]
+    found = []
+    for split in splits:
+        trainer, history = fitted_norm(DataModule([arrays], split, split))
+        found.append([history[0]["val/loss"], history[0]["val/accuracy"], *trainer.test().values()])
+        np.testing.assert_allclose(trainer.predict(), trainer.predict(arrays[0]), atol=1e-6)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def test_a_sampler_that_is_resumed_gives_the_order_of_its_epoch(tmp_path):
+    """Each epoch begins with `set_epoch`, so that a run that was stopped after one goes on."""
+    arrays = tuple(map(torch.from_numpy, tabular(num=40)))
+
+    def data():
+        dataset = TensorDataset(*arrays)
+        sampler = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=3)
+        return DataModule(DataLoader(dataset, batch_size=16, sampler=sampler))
+
+    seen, resumed = Batches(), Batches()
+    whole, _ = fitted_norm(data(), epochs=4, callbacks=[seen])
+    orders = [np.concatenate([y for _, y in seen.batches[i : i + 3]]) for i in range(0, 12, 3)]
+    assert len({order.tobytes() for order in orders}) == 4
+    fitted_norm(data(), epochs=2, log_dir=tmp_path)
+    trainer = Trainer(
+        NormNet(), data(), optimizer=optax.sgd(0.05), max_epochs=4, log_dir=tmp_path,
+        callbacks=[resumed], progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(resume="auto")
+    for (image, _), (other, _) in zip(resumed.batches, seen.batches[6:], strict=True):
+        np.testing.assert_array_equal(image, other)
+    assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
+
+
+def test_two_trainers_in_two_threads_end_as_each_does_alone():
+    """Their datasets draw from the global generators, which both trainers seed."""
+
+    class Random:
+        def __len__(self):
+            return 24
+
+        def __getitem__(self, index):
+            noise = np.random.normal(size=6)
+            time.sleep(1e-4)
+            return np.float32(noise + np.random.normal(size=6)), index % 4
+
+    def train(seed, found):
+        trainer, history = fitted_norm(DataModule(Random(), batch_size=8), epochs=3, seed=seed)
+        found[seed] = nnx.state(trainer.model), untimed(history)
+
+    alone, together = {}, {}
+    for seed in (1, 2):
+        train(seed, alone)
+    threads = [threading.Thread(target=train, args=(seed, together)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in (1, 2):
+        assert tree_equal(together[seed][0], alone[seed][0])
+        assert together[seed][1] == alone[seed][1]
+
+
+def test_an_epoch_of_very_many_dispatches_does_not_pile_up():
+    """The batches that a dispatch leaves are given back, at the same cost each time."""
+    items = Pushback(iter(range(400_000)))
+    total = 0
+    while (first := next(items, None)) is not None:
+        items.push([first])
+        items.push([])
+        total += next(items)
+    assert total == sum(range(400_000))
+
+
+def test_what_is_given_back_comes_next_in_its_order():
+    items = Pushback([1, 2, 3, 4])
+    first, second = next(items), next(items)
+    items.push([second])
+    items.push([first])
+    assert [*items] == [1, 2, 3, 4]
+    items.push([9])
+    assert [*items] == [9]
 
 
 # ---- Bad input --------------------------------------------------------------------------------

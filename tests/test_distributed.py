@@ -139,6 +139,28 @@ def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_agai
     assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("keep_on_device", [True, False])
+@pytest.mark.parametrize("num", [70, 72])
+def test_a_smaller_last_batch_is_read_whole_by_each_process_or_shared(
+    tmp_path, num, keep_on_device
+):
+    """6 examples, which 4 devices cannot share, and 8, which they can."""
+    options = {"num": num, "drop_last": False, "witness": True, "keep_on_device": keep_on_device}
+    (tmp_path / "alone").mkdir()
+    alone = run(tmp_path / "alone", processes=1, devices=4, **options)[0]
+    first, second = run(tmp_path, **options)
+    for epoch in range(2):
+        parts = first["train"][epoch], second["train"][epoch]
+        both = set(parts[0]) & set(parts[1])
+        assert len(both) == (6 if num == 70 else 0)
+        assert sorted({*parts[0], *parts[1]}) == list(range(num))
+        assert sorted(alone["train"][epoch]) == list(range(num))
+    close(first["parameters"], alone["parameters"], 1e-5)
+    assert first["parameters"] == second["parameters"]
+    assert first["compilations"] == {"train": 2, "evaluate": 1}
+
+
 @pytest.mark.parametrize(
     ("meddler", "least", "most"),
     [

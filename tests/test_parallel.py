@@ -189,6 +189,53 @@ def test_a_run_ends_with_the_parameters_of_one_device(make, kind, keep_on_device
     assert all(found[name] <= bound for name, bound in BOUNDS.items()), found
 
 
+RAGGED = {
+    # 5 examples at the end of an epoch, which 2 devices share as little as 4.
+    "arrays": lambda keeps: data_of(num=69, drop_last=False, keep_on_device=keeps),
+    "batches": lambda _: DataModule(
+        [*zip(*(np.split(array, (6, 22, 38)) for array in tiny_arrays(num=64)), strict=True)],
+        transform=ImageTransform(8, mean=(0.5,), std=(0.25,), translate=0.2, flip=True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "form"),
+    [
+        (SplitDense, "data 4", "arrays"),
+        (SplitDense, "state 2 x model 2", "batches"),
+        pytest.param(SplitConv, "data 4", "batches", marks=pytest.mark.slow),
+        *(pytest.param(make, kind, form, marks=pytest.mark.slow)
+          for make in (SplitDense, SplitConv) for form in RAGGED
+          for kind in ("data 2", "data 8", "model 2", "state 4", "data 2 x model 2")),
+    ],
+)  # fmt: skip
+def test_batches_that_do_not_divide_are_computed_whole_on_each_device(make, kind, form):
+    keeps = make is SplitDense
+    key = make, form
+    if key not in REFERENCES:
+        REFERENCES[key] = trained(make, data=RAGGED[form](keeps), devices=1)
+    found = differences(trained(make, data=RAGGED[form](keeps), **KINDS[kind]), REFERENCES[key])
+    assert all(found[name] <= bound for name, bound in BOUNDS.items()), found
+
+
+def test_the_gradients_of_a_smaller_last_batch_are_those_of_one_device():
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            self.size = len(batch["index"])
+            self.found = jax.device_get(trainer.gradients(batch))
+
+    kept = []
+    for options in (KINDS["data 4"], {"devices": 1}):
+        keep = Keep()
+        data = data_of(num=21, drop_last=False)
+        trainer_of(Dense(), data, max_steps=2, callbacks=[keep], **options).fit()
+        assert keep.size == 5
+        kept.append(keep.found)
+    for name, array in kept[1].items():
+        assert relative(kept[0][name], array) < 1e-5, name
+
+
 # ---- AlexNet ---------------------------------------------------------------------------------
 
 

@@ -169,6 +169,25 @@ def test_each_device_gets_its_rows_of_a_batch(stacked):
     assert all(shard.data.shape[-1] == 2 for shard in sent.addressable_shards)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 6, 9])
+def test_a_batch_that_does_not_divide_lies_whole_on_each_device(size, stacked):
+    placement = Placement(mesh={"data": 4, "model": 2})
+    rows = np.arange(3 * size).reshape(3, size) if stacked else np.arange(size)
+    sent = placement.send({"x": rows}, size, stacked=stacked)["x"]
+    np.testing.assert_array_equal(sent, rows)
+    assert sent.sharding == placement.of_batch(size, stacked=stacked) == placement.replicated
+    assert len(sent.addressable_shards) == 8
+    assert placement.rows(size) is None
+
+
+@pytest.mark.parametrize(("size", "spec"), [(8, P("data")), (4, P("data")), (6, P())])
+def test_only_the_axis_of_the_batch_decides_whether_it_is_split(size, spec):
+    placement = Placement(mesh={"data": 4, "model": 2})
+    assert placement.of_batch(size).spec == spec
+    assert placement.of_batch(size, stacked=True).spec == (P(None, *spec) if spec else P())
+
+
 # ---- The model's state ---------------------------------------------------------------------
 
 

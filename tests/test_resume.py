@@ -257,6 +257,7 @@ def test_a_resume_reads_no_example_again(tmp_path):
     run_here(tmp_path, stop_after=17)
     trainer = build(tmp_path, JOB)
     read = []
+    trainer.data.train.labels()  # is known, as the digest is, once a sample was read
     trainer.data.train._source.dataset.read = read
     trainer.fit(resume="auto")
     # From step 15 on: half of the second epoch, and two whole ones of 150.

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any, TypeGuard
 
 import numpy as np
 
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)  # of an image: grey, colour, and colour with transparency
 
 
 def is_torch(value: object) -> bool:
@@ -31,18 +32,39 @@ def is_channels_first(shape: tuple[int, ...]) -> bool:
         >>> is_channels_first((3, 32, 32)), is_channels_first((32, 32, 3))
         (True, False)
     """
-    return len(shape) == 3 and (shape[0] in _CHANNELS or shape[-1] not in _CHANNELS)
+    return len(shape) == 3 and (shape[0] in CHANNELS or shape[-1] not in CHANNELS)
 
 
 def to_numpy(value: Any, argument: str) -> np.ndarray:
-    """Returns any array-like value as a NumPy array; the axes stay where they are."""
-    if not is_torch(value):
-        return np.asarray(value)
+    """Returns any array-like value as a NumPy array; the axes stay where they are.
+
+    Raises:
+        ValueError: NumPy has no such dtype, the value is ragged, or a mask hides a part of it.
+    """
+    if is_torch(value):
+        try:
+            array: np.ndarray = value.detach().cpu().numpy()
+        except TypeError as error:
+            # bfloat16 and its like, which NumPy does not have; or a sparse tensor.
+            is_dense = value.layout == sys.modules["torch"].strided
+            remedy = ".float() keeps every value" if is_dense else "give its .to_dense()"
+            raise ValueError(
+                f"`{argument}` has dtype {value.dtype} and layout {value.layout}, which NumPy "
+                f"cannot take: {remedy}."
+            ) from error
+        return array
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"`{argument}` is a masked array, whose mask would be lost. Leave out the examples "
+            "that are masked, or fill them with values of your choice: masked.filled(0)."
+        )
     try:
-        array: np.ndarray = value.detach().cpu().numpy()
-    except TypeError:  # bfloat16 and its like, which NumPy has not
-        raise _wrong_dtype(argument, value.dtype) from None
-    return array
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:  # a ragged list, an object that is no array
+        raise ValueError(
+            f"`{argument}` is a {type(value).__name__} that does not make one array: {error}. "
+            "All parts must have one shape; np.stack makes an array of them."
+        ) from None
 
 
 def as_images(array: np.ndarray, argument: str) -> np.ndarray:
@@ -58,15 +80,38 @@ def as_images(array: np.ndarray, argument: str) -> np.ndarray:
     if array.dtype == np.float64:
         return array.astype(np.float32)
     if array.dtype not in (np.uint8, np.float32):
-        raise _wrong_dtype(argument, array.dtype)
+        raise ValueError(
+            f"`{argument}` has dtype {array.dtype}; images are uint8 (0..255) or float32. "
+            f"{_image_remedy(array)}"
+        )
     return array
 
 
-def _wrong_dtype(argument: str, dtype: object) -> ValueError:
-    return ValueError(
-        f"`{argument}` has dtype {dtype}; images are uint8 (0..255) or float32. "
-        "Convert them, for example with images.astype(np.uint8)."
-    )
+# By the kind of a dtype.
+_REMEDIES = {
+    "f": "images.astype(np.float32) keeps every value.",
+    "b": "images.astype(np.float32) makes 0 and 1 of them.",
+    "i": "Scale them to 0..1 as floats: where white is 255, images.astype(np.float32) / 255.",
+    "c": "np.stack([images.real, images.imag], axis=-1) makes two channels of them.",
+}
+
+
+def _image_remedy(array: np.ndarray) -> str:
+    """Says how images of another dtype become uint8 or float32 without losing their values."""
+    kind = array.dtype.kind
+    if kind == "u":
+        white = np.iinfo(array.dtype).max
+        return f"images.astype(np.float32) / {white} scales them to 0..1."
+    if kind in "USO":
+        other = next((item for item in array.flat if not isinstance(item, Number)), array)
+        return (
+            f"It holds {_shown(other)}. Images in memory are one array [N, ...], which np.stack "
+            "makes of images of one shape; image files are read by a dataset's __getitem__, or by "
+            'load_data("folder", root=...).'
+        )
+    if "float" in array.dtype.name:  # ml_dtypes' bfloat16 is of no kind that NumPy knows
+        kind = "f"
+    return _REMEDIES.get(kind, "Make an array of numbers of them.")
 
 
 def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
@@ -84,7 +129,7 @@ def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
     if array.dtype.kind not in "biu":
         raise ValueError(
             f"`{argument}` has labels of dtype {array.dtype}; labels are integers (classes) or "
-            "floats (soft labels, regression targets)."
+            f"floats (soft labels, regression targets). {_label_remedy(array)}"
         )
     if array.dtype.itemsize >= 4 and array.size:
         limits = np.iinfo(np.int32)
@@ -95,11 +140,38 @@ def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
     return array.astype(np.int32, copy=False)
 
 
+def _label_remedy(array: np.ndarray) -> str:
+    """Says how labels of another dtype become integers or floats."""
+    if "float" in array.dtype.name:
+        return "labels.astype(np.float32) keeps every value."
+    if array.dtype.kind == "c":
+        return "np.stack([labels.real, labels.imag], axis=-1) makes two targets of them."
+    texts = [isinstance(item, str | bytes) for item in array.flat]
+    if texts and all(texts):
+        return (
+            "Number the classes from 0: names, labels = np.unique(labels, return_inverse=True); "
+            "class_names=tuple(names) keeps their names."
+        )
+    for position, item in enumerate(array.flat):
+        if isinstance(item, str | bytes) or not isinstance(item, Number):
+            where = f" at position {position}" if array.ndim else ""
+            return (
+                f"It holds {_shown(item)}{where}. Give each example a number, or an array of "
+                "numbers of one shape."
+            )
+    return "np.asarray(labels, np.float32) makes an array of numbers."
+
+
+def _shown(item: object) -> str:
+    text = repr(item)
+    return text if len(text) <= 40 else f"a {type(item).__name__}"
+
+
 def check_label_axes(labels: np.ndarray, argument: str) -> None:
     """Raises a `ValueError` for integer classes with a second axis of one, as Keras has them."""
     if labels.dtype == np.int32 and labels.ndim == 2 and labels.shape[1] == 1:
         raise ValueError(
-            f"`{argument}` has integer labels of shape {labels.shape}; one class an example has "
+            f"`{argument}` has integer labels of shape {labels.shape}; one class per example has "
             f"shape {labels.shape[:1]}. Pass labels[:, 0]."
         )
 
@@ -144,8 +216,8 @@ def example_image(value: Any, argument: str) -> np.ndarray:
     if isinstance(mode, str) and hasattr(value, "getbands"):  # a PIL image
         if mode not in ("L", "RGB"):
             raise ValueError(
-                f"`{argument}` is a PIL image of mode {mode!r}; 'L' and 'RGB' work. Convert it "
-                "in the dataset with image.convert('RGB')."
+                f"`{argument}` is a PIL image of mode {mode!r}; 'L' and 'RGB' work. "
+                f"{_mode_remedy(mode)}"
             )
         array = np.array(value)
         return array[..., None] if mode == "L" else array
@@ -153,3 +225,10 @@ def example_image(value: Any, argument: str) -> np.ndarray:
     if is_torch(value) and is_channels_first(array.shape):
         return np.ascontiguousarray(array.transpose(1, 2, 0))
     return array
+
+
+def _mode_remedy(mode: str) -> str:
+    if mode.startswith(("I", "F")):  # convert() would cut off what is above 255
+        array = "np.asarray(image, np.float32)"
+        return f"Return its values from the dataset as an array: {array}[..., None], scaled."
+    return f"Convert it in the dataset with image.convert({'L' if mode == '1' else 'RGB'!r})."

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnx_alexnet.data.class_folders import (
+    class_folders,
+    find_splits,
+    is_unlabelled,
+    list_images,
+)
 from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 
@@ -139,25 +145,27 @@ def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
 
 
 def image_folder(request: Request) -> Splits:
-    """`root`/train, and if there are, `root`/val and `root`/test, with one folder a class."""
-    class_to_index = _classes(request.root, "train")
-    train = _files(request, "train", class_to_index)
-    if (request.root / "val").is_dir():
-        val = _files(request, "val", class_to_index)
+    """`root`/train, and if there are, `root`/val and `root`/test, with one folder per class."""
+    root = request.root
+    folders = find_splits(root, ("train", "val", "test"))
+    if "train" not in folders:
+        raise FileNotFoundError(_needs_train(root))
+    classes = class_folders(root, folders["train"])
+    train = _files(request, folders["train"], classes)
+    if "val" in folders:
+        val = _files(request, folders["val"], classes)
     else:
         kept, held = held_out(train.targets, seed=request.seed)
         train, val = train.subset(kept), train.subset(held)
-    has_test = (request.root / "test").is_dir()
-    test = _files(request, "test", class_to_index) if has_test else None
-    how = request.on_bad_sample
-    source = MapSource(train, argument="train", on_bad_sample=how)
+    has_test = "test" in folders and not is_unlabelled(root, folders["test"], classes)
+    source = _source(request, train, "train")
     sample = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_FILES).astype(int))
     mean, std = channel_statistics(source.take(sample, seed=0, epoch=0).image)
     return Splits(
         train=source,
-        val=MapSource(val, argument="val", on_bad_sample=how),
-        test=None if test is None else MapSource(test, argument="test", on_bad_sample=how),
-        class_names=tuple(class_to_index),
+        val=_source(request, val, "val"),
+        test=_source(request, _files(request, "test", classes), "test") if has_test else None,
+        class_names=classes,
         mean=mean,
         std=std,
         translate=0.08,
@@ -181,16 +189,16 @@ def imagenet(request: Request) -> Splits:
                 datasets.ImageNet(request.root, split)
             except (RuntimeError, OSError) as error:
                 raise FileNotFoundError(_needs_imagenet(request, str(error))) from error
+    folders = find_splits(request.root, ("train", "val"))
     for split in ("train", "val"):
-        if not (request.root / split).is_dir():
+        if split not in folders:
             raise FileNotFoundError(_needs_imagenet(request, f"There is no {split}/"))
-    class_to_index = _classes(request.root, "train")
+    classes = class_folders(request.root, folders["train"])
 
     def source(split: str) -> MapSource:
-        files = _files(request, split, class_to_index)
-        return MapSource(files, argument=split, on_bad_sample=request.on_bad_sample)
+        return _source(request, _files(request, folders[split], classes), split)
 
-    names = tuple(class_to_index)
+    names = classes
     if (request.root / "meta.bin").is_file():
         words = datasets.imagenet.load_meta_file(request.root)[0]
         names = tuple(", ".join(words.get(name, (name,))) for name in names)
@@ -234,36 +242,27 @@ def default_workers() -> int:
     return min(8, usable or 1)
 
 
-def _classes(root: Path, split: str) -> dict[str, int]:
-    """Returns the classes of a split, the names of its folders in order."""
-    folder = root / split
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"`root` (={str(root)!r}) has no folder {split}/. Put one folder a class there, with "
-            f"the class's images: {folder}/<class>/<image>.jpg; likewise val/ and test/, if any."
-        )
-    from torchvision.datasets.folder import find_classes
-
-    return dict(find_classes(folder)[1])
-
-
-def _files(request: Request, split: str, class_to_index: dict[str, int]) -> ImageFiles:
-    """Lists the files of a split; its classes are those of the training split."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-    folder = request.root / split
-    if extra := sorted(set(_classes(request.root, split)) - set(class_to_index)):
-        raise ValueError(f"{folder} has classes that train/ has not: {', '.join(extra)}.")
-    samples = make_dataset(
-        os.fspath(folder), class_to_index, IMG_EXTENSIONS, allow_empty=split != "train"
+def _needs_train(root: Path) -> str:
+    there = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    found = f" It has the folders {', '.join(map(repr, sorted(there)[:8]))}." if there else ""
+    return (
+        f"`root` (={str(root)!r}) has no folder train/.{found} Put one folder per class there, "
+        f"with the class's images: {root}/train/<class>/<image>.jpg; and in the same way "
+        "val/ (also valid/ or validation/) and test/, if there are any."
     )
-    if not samples:
-        raise ValueError(f"{folder} holds no images ({', '.join(IMG_EXTENSIONS)}).")
-    paths, targets = zip(*samples, strict=True)
+
+
+def _source(request: Request, files: ImageFiles, split: str) -> MapSource:
+    return MapSource(files, argument=split, on_bad_sample=request.on_bad_sample, is_trusted=True)
+
+
+def _files(request: Request, split: str, classes: tuple[str, ...]) -> ImageFiles:
+    """Lists the files of a split; its classes are those of the training split."""
+    paths, targets = list_images(request.root, split, classes)
     return ImageFiles(
-        folder,
-        [os.path.relpath(path, folder) for path in paths],
-        np.array(targets, np.int32),
+        request.root / split,
+        paths,
+        targets,
         resize=resized_side(request.image_size),
         size=_stored_size(request),
     )

@@ -1,18 +1,38 @@
 """Batches that somebody else makes, as a source."""
 
+import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.data.convert import unpack
+from nnx_alexnet.data.convert import to_numpy, unpack
 from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
 from nnx_alexnet.log import logger
+
+_WORKERS_REPEAT = (
+    " Each worker of a DataLoader reads the whole of an IterableDataset, unless the dataset asks "
+    "torch.utils.data.get_worker_info() for its part."
+)
+# What a loader holds that may give other examples in another epoch.
+_HELD = ("sampler", "batch_sampler", "dataset")
+
+
+class _Pass(NamedTuple):
+    """One pass over the batches, of which the first is read."""
+
+    epoch: int
+    first: Rows
+    rest: Iterator[Any]
 
 
 class IterableSource:
     """Batches that somebody else makes: a torch `DataLoader`, a list, any iterable.
+
+    They may have any sizes. Before each pass, `set_epoch` is called on the iterable and on its
+    `sampler`, `batch_sampler` and `dataset`, where they have that method.
 
     Args:
         batches: each one `(images, labels)`, or a mapping with `image`, `label` and perhaps
@@ -30,16 +50,18 @@ class IterableSource:
     def __init__(self, batches: Iterable[Any], *, argument: str = "data") -> None:
         self._batches = batches
         self._argument = argument
+        self._lock = threading.RLock()
         self._first: Rows | None = None
-        # The iterator whose first batch was looked at; the next epoch goes on with it.
-        self._opened: tuple[Rows, Iterator[Any]] | None = None
-        self._told = False
+        self._opened: _Pass | None = None  # to look at the first batch; not given yet
+        self._depends_on_epoch = False
         self._is_one_shot = False
+        self._counted: int | None = None  # batches of the newest pass that was whole
+        self._told: set[str] = set()
 
     def _tell(self, message: str) -> None:
-        if not self._told:
-            logger.info(message)
-        self._told = True
+        if "axes" not in self._told:
+            logger.info("%s", message)
+        self._told.add("axes")
 
     def _convert(self, item: Any) -> Rows:
         rows = as_rows(*unpack(item, self._argument), self._argument, self._tell)
@@ -47,83 +69,212 @@ class IterableSource:
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(rows.image.copy(), rows.label.copy(), mask)
 
-    def _open(self) -> tuple[Rows, Iterator[Any]]:
-        if self._opened is not None:
-            return self._opened
+    def _start(self, epoch: int) -> _Pass:
+        """Starts a pass, and reads its first batch that has any rows."""
+        if self._is_one_shot:
+            raise self._exhausted()
+        self._depends_on_epoch = set_epoch(self._batches, epoch)
+        self._warn_of_persistent_workers()
         iterator = iter(self._batches)
-        item = None if self._is_one_shot else next(iterator, None)
         self._is_one_shot = iterator is self._batches
-        if item is None and self._first is None:
-            raise ValueError(f"`{self._argument}` is empty: it gave no batches.")
-        if item is None:
-            raise ValueError(
-                f"`{self._argument}` (a {type(self._batches).__name__}) gave its batches once and "
-                "has none for another pass. Pass a list of batches, a torch DataLoader, or an "
-                "object whose __iter__ starts anew each time."
-            )
-        first = self._convert(item)
-        if self._first is None:
-            self._first = first
-        self._opened = first, iterator
-        return self._opened
+        for item in iterator:
+            first = self._convert(item)
+            if len(first.image):
+                if self._first is None:
+                    self._first = first
+                return _Pass(epoch, first, iterator)
+        raise self._empty() if self._first is None else self._exhausted()
 
-    def _known_first(self) -> Rows:
-        return self._first if self._first is not None else self._open()[0]
+    def _peek(self) -> Rows:
+        """Returns the first batch of the first pass, and keeps that pass for `batches`."""
+        with self._lock:
+            if self._first is None:
+                self._opened = self._start(epoch=0)
+            assert self._first is not None
+            return self._first
+
+    def _take(self, epoch: int) -> _Pass:
+        """Returns the pass that was opened to look at its first batch, or else a new one."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+            is_other = opened is not None and opened.epoch != epoch and self._depends_on_epoch
+            if opened is None or (is_other and not self._is_one_shot):
+                return self._start(epoch)
+            return opened
 
     @property
     def batch_size(self) -> int:
-        """The size of the first batch, which is that of all others but ragged ones."""
-        return len(self._known_first().image)
+        """The number of rows of the first batch; the others may have any."""
+        return len(self._peek().image)
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape and dtype of one image and one label, from the first batch."""
-        return self._known_first().element_spec()
+        return self._peek().element_spec()
 
-    def num_batches(self, *, drop_last: bool) -> int | None:
-        """Returns how many batches a pass gives, or None if only counting would tell.
+    def some_images(self) -> np.ndarray:
+        """Returns the images of the first batch."""
+        return self._peek().image
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches with examples a pass gives; None where only counting would tell.
+
+        It is the number that the newest complete pass gave, or, before the first one, the one
+        that the length of the iterable claims.
+        """
+        if self._counted is not None:
+            return self._counted
+        batches: Any = self._batches
+        if isinstance(batches, list | tuple):
+            return sum(map(_has_examples, batches))
+        try:
+            return _length(batches) or None
+        except Exception:  # there is no length
+            return None
+
+    def note_count(self, number: int) -> None:
+        """Notes how many batches a complete pass gave, and reports what claimed another number."""
+        believed, self._counted = self.num_batches, number
+        if believed in (None, number) or "count" in self._told:
+            return
+        self._told.add("count")
+        logger.warning(
+            "`%s` gave %d batches in a pass, not %d as its length or the pass before said. The "
+            "number of the newest pass is used from now on.%s",
+            self._argument, number, believed, _WORKERS_REPEAT if self._has_worker_copies else "",
+        )  # fmt: skip
+
+    @property
+    def _has_worker_copies(self) -> bool:
+        dataset = getattr(self._batches, "dataset", None)
+        return is_torch_iterable(dataset) and getattr(self._batches, "num_workers", 0) > 1
+
+    def _warn_of_copies(self, first: Rows, second: Rows) -> None:
+        """Warns where the first batches of two workers are one and the same."""
+        if not self._has_worker_copies or "copies" in self._told:
+            return
+        pairs = ((first.image, second.image), (first.label, second.label))
+        if all(np.array_equal(*pair) for pair in pairs):
+            self._told.add("copies")
+            logger.warning(
+                "The first two batches of `%s` are the same, so that examples may count several "
+                "times.%s",
+                self._argument, _WORKERS_REPEAT,
+            )  # fmt: skip
+
+    def batches(self, epoch: int = 0) -> Iterator[Rows]:
+        """Yields one pass over the batches, without those that have no rows.
 
         Args:
-            drop_last: whether ragged batches are left out.
-        """
-        batches: Any = self._batches
-        try:
-            if not drop_last:
-                return len(batches)
-            if isinstance(batches, Sequence):
-                sizes = [len(unpack(item, self._argument)[0]) for item in batches]
-                return sum(size == sizes[0] for size in sizes)
-            if _is_torch_loader(batches):
-                if batches.drop_last or batches.batch_size is None:
-                    return len(batches)
-                return len(batches.sampler) // int(batches.batch_size)
-        except TypeError:  # there is no length
-            pass
-        return None
-
-    def batches(self) -> Iterator[Rows]:
-        """Yields one pass over the batches.
+            epoch: what `set_epoch` is called with.
 
         Raises:
-            ValueError: there is no other pass, or a batch does not fit to the first one.
+            ValueError: there is no other pass, or a batch is not of the kind of the first one.
         """
-        first, rest = self._open()
-        self._opened = None
-        yield first
-        spec, size = self.element_spec(), self.batch_size
-        for position, item in enumerate(rest, start=1):
-            rows = self._convert(item)
-            if rows.element_spec() != spec or len(rows.image) > size:
+        opened = self._take(epoch)
+        spec = self.element_spec()
+        rest = map(self._convert, opened.rest)
+        before: Rows | None = None
+        for position, rows in enumerate(itertools.chain([opened.first], rest)):
+            if rows.element_spec() != spec:
                 raise ValueError(
                     f"Batch {position} of `{self._argument}` has images {_text(rows.image)} and "
-                    f"labels {_text(rows.label)}, the first batch had {size} examples of "
-                    f"{_spec_text(spec)}; all must be alike, and none larger than the first."
+                    f"labels {_text(rows.label)}, the first batch had examples of "
+                    f"{_spec_text(spec)}; all must be alike, but for their number."
                 )
-            yield rows
+            if position == 1 and before is not None:
+                self._warn_of_copies(before, rows)
+            before = rows if position == 0 else None
+            if len(rows.image):
+                yield rows
 
     def close(self) -> None:
         """Lets go of an iterator that was opened to look at the first batch."""
-        if not self._is_one_shot:
-            self._opened = None
+        with self._lock:
+            if not self._is_one_shot:
+                self._opened = None
+
+    def _empty(self) -> ValueError:
+        why = ""
+        size = getattr(self._batches, "batch_size", None)
+        if getattr(self._batches, "drop_last", False) and size:
+            why = (
+                f" Its drop_last=True leaves out a batch of fewer examples than its batch_size, "
+                f"{size}; drop_last=False keeps it."
+            )
+        return ValueError(f"`{self._argument}` is empty: it gave no batches.{why}")
+
+    def _exhausted(self) -> ValueError:
+        return ValueError(
+            f"`{self._argument}` (a {type(self._batches).__name__}) gave its batches once and "
+            "has none for another pass. Pass a list of batches, a torch DataLoader, or an "
+            "object whose __iter__ starts anew each time."
+        )
+
+    def _warn_of_persistent_workers(self) -> None:
+        batches: Any = self._batches
+        dataset = getattr(batches, "dataset", None)
+        is_unseen = getattr(batches, "persistent_workers", False) and hasattr(dataset, "set_epoch")
+        if is_unseen and "workers" not in self._told:
+            self._told.add("workers")
+            logger.warning(
+                "The workers of `%s` live on from epoch to epoch, so their copies of its dataset "
+                "may not notice `set_epoch`. DataLoader(persistent_workers=False) makes sure.",
+                self._argument,
+            )
+
+
+def set_epoch(holder: Any, epoch: int) -> bool:
+    """Calls `set_epoch(epoch)` on an object, and on its sampler, batch sampler and dataset.
+
+    Returns:
+        Whether any of them has that method.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from nnx_alexnet.data.iterable import set_epoch
+        >>> sampler = SimpleNamespace(set_epoch=print)
+        >>> set_epoch(SimpleNamespace(batch_sampler=SimpleNamespace(sampler=sampler)), 3)
+        3
+        True
+    """
+    waiting, seen, is_any = [holder], set(), False
+    while waiting:
+        part = waiting.pop(0)
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        method = getattr(part, "set_epoch", None)
+        if callable(method):
+            method(epoch)
+            is_any = True
+        waiting += [getattr(part, name, None) for name in _HELD]
+    return is_any
+
+
+def is_torch_iterable(value: object) -> bool:
+    """Returns whether this is an `IterableDataset`, which inherits a `__getitem__` it has not."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.utils.data.IterableDataset)
+
+
+def _length(batches: Any) -> int:
+    dataset: Any = getattr(batches, "dataset", None)
+    if not is_torch_iterable(dataset):
+        return len(batches)
+    # Once it was asked for its length, a DataLoader itself warns where that is wrong.
+    num, size = len(dataset), batches.batch_size
+    if size is None:
+        return num
+    return int(num // size if batches.drop_last else -(-num // size))
+
+
+def _has_examples(item: Any) -> bool:
+    try:
+        image, _, mask = unpack(item, "data")
+        return len(image) > 0 and (mask is None or bool(to_numpy(mask, "mask").any()))
+    except (TypeError, ValueError):  # the pass will say what is wrong with it
+        return True
 
 
 def _text(array: np.ndarray) -> str:
@@ -132,8 +283,3 @@ def _text(array: np.ndarray) -> str:
 
 def _spec_text(spec: ElementSpec) -> str:
     return " and ".join(f"{dtype}{list(shape)}" for shape, dtype in spec.values())
-
-
-def _is_torch_loader(value: object) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.utils.data.DataLoader)

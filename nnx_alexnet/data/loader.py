@@ -1,44 +1,33 @@
 """The batches of one split: their order, size and padding."""
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from nnx_alexnet.data.batching import Batch, Planned, fields_of, padded, planned, rounded_up
 from nnx_alexnet.data.iterable import IterableSource
 from nnx_alexnet.data.randomness import order
-from nnx_alexnet.data.rows import ElementSpec, Rows
+from nnx_alexnet.data.rows import ElementSpec
 from nnx_alexnet.data.sources import ArraySource, MapSource, Source
 from nnx_alexnet.data.workers import Request, Workers
 from nnx_alexnet.log import logger
 
-Batch = dict[str, np.ndarray]
-"""One batch: `image` (uint8 or float32 `[B, ...]`), `label` (int32 `[B]`, or float32 of any
-trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (int32 `[B]`, the
-example's index in its split; for an iterable, its position in the epoch)."""
-
 _MOST_BAD = 0.01  # of a split
 
 
-class _Planned(NamedTuple):
-    """What is read of a batch: the examples, how many of them count, and the rows with padding."""
-
-    rows: np.ndarray
-    num: int
-    size: int
-
-
 class Loader:
-    """Yields the batches of one split, all of one size.
+    """Yields the batches of one split.
 
-    The order of a shuffled epoch is a function of (seed, epoch) alone. A last batch that is not
-    full is dropped, or padded by repeating its own rows, which the mask then leaves out.
+    The order of a shuffled epoch is a function of (seed, epoch) alone. Each example is in one
+    batch of an epoch. A last batch that is not full is smaller, or, with `drop_last`, left out;
+    an iterable may give batches of any sizes, of which none is left out.
 
     Args:
         source: the examples.
-        batch_size: rows of a batch. An iterable source brings its own.
+        batch_size: rows of a batch. An iterable source has batches of its own.
         shuffle: whether the order changes from epoch to epoch.
-        drop_last: whether a last batch that is not full is left out.
+        drop_last: whether a last batch that is not full is left out; of arrays and map-style
+            datasets only.
         num_workers: processes that read a map-style dataset; 0 reads it in this process.
             Arrays and iterables are never read by workers.
         argument: what the user calls the split, for errors.
@@ -59,7 +48,11 @@ class Loader:
         >>> for batch in Loader(source, batch_size=3).batches():
         ...     print(batch["label"], batch["mask"])
         [0 1 2] [ True  True  True]
-        [3 4 3] [ True  True False]
+        [3 4] [ True  True]
+        >>> for batch in Loader(source, batch_size=3).batches(multiple=2):
+        ...     print(batch["label"], batch["mask"])
+        [0 1 2 0] [ True  True  True False]
+        [3 4 3 4] [ True  True False False]
     """
 
     def __init__(
@@ -84,7 +77,7 @@ class Loader:
         self._source = source
         self._batch_size = int(batch_size)
         self._shuffle = shuffle
-        self._drop_last = drop_last
+        self._drop_last = drop_last and not isinstance(source, IterableSource)
         self.argument = argument
         self.bad_samples: dict[int, str] = {}
         self._workers: Workers | None = None
@@ -99,14 +92,14 @@ class Loader:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a batch. For an iterable this looks at its first batch."""
+        """Rows of a batch. For an iterable, those of its first one."""
         if isinstance(self._source, IterableSource):
             return self._source.batch_size
         return self._batch_size
 
     @property
     def drop_last(self) -> bool:
-        """Whether a last batch that is not full is left out."""
+        """Whether a last batch that is not full is left out; never of an iterable."""
         return self._drop_last
 
     @property
@@ -115,10 +108,21 @@ class Loader:
         return None if isinstance(self._source, IterableSource) else len(self._source)
 
     @property
+    def num_left_out(self) -> int:
+        """Examples of each epoch that `drop_last` leaves out."""
+        if isinstance(self._source, IterableSource) or not self._drop_last:
+            return 0
+        return len(self._source) % self._batch_size
+
+    @property
     def num_batches(self) -> int | None:
-        """Batches of an epoch; None where only counting would tell."""
+        """Batches of an epoch; None where only counting would tell.
+
+        For an iterable it is the number that the newest complete pass gave, or, before the first
+        one, the one that its length claims.
+        """
         if isinstance(self._source, IterableSource):
-            return self._source.num_batches(drop_last=self._drop_last)
+            return self._source.num_batches
         full, rest = divmod(len(self._source), self._batch_size)
         return full + int(rest > 0 and not self._drop_last)
 
@@ -137,29 +141,23 @@ class Loader:
         """Returns `{"image": (shape, dtype), "label": (shape, dtype)}` of one example."""
         return self._source.element_spec()
 
+    def some_images(self) -> np.ndarray:
+        """Returns some images as the source holds them, `[N, ...]`: of an iterable a batch."""
+        return self._source.some_images()
+
     def labels(self) -> np.ndarray | None:
         """Returns the class of every example, int32[num_examples].
 
         Returns:
-            None if the labels are not classes, or are not known without decoding the images.
+            None if the labels are not classes, or are not known without reading all examples.
         """
         return None if isinstance(self._source, IterableSource) else self._source.labels()
 
-    def sample_digest(self) -> str | None:
-        """STUB"""
-        import hashlib
-
-        arrays = self.arrays()
-        return (
-            None
-            if arrays is None
-            else hashlib.sha256(
-                b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
-            ).hexdigest()
-        )
-
     def labels_in_memory(self) -> np.ndarray | None:
-        """Returns the label of every example where they lie in memory, None elsewhere."""
+        """Returns all labels of whatever dtype and shape that are known without reading examples.
+
+        Those are the labels of arrays, and the classes of a map-style dataset; see `labels`.
+        """
         arrays = self.arrays()
         return self.labels() if arrays is None else arrays["label"]
 
@@ -170,6 +168,18 @@ class Loader:
         rows = self._source.rows
         return {"image": rows.image, "label": rows.label}
 
+    def sample_digest(self) -> str | None:
+        """Returns a SHA-256 that tells these examples from others, the same in each process.
+
+        Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
+        rows. Of a map-style dataset, 16 evenly spaced examples (8 of large images) are read twice.
+
+        Returns:
+            None if it is not known: for an iterable, and for a dataset whose examples cannot be
+            read or differ at each reading.
+        """
+        return None if isinstance(self._source, IterableSource) else self._source.digest()
+
     def batches(
         self,
         *,
@@ -177,10 +187,14 @@ class Loader:
         seed: int = 0,
         start: int = 0,
         reads: bool = True,
-        size: int | None = None,
-        part: slice | None = None,
+        multiple: int | None = None,
+        part: Callable[[int], slice | None] | None = None,
+        skips: bool = True,
     ) -> Iterator[Batch]:
         """Yields the batches of one epoch.
+
+        Rows of an iterable's batch that its own mask leaves out are padding, and not yielded
+        unless `multiple` asks for padding; batches without any examples are skipped.
 
         Args:
             epoch: the epoch, from 0; a shuffled split has another order in each.
@@ -189,9 +203,13 @@ class Loader:
                 skipped examples are not read.
             reads: whether the examples are read (default), or each batch is its `index` and
                 `mask` alone, which `complete` fills. Of an iterable they are always read.
-            size: rows of what is yielded, if it is more than `batch_size`: the others are padding.
-            part: which rows of each batch to read and yield (default all): another process
-                takes the others. Not of an iterable.
+            multiple: None (the default) yields each batch in its own size, without padding. A
+                number pads all to one size: `batch_size`, rounded up to a multiple of it. Only a
+                larger batch of an iterable has more rows, also a multiple of it.
+            part: returns which rows of a batch of a size to read and yield (default all, or None):
+                another process takes the others. Not of an iterable.
+            skips: whether `on_bad_sample="skip"` applies; False raises for an example that cannot
+                be read.
 
         Yields:
             The batches, NumPy arrays that the caller may keep.
@@ -203,10 +221,12 @@ class Loader:
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
         if isinstance(self._source, IterableSource):
-            assert part is None, "its examples have no index by which processes could share them"
-            return self._iterate(self._source, start, size or self.batch_size)
-        plan = self._plan(epoch, seed, start, size or self._batch_size, part)
-        return self._gather(plan, epoch, seed, start) if reads else self._indices(plan)
+            return self._iterate(self._source, epoch, start, multiple)
+        num, step = len(self._source), self._batch_size
+        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
+        stop = num - num % step if self._drop_last else num
+        plan = planned(indices[:stop], step, start=start, multiple=multiple, part=part)
+        return self._gather(plan, epoch, seed, start, skips) if reads else self._indices(plan)
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with its `image` and `label`, which are read if they are not in it."""
@@ -215,42 +235,39 @@ class Loader:
             return batch
         return {name: values[batch["index"]] for name, values in arrays.items()} | batch
 
-    def _plan(
-        self, epoch: int, seed: int, start: int, size: int, part: slice | None
-    ) -> list[_Planned]:
-        """Returns which examples the rows of each batch of an epoch hold, from `start` on."""
-        assert not isinstance(self._source, IterableSource)
-        num, step = len(self._source), self._batch_size
-        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
-        stop = num - num % step if self._drop_last else num
-        whole = slice(0, size) if part is None else part
-        num_rows = len(range(size)[whole])
-        plan = []
-        for first in range(start * step, stop, step):
-            batch = indices[first : first + step]
-            rows = batch[whole]  # of a ragged batch perhaps none: then all are padding
-            plan.append(_Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
-        return plan
+    def _indices(self, plan: list[Planned]) -> Iterator[Batch]:
+        for each in plan:
+            yield padded({"mask": np.ones(len(each.rows), bool)}, each)
 
-    def _indices(self, plan: list[_Planned]) -> Iterator[Batch]:
-        for planned in plan:
-            yield _padded({"mask": np.ones(len(planned.rows), bool)}, planned)
-
-    def _gather(self, plan: list[_Planned], epoch: int, seed: int, start: int) -> Iterator[Batch]:
-        assert not isinstance(self._source, IterableSource)
+    def _gather(
+        self, plan: list[Planned], epoch: int, seed: int, start: int, skips: bool
+    ) -> Iterator[Batch]:
+        source = self._source
+        assert not isinstance(source, IterableSource)
         if self._workers is not None:
             requests = [Request(each.rows, seed, epoch, start + n) for n, each in enumerate(plan)]
             read = self._workers.read(requests)
         else:
-            source = self._source
+            if isinstance(source, MapSource):
+                source.begin_pass()
             read = (source.take(each.rows, seed=seed, epoch=epoch) for each in plan)
-        for planned, got in zip(plan, read, strict=True):
-            batch = _padded(_fields(got), planned)
+        for each, got in zip(plan, read, strict=True):
+            batch = padded(fields_of(got), each)
             if got.bad:
+                if not skips:
+                    raise self._unreadable(got.bad)
                 self._note_bad(got.bad)
                 if not self._shuffle:  # a measurement counts no example twice
                     batch["mask"] &= ~np.isin(batch["index"], list(got.bad))
             yield batch
+
+    def _unreadable(self, bad: Mapping[int, str]) -> ValueError:
+        index, why = next(iter(bad.items()))
+        return ValueError(
+            f"`{self.argument}`[{index}] cannot be read: {why}. A prediction has a row for each "
+            'example, so that `on_bad_sample="skip"` cannot leave one out; mend the file, or take '
+            "it out of the dataset."
+        )
 
     def _note_bad(self, bad: Mapping[int, str]) -> None:
         """Reports examples that others stood in for, and raises when there are too many."""
@@ -272,19 +289,32 @@ class Loader:
                 self.argument, index, what, len(self.bad_samples), most, why,
             )  # fmt: skip
 
-    def _iterate(self, source: IterableSource, start: int, size: int) -> Iterator[Batch]:
+    def _iterate(
+        self, source: IterableSource, epoch: int, start: int, multiple: int | None
+    ) -> Iterator[Batch]:
         if start:
             logger.info("Skipping %d batches of an iterable by reading them.", start)
         position = given = 0
-        for rows in source.batches():
-            num = len(rows.image)
-            if num < source.batch_size and self._drop_last:
+        for rows in source.batches(epoch):
+            fields, num = fields_of(rows), len(rows.image)
+            count, index = num, np.arange(position, position + num)
+            if rows.mask is not None:  # padding of somebody else counts nothing
+                count = int(np.count_nonzero(rows.mask))
+                index = position + np.cumsum(rows.mask) - rows.mask
+            if not count:
                 continue
-            given += 1
-            if given > start:
-                index = np.arange(position, position + num)
-                yield _padded(_fields(rows), _Planned(index, num, size))
-            position += num
+            given, position = given + 1, position + count
+            if given <= start:
+                continue
+            if multiple is not None:
+                num = rounded_up(max(source.batch_size, num), multiple)
+            elif count < num:
+                fields = {name: values[rows.mask] for name, values in fields.items()}
+                index, num = index[rows.mask], count
+            yield padded(fields, Planned(index, len(index), num))
+        if not given:
+            raise ValueError(f"`{self.argument}` gave batches, but their masks leave out all rows.")
+        source.note_count(given)
 
     def close(self) -> None:
         """Ends the workers, if there are any; another epoch starts new ones."""
@@ -292,18 +322,3 @@ class Loader:
             self._workers.close()
         if isinstance(self._source, IterableSource):
             self._source.close()
-
-
-def _fields(rows: Rows) -> Batch:
-    mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
-    return {"image": rows.image, "label": rows.label, "mask": mask}
-
-
-def _padded(fields: Batch, planned: _Planned) -> Batch:
-    """Returns a batch of the rows that were read, repeated in order as often as needed."""
-    batch = {**fields, "index": planned.rows.astype(np.int32)}
-    if planned.num < planned.size:
-        repeated = np.arange(planned.size) % len(planned.rows)
-        batch = {key: value[repeated] for key, value in batch.items()}
-        batch["mask"][planned.num :] = False
-    return batch

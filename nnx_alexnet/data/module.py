@@ -1,14 +1,16 @@
 """DataModule: the splits of a dataset, and what happens to their images."""
 
-import dataclasses
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from nnx_alexnet.data.checks import check_distinct, check_images, warn_of_scales
 from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
@@ -30,32 +32,43 @@ def device_memory() -> int:
 
 
 class DataModule:
-    """Training data, and if there are, validation and test data, of any form.
+    """Training data, and optionally validation and test data, of any form.
 
     Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
     torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled anew
     in each epoch, the others are read in order; a `DataLoader` or iterable keeps its own order.
 
+    In training, a batch of another size than the first one is a step of its own size, compiled
+    once per size; no padding enters a loss or a statistic. Rows that the `mask` of an iterable's
+    batch leaves out are removed before the step. Evaluation pads its batches to one size.
+
     Args:
         train: the examples to learn from.
         val: the examples to choose by.
         test: the examples for the last measurement.
-        batch_size: rows of a batch. `DataLoader`s and iterables bring their own.
-        transform: what the compiled step does to the images; by default uint8 becomes 0..1.
-        drop_last: whether a last training batch that is not full is left out (else it is padded).
-        num_workers: processes a split that read map-style datasets; arrays need none.
+        batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
+        transform: what the compiled step does to the images: an `ImageTransform`, or a function
+            `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
+            By default uint8 becomes 0..1. It does not change labels, so one that moves pixels is
+            refused where labels have two or more axes, as masks and boxes do.
+        drop_last: whether a last training batch that is not full is left out (default True), of
+            arrays and map-style datasets. Batches of a `DataLoader` or iterable are all used.
+        num_workers: processes per split that read map-style datasets (default 0: this process);
+            arrays need none.
         on_bad_sample: what an example of a map-style dataset that cannot be read does: `"raise"`
-            ends the run; with `"skip"` the next one that can be read stands in for it, the same in
-            each run (outside training it is left out). It is reported, and more than 1% of a
-            split are an error.
+            (the default) ends the run; with `"skip"` the next one that can be read stands in for
+            it in training, the same in each run. Validation and test leave it out, and `predict`
+            raises. It is reported, and more than 1% of a split are an error.
         keep_on_device: whether the train split stays in the device's memory for the whole of a
-            `fit`, so that only indices are sent. Arrays alone can; by default (`"auto"`) those do
+            `fit`, so that only indices are sent. Only arrays can; by default (`"auto"`) those do
             that take at most a quarter of that memory.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.
 
     Raises:
-        ValueError: a split is empty, of an unknown form, or does not fit to the others.
+        ValueError: a split is empty, of an unknown form, or does not fit to the others or to the
+            transform.
+        TypeError: `transform` is no transform.
 
     Example:
         >>> import numpy as np
@@ -73,7 +86,7 @@ class DataModule:
         test: Any = None,
         *,
         batch_size: int = 64,
-        transform: ImageTransform | None = None,
+        transform: ImageTransform | Callable[..., Any] | None = None,
         drop_last: bool = True,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
@@ -85,7 +98,7 @@ class DataModule:
             raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
         self.name = name
         self.keep_on_device = keep_on_device
-        self.transform = ImageTransform() if transform is None else transform
+        self.transform: ImageTransform | FunctionTransform = as_transform(transform)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
@@ -98,6 +111,7 @@ class DataModule:
                 argument=argument,
             )
 
+        check_distinct(train=train, val=val, test=test)
         self.train: Loader = loader(train, "train", is_train=True)
         self.val: Loader | None = None if val is None else loader(val, "val")
         self.test: Loader | None = None if test is None else loader(test, "test")
@@ -115,7 +129,7 @@ class DataModule:
     def _check(self) -> None:
         """Checks what can be known without asking an iterable for its first batch."""
         shapes = {
-            name: (self._shape_of(loader), loader.element_spec()["image"][0])
+            name: (self.check(loader), loader.element_spec()["image"][0])
             for name, loader in self._splits().items()
             if loader.indexable
         }
@@ -127,20 +141,44 @@ class DataModule:
                     f"after the transform these are {shape} and {first_shape}, which must be "
                     "equal. ImageTransform(image_size=...) resizes."
                 )
+        for name in shapes:
+            if name != "train" and "train" in shapes:
+                warn_of_scales(self.train, self._splits()[name])
+        if self.class_names is None:
+            return
         for name, loader in self._splits().items():
             labels = loader.labels()
-            if self.class_names is None or labels is None:
-                continue
-            if labels.max() >= len(self.class_names):
+            if labels is not None and labels.max() >= len(self.class_names):
                 raise ValueError(
                     f"`class_names` has {len(self.class_names)} names, but the label "
                     f"{labels.max()} occurs in `{name}`; give a name for each class from 0."
                 )
 
-    def _shape_of(self, loader: Loader) -> tuple[int, ...]:
-        shape, dtype = loader.element_spec()["image"]
-        batch = jax.ShapeDtypeStruct((1, *shape), dtype)
-        return tuple(jax.eval_shape(self.transform, batch).shape[1:])
+    def check(self, loader: Loader) -> tuple[int, ...]:
+        """Returns the shape of one image of a split after the transform.
+
+        Args:
+            loader: of the split. An iterable is asked for its first batch.
+
+        Raises:
+            ValueError: the transform does not take such images, or would move their pixels and
+                not the labels that belong to them.
+        """
+        (shape, dtype), (label_shape, _) = loader.element_spec().values()
+        transformed = self.transform.check(shape, dtype)
+        # A mask, boxes, keypoints, an image as the target: each has two axes or more.
+        if len(shape) == 3 and len(label_shape) >= 2:
+            moving = self.transform.moving(shape, dtype)
+            if moving is not None:
+                raise ValueError(
+                    f"`{loader.argument}` has labels of shape {label_shape} for images of shape "
+                    f"{shape}, and `transform` would move the pixels of the images ({moving}) but "
+                    "not the labels with them. Use a transform that leaves pixels where they are, "
+                    "such as ImageTransform(mean=..., std=...), and resize, crop and augment image "
+                    "and label together in the dataset's __getitem__. If the axes of the label are "
+                    "not those of the image, flatten the label to one axis."
+                )
+        return transformed
 
     @property
     def batch_size(self) -> int:
@@ -150,7 +188,7 @@ class DataModule:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image after the transform, for example (96, 96, 1)."""
-        return self._shape_of(self.train)
+        return self.check(self.train)
 
     @property
     def num_classes(self) -> int | None:
@@ -179,18 +217,25 @@ class DataModule:
         """Returns a loader of images alone, to predict with; its labels are zeros.
 
         Args:
-            images: uint8 or float32 `[N, ...]`, which the transform brings to `image_shape`.
+            images: one array, uint8 or float32 `[N, ...]`, which the transform brings to
+                `image_shape`.
 
         Raises:
+            TypeError: `images` is no array.
             ValueError: there are none, or the transform makes another shape of them.
         """
-        shape, dtype = self.train.element_spec()["label"]
-        source = ArraySource(images, np.zeros((len(images), *shape), dtype), argument="images")
+        image_shape = self.image_shape
+        (shape, _), (label_shape, label_dtype) = self.train.element_spec().values()
+        check_images(images, shape)
+        labels = np.zeros((len(images), *label_shape), label_dtype)
+        source = ArraySource(images, labels, argument="images")
         loader = Loader(source, batch_size=self.batch_size, argument="images")
-        if self._shape_of(loader) != self.image_shape:
+        if self.train.indexable:
+            warn_of_scales(self.train, loader)
+        if self.check(loader) != image_shape:
             raise ValueError(
-                f"`images` has shape {np.shape(images)[1:]} an image, after the transform "
-                f"{self._shape_of(loader)}; the model was trained on {self.image_shape}."
+                f"`images` has images of shape {loader.element_spec()['image'][0]}, after the "
+                f"transform {self.check(loader)}; the model was trained on {image_shape}."
             )
         return loader
 
@@ -201,8 +246,8 @@ class DataModule:
             `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
             train, in their order) tell whether a resumed run finds the same data; `image` (the
             shape of one image before the transform), `transform` (the arguments of the
-            `ImageTransform`), `num_classes` and `class_names` are what a trained model needs to be
-            used without it.
+            `ImageTransform`, or the name of the function), `num_classes` and `class_names` are
+            what a trained model needs to be used without it.
         """
         return {
             "name": self.name,
@@ -211,7 +256,7 @@ class DataModule:
             "examples": {name: loader.num_examples for name, loader in self._splits().items()},
             "labels": _label_digest(self.train),
             "image": list(self.train.element_spec()["image"][0]),
-            "transform": dataclasses.asdict(self.transform),
+            "transform": self.transform.describe(),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
         }

@@ -1,11 +1,27 @@
-"""Seeds the global generators, so that a dataset's own random transforms can be repeated."""
+"""Order and random draws: what makes the examples of an epoch repeatable."""
 
+import os
 import random
 import sys
+import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+
+# The global generators belong to one reader at a time, whatever thread it runs in.
+_reading = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _reading  # noqa: PLW0603  # a forked child must not wait for a thread that it lacks
+    _reading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -31,8 +47,8 @@ def order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
 def seed_example(seed: int, epoch: int, index: int) -> None:
     """Seeds `random`, `numpy.random` and torch for one example of one epoch.
 
-    Transforms that draw from these give an example the same augmentation whichever worker reads
-    it, and also in a resumed run.
+    Transforms that draw from these generators give an example the same augmentation whichever
+    worker reads it, and also in a resumed run. Call it inside `restored_generators`.
     """
     words = np.random.SeedSequence([seed, epoch, index]).generate_state(4)
     number = int(words[0]) << 32 | int(words[1])
@@ -45,14 +61,65 @@ def seed_example(seed: int, epoch: int, index: int) -> None:
 
 @contextmanager
 def restored_generators() -> Iterator[None]:
-    """Puts the state of the global generators back at the end."""
-    torch = sys.modules.get("torch")
-    states = random.getstate(), np.random.get_state()
-    torch_state = torch.default_generator.get_state() if torch else None
+    """Keeps other readers away from the global generators, and restores their state at the end.
+
+    Trainers in several threads of a process share these generators. Without the lock, one would
+    seed them while another reads an example, and the examples would differ from run to run.
+    """
+    with _reading:
+        torch = sys.modules.get("torch")
+        states = random.getstate(), np.random.get_state()
+        torch_state = torch.default_generator.get_state() if torch else None
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            if torch:
+                torch.default_generator.set_state(torch_state)
+
+
+@contextmanager
+def restored_generators_of(dataset: object) -> Iterator[None]:
+    """Restores the generators that a dataset holds itself, for reads that no epoch counts.
+
+    Args:
+        dataset: its attributes are searched, and those of the datasets and transforms in it.
+    """
+    restores = [_restore(generator) for generator in _generators_of(dataset, depth=3, seen=set())]
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if torch:
-            torch.default_generator.set_state(torch_state)
+        for restore in restores:
+            restore()
+
+
+def _generators_of(value: Any, *, depth: int, seen: set[int]) -> Iterator[Any]:
+    if id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    torch = sys.modules.get("torch")
+    kinds = (np.random.Generator, np.random.RandomState, random.Random)
+    if isinstance(value, kinds) or (torch is not None and isinstance(value, torch.Generator)):
+        yield value
+        return
+    if isinstance(value, (list, tuple)):
+        parts = [*value[:64]]
+    elif isinstance(value, (type, types.ModuleType)) or not hasattr(value, "__dict__"):
+        return
+    else:
+        parts = [*vars(value).values()]
+    for part in parts:
+        yield from _generators_of(part, depth=depth - 1, seen=seen)
+
+
+def _restore(generator: Any) -> Any:
+    """Returns a function that puts a generator back into its present state."""
+    if isinstance(generator, np.random.Generator):
+        bits, state = generator.bit_generator, generator.bit_generator.state
+        return lambda: setattr(bits, "state", state)
+    if isinstance(generator, random.Random):
+        inner = generator.getstate()
+        return lambda: generator.setstate(inner)
+    kept = generator.get_state()
+    return lambda: generator.set_state(kept)

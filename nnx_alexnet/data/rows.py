@@ -1,4 +1,4 @@
-"""Examples side by side: what every source of a split gives."""
+"""Examples side by side, which every source of a split gives."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -19,7 +19,7 @@ ElementSpec = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Rows(NamedTuple):
-    """Examples side by side: what every source gives."""
+    """Examples side by side, which every source gives."""
 
     image: np.ndarray
     label: np.ndarray
@@ -35,20 +35,33 @@ class Rows(NamedTuple):
         }
 
 
+def evenly_spaced(num: int, most: int) -> np.ndarray:
+    """Returns at most `most` indices below `num`, the first and the last among them.
+
+    Example:
+        >>> from nnx_alexnet.data.rows import evenly_spaced
+        >>> evenly_spaced(9, 3).tolist(), evenly_spaced(2, 3).tolist()
+        ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, num - 1, most).round().astype(int))
+
+
 def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[str], None]) -> Rows:
     """Converts and checks arrays that have a batch axis."""
-    images = as_images(to_numpy(image, argument), argument)
-    labels = as_labels(to_numpy(label, argument), argument)
-    if images.ndim < 2 or labels.ndim < 1:
+    pixels, targets = to_numpy(image, argument), to_numpy(label, argument)
+    if pixels.ndim < 2 or targets.ndim < 1:
+        swapped = " They look swapped." if pixels.ndim == 1 and targets.ndim > 1 else ""
         raise ValueError(
-            f"`{argument}` has images of shape {images.shape} and labels of shape {labels.shape}; "
-            "both need a first axis over examples. Single examples are put into batches by "
-            "torch.utils.data.DataLoader(dataset, batch_size=...)."
+            f"`{argument}` has images of shape {pixels.shape} and labels of shape {targets.shape}; "
+            f"both need a first axis over examples, and images another one.{swapped} Single "
+            "examples are put into batches by torch.utils.data.DataLoader(dataset, batch_size=...)."
         )
+    images, labels = as_images(pixels, argument), as_labels(targets, argument)
     if len(images) != len(labels):
         raise ValueError(
-            f"`{argument}` has {len(images)} images and {len(labels)} labels; "
-            "there must be one label for each image."
+            f"`{argument}` has {len(images)} images and {len(labels)} labels; there must be one "
+            "label for each image. Each split is one tuple: ((train_images, train_labels), "
+            "(val_images, val_labels))."
         )
     check_label_axes(labels, argument)
     if is_torch(image) and is_channels_first(images.shape[1:]):

@@ -1,10 +1,13 @@
 """From uint8 images to the model's input, with augmentation, inside the compiled step."""
 
+import dataclasses
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
 
@@ -37,16 +40,17 @@ class ImageTransform:
     mirror images of the AlexNet paper.
 
     Args:
-        image_size: side of the output in pixels; None keeps the size of the region.
-        mean: subtracted, one value a channel or one for all, on the scale of 0 to 1.
-        std: divided by, one value a channel or one for all.
-        translate: largest translation in training, a fraction of the region's side; what comes
-            in from outside the image is black.
-        crop: side of the region, a fraction of the image's side, in (0, 1].
-        flip: whether to mirror left and right in training.
+        image_size: side of the output in pixels; None (the default) keeps the size of the region.
+        mean: subtracted; a number, or one per channel, on the scale of 0 to 1 (default 0).
+        std: divided by; a number, or one per channel (default 1).
+        translate: largest translation in training, a fraction of the region's side (default 0);
+            what comes in from outside the image is black.
+        crop: side of the region, a fraction of the image's side, in (0, 1] (default 1).
+        flip: whether to mirror left and right in training (default False).
 
     Raises:
         ValueError: an argument is out of its range.
+        TypeError: an argument is of another type.
 
     Example:
         >>> import jax, numpy as np
@@ -71,15 +75,65 @@ class ImageTransform:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
+            object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
+        translate, crop = _number("translate", self.translate), _number("crop", self.crop)
+        if not 0 <= translate < 1:
+            raise ValueError(f"`translate` (={self.translate}) must be in [0, 1).")
+        if not 0 < crop <= 1:
+            raise ValueError(f"`crop` (={self.crop}) must be in (0, 1].")
+        object.__setattr__(self, "translate", translate)
+        object.__setattr__(self, "crop", crop)
         if not all(x > 0 for x in self.std):
             raise ValueError(f"`std` (={self.std}) must be greater than 0 in each channel.")
-        if not 0 <= self.translate < 1:
-            raise ValueError(f"`translate` (={self.translate}) must be in [0, 1).")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"`crop` (={self.crop}) must be in (0, 1].")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _whole_number("image_size", self.image_size))
+            if self.image_size < 1:
+                raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
+        if not isinstance(self.flip, (bool, np.bool_)):
+            raise TypeError(f"`flip` (={self.flip!r}) must be True or False.")
+        object.__setattr__(self, "flip", bool(self.flip))
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the arguments, as plain values."""
+        return dataclasses.asdict(self)
+
+    def check(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
+        """Returns the shape of one image after the transform.
+
+        Args:
+            shape: of one image before it.
+            dtype: uint8 or float32.
+
+        Raises:
+            ValueError: the channels do not fit to `mean` or `std`.
+        """
+        batch = jax.ShapeDtypeStruct((1, *shape), dtype)
+        return tuple(jax.eval_shape(self, batch).shape[1:])
+
+    def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
+        """Returns what moves pixels of an image to other places, as text; None if nothing does.
+
+        Args:
+            shape: of one image, before the transform.
+            dtype: uint8 or float32.
+
+        Example:
+            >>> from nnx_alexnet.data.transform import ImageTransform
+            >>> transform = ImageTransform(8, std=0.5, flip=True)
+            >>> transform.moving((8, 8, 1), "uint8"), transform.moving((9, 8, 1), "uint8")
+            ('flip=True', 'image_size=8, flip=True')
+        """
+        if len(shape) != 3:
+            return None  # is only scaled and standardised
+        is_resized = self.image_size is not None and shape[:2] != (self.image_size,) * 2
+        found = {
+            "image_size": is_resized,
+            "translate": self.translate > 0,
+            "crop": self.crop < 1,
+            "flip": self.flip,
+        }
+        texts = [f"{name}={getattr(self, name)}" for name, moves in found.items() if moves]
+        return ", ".join(texts) or None
 
     def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> jax.Array:
         """Transforms a batch; an example's result does not depend on the others.
@@ -106,7 +160,7 @@ class ImageTransform:
             if len(values) not in (1, image.shape[-1]):
                 raise ValueError(
                     f"`{name}` (={values}) has {len(values)} values, the images {image.shape} "
-                    f"have {image.shape[-1]} channels; give one value, or one a channel."
+                    f"have {image.shape[-1]} channels; give one value, or one per channel."
                 )
         if self.mean == (0.0,) and self.std == (1.0,):
             return image
@@ -155,6 +209,42 @@ class ImageTransform:
             return jax.random.uniform(numbers, (2, 2)), jax.random.bernoulli(coin)
 
         return jax.vmap(draw)(index)
+
+
+def _per_channel(name: str, value: Any) -> tuple[float, ...]:
+    """Returns a number, or one per channel, as a tuple."""
+    try:
+        is_text = isinstance(value, str | bytes)
+        values = np.asarray("" if is_text else value, np.float64)
+        is_usable = values.ndim <= 1 and values.size > 0 and bool(np.isfinite(values).all())
+    except (TypeError, ValueError):
+        is_usable = False
+    if not is_usable:
+        raise TypeError(
+            f"`{name}` (={value!r}) must be a finite number, or a tuple of one per channel, such "
+            "as (0.485, 0.456, 0.406)."
+        )
+    return tuple(values.reshape(-1).tolist())
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` (={value!r}) must be a number.") from None
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` (={value!r}) must be a whole number, the side of a square in pixels."
+        ) from None
 
 
 def _unit(image: jax.Array) -> jax.Array:

@@ -1,0 +1,68 @@
+"""What the splits of a run must have in common, and what `predict` takes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.log import logger
+
+_NEARLY = 1e-3  # resampling overshoots
+
+
+def check_distinct(**splits: Any) -> None:
+    """Raises a `ValueError` for one iterator that is given as two splits, which would share it."""
+    iterators = {name: split for name, split in splits.items() if isinstance(split, Iterator)}
+    for number, (name, split) in enumerate(iterators.items()):
+        for other in [*iterators][:number]:
+            if iterators[other] is split:
+                raise ValueError(
+                    f"`{other}` and `{name}` are one {type(split).__name__}, of which each split "
+                    "would take batches away from the other. Give each split its own."
+                )
+
+
+def check_images(images: Any, shape: tuple[int, ...]) -> None:
+    """Raises unless `images` is one array of several images."""
+    how = f"one array of images, uint8 or float32 [N, {', '.join(map(str, shape))}]"
+    if not is_array(images):
+        remedy = ""
+        if isinstance(images, tuple):
+            remedy = " Of (images, labels) pass the images alone."
+        elif isinstance(images, list):
+            remedy = " np.stack(images) makes an array of a list of images of one shape."
+        elif hasattr(images, "__iter__") or hasattr(images, "__getitem__"):
+            remedy = (
+                " A dataset or loader is given as the test split, DataModule(train, test=...), "
+                "which predict() takes without an argument."
+            )
+        raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
+    got = tuple(np.shape(images))
+    if len(got) > len(shape):
+        return
+    remedy = ""
+    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch has the channels first
+        remedy = " It is that of a single image: pass images[None]."
+    elif len(got) == len(shape) and (*got[1:], 1) == shape:
+        remedy = " images[..., None] adds the axis of the channels."
+    raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
+
+
+def warn_of_scales(train: Loader, other: Loader) -> None:
+    """Warns where uint8 is scaled to 0..1 in one split, and floats of another are not in it."""
+    seen = {loader.argument: loader.some_images() for loader in (train, other)}
+    floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
+    if len(floats) != 1:
+        return
+    ((name, images),) = floats.items()
+    low, high = float(images.min()), float(images.max())
+    if low < -_NEARLY or high > 1 + _NEARLY:
+        (whole,) = seen.keys() - {name}
+        logger.warning(
+            "`%s` has float32 images from %g to %g, which are taken as they are, and `%s` has "
+            "uint8 images, which are divided by 255, so that the model sees two scales. Give both "
+            "one dtype.",
+            name, low, high, whole,
+        )  # fmt: skip

@@ -1,0 +1,206 @@
+"""A user's own function as the transform of the images."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnx_alexnet.data.randomness import restored_generators
+from nnx_alexnet.data.transform import ImageTransform
+from nnx_alexnet.leaves import on_host, usual_promotion
+
+_SIGNATURE = "transform(image, *, key=None, index=None)"
+_HOW = (
+    f"Write it as `{_SIGNATURE}`: `image` is a batch [B, ...]; `key` is a jax.random key in "
+    "training and None otherwise; `index` (int32[B]) tells the examples apart. Or as "
+    "`transform(image)`, without augmentation."
+)
+
+
+@dataclass(frozen=True, eq=False)  # a function need not be hashable
+class FunctionTransform:
+    """A function that is called as an `ImageTransform` is, inside the compiled step.
+
+    Args:
+        function: takes a batch of images, and `key` and `index` if `takes_key`.
+        takes_key: whether it augments with them.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.function_transform import FunctionTransform
+        >>> transform = FunctionTransform(lambda image: image / 255, takes_key=False)
+        >>> float(transform(np.full((1, 2, 2, 1), 255), key=None, index=None).max())
+        1.0
+    """
+
+    function: Callable[..., Any]
+    takes_key: bool
+    # As of an `ImageTransform`, for whoever shows what the model sees.
+    mean: ClassVar[tuple[float, ...]] = (0.0,)
+    std: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> Any:
+        """Returns what the function makes of a batch of images."""
+        if self.takes_key:
+            return self.function(image, key=key, index=index)
+        return self.function(image)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the name of the function."""
+        named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        return {"function": f"{named.__module__}.{named.__qualname__}"}
+
+    def check(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
+        """Returns the shape of one image after the transform.
+
+        Args:
+            shape: of one image before it.
+            dtype: uint8 or float32.
+
+        Raises:
+            ValueError: the function cannot be traced, returns no batch, or draws random numbers
+                while it is traced.
+        """
+        with usual_promotion(), jax.transfer_guard("allow"):
+            return _checked(self, shape, np.dtype(dtype).name)
+
+    def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
+        """Returns whether pixels of an image move to other places, as text; None if not."""
+        with usual_promotion(), jax.transfer_guard("allow"):
+            return _moving(self, shape, np.dtype(dtype).name)
+
+
+def as_transform(value: Any) -> ImageTransform | FunctionTransform:
+    """Returns a `transform` of any accepted form as one of the two classes.
+
+    Args:
+        value: an `ImageTransform`, or a function `(image)` or `(image, *, key=None, index=None)`;
+            None is `ImageTransform()`.
+
+    Raises:
+        TypeError: the value is another one, or takes other arguments.
+    """
+    if value is None:
+        return ImageTransform()
+    if isinstance(value, ImageTransform | FunctionTransform):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(
+            f"`transform` (={value!r}) must be an ImageTransform, or a function. {_HOW}"
+        )
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # it has none, as a function of C
+        return FunctionTransform(value, takes_key=False)
+    kinds = signature.parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds)
+    named = {"key", "index"} & signature.parameters.keys()
+    takes_key = takes_any or len(named) == 2
+    try:
+        signature.bind(None, **({"key": None, "index": None} if takes_key else {}))
+    except TypeError as error:
+        raise TypeError(f"`transform` takes the arguments {signature}: {error}. {_HOW}") from None
+    if len(named) == 1 and not takes_any:
+        raise TypeError(f"`transform` takes {signature}, of `key` and `index` only one. {_HOW}")
+    return FunctionTransform(value, takes_key=takes_key)
+
+
+def _arguments(takes_key: bool, num: int) -> list[dict[str, Any]]:
+    """Returns the arguments of evaluation and of training."""
+    training = {"key": jax.random.key(0), "index": np.arange(num, dtype=np.int32)}
+    return [{}, training] if takes_key else [{}]
+
+
+_NUM_TRACES = 8  # of a coin that is tossed while tracing, all alike but for one time in 128
+
+
+@lru_cache(maxsize=16)
+def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    batch = jax.ShapeDtypeStruct((2, *shape), dtype)
+    about = f"`transform` ({transform.describe()['function']}), for images {_text(batch)},"
+
+    def trace(arguments: dict[str, Any]) -> Any:
+        # A new function each time, or JAX would remember the trace.
+        function = lambda image, arguments: transform(image, **arguments)  # noqa: E731
+        return jax.make_jaxpr(function, return_shape=True)(batch, arguments)
+
+    shapes = []
+    for arguments in _arguments(transform.takes_key, 2):
+        try:
+            with restored_generators():
+                traces = [trace(arguments) for _ in range(_NUM_TRACES)]
+        except Exception as error:
+            why = f"{error}".partition("\n")[0].rstrip(".")
+            raise ValueError(
+                f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled "
+                "step, so write it with jax.numpy. What works on PIL images or torch tensors, as "
+                f"torchvision's transforms do, belongs in the dataset. {_HOW}"
+            ) from error
+        result = traces[0][1]
+        if getattr(result, "shape", ())[:1] != (2,):
+            raise ValueError(
+                f"{about} returns {jax.tree.map(_text, result)}; it must return the batch, one "
+                "image for each."
+            )
+        if len({_program(jaxpr) for jaxpr, _ in traces}) > 1:
+            raise ValueError(
+                f"{about} is another program each time it is traced: it draws random numbers that "
+                "JAX does not see, so that all examples would get the same ones for ever. Draw "
+                f"them with jax.random from `key`. {_HOW}"
+            )
+        shapes.append(tuple(result.shape[1:]))
+    if len({*shapes}) > 1:
+        raise ValueError(
+            f"{about} makes images of {list(shapes[1])} in training and of {list(shapes[0])} in "
+            "evaluation; both must have one shape."
+        )
+    return shapes[0]
+
+
+def _program(jaxpr: Any) -> tuple[str, bytes]:
+    """Returns a traced program as text, without addresses of functions, and its constants."""
+    constants = b"".join(on_host(constant).tobytes() for constant in jaxpr.consts)
+    return re.sub(r"0x[0-9a-f]+", "", str(jaxpr)), constants
+
+
+def _text(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+
+
+_NUM_PROBED = 16  # images: of a random flip, one of them is mirrored but for one time in 65,536
+_MOST_ELSEWHERE = 0.1  # of what a change at one place changes: a blur or a new contrast is less
+
+
+@lru_cache(maxsize=16)
+def _moving(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -> str | None:
+    """Changes a part of some images, and looks whether the results change elsewhere."""
+    if len(shape) != 3:
+        return None
+    name = transform.describe()["function"]
+    height, width = shape[:2]
+    white, reach = 255 if dtype == "uint8" else 1, 1 if min(height, width) < 16 else 2
+    top, left = height // 4, 5 * width // 8
+    bottom, right = top + -(-height // 4), left + -(-width // 4)  # no mirror image meets it
+    first = white * np.random.default_rng(0).random((_NUM_PROBED, *shape))
+    second = first.copy()
+    second[:, top:bottom, left:right] = white - first[:, top:bottom, left:right]
+    near = np.zeros((1, height, width, 1), bool)
+    near[:, max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach] = True
+    for arguments in _arguments(transform.takes_key, _NUM_PROBED):
+        before, after = (
+            np.asarray(transform(jnp.asarray(images.astype(dtype)), **arguments), np.float64)
+            for images in (first, second)
+        )
+        if before.shape[1:3] != (height, width):
+            return f"{name} makes images {list(before.shape[1:])} of {list(shape)}"
+        change = np.square(after - before).reshape(_NUM_PROBED, height, width, -1)
+        elsewhere = np.where(near, 0, change).sum(axis=(1, 2, 3))
+        if (elsewhere > _MOST_ELSEWHERE * change.sum(axis=(1, 2, 3))).any():
+            return f"{name} moves pixels to other places"
+    return None

@@ -1,0 +1,106 @@
+"""Which files of a folder are images."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+# torchvision's, and what else is common that Pillow reads.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif",
+    ".ppm", ".pgm", ".pbm",
+)  # fmt: skip
+
+# What systems leave in folders, besides what begins with a dot.
+_LEFTOVERS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")
+
+
+class Found(NamedTuple):
+    """The files of a folder, as paths in the order of their folders and names.
+
+    Attributes:
+        images: those with one of `IMAGE_SUFFIXES`.
+        others: all others but hidden ones, and what is no file.
+    """
+
+    images: list[str]
+    others: list[str]
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder is none of the user's data, by its name.
+
+    Example:
+        >>> from nnx_alexnet.data.image_files import is_hidden
+        >>> is_hidden(".ipynb_checkpoints"), is_hidden("._1.jpg"), is_hidden("cat")
+        (True, True, False)
+    """
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
+def find_files(
+    folder: str | os.PathLike[str], *, note: Callable[[OSError], None] | None = None
+) -> Found:
+    """Lists the files of a folder and of all folders below, without what is hidden.
+
+    Links to folders are followed, but for those that lead back to where they are.
+
+    Args:
+        folder: where to begin.
+        note: takes the error of a folder that cannot be searched; None (the default) raises it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.data.image_files import find_files
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "notes.txt", "a.JPG", "._a.JPG"):
+        ...         Path(folder, name).touch()
+        ...     found = find_files(folder)
+        >>> [[Path(path).name for path in paths] for paths in found]
+        [['a.JPG', 'b.png'], ['notes.txt']]
+    """
+    # A link back to a folder above would make its other folders part of this one.
+    seen = {_identity(above) for above in Path(folder).resolve().parents}
+    found = Found([], [])
+    for place, names in sorted(_walk(os.fspath(folder), seen, note)):
+        for name, is_file in names:
+            is_image = is_file and name.lower().endswith(IMAGE_SUFFIXES)
+            path = os.path.join(place, name)  # noqa: PTH118  # as given, "./" included
+            (found.images if is_image else found.others).append(path)
+    return found
+
+
+def _walk(
+    folder: str, seen: set[tuple[int, int]], note: Callable[[OSError], None] | None
+) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
+    """Yields each folder with the names of what is in it but folders, and whether it is a file."""
+    try:
+        identity = _identity(Path(folder))
+        with os.scandir(folder) as scan:
+            entries = sorted(
+                (entry for entry in scan if not is_hidden(entry.name)), key=lambda entry: entry.name
+            )
+    except OSError as error:
+        if note is None:
+            raise
+        note(error)
+        return
+    if identity in seen:
+        return
+    seen.add(identity)
+    folders = [entry.path for entry in entries if entry.is_dir()]
+    yield folder, [(entry.name, _is_file(entry)) for entry in entries if not entry.is_dir()]
+    for below in folders:
+        yield from _walk(below, seen, note)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    about = folder.stat()
+    return about.st_dev, about.st_ino
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    # A link to nothing is an image file that cannot be read, which whoever reads it will say; of a
+    # pipe or a device nobody knows when it ends.
+    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
