@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet import errors
 from nnx_alexnet.log import logger
+from nnx_alexnet.plain_json import check_plain
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -330,8 +331,14 @@ class CallbackList:
         return min(ends, default=None)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns each callback's state by its `state_key`; callbacks without any are left out."""
+        """Returns each callback's state by its `state_key`; callbacks without any are left out.
+
+        Raises:
+            TypeError: a state holds what JSON would change; the message names callback and value.
+        """
         states = {key: callback.state_dict() for key, callback in self._stateful.items()}
+        for key, state in states.items():
+            check_plain(state, f"`{type(self._stateful[key]).__qualname__}.state_dict()`")
         return {key: state for key, state in states.items() if state}
 
     def load_state_dict(self, states: Mapping[str, dict[str, Any]]) -> None:

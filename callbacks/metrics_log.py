@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.files import open_regular, read_whole, write_whole
 from nnx_alexnet.log import logger
 from nnx_alexnet.processes import is_main
+from nnx_alexnet.records import parse_row
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -53,18 +55,21 @@ class JSONLogger(Callback):
         self._size = 0
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Cuts off what the steps wrote that are taken again: the file has each one once."""
+        """Cuts off what the steps wrote that are taken again, and repairs what was lost."""
         if trainer.run_dir is None or not is_main():
             return
         path = trainer.run_dir / "metrics.jsonl"
         try:
-            if path.exists() and path.stat().st_size > self._size:
-                after = path.read_bytes()[self._size :].splitlines(keepends=True)
-                os.truncate(path, self._size)
-                if self._size:  # what was measured after the run had ended is not taken again
-                    with path.open("ab") as file:
-                        file.writelines(line for line in after if _is_of_test(line))
-                        self._size = file.tell()
+            content = read_whole(path) if os.path.lexists(path) else b""
+            lines = content[: self._size].splitlines(keepends=True)
+            if len(content) < self._size or any(_whole_row(line) is None for line in lines):
+                lines = _repaired(lines, trainer.history)
+            if self._size:  # what was measured after the run had ended is not taken again
+                lines += filter(_is_of_test, content[self._size :].splitlines(keepends=True))
+            kept = b"".join(lines)
+            if kept != content:
+                write_whole(path, kept)
+            self._size = len(kept)
         except OSError as error:
             self._report(error)
 
@@ -72,10 +77,8 @@ class JSONLogger(Callback):
         """Appends a line."""
         if trainer.run_dir is None or not is_main():
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        line = json.dumps({"step": step, "epoch": trainer.epoch, **finite}, allow_nan=False)
         try:
-            self._append(trainer.run_dir / "metrics.jsonl", line)
+            self._append(trainer.run_dir / "metrics.jsonl", _line(step, trainer.epoch, metrics))
         except OSError as error:
             self._report(error)
 
@@ -84,19 +87,48 @@ class JSONLogger(Callback):
             self._failed_write = True
             logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
 
-    def _append(self, path: Path, line: str) -> None:
+    def _append(self, path: Path, line: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            if file.tell() > self._size:  # a full disk cut the last line short
+        with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end > self._size:  # a full disk cut the last line short
                 file.truncate(self._size)
-            file.write(line.encode() + b"\n")
-            self._size = file.tell()
+                end = file.seek(self._size)
+            file.write(line)
+            self._size = end + len(line)
+
+
+def _line(step: int, epoch: int, metrics: Mapping[str, float]) -> bytes:
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return json.dumps({"step": step, "epoch": epoch, **finite}, allow_nan=False).encode() + b"\n"
+
+
+def _whole_row(line: bytes) -> dict[str, Any] | None:
+    return parse_row(line) if line.endswith(b"\n") else None
+
+
+def _repaired(lines: Iterable[bytes], history: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """Returns the lines that are whole, and those of ended epochs that were lost, by their steps.
+
+    A file system that loses power may lose the end of a file, or have zeros there.
+
+    Args:
+        lines: of the file.
+        history: the rows of `Trainer.history`, which the checkpoint held.
+    """
+    rows = [(row["step"], line) for line in lines if (row := _whole_row(line)) is not None]
+    names: dict[int, set[str]] = {}
+    for step, line in rows:
+        names.setdefault(step, set()).update(json.loads(line))
+    for ended in history:
+        step = ended["step"]
+        lost = ended.keys() - names.get(step, set()) - {"step", "epoch"}
+        if lost:
+            metrics = {name: value for name, value in ended.items() if name in lost}
+            rows.append((step, _line(step, ended["epoch"], metrics)))
+    return [line for _, line in sorted(rows, key=lambda row: row[0])]
 
 
 def _is_of_test(line: bytes) -> bool:
-    try:
-        names = json.loads(line).keys() - {"step", "epoch"}
-    except ValueError:  # cut short
-        return False
-    is_whole = line.endswith(b"\n") and len(names) > 0
-    return is_whole and all(name.startswith("test/") for name in names)
+    names = (_whole_row(line) or {}).keys() - {"step", "epoch"}
+    return len(names) > 0 and all(name.startswith("test/") for name in names)

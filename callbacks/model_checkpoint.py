@@ -30,18 +30,22 @@ class ModelCheckpoint(Callback):
     so the newest state is always there to resume from. Saves by numbers of epochs and steps are due
     by `trainer.epoch` and `trainer.global_step` alone, hence a resumed run saves where the unbroken
     one would have. The last state of a fit is always saved. A value that is not finite, or that was
-    not produced at the very step of the save, is never best.
+    not produced at the very step of the save, is never best; of equal values the first is.
 
     Args:
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
-        mode: `"min"` if smaller is better, `"max"` if larger is.
-        save_top_k: how many of the best to keep; 0 or more. Not used without `monitor`.
+            `"auto"` (the default): `"val/loss"` where the fit publishes it, else no ranking.
+        mode: `"min"` (the default) if smaller is better, `"max"` if larger is; only with a
+            `monitor` of your own.
+        save_top_k: how many of the best to keep (default 1); 0: no ranking.
         keep_latest: how many of the newest to keep; 1 or more. With 2 there is one to fall back to
             if the newest is damaged.
         every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends. `"auto"`
             (the default): at the end of each, except where epochs are shorter than a save takes: of
             those that end while one is under way, or sooner after it than it took, only such as are
-            among the `save_top_k` best.
+            among the `save_top_k` best. They wait in memory until the one before was as long ago
+            as it took, and training does not wait for them; what is no longer among the best by
+            then is not written.
         every_n_steps: save after every n-th optimizer step; None: not by steps.
         every_n_seconds: save at the next step when so many seconds have passed since the last such
             save; None: not by the clock.
@@ -49,6 +53,9 @@ class ModelCheckpoint(Callback):
             fit, so that a resumed run goes on from there.
         on_error: what a save that fails does, on a full disk for instance: `"raise"` ends the run,
             `"warn"` reports it and goes on. The checkpoints before it stay either way.
+
+    Attributes:
+        ranked_by: the metric that ranks the checkpoints of the newest fit, None without one.
 
     Raises:
         ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
@@ -63,7 +70,7 @@ class ModelCheckpoint(Callback):
 
     def __init__(
         self,
-        monitor: str | None = None,
+        monitor: str | None = "auto",
         *,
         mode: Mode = "min",
         save_top_k: int = 1,
@@ -75,6 +82,11 @@ class ModelCheckpoint(Callback):
         on_error: OnSaveError = "raise",
     ):
         check_mode(mode)
+        if mode == "max" and monitor == "auto":
+            raise ValueError(
+                '`mode` (=\'max\') needs a `monitor`, such as "val/accuracy": "auto" ranks by '
+                "val/loss, of which the smallest is the best."
+            )
         if on_error not in ("raise", "warn"):
             raise errors.unknown("on_error", on_error, ("raise", "warn"))
         if every_n_seconds is not None and not every_n_seconds > 0:
@@ -105,6 +117,7 @@ class ModelCheckpoint(Callback):
         self.every_n_seconds = every_n_seconds
         self.save_on_exception = save_on_exception
         self.on_error: OnSaveError = on_error
+        self.ranked_by: str | None = None
         self._last_timed = 0.0
         self._missed = MissedValues("", "")
         self._trainer: Trainer | None = None
@@ -118,26 +131,27 @@ class ModelCheckpoint(Callback):
 
     def monitored_value(self, trainer: Evaluator) -> float | None:
         """Returns the monitored metric, None where this very step did not produce it."""
-        if self.monitor is None or trainer.metric_steps.get(self.monitor) != trainer.global_step:
+        name = self.ranked_by
+        if name is None or trainer.metric_steps.get(name) != trainer.global_step:
             return None
-        return trainer.metrics[self.monitor]
+        return trainer.metrics[name]
 
     @property
     def best_path(self) -> Path | None:
-        """The folder of the best checkpoint; None without `monitor`, or before the first.
+        """The folder of the best checkpoint; None without a ranking, or before the first.
 
         Of several processes the first one alone knows it.
         """
         checkpoints = self._checkpoints
-        if self.monitor is None or checkpoints is None or checkpoints.best_step is None:
+        if self.ranked_by is None or checkpoints is None or checkpoints.best_step is None:
             return None
         return checkpoints.path(checkpoints.best_step)
 
     @property
     def best_value(self) -> float | None:
-        """The metric of the best checkpoint; None without `monitor`, or before the first."""
+        """The metric of the best checkpoint; None without a ranking, or before the first."""
         checkpoints = self._checkpoints
-        return None if self.monitor is None or checkpoints is None else checkpoints.best_value
+        return None if self.ranked_by is None or checkpoints is None else checkpoints.best_value
 
     @property
     def last_path(self) -> Path | None:
@@ -159,10 +173,18 @@ class ModelCheckpoint(Callback):
                     "`callbacks` holds a ModelCheckpoint, but `log_dir` is None: there is no "
                     "folder to save to. Give a `log_dir`, or leave the ModelCheckpoint out."
                 )
-            if self.monitor is not None:
-                check_monitor(self.monitor, trainer)
-                self._missed = MissedValues(self.monitor, type(self).__name__)
+            self.ranked_by = self._choose_metric(trainer)
+            self._missed = MissedValues(self.ranked_by or "", type(self).__name__)
             self._trainer = trainer
+
+    def _choose_metric(self, trainer: Trainer) -> str | None:
+        if self.monitor == "auto":
+            name = "val/loss" if "val/loss" in trainer.metric_names else None
+        else:
+            name = self.monitor
+            if name is not None:
+                check_monitor(name, trainer)
+        return name if self.save_top_k else None
 
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
@@ -182,14 +204,15 @@ class ModelCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Asks for a save at every n-th epoch, or where it is worth its time."""
-        if self.monitor is not None:
+        if self.ranked_by is not None:
             self._missed.note(trainer)
         if self.every_n_epochs == "auto":
             checkpoints = trainer.checkpoints  # those of the first process alone
-            if checkpoints is not None and (
-                checkpoints.has_rested or checkpoints.would_be_best(self.monitored_value(trainer))
-            ):
-                trainer.request_checkpoint()
+            if checkpoints is not None:
+                if checkpoints.has_rested:
+                    trainer.request_checkpoint()
+                elif checkpoints.would_be_best(self.monitored_value(trainer)):
+                    trainer.request_checkpoint(gives_way=True)
         elif self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
             trainer.request_checkpoint()
 

@@ -196,24 +196,24 @@ def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
     """Yields the line of the best metric, and that of the checkpoint if it is not the best's."""
     saver = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
     epochs = {row["step"]: row["epoch"] for row in trainer.history}
+    ranked_by = None if saver is None else saver.ranked_by
+    name = ranked_by or "val/loss"
+    sign = -1.0 if ranked_by and saver is not None and saver.mode == "max" else 1.0
+    rows = [row for row in trainer.history if math.isfinite(row.get(name, math.nan))]
+    row = min(rows, key=lambda row: sign * row[name], default=None)
     if saver is not None and saver.best_path is not None and saver.best_value is not None:
         step = int(saver.best_path.name)
-        best = f"{saver.monitor} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
-        yield "best", f"{best}, in {_short(saver.best_path)}"
-        return
-    rows = [row for row in trainer.history if math.isfinite(row.get("val/loss", math.nan))]
-    if rows:
-        row = min(rows, key=_val_loss)
-        best = f"val/loss {row['val/loss']:.4g} {_position(row['step'], row['epoch'])}"
+        if row is None or sign * saver.best_value <= sign * row[name]:
+            best = f"{name} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
+            yield "best", f"{best}, in {_short(saver.best_path)}"
+            return
+    if row is not None:
+        best = f"{name} {row[name]:.4g} {_position(row['step'], row['epoch'])}"
         last = None if saver is None else saver.last_path
         is_kept = last is None or last.with_name(str(row["step"])).is_dir()
-        yield "best", best + ("" if is_kept else ", not kept (no `monitor`)")
+        yield "best", best + ("" if is_kept else ", not kept")
     if saver is not None and saver.last_path is not None:
         yield "saved", _short(saver.last_path)
-
-
-def _val_loss(row: dict[str, Any]) -> float:
-    return float(row["val/loss"])
 
 
 def _position(step: int, epoch: int | None) -> str:

@@ -30,6 +30,7 @@ def command_parser() -> Parser:
     )
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("fit", fit_parser(), help="Train a model.")
+    which_help = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
     for name, text in [
         ("validate", "Evaluate a run on the validation split."),
         ("test", "Evaluate a run on the test split."),
@@ -46,7 +47,7 @@ def command_parser() -> Parser:
         else:
             sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
             sub.add_argument("--json", action="store_true", help="Print JSON.")
-        sub.add_argument("--checkpoint", default="best", help="best, last, or a step.")
+        sub.add_argument("--checkpoint", default="auto", help=which_help)
         commands.add_subcommand(name, sub, help=text)
     text = "Check the digests of a run's checkpoints, and print one of each whole training state."
     sub = Parser(description=text, allow_abbrev=False)

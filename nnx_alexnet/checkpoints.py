@@ -1,294 +1,171 @@
-"""Checkpoints on disk: everything that touches Orbax.
-
-A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
-statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
-the position of the run, its metrics, the state of its callbacks, and what is needed to use the
-model without its data), and `manifest` (the digests of all these).
-"""
+"""The checkpoints of a run: which one is chosen, and how it is loaded or verified."""
 
 from __future__ import annotations
 
-import logging
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-from flax import nnx, traverse_util
+from flax import nnx
 
+from nnx_alexnet.checkpoint_files import (
+    find_steps,
+    is_checkpoint,
+    read_checkpoint,
+    read_loop,
+    read_promised,
+)
 from nnx_alexnet.errors import unknown
+from nnx_alexnet.files import parse_number
 from nnx_alexnet.identity import differences
-from nnx_alexnet.leaves import describe_leaf, named_leaves, on_device
-from nnx_alexnet.manifest import Arrays, damaged, manifest_of
+from nnx_alexnet.integrity import DamagedError, UnreadableError, VanishedError
+from nnx_alexnet.leaves import describe_leaf, model_state, named_leaves, on_device
+from nnx_alexnet.log import logger
 from nnx_alexnet.paths import absolute_path
+from nnx_alexnet.retention import kept_steps
 
-Mode = Literal["min", "max"]
-
-_ITEMS = ("model", "optimizer", "metrics")
-
-# What a damaged checkpoint may raise when it is read: Orbax and TensorStore raise all kinds.
-UNREADABLE = (Exception,)
+_FREE = ("auto", "best", "last")  # which leave the step open
+_TRIES = 20  # a run that goes on deletes old checkpoints while they are read
 
 
-class Checkpoint(NamedTuple):
-    """What was read of a checkpoint, and found whole.
+class Choice(NamedTuple):
+    """A checkpoint of a run, and why it was chosen.
 
     Attributes:
+        path: its folder, `.../checkpoints/<step>`.
         step: the optimizer steps done.
-        arrays: every array by its path, the item first ("model/conv1/kernel").
-        loop: the JSON item.
+        reason: such as "step 12, the best by val/loss (0.31)".
     """
 
+    path: Path
     step: int
-    arrays: Arrays
-    loop: dict[str, Any]
-
-    def item(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns the arrays of one item, by their path inside it."""
-        prefix = f"{name}/"
-        return {
-            path.removeprefix(prefix): array
-            for path, array in self.arrays.items()
-            if path.startswith(prefix)
-        }
+    reason: str
 
 
-def kept_steps(
-    steps: Sequence[int],
-    values: Mapping[int, float],
-    *,
-    keep_latest: int,
-    keep_best: int,
-    mode: Mode,
-) -> set[int]:
-    """Returns the steps to keep: the latest ones, and the best ones by metric.
+def choose_checkpoint(
+    path: str | Path, which: str | int = "auto", *, besides: Collection[Path] = ()
+) -> Choice:
+    """Chooses one checkpoint of a run.
 
     Args:
-        steps: every step on disk.
-        values: the monitored value of the steps where it was measured; one that is not finite
-            is never among the best.
-        keep_latest: how many of the largest steps to keep.
-        keep_best: how many of the best to keep besides; of equal values the earlier step wins.
-        mode: whether smaller (`"min"`) or larger (`"max"`) values are better.
+        path: a run folder, its `checkpoints` folder, or one checkpoint, which is then taken.
+        which: `"auto"` (the default): the best if a metric ranked the run's checkpoints, else
+            the latest; `"best"`; `"last"`: the latest; or a step.
+        besides: checkpoints that are not taken, because they are damaged.
 
     Returns:
-        A subset of `steps`.
-
-    Example:
-        >>> from nnx_alexnet.checkpoints import kept_steps
-        >>> values = {10: 0.7, 20: 0.9, 30: float("nan")}
-        >>> sorted(kept_steps([10, 20, 30], values, keep_latest=1, keep_best=1, mode="max"))
-        [20, 30]
-    """
-    ordered = sorted(steps)
-    latest = ordered[len(ordered) - keep_latest :] if keep_latest < len(ordered) else ordered
-    ranked = [step for step in ordered if math.isfinite(values.get(step, math.nan))]
-    ranked.sort(key=lambda step: -values[step] if mode == "max" else values[step])
-    return {*latest, *ranked[:keep_best]}
-
-
-def _array_handler() -> Any:
-    import orbax.checkpoint as ocp
-
-    # Orbax reports each save, and each error with pages of traces; what it raises says enough.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # Random weights hardly compress: zstd saved 8% of AlexNet's 259 MB for 2 s of processor.
-    return ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=_alone())
-
-
-def _json_handler() -> Any:
-    import orbax.checkpoint as ocp
-
-    return ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
-
-
-def _checkpointer(handler: Any) -> Any:
-    import orbax.checkpoint as ocp
-
-    return ocp.Checkpointer(handler, multiprocessing_options=_alone())
-
-
-def _alone() -> Any:
-    """Lets Orbax wait for no other process: the first one writes, and each reads when it will."""
-    import orbax.checkpoint as ocp
-
-    own = jax.process_index()
-    return ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
-    )
-
-
-def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:
-    """Writes all items to a temporary folder, and renames it when it is complete.
-
-    Of several processes the first one alone may call this.
-
-    Args:
-        folder: the folder of the checkpoint, absolute; it must not exist.
-        arrays: by their path, the item first.
-        loop: what JSON can hold.
-    """
-    import orbax.checkpoint as ocp
-
-    nested = traverse_util.unflatten_dict(dict(arrays), sep="/")
-    items = {name: ocp.args.PyTreeSave(nested[name]) for name in _ITEMS if name in nested}
-    handlers = {name: _array_handler() for name in items}
-    json_handlers = {name: _json_handler() for name in ("loop", "manifest")}
-    options = ocp.CompositeOptions(multiprocessing_options=_alone())
-    handler = ocp.CompositeCheckpointHandler(composite_options=options, **handlers, **json_handlers)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _checkpointer(handler) as checkpointer:
-        checkpointer.save(
-            folder,
-            args=ocp.args.Composite(
-                **items,
-                loop=ocp.args.JsonSave(loop),
-                manifest=ocp.args.JsonSave(manifest_of(arrays, loop)),
-            ),
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with _checkpointer(_json_handler()) as checkpointer:
-        return dict(checkpointer.restore(path))
-
-
-def _read_arrays(path: Path, item: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Reads one item as NumPy arrays by their path; nothing of it says where they go."""
-    import orbax.checkpoint as ocp
-
-    with _checkpointer(_array_handler()) as checkpointer:
-        tree = checkpointer.metadata(path / item).item_metadata.tree
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        nested = checkpointer.restore(path / item, args=ocp.args.PyTreeRestore(restore_args=how))
-    flat = traverse_util.flatten_dict({item: nested}, sep="/")
-    return {name: np.asarray(array) for name, array in flat.items()}
-
-
-def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
-    """Reads a checkpoint and compares it with its digests.
-
-    Args:
-        path: the folder of one checkpoint, absolute.
-        items: which of its arrays to read (default all).
-
-    Returns:
-        The checkpoint.
+        The choice. Damaged checkpoints are reported, and none of them is the best or the latest.
 
     Raises:
-        ValueError: it is damaged; the message names what differs.
-        Exception: it is damaged so that Orbax cannot read it; the type says nothing.
+        ValueError: nothing is there, or not that step, or no metric ranked them.
+        OSError: a checkpoint could not be read, though nothing shows that it is damaged.
     """
-    loop, manifest = _read_json(path / "loop"), _read_json(path / "manifest")
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for item in items:
-        if (path / item).is_dir() or any(p.startswith(f"{item}/") for p in manifest["arrays"]):
-            arrays |= _read_arrays(path, item)
-    if differing := damaged(manifest, arrays, loop):
-        raise ValueError(f"{path} is damaged: {', '.join(differing[:5])} differ from the digests")
-    step = int(path.name) if path.name.isdigit() else loop["global_step"]  # a renamed copy
-    return Checkpoint(step, arrays, loop)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Returns the digests that a checkpoint was written with."""
-    return _read_json(path / "manifest")
-
-
-def read_loop(path: str | Path) -> dict[str, Any]:
-    """Returns the JSON item of a checkpoint: position, metrics, ranking, classes.
-
-    Args:
-        path: the folder of one checkpoint, `.../checkpoints/<step>`.
-
-    Returns:
-        The dict that was saved.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    return read_checkpoint(absolute_path(path, "path"), items=()).loop
-
-
-def find_steps(directory: Path) -> dict[int, Path]:
-    """Returns the folders of a `checkpoints` folder that are named like a step, by step."""
-    found = [path for path in directory.glob("*") if re.fullmatch(r"\d+", path.name)]
-    return {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
-
-
-def find_checkpoint(path: str | Path, which: str = "best") -> Path:
-    """Returns the folder of one checkpoint of a run.
-
-    Args:
-        path: a run folder, its `checkpoints` folder, or one checkpoint.
-        which: `"best"` (the default; the latest where nothing was ranked), `"last"`, or a step.
-
-    Returns:
-        The folder `.../checkpoints/<step>`.
-
-    Raises:
-        ValueError: nothing is there, or not that step.
-    """
-    path = absolute_path(path, "path")
-    if (path / "loop").is_dir():
-        return path
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    steps = {step: child for step, child in find_steps(folder).items() if (child / "loop").is_dir()}
-    if not steps:
-        raise ValueError(
-            f"`path` (={str(path)!r}) holds no checkpoint; it must be a run folder, its "
-            "`checkpoints` folder, or one checkpoint in it."
-        )
-    which = str(which)
-    if which.isdigit() and int(which) in steps:
-        return steps[int(which)]
-    if which not in ("best", "last"):
-        raise unknown("checkpoint", which, ["best", "last", *map(str, sorted(steps))])
-    if which == "best":
-        best = _best(steps)
-        if best is not None:
-            return steps[best]
-    return steps[max(steps)]
-
-
-def _best(steps: Mapping[int, Path]) -> int | None:
-    """Returns the best step by the metric that the newest ranked one was ranked by."""
-    rankings = {}
-    for step, folder in sorted(steps.items(), reverse=True):
-        try:
-            ranking = read_loop(folder)["ranking"]
-        except UNREADABLE:
-            continue  # a damaged one is never the best
-        if ranking["value"] is not None:
-            rankings[step] = ranking
+    given, which = absolute_path(path, "path"), str(which)
+    if is_checkpoint(given):
+        step = read_loop(given)["global_step"]
+        if which not in (*_FREE, str(step)):
+            raise ValueError(f"`which` (={which!r}) is another step than that of {given}, {step}.")
+        return Choice(given, step, f"step {step}, the given checkpoint")
+    folder = _folder_of(given)
+    if which not in _FREE:
+        steps = find_steps(folder)
+        if parse_number(which) not in steps:
+            raise unknown("which", which, [*_FREE, *map(str, steps)])
+        return Choice(steps[int(which)], int(which), f"step {int(which)}, as asked for")
+    rankings = _read_rankings(folder, besides, is_one_enough=which == "last")
     if not rankings:
-        return None
+        raise ValueError(
+            f"`path` (={str(path)!r}) holds no checkpoint that is whole; it must be a run folder, "
+            "its `checkpoints` folder, or one checkpoint in it."
+        )
+    step, why = _choose(rankings, which)
+    return Choice(folder / str(step), step, f"step {step}, {why}")
+
+
+def _folder_of(run: Path) -> Path:
+    return run / "checkpoints" if (run / "checkpoints").is_dir() else run
+
+
+def _read_rankings(
+    folder: Path, besides: Collection[Path], *, is_one_enough: bool
+) -> dict[int, dict[str, Any]]:
+    """Returns how each checkpoint that is whole was ranked, the newest first."""
+    rankings: dict[int, dict[str, Any]] = {}
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            for step, each in sorted(find_steps(folder).items(), reverse=True):
+                if each not in besides and not (is_one_enough and rankings):
+                    try:
+                        rankings[step] = read_loop(each)["ranking"]
+                    except DamagedError as error:
+                        logger.warning("%s It is not used.", error)
+        except VanishedError:  # the run goes on: look again which there are
+            if not tries_left:
+                raise
+            rankings = {}
+        else:
+            break
+    return rankings
+
+
+def _choose(rankings: Mapping[int, Mapping[str, Any]], which: str) -> tuple[int, str]:
+    """Returns a step and why; the newest checkpoint tells by which metric they are ranked."""
     newest = next(iter(rankings.values()))
-    by = newest["monitor"], newest["mode"]
-    values = {s: r["value"] for s, r in rankings.items() if (r["monitor"], r["mode"]) == by}
-    best = kept_steps([*values], values, keep_latest=0, keep_best=1, mode=newest["mode"])
-    return next(iter(best), None)
+    monitor, mode = newest["monitor"], newest["mode"]
+    latest = max(rankings)
+    if which == "last":
+        return latest, "the latest"
+    if monitor is None:
+        if which == "best":
+            raise ValueError(
+                "`which` (='best') needs a metric that ranked the run's checkpoints, and none "
+                f'did. "last" and the steps {", ".join(map(str, sorted(rankings)))} work; train '
+                "with a `monitor` of ModelCheckpoint to have a best one."
+            )
+        return latest, "the latest; no metric ranked this run's checkpoints"
+    values = {
+        step: ranking["value"]
+        for step, ranking in rankings.items()
+        if ranking["monitor"] == monitor and ranking["value"] is not None
+    }
+    for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=mode):
+        return step, f"the best by {monitor} ({values[step]:.4g})"
+    if which == "best":
+        raise ValueError(
+            f"`which` (='best') needs a checkpoint with a finite {monitor}, and there is none. "
+            f'"last" and the steps {", ".join(map(str, sorted(rankings)))} work.'
+        )
+    return latest, f"the latest; none has a finite {monitor}"
 
 
-def load_checkpoint(path: str | Path, model: nnx.Module, *, which: str = "best") -> dict[str, Any]:
+def find_checkpoint(path: str | Path, which: str | int = "auto") -> Path:
+    """Returns the folder of one checkpoint of a run; see `choose_checkpoint`."""
+    return choose_checkpoint(path, which).path
+
+
+def load_checkpoint(
+    path: str | Path, model: nnx.Module, *, which: str | int = "auto"
+) -> dict[str, Any]:
     """Puts the parameters and statistics of a checkpoint into a freshly built model.
+
+    Which step it was, and why, is logged.
 
     Args:
         path: a run folder (`logs/<name>/version_<n>`) or one checkpoint in it
             (`.../checkpoints/<step>`).
         model: a model of the same architecture; changed in place.
-        which: of a run folder, `"best"` (the default; the latest where nothing was ranked),
-            `"last"`, or a step.
+        which: of a run folder, `"auto"` (the default: the best if a metric ranked the run's
+            checkpoints, else the latest), `"best"`, `"last"`, or a step. A damaged checkpoint is
+            reported, and never the best or the latest.
 
     Returns:
-        What was saved beside the weights: `global_step`, `epoch`, `metrics`, `class_names`, ...
+        What was saved besides the weights: `global_step`, `epoch`, `metrics`, `class_names`, ...
 
     Raises:
-        ValueError: there is no checkpoint, it is damaged, or it is of another architecture; the
-            message lists what differs (path, saved, now).
+        ValueError: there is no such checkpoint, it is damaged, or it is of another architecture;
+            the message lists what differs (path, saved, now).
+        OSError: it could not be read, though nothing shows that it is damaged.
 
     Example:
         >>> import tempfile
@@ -307,36 +184,92 @@ def load_checkpoint(path: str | Path, model: nnx.Module, *, which: str = "best")
         >>> bool((fresh.kernel == trained.kernel).all())
         True
     """
-    folder = find_checkpoint(path, which)
+    besides: set[Path] = set()
+    for tries_left in reversed(range(_TRIES)):
+        choice = choose_checkpoint(path, which, besides=besides)
+        is_free = str(which) in _FREE and choice.path != absolute_path(path, "path")
+        try:
+            loop = load_chosen(choice, model)
+        except DamagedError as error:
+            if not is_free:
+                raise
+            logger.warning("%s It is not used.", error)
+            besides.add(choice.path)
+        except VanishedError:  # the run goes on: look again which there are
+            if not (is_free and tries_left):
+                raise
+        else:
+            break
+    return loop
+
+
+def load_chosen(choice: Choice, model: nnx.Module) -> dict[str, Any]:
+    """Does what `load_checkpoint` does with a checkpoint that was chosen before."""
+    folder = choice.path
     leaves = named_leaves(model)
     here = {name: describe_leaf(leaf) for name, leaf in leaves.items()}
-    try:
-        manifest = read_manifest(folder)
-        there = {
-            name.removeprefix("model/"): f"{about['dtype']}{about['shape']}"
-            for name, about in manifest["arrays"].items()
-            if name.startswith("model/")
-        }
-    except UNREADABLE as error:
-        raise ValueError(f"The checkpoint {folder} is damaged: {first_line(error)}.") from error
+    there = {
+        name: f"{about['dtype']}{about['shape']}"
+        for name, about in read_promised(folder, "model").items()
+    }
     if lines := differences(there, here):
         raise ValueError(
             f"`model` is not of the architecture saved in {folder}. Build it with the arguments "
             "that it was trained with. What differs:\n  " + "\n  ".join(lines)
         )
-    try:
-        saved = read_checkpoint(folder, items=("model",))
-    except UNREADABLE as error:
-        raise ValueError(f"The checkpoint {folder} is damaged: {first_line(error)}.") from error
+    saved = read_checkpoint(folder, items=("model",))
     arrays = saved.item("model")
     restored = {name: on_device(arrays[name], leaf) for name, leaf in leaves.items()}
-    state = nnx.state(model)
+    state = model_state(model)
     structure = jax.tree.structure(state)
     nnx.update(model, jax.tree.unflatten(structure, restored.values()))
+    logger.info("Loaded %s: %s.", folder, choice.reason)
     return saved.loop
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the beginning of what an error says: those of TensorStore are pages long."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+def verify_checkpoints(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Reads every checkpoint of a run, and compares it with its digests.
+
+    Args:
+        path: a run folder, its `checkpoints` folder, or one checkpoint.
+
+    Yields:
+        `checkpoint` (its path), and either `step` and `digest` (of the training state), or
+        `damage` (what is wrong with it), or `error` (why it could not be read, though nothing
+        shows that it is damaged). What is deleted meanwhile is left out.
+
+    Raises:
+        ValueError: there is no checkpoint.
+    """
+    given = absolute_path(path, "run")
+    if is_checkpoint(given):
+        yield _verify(given)
+        return
+    folder = _folder_of(given)
+    num_verified = 0
+    for _ in range(_TRIES):
+        steps = find_steps(folder)
+        if not steps:
+            raise ValueError(
+                f"`run` (={str(path)!r}) holds no checkpoint; it must be a run folder, its "
+                "`checkpoints` folder, or one checkpoint in it."
+            )
+        for each in steps.values():
+            try:
+                yield _verify(each)
+                num_verified += 1
+            except VanishedError:
+                continue
+        if num_verified:
+            return
+
+
+def _verify(folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"checkpoint": str(folder)}
+    try:
+        saved = read_checkpoint(folder)
+    except DamagedError as error:
+        return row | {"damage": error.what}
+    except UnreadableError as error:
+        return row | {"error": error.what}
+    return row | {"step": saved.step, "digest": saved.digest}

@@ -29,15 +29,7 @@ from jsonargparse import Namespace
 
 from nnx_alexnet.arguments import command_parser, complete
 from nnx_alexnet.callbacks import RunSummary
-from nnx_alexnet.checkpoints import (
-    UNREADABLE,
-    find_checkpoint,
-    find_steps,
-    first_line,
-    load_checkpoint,
-    read_checkpoint,
-    read_manifest,
-)
+from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
 from nnx_alexnet.compilation import use_compilation_cache
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.folder import decode, resized_side
@@ -45,7 +37,6 @@ from nnx_alexnet.data.workers import WorkerDiedError
 from nnx_alexnet.distributed import initialize_distributed, leave
 from nnx_alexnet.formats import printable
 from nnx_alexnet.listing import format_runs, sort_runs
-from nnx_alexnet.manifest import state_digest
 from nnx_alexnet.memory import keep_freed_memory
 from nnx_alexnet.options import (
     GIVEN_BY_DATA,
@@ -55,7 +46,6 @@ from nnx_alexnet.options import (
     load_run,
 )
 from nnx_alexnet.paths import (
-    absolute_path,
     existing_working_directory,
     has_working_directory,
 )
@@ -77,6 +67,7 @@ from nnx_alexnet.summary import summarize
 PREDICTED_TOGETHER = 64  # image files, by `predict`
 # What a shell reports for a program that Ctrl-C ended, and for one whose reader is gone.
 INTERRUPTED, UNREAD = 130, 141
+DAMAGED, UNREADABLE = 1, 3  # of `verify`
 
 
 def fit(config: Namespace) -> int:
@@ -114,42 +105,36 @@ def fit(config: Namespace) -> int:
 
 def verify(arguments: Namespace) -> int:
     """Prints for each checkpoint of a run whether it is whole, and the digest of its state."""
-    folder = absolute_path(arguments.run, "run")
-    folder = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
-    steps = find_steps(folder) or {0: find_checkpoint(folder)}
-    num_damaged = 0
-    for path in steps.values():
-        row: dict[str, Any] = {"checkpoint": str(path)}
-        try:
-            saved = read_checkpoint(path)
-            row |= {"step": saved.step, "digest": state_digest(read_manifest(path))}
-        except UNREADABLE as error:
-            num_damaged += 1
-            row["damage"] = first_line(error)
-        if arguments.json:
-            print_result(json.dumps(row))
-        elif "damage" in row:
-            print_result(printable(f"{path.name:>10}  damaged  {row['damage']}"))
+    status = 0
+    for row in verify_checkpoints(arguments.run):
+        name = f"{Path(row['checkpoint']).name:>10}"
+        if "damage" in row:
+            status, line = DAMAGED, f"{name}  damaged  {row['damage']}"
+        elif "error" in row:
+            status = status or UNREADABLE
+            line = f"{name}  unknown  could not be read: {row['error']}"
         else:
-            print_result(printable(f"{path.name:>10}  whole    {row['digest']}"))
-    return 1 if num_damaged else 0
+            line = f"{name}  whole    {row['digest']}"
+        print_result(json.dumps(row) if arguments.json else printable(line))
+    return status
 
 
 def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     """Evaluates a checkpoint of a run on its own data, and prints the metrics."""
-    folder, config, _ = load_run(arguments.run, arguments.checkpoint)
+    chosen, config, _ = load_run(arguments.run, arguments.checkpoint)
     config.trainer.log_dir, config.trainer.progress_bar = None, False
     # It may have been trained on devices that this machine does not have.
     config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
     trainer = build_trainer(config, load_data(**config.data))
-    load_checkpoint(folder, trainer.model)
+    load_chosen(chosen, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()
     if arguments.json:
         # JSON has no NaN and no infinity.
         numbers = {name: v if math.isfinite(v) else None for name, v in metrics.items()}
-        print_result(json.dumps({"checkpoint": str(folder), **numbers}))
+        chosen_by = {"checkpoint": str(chosen.path), "reason": chosen.reason}
+        print_result(json.dumps({**chosen_by, **numbers}))
     else:
-        print_result(f"Checkpoint: {printable(folder)}")
+        print_result(printable(f"Checkpoint: {chosen.path} ({chosen.reason})"))
         for name, value in metrics.items():
             print_result(f"{printable(name):<24}{value:.4f}")
     return 0
@@ -157,7 +142,7 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
 
 def predict(arguments: Namespace) -> int:
     """Writes the most probable classes of image files, and at the end which it could not read."""
-    folder, config, about = load_run(arguments.run, arguments.checkpoint)
+    chosen, config, about = load_run(arguments.run, arguments.checkpoint)
     image = tuple(about["image"])
     if len(image) != 3 or image[0] != image[1] or image[2] not in (1, 3):
         raise ValueError(
@@ -174,7 +159,7 @@ def predict(arguments: Namespace) -> int:
         "in_channels": channels,
     }
     model = build_model(config.model, config.seed, given)
-    load_checkpoint(folder, model)
+    load_chosen(chosen, model)  # which logs which it is, and why
     task = fit_parser().instantiate(config).task
     probabilities = compile_probabilities(model, task, transform, shape)
     is_cut_out = config.data.name in ("folder", "imagenet") and not config.data.augment
@@ -249,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments (default: those of the process).
 
     Returns:
-        The exit status: 0; 1 for an input that does not work; 130 after Ctrl-C; 141 if whoever
+        The exit status: 0; 1 for an input that does not work, and of `verify` for a damaged
+        checkpoint; 3 of `verify` where one could not be read; 130 after Ctrl-C; 141 if whoever
         reads the output is gone.
     """
     open_standard_descriptors()

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 _INK, _MUTED, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
+_LARGEST = 1e300
 TRAIN, VAL, OTHER = "#2f6fdb", "#e0662b", "#3d8b6d"
 
 _STYLE: Any = {
@@ -76,7 +77,8 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
         figure = Figure(figsize=(4.9, 2.9), layout="constrained")
         axes = figure.add_subplot()
         for curve in curves:
-            steps, values = [*curve.values], [*curve.values.values()]
+            steps = [*curve.values]
+            values = [_drawable(value) for value in curve.values.values()]
             is_sparse = len(steps) == 1 or (len(steps) <= 12 and not curve.faint)
             axes.plot(
                 steps,
@@ -94,7 +96,7 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
             if curve.best is not None:
                 axes.plot(
                     [curve.best],
-                    [curve.values[curve.best]],
+                    [_drawable(curve.values[curve.best])],
                     label=f"best {curve.label}",
                     zorder=4,
                     linestyle="",
@@ -119,6 +121,11 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _inline(file.getvalue(), f"figure{number}-", name)
+
+
+def _drawable(value: float) -> float:
+    """Returns a value to whose range Matplotlib can add a margin without an overflow."""
+    return min(max(value, -_LARGEST), _LARGEST)
 
 
 def _tick(value: float, _position: int | None = None) -> str:

@@ -57,6 +57,18 @@ def check_positive(**arguments: object) -> None:
             raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
 
 
+def first_line(error: BaseException) -> str:
+    r"""Returns the beginning of an error's text: those of TensorStore are pages long.
+
+    Example:
+        >>> from nnx_alexnet.errors import first_line
+        >>> first_line(ValueError("too long\nand so on")), first_line(KeyError())
+        ('too long', 'KeyError')
+    """
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
 def as_python(value: Any) -> Any:
     """Returns a NumPy integer as an `int`, and anything else as it is.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import re
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnx_alexnet.files import write_whole
+from nnx_alexnet.files import read_whole, write_whole
 
+_PREFIX = "events.out.tfevents."
+_STAMP = re.compile(rf"{re.escape(_PREFIX)}(\d{{10}})\.", re.ASCII)
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -51,25 +55,62 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
     Returns:
         The tags that are there; none if the files cannot be read.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports each resume
-    # The last event of each tag is kept, whatever the size of the sample.
-    events = EventAccumulator(str(run_dir), size_guidance={"tensors": 1})
-    try:
-        events.Reload()
-    except Exception as error:  # a damaged record; what it raises says nothing
-        logging.getLogger(__name__).debug("The event files of %s: %s", run_dir, error)
-    there = set(events.Tags()["tensors"])
     newest = {}
-    for tag in tags:
-        for event in events.Tensors(tag)[-1:] if tag in there else ():
-            strings = list(event.tensor_proto.string_val)
-            text = (
-                "" if any(map(_is_png, strings)) else b"\n".join(strings).decode(errors="replace")
-            )
-            newest[tag] = Newest(event.step, list(_pictures(strings)), text)
-    return newest
+    for path in event_files(run_dir):  # a later file has what was written later
+        try:
+            content = read_whole(path)
+        except OSError:
+            continue
+        for _, event in _records(content):
+            for value in event.summary.value:
+                if value.tag in tags:
+                    newest[value.tag] = event.step, list(value.tensor.string_val)
+    return {tag: _shown(step, strings) for tag, (step, strings) in newest.items()}
+
+
+def _shown(step: int, strings: Sequence[bytes]) -> Newest:
+    is_text = not any(map(_is_png, strings))
+    text = b"\n".join(strings).decode(errors="replace") if is_text else ""
+    return Newest(step, list(_pictures(strings)), text)
+
+
+def event_files(run_dir: Path) -> list[Path]:
+    """Returns the event files of a folder in the order in which TensorBoard reads them.
+
+    Links, and what else is no regular file, are left out.
+
+    Args:
+        run_dir: the folder; may be missing.
+    """
+    try:
+        with os.scandir(run_dir) as entries:
+            names = [
+                each.name
+                for each in entries
+                if "tfevents" in each.name and each.is_file(follow_symlinks=False)
+            ]
+    except OSError:
+        return []
+    return [run_dir / name for name in sorted(names)]
+
+
+def next_event_file(run_dir: Path, suffix: str) -> Path:
+    """Returns the path of a new event file that TensorBoard reads after those that are there.
+
+    It reads files in the order of their names, which begin with a time; the clock may have been
+    set back since the last one was written, or show the same second still.
+
+    Args:
+        run_dir: the folder that holds the event files.
+        suffix: tells apart the writers of the same second.
+    """
+    names = [path.name for path in event_files(run_dir)]
+    times = [int(found[1]) for name in names if (found := _STAMP.match(name))]
+    stamp = max([int(time.time()), *(there + 1 for there in times)])
+    name = f"{_PREFIX}{stamp:010d}.{suffix}"
+    if names and name <= names[-1]:  # another program gave that name
+        name = f"{names[-1]}.{suffix}"
+    return run_dir / name
 
 
 def drop_steps(run_dir: Path, step: int) -> None:
@@ -87,8 +128,10 @@ def drop_steps(run_dir: Path, step: int) -> None:
     Raises:
         OSError: a file cannot be read or written; it stays as it was.
     """
-    for path in sorted(run_dir.glob("events.out.tfevents.*")):
-        content = path.read_bytes()
+    for path in event_files(run_dir):
+        if not path.name.startswith(_PREFIX):
+            continue
+        content = read_whole(path)
         kept = b"".join(record for record, event in _records(content) if _stays(event, step))
         if kept != content:
             write_whole(path, kept)
@@ -100,15 +143,22 @@ def _records(content: bytes) -> Iterator[tuple[bytes, Any]]:
     A record is the length of its data, a checksum, the data and another checksum:
     https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
     """
+    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     start = 0
     while start + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)
+        length, checksum = struct.unpack_from("<QI", content, start)
         end = start + 12 + length + 4
-        if end > len(content):
+        # Nothing behind a damaged length is read by TensorBoard. (A power cut may leave zeros.)
+        if end > len(content) or masked_crc32c(content[start : start + 8]) != checksum:
             return
-        yield content[start:end], Event.FromString(content[start + 12 : end - 4])
+        try:
+            event = Event.FromString(content[start + 12 : end - 4])
+        except DecodeError:
+            return
+        yield content[start:end], event
         start = end
 
 

@@ -74,6 +74,7 @@ def format_runs(rows: Sequence[Row], width: int = 80, now: datetime | None = Non
             columns = _without_loss(columns, "val/")
         cells = [[printable(_heading(name, level)) for name in columns]]
         cells += [[_cell(name, row.get(name), level, now) for name in columns] for row in rows]
+        cells = [[_printable(cell) for cell in row] for row in cells]
         lines = _aligned(columns, cells, " " if level >= 4 else "  ")
         too_long = max(map(len, lines)) - width
         if too_long <= 0:
@@ -107,6 +108,11 @@ def _cell(name: str, value: Any, level: int, now: datetime) -> str:
     if name == "duration":
         return format_duration(value)
     return format_value(value) if "/" in name else printable(value)
+
+
+def _printable(text: str) -> str:
+    """Returns a text without what moves the cursor, or that a terminal cannot show."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _date(text: str, level: int, now: datetime) -> str:

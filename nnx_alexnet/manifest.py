@@ -49,6 +49,32 @@ def manifest_of(arrays: Arrays, loop: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_manifest(value: Mapping[str, Any]) -> bool:
+    """Returns whether a JSON object has the structure that `manifest_of` gives it."""
+    arrays = value.get("arrays")
+    return (
+        isinstance(arrays, dict)
+        and isinstance(value.get("loop"), str)
+        and all(
+            isinstance(about, dict)
+            and isinstance(about.get("dtype"), str)
+            and isinstance(about.get("shape"), list)
+            and all(type(size) is int and size >= 0 for size in about["shape"])
+            for about in arrays.values()
+        )
+    )
+
+
+def promised_by(manifest: Mapping[str, Any], item: str) -> dict[str, dict[str, Any]]:
+    """Returns `dtype`, `shape` and `sha256` of the arrays of one item, by their path inside it."""
+    prefix = f"{item}/"
+    return {
+        path.removeprefix(prefix): about
+        for path, about in manifest["arrays"].items()
+        if path.startswith(prefix)
+    }
+
+
 def damaged(manifest: Mapping[str, Any], arrays: Arrays, loop: Mapping[str, Any]) -> list[str]:
     """Returns what differs from a manifest: paths of arrays, and "loop"; [] if nothing does.
 

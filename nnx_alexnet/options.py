@@ -21,7 +21,8 @@ from flax import nnx
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints import find_checkpoint, read_loop
+from nnx_alexnet.checkpoint_files import read_loop
+from nnx_alexnet.checkpoints import Choice, choose_checkpoint
 from nnx_alexnet.data import DataModule, load_data
 from nnx_alexnet.distributed import initialize_distributed
 from nnx_alexnet.errors import check_positive
@@ -202,15 +203,15 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     )
 
 
-def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[str, Any]]:
+def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[str, Any]]:
     """Finds a run, its configuration, and what its checkpoint says of the data.
 
     Args:
         run: the folder of a run; None takes the newest below `logs`.
-        checkpoint: `"best"`, `"last"`, or a step.
+        checkpoint: `"auto"`, `"best"`, `"last"`, or a step.
 
     Returns:
-        The folder of the checkpoint, the parsed `config.yaml`, and the checkpoint's `data`.
+        The checkpoint, the parsed `config.yaml`, and the checkpoint's `data`.
 
     Raises:
         ValueError: there is no such run, or it was not started by this command.
@@ -227,7 +228,7 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
             f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
             "model again: build it, then load_checkpoint(run, model)."
         )
-    folder = find_checkpoint(runs[0], checkpoint)
+    chosen = choose_checkpoint(runs[0], checkpoint)
     parser = fit_parser()
     parser.exit_on_error = False
     try:
@@ -235,7 +236,7 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Path, Namespace, dict[st
     except ArgumentError as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{runs[0] / 'config.yaml'} cannot be used: {text}") from error
-    return folder, parsed, read_loop(folder)["data"]
+    return chosen, parsed, read_loop(chosen.path)["data"]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Reads what a run has left in its folder, whatever state that is in.
 
-A run may be writing, may have been killed in the middle of a line, and may have lost files: what
-cannot be read counts as missing, and nothing here raises for it.
+A run may be writing, may have been killed in the middle of a line, and may have lost files; others
+may have changed them. What cannot be read counts as missing, and nothing here raises for it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nnx_alexnet.files import read_whole
 from nnx_alexnet.locks import is_locked
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+ENDS = ("finished", "interrupted", "failed")  # what a run can say of its end
+
+_LARGEST_COUNT = 2**53  # of steps and epochs; larger ones are no float
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:
@@ -27,8 +31,9 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
         run_dir: the folder of the run.
     """
     try:
-        found = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_whole(run_dir / "environment.json"))
+        json.dumps(found, indent=2)  # as the next start of the run writes it again
+    except Exception:  # deep nesting is a RecursionError, for instance
         return {}
     if not isinstance(found, dict):
         return {}
@@ -47,18 +52,25 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         Dicts with an integer `step`, in the order of the file.
     """
     try:
-        lines = (run_dir / "metrics.jsonl").read_bytes().splitlines()
-    except OSError:
+        lines = read_whole(run_dir / "metrics.jsonl").splitlines()
+    except Exception:
         return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+    return [row for line in lines if (row := parse_row(line)) is not None]
+
+
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """Returns the row that a line of `metrics.jsonl` holds, None if it is none.
+
+    Example:
+        >>> from nnx_alexnet.records import parse_row
+        >>> parse_row(b'{"step": 4, "val/loss": 0.5}'), parse_row(b'{"step": 4, "val/l')
+        ({'step': 4, 'val/loss': 0.5}, None)
+    """
+    try:
+        row = json.loads(line)
+    except Exception:
+        return None
+    return row if isinstance(row, dict) and _is_count(row.get("step")) else None
 
 
 def series(rows: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
@@ -69,7 +81,7 @@ def series(rows: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
         >>> series([{"step": 4, "val/loss": 0.5}, {"step": 8, "val/loss": None}], "val/loss")
         {4: 0.5}
     """
-    return {row["step"]: row[name] for row in rows if _is_number(row.get(name))}
+    return {row["step"]: float(row[name]) for row in rows if _is_number(row.get(name))}
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -110,7 +122,7 @@ def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
     ended = [
         row["epoch"] + 1
         for row in rows
-        if isinstance(row.get("epoch"), int)
+        if _is_count(row.get("epoch"))
         and ("train/loss" in row or "perf/compile_seconds" in row)  # published only then
     ]
     return max(ended, default=0) if rows else None
@@ -119,26 +131,32 @@ def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
 def parse_time(text: object) -> datetime | None:
     """Returns a recorded time, None where there is none that can be read."""
     try:
-        return datetime.strptime(str(text), TIME_FORMAT)
-    except ValueError:
+        time = datetime.strptime(str(text), TIME_FORMAT)
+    except (ValueError, RecursionError):
         return None
+    return time if 1 < time.year < 9999 else None  # others do not exist in every time zone
 
 
 def duration(environment: Mapping[str, Any], is_running: bool) -> float | None:
     """Returns the seconds that a run took: the sum over its starts, without those killed.
 
+    What a start measured itself counts more than its times: the clock may have been set.
+
     Args:
         environment: what `read_environment` returned.
-        is_running: whether the newest start goes on.
+        is_running: whether the newest start has not ended.
     """
     seconds = []
     for start in [*environment.get("before", []), environment]:
         began, ended = parse_time(start.get("started")), parse_time(start.get("ended"))
+        measured = start.get("seconds")
         if start is environment and is_running:
-            ended = datetime.now().astimezone()
-        if began is not None and ended is not None:
-            seconds.append((ended - began).total_seconds())
-    return max(0.0, sum(seconds)) if seconds else None
+            ended, measured = datetime.now().astimezone(), None
+        if _is_number(measured):
+            seconds.append(max(0.0, float(measured)))
+        elif began is not None and ended is not None:
+            seconds.append(max(0.0, (ended - began).total_seconds()))
+    return sum(seconds) if seconds else None
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
@@ -162,7 +180,9 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
     # The lock first: a run that ends in between has written how.
     is_running = is_locked(run_dir)
     environment, rows = read_environment(run_dir), read_metrics(run_dir)
-    ended = str(environment.get("status", "killed")) if environment else None
+    ended = environment.get("status", "killed") if environment else None
+    if ended not in (*ENDS, "killed"):
+        ended = None
     found: dict[str, Any] = {
         "status": "running" if is_running else ended,
         "epochs": num_epochs(rows),
@@ -192,5 +212,12 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # an integer that is no float
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT

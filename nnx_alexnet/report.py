@@ -10,14 +10,15 @@ import base64
 import re
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from nnx_alexnet.curves import OTHER, TRAIN, VAL, Curve, draw
+from nnx_alexnet.errors import first_line
 from nnx_alexnet.events import Newest, Picture, read_newest
-from nnx_alexnet.files import write_whole
+from nnx_alexnet.files import read_whole, write_whole
 from nnx_alexnet.formats import format_count, format_duration, format_value
 from nnx_alexnet.page import PAGE, STYLE
 from nnx_alexnet.paths import absolute_path
@@ -72,7 +73,12 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
             f"`run` (={str(run_dir)!r}) must be the folder of a run, such as "
             "logs/alexnet/version_0, with its config.yaml or metrics.jsonl."
         )
-    path = folder / "report.html" if path is None else absolute_path(path, "output")
+    if path is None:
+        path = folder / "report.html"
+    else:
+        path = absolute_path(path, "output")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"`output` (={str(path)!r}) must be a file.")
     text = _page(folder)
     try:
         # Arguments of a command may be bytes that are no text.
@@ -88,12 +94,12 @@ def _page(folder: Path) -> str:
     name = f"{folder.parent.name}/{folder.name}"
     status = run["status"] or "unknown"
     sections = [
-        _section("Curves", _curves(rows)),
-        _section("Metrics", _metrics_table(rows)),
-        _section("Pictures", _pictures(newest)),
-        _section("Model", _summary(newest.get(SUMMARY))),
-        _section("Configuration", _configuration(folder)),
-        _section("Environment", _environment(environment)),
+        _section("Curves", lambda: _curves(rows)),
+        _section("Metrics", lambda: _metrics_table(rows)),
+        _section("Pictures", lambda: _pictures(newest)),
+        _section("Model", lambda: _summary(newest.get(SUMMARY))),
+        _section("Configuration", lambda: _configuration(folder)),
+        _section("Environment", lambda: _environment(environment)),
     ]
     return PAGE.substitute(
         title=escape(name),
@@ -168,7 +174,11 @@ def best_metric(rows: Rows) -> tuple[str, int, float] | None:
 # ---- The sections -----------------------------------------------------------------------------
 
 
-def _section(title: str, body: str) -> str:
+def _section(title: str, make: Callable[[], str]) -> str:
+    try:
+        body = make()
+    except Exception as error:  # whatever is wrong with the records, the rest is shown
+        body = _note(f"This cannot be shown: {type(error).__name__}: {first_line(error)}")
     return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
 
 
@@ -271,9 +281,9 @@ def _summary(found: Newest | None) -> str:
 
 def _configuration(folder: Path) -> str:
     try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+        text = read_whole(folder / "config.yaml").decode(errors="replace")
     except OSError:
-        return _note("The run has no config.yaml.")
+        return _note("The run has no config.yaml that can be read.")
     return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
 
 

@@ -8,6 +8,7 @@ from one that was never stopped.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
-from nnx_alexnet.checkpoints import Checkpoint, first_line, read_checkpoint
+from nnx_alexnet.checkpoint_files import Checkpoint, read_checkpoint
 from nnx_alexnet.data import DataModule
+from nnx_alexnet.errors import first_line
 from nnx_alexnet.evaluator import Evaluator
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import (
@@ -128,18 +130,27 @@ class Resumable(Evaluator):
         self.history = History()
         self.stop_reason: str | None = None
         self.run_dir: Path | None = None
+        self._began = time.monotonic()
         self.checkpoints: Checkpoints | None = None
         self._lock: RunLock | None = None
         self._saved: Checkpoint | None = None  # that was read as the folder was opened
         self._checkpoint_requested = False
+        self._gives_way = True  # if every request of a checkpoint at this step does
         self._boundary: Boundary | None = None  # while an epoch ends
 
-    def request_checkpoint(self) -> None:
+    def request_checkpoint(self, *, gives_way: bool = False) -> None:
         """Asks for a checkpoint at this step boundary, after every hook has run.
 
         Of several processes one is enough. A callback that runs between dispatches, by the clock
         for instance, gets it a dispatch or two later: at the same step in all.
+
+        Args:
+            gives_way: whether it need not be written if a better one follows before the last
+                one was paid for (default False); nothing waits for it. Used if all requests
+                at this step say so.
         """
+        if not gives_way:
+            self._gives_way = False
         self._wish(save=True)
 
     def _open_run(self, resume: str | Path, accept: Sequence[str]) -> Checkpoint | None:
@@ -250,11 +261,12 @@ class Resumable(Evaluator):
         self.checkpoints = Checkpoints(
             run_dir / "checkpoints",
             keep_latest=saver.keep_latest,
-            monitor=saver.monitor,
+            monitor=saver.ranked_by,
             mode=saver.mode,
             keep_best=saver.save_top_k,
             on_error=saver.on_error,
             finite=self._steps.parameter_names if self.check_finite else (),
+            synced=[run_dir / "metrics.jsonl"],
         )
         accepted: list[Difference] = []
 
@@ -298,19 +310,21 @@ class Resumable(Evaluator):
         """Writes how the run ended; if that fails, a warning is all that comes of it."""
         if self.run_dir is None or not is_main():  # its record is not of this start
             return
+        seconds = round(time.monotonic() - self._began, 3)
         try:
             if failure is not None and not isinstance(failure, KeyboardInterrupt):
                 error = f"{type(failure).__name__}: {first_line(failure)}"
-                write_end(self.run_dir, "failed", error=error)
+                write_end(self.run_dir, "failed", seconds=seconds, error=error)
             else:
                 is_cut_short = self._is_cut_short or failure is not None
                 status = "interrupted" if is_cut_short else "finished"
-                write_end(self.run_dir, status, stop_reason=self.stop_reason)
+                write_end(self.run_dir, status, seconds=seconds, stop_reason=self.stop_reason)
         except Exception as error:
             logger.warning("environment.json could not be written: %s", error)
 
     def _save_if_requested(self) -> None:
         is_requested, self._checkpoint_requested = self._checkpoint_requested, False
+        gives_way, self._gives_way = self._gives_way, True
         if not is_requested or self.run_dir is None:
             return
         self._read_all()
@@ -330,9 +344,8 @@ class Resumable(Evaluator):
             "data": self._about_data,
             "identity": self._identity,
         }
-        self.checkpoints.save(
-            self.global_step, arrays, loop, value=self._saver.monitored_value(self)
-        )
+        value = self._saver.monitored_value(self)
+        self.checkpoints.save(self.global_step, arrays, loop, value=value, gives_way=gives_way)
 
     def _read_all(self, *, publishes: bool = True) -> None:
         """Waits for all steps under way, and raises if one was not finite; here there are none."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import re
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from nnx_alexnet.files import write_whole
+from nnx_alexnet.files import numbered_folders, parse_number, remove_leftovers, write_whole
+from nnx_alexnet.log import logger
 from nnx_alexnet.paths import absolute_path, check_encodable
-from nnx_alexnet.records import TIME_FORMAT, read_run
+from nnx_alexnet.records import TIME_FORMAT, read_environment, read_run
 
+_VERSION = "version_"
 PACKAGES = (
     "nnx-alexnet", "jax", "jaxlib", "flax", "optax", "clu", "orbax-checkpoint", "numpy",
     "tensorboard", "torch", "torchvision",
@@ -44,6 +49,11 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"`name` (={name!r}) must be made of letters, digits, '.', '_' and '-', with '/' "
             "between folders; it names a folder inside `log_dir`."
+        )
+    if any(map(_is_version, parts)):
+        raise ValueError(
+            f"`name` (={name!r}) must not hold a folder like version_0: that is how the folders "
+            "of runs in it are named."
         )
 
 
@@ -71,12 +81,12 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
     parent = absolute_path(log_dir, "log_dir") / name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        version = 1 + max((_version(child) for child in parent.glob("version_*")), default=-1)
+        version = 1 + max(numbered_folders(parent, _VERSION), default=-1)
         while True:
-            run_dir = parent / f"version_{version}"
+            run_dir = parent / f"{_VERSION}{version}"
             try:
                 run_dir.mkdir()
-            except FileExistsError:  # another process was faster
+            except FileExistsError:  # another process was faster, or it is no folder
                 version += 1
             else:
                 return run_dir
@@ -114,9 +124,8 @@ def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
     if resume == "auto":
         check_name(name)
         parent = absolute_path(log_dir, "log_dir") / name
-        versions = [child for child in parent.glob("version_*") if _version(child) >= 0]
-        newest = max(versions, key=_version, default=None)
-        return create_run_dir(log_dir, name) if newest is None else newest
+        versions = numbered_folders(parent, _VERSION)
+        return versions[max(versions)] if versions else create_run_dir(log_dir, name)
     folder = absolute_path(resume, "resume")
     if not (folder / "checkpoints").is_dir():
         raise ValueError(
@@ -136,9 +145,35 @@ def find_runs(log_dir: str | Path) -> list[Path]:
         >>> find_runs(tempfile.mkdtemp())
         []
     """
-    configs = absolute_path(log_dir, "log_dir").glob("**/version_*/config.yaml")
+    found = []
+    for run_dir in _run_folders(absolute_path(log_dir, "log_dir")):
+        with contextlib.suppress(OSError):  # it was deleted meanwhile
+            status = os.lstat(run_dir / "config.yaml")
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime_ns, run_dir))
     # It is written whenever the run is started, so the newest is the one started last.
-    return [config.parent for config in sorted(configs, key=lambda file: file.stat().st_mtime_ns)]
+    return [run_dir for _, run_dir in sorted(found)]
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Yields every folder below `root` named `version_<n>`, also behind links to folders."""
+    seen = set()
+    for path, folders, _ in os.walk(root, followlinks=True):
+        if (real := Path(path).resolve()) in seen:  # links can make a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in sorted(folders):
+            if _is_version(name):
+                folders.remove(name)
+                if not (folder := Path(path, name)).is_symlink():
+                    yield folder
+            elif _is_version((real / name).resolve().name):  # "latest", for instance
+                folders.remove(name)
+
+
+def _is_version(name: str) -> bool:
+    return name.startswith(_VERSION) and parse_number(name.removeprefix(_VERSION)) is not None
 
 
 def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
@@ -190,13 +225,19 @@ def config_text(config: Mapping[str, Any]) -> str:
 def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Writes `config.yaml` and `environment.json`: what was run, and on what.
 
-    A resumed run keeps the environments it had, in `before`.
+    A resumed run keeps the environments it had, in `before`. Of the runs of its name this one
+    counts as the one started last, even if the clock was set back.
 
     Args:
         run_dir: the folder of the run.
         config: nested dicts and lists of plain values.
+
+    Raises:
+        OSError: they cannot be written.
     """
+    remove_leftovers(run_dir)
     write_whole(run_dir / "config.yaml", config_text(config).encode())
+    _make_newest(run_dir)
     environment: dict[str, Any] = {
         "command": sys.argv,
         "started": time.strftime(TIME_FORMAT),
@@ -206,34 +247,47 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         "packages": {package: _installed(package) for package in PACKAGES},
         "git_commit": _git_commit(),
     }
-    path = run_dir / "environment.json"
-    if path.exists():
-        previous = json.loads(path.read_text(encoding="utf-8"))
-        environment["before"] = [*previous.pop("before", []), previous]
-    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
+    if previous := read_environment(run_dir):
+        environment["before"] = [*previous.pop("before"), previous]
+    elif os.path.lexists(run_dir / "environment.json"):
+        logger.warning(
+            "environment.json of %s cannot be read, so the run goes on without what it held of "
+            "earlier starts.", run_dir,
+        )  # fmt: skip
+    _write_environment(run_dir, environment)
 
 
-def write_end(run_dir: Path, status: str, **reason: str | None) -> None:
+def _make_newest(run_dir: Path) -> None:
+    """Sets the time of a run's configuration, by which `find_runs` orders, after all others."""
+    times = []
+    for other in numbered_folders(run_dir.parent, _VERSION).values():
+        with contextlib.suppress(OSError):
+            times.append(os.lstat(other / "config.yaml").st_mtime_ns)
+    latest = max(times, default=0)
+    if os.lstat(run_dir / "config.yaml").st_mtime_ns < latest or times.count(latest) > 1:
+        os.utime(run_dir / "config.yaml", ns=(latest + 1, latest + 1))
+
+
+def _write_environment(run_dir: Path, environment: Mapping[str, Any]) -> None:
+    write_whole(run_dir / "environment.json", (json.dumps(environment, indent=2) + "\n").encode())
+
+
+def write_end(
+    run_dir: Path, status: str, *, seconds: float | None = None, **reason: str | None
+) -> None:
     """Adds to `environment.json` when and how this start of the run ended.
 
     Args:
         run_dir: the folder of the run.
         status: "finished", "interrupted" or "failed".
+        seconds: how long it took, by a clock that nobody sets (default: not recorded).
         reason: `stop_reason`, or the first line of an `error`.
 
     Raises:
-        OSError: it cannot be read or written.
-        ValueError: it is damaged.
+        OSError: it cannot be written.
     """
-    path = run_dir / "environment.json"
-    environment = json.loads(path.read_text(encoding="utf-8"))
-    environment |= {"ended": time.strftime(TIME_FORMAT), "status": status, **reason}
-    write_whole(path, (json.dumps(environment, indent=2) + "\n").encode())
-
-
-def _version(run_dir: Path) -> int:
-    number = run_dir.name.removeprefix("version_")
-    return int(number) if number.isdigit() else -1
+    ended = {"ended": time.strftime(TIME_FORMAT), "seconds": seconds, "status": status}
+    _write_environment(run_dir, read_environment(run_dir) | ended | reason)
 
 
 def _installed(package: str) -> str | None:

@@ -1,49 +1,61 @@
 """The checkpoints of a run: written in the background, kept or deleted, put right after a kill.
 
-One thread writes, one checkpoint after the other. Orbax commits a folder by renaming it; here a
-folder is renamed before it is deleted, so a kill at any moment leaves whole checkpoints and
-folders of other names, which the next start puts right. Nothing is deleted before the disk has
-what replaces it, so that also holds when the power fails.
+One thread writes, one checkpoint after the other. Nothing is deleted before the disk has what
+replaces it, so a kill leaves whole checkpoints, and so does a power cut.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib
-import itertools
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.checkpoints import (
-    UNREADABLE,
+from nnx_alexnet.background import BackgroundWriter
+from nnx_alexnet.checkpoint_files import (
     Checkpoint,
-    Mode,
+    check_checkpoint,
     find_steps,
-    first_line,
-    kept_steps,
     read_checkpoint,
     read_loop,
     write_checkpoint,
 )
+from nnx_alexnet.checkpoint_folders import (
+    check_room,
+    delete,
+    describe_room,
+    give_name,
+    has_damaged,
+    misnamed,
+    quarantine,
+    tidy,
+    writing,
+)
+from nnx_alexnet.errors import first_line
+from nnx_alexnet.files import NotRegularFileError, sync_file
+from nnx_alexnet.integrity import DamagedError, VanishedError
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import Arrays
+from nnx_alexnet.orbax_files import check_path
+from nnx_alexnet.paths import absolute_path
+from nnx_alexnet.retention import Mode, Retention
 
 OnSaveError = Literal["raise", "warn"]
 
-_OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
-# A folder of this name holds what a newer save of the same step is about to replace.
-_REPLACED = "replaced-"
-_DELETING = "deleting-"
-_DAMAGED = "damaged-"
+
+class _Save(NamedTuple):
+    """What is to be written."""
+
+    step: int
+    arrays: Arrays
+    loop: Mapping[str, Any]
+    before: Mapping[str, Any] | None = None  # the JSON of an older checkpoint of that step
 
 
 class Checkpoints:
@@ -61,9 +73,12 @@ class Checkpoints:
         on_error: whether a save that fails, on a full disk for instance, raises (`"raise"`, the
             default) or is reported while training goes on (`"warn"`).
         finite: names of arrays of the item `model` that must be finite, or nothing is written.
+        synced: files of the run that a checkpoint counts on, such as its log: they are on the
+            disk itself before the checkpoint gets its name.
 
-    Attributes:
-        values: the monitored value of each step on disk that has one.
+    Raises:
+        ValueError: no checkpoint can be written below a path like that of `directory`.
+        OSError: the folder, or a checkpoint in it, cannot be read; nothing was renamed.
 
     Example:
         >>> import tempfile, numpy as np
@@ -85,74 +100,86 @@ class Checkpoints:
         keep_best: int = 0,
         on_error: OnSaveError = "raise",
         finite: Sequence[str] = (),
+        synced: Sequence[Path] = (),
     ) -> None:
-        self.directory = Path(directory).expanduser().resolve()
-        self.monitor = monitor
-        self.mode: Mode = mode
-        self.values: dict[int, float] = {}
-        self._kept = partial(kept_steps, keep_latest=keep_latest, keep_best=keep_best, mode=mode)
+        self.directory = absolute_path(directory, "directory")
+        # Of the steps on disk or being saved.
+        self._kept = Retention(monitor, mode, keep_latest=keep_latest, keep_best=keep_best)
         self._on_error = on_error
         self._finite = finite
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._synced = synced
+        self._was_read_back = self._has_failed = False
+        check_path(self.directory)
+        try:
+            self._open()
+        except OSError as error:
+            raise OSError(
+                f"The checkpoints in {self.directory} cannot be opened: {error}"
+            ) from error
+        self._writer = BackgroundWriter(self._write, name="checkpoints")
         # It takes a second or two, which a first save would wait for, and be taken to take.
-        self._writer.submit(importlib.import_module, "orbax.checkpoint")
-        self._pending: Future[None] | None = None
-        self._rests_until = 0.0  # by time.monotonic
-        self._loops: dict[int, Mapping[str, Any]] = {}  # of every step on disk or being saved
+        self._writer.prepare(partial(importlib.import_module, "orbax.checkpoint"))
+
+    def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        _tidy(self.directory)
+        tidy(self.directory)
+        damaged = dict.fromkeys(misnamed(self.directory), "its name is no step")
         for step, folder in find_steps(self.directory).items():
             try:
-                self._remember(step, read_loop(folder))
-            except UNREADABLE as error:
-                _quarantine(folder, error)
+                self._kept.add(step, read_loop(folder))
+            except DamagedError as error:
+                damaged[folder] = error.what
+            except VanishedError:  # somebody deletes it right now
+                continue
+        for folder, what in damaged.items():  # when all could be read
+            quarantine(folder, what)
 
     @property
     def steps(self) -> list[int]:
         """The steps on disk or being saved, in ascending order."""
-        return sorted(self._loops)
+        return self._kept.steps
 
     @property
     def latest_step(self) -> int | None:
         """The newest step, None when nothing was saved."""
-        return max(self._loops, default=None)
+        return max(self.steps, default=None)
 
     @property
     def best_step(self) -> int | None:
         """The step with the best monitored value, None when no step has one."""
-        return self._best()[0]
+        return self._kept.best()[0]
 
     @property
     def best_value(self) -> float | None:
         """The monitored value of `best_step`."""
-        return self._best()[1]
-
-    def _best(self) -> tuple[int, float] | tuple[None, None]:
-        values = dict(self.values)  # the thread that writes may change them
-        for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=self.mode):
-            return step, values[step]
-        return None, None
+        return self._kept.best()[1]
 
     @property
     def has_rested(self) -> bool:
         """Whether no save is under way, and the last one is as long ago as it took."""
-        is_writing = self._pending is not None and not self._pending.done()
-        return not is_writing and time.monotonic() >= self._rests_until
+        return self._writer.has_rested
 
     def would_be_best(self, value: float | None) -> bool:
-        """Whether a step with that value of the metric would be kept as one of the best."""
+        """Returns whether a step with that value of the metric would be kept as one of the best."""
         if value is None:
             return False
-        step = max(self.values, default=0) + 1
-        values = {**self.values, step: value}
-        return step in self._kept([*values], values, keep_latest=0)
+        held = self._writer.held
+        values = {} if held is None else {held.step: _value(held)}
+        step = max([*self.steps, *values], default=0) + 1
+        return self._kept.is_best(step, {**values, step: value})
 
     def path(self, step: int) -> Path:
         """Returns the folder of the checkpoint of that step."""
         return self.directory / str(step)
 
     def save(
-        self, step: int, arrays: Arrays, loop: Mapping[str, Any], *, value: float | None = None
+        self,
+        step: int,
+        arrays: Arrays,
+        loop: Mapping[str, Any],
+        *,
+        value: float | None = None,
+        gives_way: bool = False,
     ) -> None:
         """Writes one checkpoint in the background; first waits for the one before.
 
@@ -164,48 +191,78 @@ class Checkpoints:
             arrays: on the host, and not changed any more; by their path, the item first.
             loop: what JSON can hold.
             value: the monitored metric, if it was produced at this very step.
+            gives_way: whether this does not wait for the one before (default False): the
+                checkpoint waits in memory, and is written when the thread has rested as long as
+                that one took, unless a later save makes it superfluous before.
 
         Raises:
             TypeError: JSON cannot hold what a callback's `state_dict` returned.
             OSError: this or an earlier checkpoint could not be written.
             FloatingPointError: an array that must be finite is not.
         """
-        self.wait()
-        ranking = {"monitor": self.monitor, "mode": self.mode, "value": value}
-        # What is written is what is there now: the run goes on, and changes its records.
-        loop = json.loads(json.dumps({**loop, "ranking": ranking}))
-        if step in self._loops and _position(self._loops[step]) == _position(loop):
+        self.check()
+        ranking = {"monitor": self._kept.monitor, "mode": self._kept.mode, "value": value}
+        loop = _snapshot({**loop, "global_step": step, "ranking": ranking})
+        save = _Save(step, arrays, loop)
+        if gives_way and value is not None and not self.has_rested:
+            if not self._writer.replace_held(save, replaces=partial(self._replaces, save)):
+                if self._writer.held is not None:  # both are among the best
+                    self.wait()
+                self._writer.hold(save)
             return
-        before = self._loops.get(step)
-        self._remember(step, loop)
-        self._pending = self._writer.submit(self._write_timed, step, arrays, loop, before)
+        self.wait()
+        if not self._is_there(save):
+            self._writer.start(self._begin(save))
+
+    def _replaces(self, save: _Save, held: _Save) -> bool:
+        """Whether a checkpoint that waits would not be among the best when another is saved."""
+        values = {held.step: _value(held), save.step: _value(save)}
+        return held.step == save.step or not self._kept.is_best(held.step, values)
+
+    def _is_there(self, save: _Save) -> bool:
+        there = self._kept.loops.get(save.step)
+        return there is not None and _position(there) == _position(save.loop)
+
+    def _begin(self, save: _Save) -> _Save:
+        """Notes that a step is being saved."""
+        before = self._kept.loops.get(save.step)
+        self._kept.add(save.step, save.loop)
+        return save._replace(before=before)
 
     def check(self) -> None:
         """Raises what a save raised in the background, once it is done; does not wait."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+        with self._tolerance():
+            self._writer.check()
 
     def wait(self) -> None:
-        """Waits for the save under way, and raises what it raised."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
+        """Waits for the saves under way, and raises what the first of them raised that failed."""
+        while self._writer.is_pending:
+            with self._tolerance():
+                self._writer.wait()
+
+    def close(self) -> None:
+        """Waits for the saves under way, and ends the thread."""
+        failures = self._writer.close()
+        if self._has_failed:  # writes of it may have gone on for long
+            with suppress(OSError):
+                tidy(self.directory)
+        for failure in failures[1:]:
+            logger.error("%s", failure)
+        with self._tolerance():
+            if failures:
+                raise failures[0]
+
+    @contextmanager
+    def _tolerance(self) -> Iterator[None]:
         try:
-            pending.result()
+            yield
         except OSError as error:
             if self._on_error == "raise":
                 raise
             logger.warning("%s Training goes on.", error)
 
-    def close(self) -> None:
-        """Waits for the save under way, and ends the thread."""
-        try:
-            self.wait()
-        finally:
-            self._writer.shutdown()
-
     def restore(self, check: Callable[[Mapping[str, Any]], None]) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; what is damaged is renamed, and said.
+        """Reads the newest checkpoint that is whole; what is damaged is renamed and reported.
 
         Args:
             check: called with the JSON of a checkpoint before its arrays are read; what it
@@ -216,148 +273,113 @@ class Checkpoints:
 
         Raises:
             ValueError: there are checkpoints, and all are damaged.
+            OSError: one could not be read, though nothing shows that it is damaged.
         """
         self.wait()
         for step in reversed(self.steps):
-            check(self._loops[step])
+            check(self._kept.loops[step])
             try:
                 return read_checkpoint(self.path(step))
-            except UNREADABLE as error:
-                _quarantine(self.path(step), error)
-                self._forget(step)
-        if any(self.directory.glob(f"{_DAMAGED}*")):
+            except DamagedError as error:
+                quarantine(self.path(step), error.what)
+            except VanishedError as error:  # somebody deleted it
+                logger.warning("%s", error)
+            self._kept.remove(step)
+        if has_damaged(self.directory):
             raise ValueError(
                 f'All checkpoints in {self.directory} are damaged. `resume="never"` starts a new '
                 "run."
             )
         return None
 
-    def _remember(self, step: int, loop: Mapping[str, Any]) -> None:
-        self._forget(step)
-        self._loops[step] = loop
-        ranking = loop["ranking"]
-        if ranking["monitor"] == self.monitor and ranking["value"] is not None:
-            self.values[step] = ranking["value"]
+    # ---- In the thread that writes ------------------------------------------------------------
 
-    def _forget(self, step: int) -> None:
-        self._loops.pop(step, None)
-        self.values.pop(step, None)
-
-    # ---- In the thread that writes; the others wait for it before they touch `_loops` --------
-
-    def _write_timed(self, *arguments: Any) -> None:
-        began = time.monotonic()
+    def _write(self, save: _Save) -> None:
+        if self._kept.loops.get(save.step) is not save.loop:  # it was held until now
+            if self._is_there(save):
+                return
+            save = self._begin(save)
         try:
-            self._write(*arguments)
-        finally:
-            now = time.monotonic()
-            self._rests_until = now + (now - began)
-
-    def _write(
-        self,
-        step: int,
-        arrays: Arrays,
-        loop: Mapping[str, Any],
-        before: Mapping[str, Any] | None,
-    ) -> None:
-        for name in self._finite:
-            if not np.isfinite(arrays[f"model/{name}"]).all():
-                self._forget(step)
-                raise FloatingPointError(
-                    f"`{name}` of the model is not finite after step {step}. This state was not "
-                    f"saved; the newest checkpoint is of step {self.latest_step}. A smaller "
-                    "learning rate or clipped gradients may help."
-                )
-        folder = self.path(step)
-        replaced = folder.with_name(f"{_REPLACED}{step}")
-        try:
-            self._check_room(arrays)
-            if folder.exists():
-                folder.rename(replaced)
-            write_checkpoint(folder, arrays, loop)
-            _flush(folder)
+            self._check_finite(save)
+            self._write_folder(save)
         except Exception as error:  # Orbax raises a ValueError where the disk is full
-            self._forget(step)
-            _clear(self.directory, f"{step}.*")
-            if replaced.exists() or before is None:
-                _delete(folder)
-            if replaced.exists():
-                replaced.rename(folder)
-            if before is not None:
-                self._remember(step, before)
-            raise OSError(self._failure(step, arrays, error)) from error
-        _delete(replaced)
-        kept = self._kept(self.steps, self.values)
-        for old in self.steps:
-            if old not in kept:
-                self._forget(old)
-                _delete(self.path(old))
+            self._has_failed = True
+            self._kept.remove(save.step)
+            if save.before is not None:
+                self._kept.add(save.step, save.before)
+            newest = self.latest_step
+            rest = "" if newest is None else f" The newest checkpoint is of step {newest}."
+            if isinstance(error, FloatingPointError):
+                raise FloatingPointError(f"{error}{rest}") from None
+            raise OSError(
+                f"The checkpoint of step {save.step} ({_size(save):,} bytes) could not be written "
+                f"to {self.directory}, {describe_room(self.directory)}: {first_line(error)}.{rest}"
+            ) from error
+        self._prune()
 
-    def _check_room(self, arrays: Arrays) -> None:
-        """Raises where the disk is too full, before anything is written."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        needed = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
-        if shutil.disk_usage(self.directory).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def _check_finite(self, save: _Save) -> None:
+        for name in self._finite:
+            if not np.isfinite(save.arrays[f"model/{name}"]).all():
+                raise FloatingPointError(
+                    f"`{name}` of the model is not finite after step {save.step}. This state was "
+                    "not saved. A smaller learning rate or clipped gradients may help."
+                )
 
-    def _failure(self, step: int, arrays: Arrays, error: Exception) -> str:
-        size = sum(array.nbytes for array in arrays.values())
-        try:
-            room = f"{shutil.disk_usage(self.directory).free:,} bytes are free there"
-        except OSError:
-            room = "the folder is gone"
-        rest = f"The newest checkpoint is of step {self.latest_step}." if self._loops else ""
-        return (
-            f"The checkpoint of step {step} ({size:,} bytes) could not be written to "
-            f"{self.directory}, {room}: {first_line(error)}. {rest}".strip()
-        )
+    def _write_folder(self, save: _Save) -> None:
+        check_room(self.directory, _size(save))
+        with writing(self.directory) as folder:
+            write_checkpoint(folder, save.arrays, save.loop)
+            if not self._was_read_back:
+                check_checkpoint(folder)
+            for path in self._synced:
+                with suppress(FileNotFoundError, NotRegularFileError):
+                    sync_file(path)
+            give_name(folder, self.path(save.step))
+        self._was_read_back = True
 
-
-def _flush(folder: Path) -> None:
-    """Waits until a checkpoint is on the disk itself: what it replaces is deleted after that."""
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _tidy(directory: Path) -> None:
-    """Puts right what a run that was killed while it saved or deleted left behind."""
-    _clear(directory, "*.orbax-checkpoint-tmp*")
-    _clear(directory, f"{_DELETING}*")
-    for replaced in directory.glob(f"{_REPLACED}*"):
-        folder = directory / replaced.name.removeprefix(_REPLACED)
-        if folder.exists():
-            _delete(replaced)
-        else:
-            replaced.rename(folder)
+    def _prune(self) -> None:
+        for step in self.steps:
+            if _is_gone(self.path(step)):  # it was deleted by hand
+                self._kept.remove(step)
+        for step in self._kept.superfluous():
+            self._kept.remove(step)
+            try:
+                delete(self.path(step))
+            except OSError as error:
+                logger.warning("The checkpoint %s could not be deleted: %s", step, error)
 
 
-def _clear(directory: Path, pattern: str) -> None:
-    for path in directory.glob(pattern):
-        shutil.rmtree(path, ignore_errors=True)
+def _snapshot(loop: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is there now: the run goes on, and changes its records.
 
-
-def _delete(folder: Path) -> None:
-    """Deletes a checkpoint; half of one never has its name."""
-    try:
-        doomed = folder.rename(folder.with_name(f"{_DELETING}{folder.name}"))
-    except FileNotFoundError:
-        return
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _quarantine(folder: Path, error: Exception) -> None:
-    names = (f"{_DAMAGED}{folder.name}-{number}" for number in itertools.count())
-    target = next(path for path in map(folder.with_name, names) if not path.exists())
-    folder.rename(target)
-    logger.warning(
-        "The checkpoint of step %s is damaged and not used (%s); it was renamed to %s.",
-        folder.name, first_line(error), target.name,
-    )  # fmt: skip
+    The rows of its history stay as they are, and so does what it is made of. Neither is copied,
+    since a history may be long.
+    """
+    lasting = {name: loop[name] for name in ("identity", "data") if name in loop}
+    if "history" in loop:
+        lasting["history"] = [*loop["history"]]
+    changing = {name: value for name, value in loop.items() if name not in lasting}
+    return {**json.loads(json.dumps(changing)), **lasting}
 
 
 def _position(loop: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(loop.get(name) for name in ("epoch", "step_in_epoch", "is_epoch_open"))
+
+
+def _size(save: _Save) -> int:
+    return sum(array.nbytes for array in save.arrays.values())
+
+
+def _value(save: _Save) -> float:
+    value: float = save.loop["ranking"]["value"]
+    return value
+
+
+def _is_gone(folder: Path) -> bool:
+    try:
+        os.lstat(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody knows
+        return False
+    return False

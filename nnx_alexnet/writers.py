@@ -34,6 +34,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from nnx_alexnet.events import next_event_file
+
 _IMAGE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # channels to Pillow's name
 _DEFAULT_NUM_BUCKETS = 30  # as TensorBoard's own histograms
 _file_numbers = itertools.count()
@@ -63,13 +65,11 @@ class TensorBoardWriter:
         self.directory = folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         self._run = _utf8(f"{folder.resolve().parent.name}/{folder.name}")
-        # TensorBoard takes any file with `tfevents` in its name, in the order of the names.
-        name = (
-            f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-            f".{next(_file_numbers)}"
+        path = next_event_file(
+            folder, f"{socket.gethostname()}.{os.getpid()}.{next(_file_numbers)}"
         )
         self._lock = threading.Lock()
-        self._file = (folder / name).open("xb", buffering=0)
+        self._file = path.open("xb", buffering=0)
         try:
             self._write_event(
                 Event(

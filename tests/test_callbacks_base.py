@@ -1,6 +1,11 @@
+import collections
+import datetime
+import enum
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_callbacks_fake_trainer import FakeTrainer
 
@@ -181,6 +186,54 @@ def test_states_go_to_the_callback_with_the_same_key_and_are_copies(caplog):
     assert mine.state == {"best": [1]}
     assert mine.state["best"] is not saved["Stateful"]["best"]
     assert other.state == "untouched"
+
+
+class Color(enum.IntEnum):
+    RED = 1
+
+
+circle: list = []
+circle.append(circle)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"counts": {7: 2}}, r"['counts'] has the key 7 (int): JSON keeps only keys that are"),
+        ({"a": [{}, {None: 2}]}, r"['a'][1] has the key None (NoneType)"),
+        ({"a": {True: 2}}, r"['a'] has the key True (bool)"),
+        ({"shape": (3, 4)}, r"['shape'] is (3, 4) (builtins.tuple)"),
+        ({"best": np.float64(0.5)}, r"['best'] is np.float64(0.5) (numpy.float64)"),
+        ({"best": [0, np.float32(0.5)]}, r"['best'][1] is np.float32(0.5) (numpy.float32)"),
+        ({"steps": np.arange(2)}, r"['steps'] is array([0, 1]) (numpy.ndarray), which JSON"),
+        ({"seen": {1, 2}}, r"['seen'] is {1, 2} (builtins.set)"),
+        ({"color": Color.RED}, r"['color'] is <Color.RED: 1> ("),
+        ({"ordered": collections.OrderedDict(a=1)}, r"['ordered'] is OrderedDict("),
+        ({"counted": collections.Counter("a")}, r"['counted'] is Counter("),
+        ({"name": b"x"}, r"['name'] is b'x' (builtins.bytes)"),
+        ({"when": datetime.date(2026, 1, 1)}, r"['when'] is datetime.date(2026, 1, 1)"),
+        ({"path": Path("x")}, r"['path'] is PosixPath('x')"),
+        ({"z": 1j}, r"['z'] is 1j (builtins.complex)"),
+        ({"large": 10**5000}, r"['large'] is an integer of 16,610 bits, too many."),
+        ({"circle": circle}, "is nested too deeply, or holds itself."),
+        (("a", 1), r"() is ('a', 1) (builtins.tuple)"),
+    ],
+)
+def test_state_that_json_would_change_is_refused_by_callback_and_value(state, message):
+    start = re.escape("`Stateful.state_dict()`").removesuffix("`")
+    with pytest.raises(TypeError, match=start) as raised:
+        CallbackList([Stateful(state)]).state_dict()
+    assert message.removeprefix("()") in str(raised.value)
+
+
+def test_state_that_json_gives_back_is_taken():
+    state = {
+        "none": None, "yes": True, "int": -(2**70), "nan": float("nan"), "inf": float("-inf"),
+        "zero": -0.0, "text": "\u00fc\ud800\n", "list": [1, [2.5, {}], []], "dict": {"": {"7": 2}},
+    }  # fmt: skip
+    saved = CallbackList([Stateful(state)]).state_dict()
+    found = json.loads(json.dumps(saved))["Stateful"]
+    assert repr(found) == repr(state)
 
 
 def test_two_states_under_one_key_are_refused():

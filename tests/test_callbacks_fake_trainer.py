@@ -51,7 +51,7 @@ class FakeTrainer:
     def stop(self, reason: str) -> None:
         self.stop_reason = reason
 
-    def request_checkpoint(self) -> None:
+    def request_checkpoint(self, *, gives_way: bool = False) -> None:
         self._requests.append(self.global_step)
 
     def log(self, metrics: Mapping[str, float]) -> None:

@@ -86,8 +86,60 @@ def test_paths_are_those_of_the_trainers_checkpoints():
     assert saver.last_path == Path("checkpoints/30")
 
 
-def test_without_a_metric_nothing_is_best():
+def ranked_by(saver, *, metrics):
+    trainer = FakeTrainer([saver])
+    trainer.metric_names = frozenset(metrics)
+    trainer.begin()
+    trainer.log(dict.fromkeys(metrics, 0.5))
+    return saver.ranked_by, saver.monitored_value(trainer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metrics", "name"),
+    [
+        ({}, ["train/loss", "val/loss"], "val/loss"),
+        ({}, ["train/loss"], None),
+        ({}, ["train/loss", "val/absolute_error"], None),
+        ({"save_top_k": 0}, ["val/loss"], None),
+        ({"monitor": None}, ["val/loss"], None),
+        ({"monitor": "val/accuracy", "mode": "max"}, ["val/loss", "val/accuracy"], "val/accuracy"),
+        ({"monitor": "val/accuracy", "save_top_k": 0}, ["val/loss", "val/accuracy"], None),
+    ],
+)
+def test_it_ranks_by_the_validation_loss_where_there_is_one(arguments, metrics, name):
+    saver = ModelCheckpoint(**arguments)
+    assert ranked_by(saver, metrics=metrics) == (name, None if name is None else 0.5)
+    assert saver.monitor == arguments.get("monitor", "auto")
+    assert saver.mode == arguments.get("mode", "min")
+
+
+def test_each_fit_chooses_anew_what_ranks():
     saver = ModelCheckpoint()
+    assert [ranked_by(saver, metrics=[name])[0] for name in ("val/loss", "train/loss")] == [
+        "val/loss", None,
+    ]  # fmt: skip
+
+
+def test_the_largest_value_of_an_automatic_metric_is_no_best():
+    with pytest.raises(ValueError, match=r"`mode` \(='max'\) needs a `monitor`"):
+        ModelCheckpoint(mode="max")
+
+
+def test_a_better_epoch_does_not_wait_for_the_save_under_way():
+    trainer = FakeTrainer([ModelCheckpoint()])
+    requests = []
+    trainer.request_checkpoint = lambda **options: requests.append(options)
+    trainer.checkpoints = MagicMock(would_be_best=lambda value: value < 0.5)
+    for has_rested, loss in [(True, 0.9), (False, 0.4), (False, 0.6)]:
+        trainer.checkpoints.has_rested = has_rested
+        trainer.log({"val/loss": loss})
+        trainer.callbacks.call("setup", trainer, "fit")
+        trainer.callbacks.call("on_train_epoch_end", trainer)
+    assert requests == [{}, {"gives_way": True}]
+
+
+def test_without_a_metric_nothing_is_best():
+    saver = ModelCheckpoint(None)
     trainer = FakeTrainer([saver])
     trainer.begin()
     trainer.checkpoints = SimpleNamespace(

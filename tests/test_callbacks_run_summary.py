@@ -172,7 +172,7 @@ def test_the_best_is_that_of_the_checkpoint_and_its_folder_is_named(lines, folde
 
 
 def test_without_a_monitor_the_best_loss_and_the_last_checkpoint_are_named(lines, folder):
-    history = build(max_epochs=3).fit()
+    history = build(callbacks=[ModelCheckpoint(None)], max_epochs=3).fit()
     row = min(history, key=lambda row: row["val/loss"])
     best = f"val/loss {row['val/loss']:.4g} at step {row['step']}, epoch {row['epoch'] + 1}"
     assert said(lines, "best") == best
@@ -186,7 +186,8 @@ def test_a_best_that_was_not_kept_is_said_to_be_none(lines, folder, caplog):
     history[0]["val/loss"] = 0.0
     caplog.clear()
     RunSummary().on_fit_end(trainer)
-    assert said(lines, "best") == "val/loss 0 at step 4, epoch 1, not kept (no `monitor`)"
+    assert said(lines, "best") == "val/loss 0 at step 4, epoch 1, not kept"
+    assert said(lines, "saved") == "logs/tiny/version_0/checkpoints/12"
 
 
 def test_a_value_that_is_not_finite_is_no_best(lines):

@@ -84,6 +84,10 @@ def metrics_of(run):
 def test_validate_rebuilds_the_run_and_finds_the_same_metrics(run, elsewhere, capsys):
     assert main(["validate", str(run), "--checkpoint", "last", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    step = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (found["checkpoint"], found["reason"]) == (
+        str(run / f"checkpoints/{step}"), f"step {step}, the latest",
+    )  # fmt: skip
     expected = metrics_of(run)
     assert found["val/loss"] == pytest.approx(expected["val/loss"], rel=1e-6)
     assert found["val/accuracy"] == pytest.approx(expected["val/accuracy"])
@@ -94,6 +98,7 @@ def test_test_takes_the_newest_run_and_writes_no_other(run, elsewhere, capsys):
     assert main(["test"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"test/accuracy +0\.\d{4}", out)
+    assert re.search(r"Checkpoint: .*/(\d+) \(step \1, the best by val/accuracy \(0\.\d+\)\)", out)
     assert sorted(run.parent.iterdir()) == runs
 
 

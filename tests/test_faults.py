@@ -182,10 +182,7 @@ def test_verify_tells_whole_from_damaged(tmp_path, capsys):
 
 
 def digest_of(folder):
-    from nnx_alexnet.checkpoints import read_manifest
-    from nnx_alexnet.manifest import state_digest
-
-    return state_digest(read_manifest(folder))
+    return read_checkpoint(folder, items=()).digest
 
 
 # ---- Full disks and folders that cannot be written ---------------------------------------------

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from resume_job import JOB, build
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints import find_checkpoint, find_steps, read_loop, read_manifest
-from nnx_alexnet.manifest import state_digest
+from nnx_alexnet.checkpoint_files import find_steps, read_checkpoint, read_loop
+from nnx_alexnet.checkpoints import find_checkpoint
 
 TESTS = Path(__file__).parent
 
@@ -31,7 +31,7 @@ class Job:
     def __init__(self, logs, **options):
         command = [sys.executable, str(TESTS / "resume_job.py"), str(logs)]
         command += [f"{name}={value}" for name, value in options.items()]
-        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
             start_new_session=True,
@@ -128,7 +128,7 @@ def saved_steps(logs):
 
 
 def digest(logs):
-    return state_digest(read_manifest(find_checkpoint(run_dir(logs), "last")))
+    return read_checkpoint(find_checkpoint(run_dir(logs), "last"), items=()).digest
 
 
 def step_log(logs):

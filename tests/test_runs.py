@@ -1,5 +1,6 @@
 """Run folders: their numbers and names, how a run ended, the table of all, the history."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,18 +9,32 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from warnings import catch_warnings
 
 import pytest
 from flax import nnx
 from helpers import TinyNet, tiny_arrays
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.cli import main
 from nnx_alexnet.history import History
-from nnx_alexnet.listing import format_runs
+from nnx_alexnet.listing import format_runs, sort_runs
 from nnx_alexnet.locks import RunLock, is_locked
-from nnx_alexnet.runs import check_name, create_run_dir, find_runs, list_runs
+from nnx_alexnet.records import duration, read_all, read_environment
+from nnx_alexnet.report import write_report
+from nnx_alexnet.runs import (
+    check_name,
+    choose_run_dir,
+    create_run_dir,
+    find_runs,
+    list_runs,
+    write_end,
+    write_record,
+)
 
 
 @pytest.mark.parametrize("name", ["alexnet", "a/b", "v1.2_x-y", "Größe"])
@@ -41,6 +56,98 @@ def test_versions_count_up_from_the_largest(tmp_path):
     (tmp_path / "mine/version_7").mkdir(parents=True)
     (tmp_path / "mine/version_old").mkdir()
     assert create_run_dir(tmp_path, "mine").name == "version_8"
+
+
+@pytest.mark.parametrize(
+    "stray", ["version_²", "version_٣", "version_07", "version_-1", "version_"]
+)
+def test_a_folder_whose_number_is_not_canonical_is_no_run(tmp_path, stray):
+    (tmp_path / "mine/version_0/checkpoints").mkdir(parents=True)
+    (tmp_path / "mine" / stray).mkdir()
+    (tmp_path / "mine" / stray / "config.yaml").touch()
+    assert choose_run_dir(tmp_path, "mine", "auto").name == "version_0"
+    assert choose_run_dir(tmp_path, "mine", "never").name == "version_1"
+    assert find_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link to nothing", "fifo"])
+@pytest.mark.parametrize("number", [1, 7])
+def test_what_is_no_folder_is_no_run_and_in_nobodys_way(tmp_path, kind, number):
+    first = create_run_dir(tmp_path, "mine")
+    (first / "config.yaml").touch()
+    stray = tmp_path / f"mine/version_{number}"
+    if kind == "file":
+        stray.touch()
+    elif kind == "fifo":
+        os.mkfifo(stray)
+    else:
+        stray.symlink_to(first if kind == "link" else tmp_path / "nothing")
+    assert choose_run_dir(tmp_path, "mine", "auto") == first
+    assert find_runs(tmp_path) == [first]
+    new = choose_run_dir(tmp_path, "mine", "never")
+    assert new.name == ("version_2" if number == 1 else "version_1")
+    assert new.is_dir()
+
+
+@pytest.mark.parametrize("name", ["version_3", "a/version_0/b"])
+def test_a_name_cannot_be_that_of_a_run_folder(name):
+    with pytest.raises(ValueError, match=r"`name`.*version_"):
+        check_name(name)
+
+
+def test_runs_behind_a_link_to_a_folder_elsewhere_are_found_once(tmp_path):
+    (tmp_path / "disk/alexnet").mkdir(parents=True)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/alexnet").symlink_to(tmp_path / "disk/alexnet")
+    (tmp_path / "disk/alexnet/loop").symlink_to(tmp_path / "disk")
+    run = create_run_dir(tmp_path / "logs", "alexnet")
+    (run / "config.yaml").touch()
+    (tmp_path / "logs/latest").symlink_to(run)
+    assert choose_run_dir(tmp_path / "logs", "alexnet", "auto") == run
+    assert find_runs(tmp_path / "logs") == [run]
+    assert [row["run"] for row in list_runs(tmp_path / "logs")] == ["alexnet/version_0"]
+    (tmp_path / "link").symlink_to(tmp_path / "logs")
+    assert [row["run"] for row in list_runs(tmp_path / "link")] == ["alexnet/version_0"]
+
+
+def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(tmp_path, monkeypatch):
+    made = [create_run_dir(tmp_path, "mine") for _ in range(3)]
+    for run in made:
+        write_record(run, {})
+    lstat = os.lstat
+
+    def vanish(path, *arguments, **options):
+        if str(path).endswith("version_1/config.yaml"):
+            shutil.rmtree(made[1], ignore_errors=True)
+        return lstat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "lstat", vanish)
+    assert find_runs(tmp_path) == [made[0], made[2]]
+
+
+def test_a_run_started_last_is_the_newest_though_the_clock_was_set_back(tmp_path):
+    first, second = (create_run_dir(tmp_path, "mine") for _ in range(2))
+    write_record(first, {})
+    future = time.time() + 10**7
+    os.utime(first / "config.yaml", (future, future))
+    write_record(second, {})
+    assert find_runs(tmp_path) == [first, second]
+    write_record(first, {})  # it is resumed
+    assert find_runs(tmp_path) == [second, first]
+
+
+def test_a_duration_is_what_was_measured_though_the_clock_was_set(tmp_path):
+    run = create_run_dir(tmp_path, "mine")
+    write_record(run, {})
+    record = json.loads((run / "environment.json").read_text())
+    record["started"] = "2026-11-25T10:00:00+0000"
+    (run / "environment.json").write_text(json.dumps(record))
+    write_end(run, "finished", seconds=12.5)
+    assert list_runs(tmp_path)[0]["duration"] == 12.5
+    starts = {
+        "before": [{"started": "2026-11-25T10:00:00+0000", "ended": "2026-11-25T09:00:00+0000"}]
+    }
+    assert duration({**starts, "seconds": 3.0}, is_running=False) == 3.0
 
 
 def test_runs_are_found_in_the_order_of_their_making(tmp_path):
@@ -339,6 +446,173 @@ def test_a_hundred_runs_are_listed_at_once(tmp_path):
     began = time.perf_counter()
     assert len(list_runs(tmp_path)) == 100
     assert time.perf_counter() - began < 5  # half a second where nothing else runs
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**30), 2**53, 2**63, 1e308, -1e308, 5e-324, -1])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["finished", "0001-01-01T00:00:00+2359", "9999-12-31T23:59:59-2359"]),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = ["step", "epoch", "val/loss", "val/accuracy", "train/loss", "train/loss_step", "lr",
+         "perf/images_per_second", "test/accuracy", "run", "status", "best_steps", "val/\n|\x1b[2J",
+         "val/$\\frac", "<b>", "duration"]  # fmt: skip
+ROWS = st.lists(
+    st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5).map(json.dumps).map(str.encode)
+    | st.builds(
+        lambda step, rest: json.dumps({"step": step, "epoch": 0, **rest}).encode(),
+        st.integers(0, 2**53),
+        st.dictionaries(st.sampled_from(NAMES[2:]), JSON, max_size=4),
+    )
+    | st.binary(max_size=30),
+    max_size=5,
+).map(b"\n".join)
+ENVIRONMENTS = (
+    st.dictionaries(
+        st.sampled_from(
+            ["status", "before", "started", "ended", "seconds", "stop_reason", "error",
+             "command", "packages", "devices", "git_commit"]
+        ),
+        JSON,
+    ).map(json.dumps).map(str.encode)
+    | st.binary(max_size=30)
+    | st.sampled_from([b"", b"[" * 100_000, b'{"a": ' * 2000, b"\x00" * 9, b'{"a": "\xff"}'])
+)  # fmt: skip
+
+
+@given(rows=ROWS, environment=ENVIRONMENTS)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_record_holds_all_other_runs_are_listed(tmp_path_factory, rows, environment):
+    logs = tmp_path_factory.mktemp("logs")
+    made(logs, "good", [0.5])
+    run_dir = create_run_dir(logs, "bad")
+    (run_dir / "config.yaml").touch()
+    (run_dir / "metrics.jsonl").write_bytes(rows)
+    (run_dir / "environment.json").write_bytes(environment)
+    listed = list_runs(logs)
+    good, bad = (next(row for row in listed if row["run"].startswith(n)) for n in ("good", "bad"))
+    assert good["val/accuracy"] == 0.5
+    assert bad["status"] in (None, "finished", "interrupted", "failed", "killed")
+    lines = format_runs(listed, 100).splitlines()
+    assert [line.split("/")[0] for line in lines[1:]] == [
+        row["run"].split("/")[0] for row in listed
+    ]
+    assert all(line.isprintable() for line in lines)
+    json.dumps(listed)
+    for name in {name for row in listed for name in row} - {"best_steps"}:
+        assert len(sort_runs(listed, name)) == 2
+    write_record(run_dir, {})
+    write_end(run_dir, "finished", seconds=1.0)
+    assert read_environment(run_dir)["status"] == "finished"
+
+
+@given(rows=ROWS, environment=ENVIRONMENTS)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_a_record_holds_the_report_shows_the_rest(tmp_path_factory, rows, environment):
+    run_dir = create_run_dir(tmp_path_factory.mktemp("logs"), "bad")
+    (run_dir / "config.yaml").write_bytes(b"the: configuration\xff")
+    (run_dir / "metrics.jsonl").write_bytes(rows)
+    (run_dir / "environment.json").write_bytes(environment)
+    with warnings_ignored():
+        page = write_report(run_dir).read_text()
+    assert "the: configuration" in page
+    assert page.count("<section>") == 6
+    assert page.rstrip().endswith("</html>")
+
+
+@contextlib.contextmanager
+def warnings_ignored():
+    """Fonts have no glyph for whatever letters a name may have."""
+    with catch_warnings(action="ignore"):
+        yield
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 100_000, b'{"step": 5, "val/loss": 1' + b"0" * 400 + b"}", b'{"step": 1e400}',
+     b'{"step": true}', b'{"step": -1}', b'{"step": 1' + b"0" * 30 + b"}", b'{"step": [4]}',
+     b"\x00" * 50, b'{"step": 5, "val/loss": "0.1"}', b'{"step": 5, "val/loss": NaN}'],
+)  # fmt: skip
+def test_a_bad_line_is_left_out_and_the_others_are_shown(tmp_path, line):
+    run_dir = made(tmp_path, "a", [0.5])
+    good = (run_dir / "metrics.jsonl").read_bytes()
+    (run_dir / "metrics.jsonl").write_bytes(line + b"\n" + good + line)
+    row, _, _ = read_all(run_dir)
+    assert (row["val/loss"], row["best_steps"]["val/loss"]) == (1.0, 10)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": "\xff"}', b"[1]", b'{"before": 7}', b"[" * 100_000, b'{"a": ' * 900]
+)
+def test_a_run_is_resumed_whatever_its_environment_holds(tmp_path, content, warnings):
+    run_dir = create_run_dir(tmp_path, "mine")
+    (run_dir / "environment.json").write_bytes(content)
+    write_record(run_dir, {"seed": 1})
+    write_end(run_dir, "finished", stop_reason=None)
+    record = json.loads((run_dir / "environment.json").read_text())
+    assert record["status"] == "finished"
+    assert len(record["before"]) == (content == b'{"before": 7}')
+    assert ("cannot be read" in warnings.text) == (content != b'{"before": 7}')
+
+
+def test_an_environment_deleted_meanwhile_still_gets_the_end(tmp_path):
+    run_dir = create_run_dir(tmp_path, "mine")
+    write_record(run_dir, {})
+    (run_dir / "environment.json").unlink()
+    write_end(run_dir, "failed", error="boom")
+    assert list_runs(tmp_path)[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "environment.json", ".lock"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_nothing_but_files_is_read_of_a_run(tmp_path, name, kind, capsys):
+    run_dir = made(tmp_path / "logs", "mine", [0.5])
+    (tmp_path / "secret").write_text('{"step": 4, "val/loss": 77.0, "status": "finished"}\nsecret')
+    (run_dir / "metrics.jsonl").rename(run_dir / "kept.jsonl")
+    if name != "metrics.jsonl":
+        (run_dir / "kept.jsonl").rename(run_dir / "metrics.jsonl")
+    (run_dir / name).unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(run_dir / name)
+    elif kind == "link":
+        (run_dir / name).symlink_to(tmp_path / "secret")
+    else:
+        (run_dir / name).mkdir()
+    assert main(["runs", str(tmp_path / "logs"), "--json"]) == 0
+    assert "77.0" not in capsys.readouterr().out
+    if name == "config.yaml":
+        (run_dir / "metrics.jsonl").touch()
+    page = write_report(run_dir).read_text()
+    assert "secret" not in page
+    assert "77.0000" not in page
+
+
+def test_event_files_that_are_no_files_do_not_block_a_report(tmp_path):
+    run_dir = made(tmp_path / "logs", "mine", [0.5])
+    os.mkfifo(run_dir / "events.out.tfevents.1.fifo")
+    (tmp_path / "secret").write_bytes(b"x" * 100)
+    (run_dir / "events.out.tfevents.2.link").symlink_to(tmp_path / "secret")
+    assert "has no pictures" in write_report(run_dir).read_text()
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder"])
+def test_a_report_is_not_written_over_a_device(tmp_path, kind):
+    run_dir = made(tmp_path / "logs", "mine", [0.5])
+    output = Path(os.devnull) if kind == "device" else tmp_path / "output"
+    if kind == "fifo":
+        os.mkfifo(output)
+    elif kind == "folder":
+        output.mkdir()
+    with pytest.raises(ValueError, match=r"`output` .* must be a file"):
+        write_report(run_dir, output)
+    assert not output.is_file()
 
 
 def test_no_runs_are_no_error(tmp_path, capsys):

@@ -1,8 +1,10 @@
 import errno
 import io
+import os
 import subprocess
 import sys
 import threading
+import time
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
+from nnx_alexnet.events import drop_steps, event_files, read_newest
 from nnx_alexnet.writers import TensorBoardWriter
 
 
@@ -170,6 +173,84 @@ def test_two_writers_in_one_folder_do_not_overwrite_each_other(tmp_path):
         writer.write_scalars(step, {"a": float(step)})
         writer.close()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+
+
+def write_in_order(folder, times, monkeypatch, *, existing=()):
+    """One writer after the other, by a clock that shows these times; returns what is read."""
+    folder.mkdir()
+    for name in existing:
+        (folder / name).touch()
+    for step, now in enumerate(times):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        writer = TensorBoardWriter(folder)
+        writer.write_scalars(step, {"a": step})
+        writer.close()
+    return [step for step, _ in tensors(folder, "a")]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1.8e9, 1.7e9, 1.6e9, 1.9e9],
+        [1.7e9] * 12,  # whose numbers have one digit, then two
+        [1.7e9, 5.0, 0.0, -7.0],  # a computer without a battery
+        [9.9e9, 1.7e9],
+    ],
+)
+def test_files_are_read_in_the_order_of_their_writing_whatever_the_clock_says(
+    tmp_path, times, monkeypatch
+):
+    steps = write_in_order(tmp_path / "run", times, monkeypatch)
+    assert steps == [*range(len(times))]
+    names = [path.name for path in event_files(tmp_path / "run")]
+    assert len({name.split(".")[3] for name in names}) == len(times)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["events.out.tfevents.9999999999.x", "events.out.tfevents.zebra", "zebra.tfevents",
+     "events.out.tfevents.99999999999999999999.x"],
+)  # fmt: skip
+def test_files_of_other_programs_come_before_ours(tmp_path, monkeypatch, name):
+    write_in_order(tmp_path / "run", [1.7e9] * 3, monkeypatch, existing=[name])
+    names = [path.name for path in event_files(tmp_path / "run")]
+    assert names[0] == name
+    pids = [f".{os.getpid()}." in each for each in names]
+    assert pids == [False, True, True, True]
+    numbers = [int(each.rsplit(".", 1)[1]) for each in names[1:]]
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 40, b"\x07", b"\xff" * 30, b"\0" * 5])
+def test_what_a_power_cut_leaves_at_the_end_is_taken_out(tmp_path, tail):
+    writer = TensorBoardWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.write_scalars(step, {"a": step})
+        writer.write_texts(step, {"text": f"of {step}"})
+    writer.close()
+    (path,) = event_files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail)
+    assert read_newest(tmp_path, ["text"])["text"].text == "of 3"
+    drop_steps(tmp_path, 4)
+    assert path.read_bytes() == whole
+    drop_steps(tmp_path, 3)
+    assert tensors(tmp_path, "a") == [(1, 1.0), (2, 2.0)]
+
+
+def test_event_files_that_are_no_files_are_left_alone(tmp_path):
+    writer = TensorBoardWriter(tmp_path / "other")
+    writer.write_scalars(7, {"a": 1})
+    writer.close()
+    (path,) = event_files(tmp_path / "other")
+    content = path.read_bytes()
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run/events.out.tfevents.1.fifo")
+    (tmp_path / "run/events.out.tfevents.2.link").symlink_to(path)
+    assert event_files(tmp_path / "run") == event_files(tmp_path / "missing") == []
+    drop_steps(tmp_path / "run", 0)
+    assert path.read_bytes() == content
+    assert read_newest(tmp_path / "run", ["a"]) == {}
 
 
 def test_no_thread_is_left_and_close_may_be_called_twice(tmp_path):
