@@ -15,6 +15,7 @@ from nnx_alexnet.callbacks.base import (
     check_period,
 )
 from nnx_alexnet.callbacks.monitor import MissedValues, Mode, check_mode, check_monitor
+from nnx_alexnet.log import logger
 from nnx_alexnet.processes import is_main
 
 if TYPE_CHECKING:
@@ -166,7 +167,10 @@ class ModelCheckpoint(Callback):
         return None if self._trainer is None else self._trainer.checkpoints
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Refuses a metric that this fit cannot publish, and a run without a folder."""
+        """Refuses a metric that this fit cannot publish, and a run without a folder.
+
+        Where an earlier fit ended at another step than its best one, the other verbs say so.
+        """
         if stage == "fit":
             if trainer.log_dir is None:
                 raise ValueError(
@@ -176,6 +180,13 @@ class ModelCheckpoint(Callback):
             self.ranked_by = self._choose_metric(trainer)
             self._missed = MissedValues(self.ranked_by or "", type(self).__name__)
             self._trainer = trainer
+        elif (best := self.best_path) is not None and int(best.name) != trainer.global_step:
+            logger.info(
+                "`%s` uses the present weights of the model; the fit ended at step %d. "
+                "load_checkpoint(trainer.run_dir, trainer.model) loads the best, those of step "
+                "%s (%s %.4g).",
+                stage, trainer.global_step, best.name, self.ranked_by, self.best_value,
+            )  # fmt: skip
 
     def _choose_metric(self, trainer: Trainer) -> str | None:
         if self.monitor == "auto":

@@ -161,10 +161,14 @@ def _length(trainer: Trainer) -> str:
         text = f"steps {first + 1:,} to {last:,}" if first else format_count(last, "step")
     if trainer.batch_size is not None:
         text += f" of {format_count(trainer.batch_size, 'image')}"
-    if trainer.max_epochs is None:
-        return text if steps is None else f"{text}, {steps:,} an epoch"
-    text += f", {format_count(trainer.max_epochs, 'epoch')}"
-    return text if steps is None else f"{text} of {format_count(steps, 'step')}"
+    if trainer.max_epochs is not None:
+        text += f", {format_count(trainer.max_epochs, 'epoch')}"
+        text += "" if steps is None else f" of {format_count(steps, 'step')}"
+    elif steps is not None:
+        text += f", {steps:,} per epoch"
+    if left_out := trainer.data.train.num_left_out:
+        text += f" ({format_count(left_out, 'image')} left out)"
+    return text
 
 
 def _folder(trainer: Trainer) -> str:

@@ -87,7 +87,7 @@ def fit(config: Namespace) -> int:
             resume = found[-1]
         load_checkpoint(resume, trainer.model, which="last")
         resume = "never"
-    trainer.fit(resume=resume)
+    trainer.fit(resume=resume, accept=config.resume_accept)
     if trainer.run_dir is not None and is_main():
         # For scripts too, which read standard output; `RunSummary` has logged the rest.
         lines = [f"Run folder: {printable(trainer.run_dir)}"]

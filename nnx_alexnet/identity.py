@@ -41,6 +41,8 @@ _SETTINGS = (
 )
 _HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_hlo_profile")
 _MOST_LINES = 12
+# Fingerprints that hold the size of a batch.
+_OF_BATCHES = ("evaluation", "train_step")
 # Which mode a module is in says nothing of how it was built.
 _MODES = ("deterministic", "use_running_average")
 
@@ -223,6 +225,12 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[Diff
         notes.append(f"what a step computes, which is traced {what}")
         there.pop("programs", None)
         here.pop("programs", None)
+    programs = [dict(each.pop("programs", {})) for each in (there, here)]
+    rows = [each.pop("rows", None) for each in programs]
+    if rows[0] != rows[1]:  # other batches, or the same ones padded for other devices
+        notes.append("a step and an evaluation, which are traced for batches of another size")
+        programs = [{k: v for k, v in each.items() if k not in _OF_BATCHES} for each in programs]
+    there["programs"], here["programs"] = programs
     digests = there.pop("samples", {}), here.pop("samples", {})
     for split in dict.fromkeys([*digests[0], *digests[1]]):
         if digests[0].get(split) is None or digests[1].get(split) is None:

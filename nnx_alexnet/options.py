@@ -98,6 +98,14 @@ def fit_parser() -> Parser:
         "the folder of a run to go on with, whose config.yaml is then the default.",
     )
     parser.add_argument(
+        "--resume-accept",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="Differences from the run named by --resume that are intended, by the names that the "
+        "error lists, such as optimizer or data.",
+    )
+    parser.add_argument(
         "--resume-weights-only",
         action="store_true",
         help="Start a new run that has only the weights of the run named by --resume.",
@@ -190,8 +198,8 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
         # A resumed run of another length would have another schedule.
         record["optimizer"]["num_steps"] = optimizer["num_steps"]
-    for name in ("distributed", "resume", "resume_weights_only"):  # of this start, not of the run
-        record.pop(name, None)
+    for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):
+        record.pop(name, None)  # of this start, not of the run
     return Trainer(
         build_model(parts.model, config.seed, given),
         data,

@@ -17,6 +17,7 @@ from flax import nnx
 from nnx_alexnet.data.folder import default_workers
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
 from nnx_alexnet.formats import printable
+from nnx_alexnet.modes import define, tell_mode
 from nnx_alexnet.predictions import Batch
 from nnx_alexnet.streams import is_terminal
 from nnx_alexnet.task import Task
@@ -71,7 +72,7 @@ def compile_probabilities(
     """Compiles what `Trainer.predict` computes, for batches of one shape.
 
     Args:
-        model: its values of now are used; it is left in evaluation mode.
+        model: its present values are used, in evaluation mode; it is not changed.
         task: says what a prediction is.
         transform: what happens to the images first.
         shape: of a batch, `(B, H, W, C)`.
@@ -93,21 +94,30 @@ def compile_probabilities(
         >>> step(np.zeros((4, 1, 1, 3), np.uint8))[0].tolist()
         [0.5, 0.5]
     """
-    model.eval()
-    definition, state = nnx.split(model)
+    definitions = define(model)
+    random, rest = nnx.split_state(definitions.state, nnx.RngState, ...)
 
-    def predict(state: Any, images: jax.Array) -> Any:
-        return task.predict(nnx.merge(definition, state), transform(images))
+    def predict(random: Any, rest: Any, images: jax.Array) -> Any:
+        called: nnx.Module = nnx.merge(definitions.evaluation, nnx.merge_state(random, rest))
+        tell_mode(called, training=False)
+        predictions = task.predict(called, transform(images))
+        return predictions, nnx.state(called, nnx.RngState)
 
     # Compiled here and now: a batch of another shape is an error, not another compilation.
-    lowered = jax.jit(predict).lower(state, jax.ShapeDtypeStruct(shape, np.uint8))
-    if len(getattr(lowered.out_info, "shape", ())) != 2:
+    lowered = jax.jit(predict).lower(random, rest, jax.ShapeDtypeStruct(shape, np.uint8))
+    if len(getattr(lowered.out_info[0], "shape", ())) != 2:
         raise ValueError(
             f"The run has the task {type(task).__name__}, which predicts no classes. Use "
             "Trainer.predict from Python."
         )
     compiled = lowered.compile()
-    return lambda images: np.asarray(compiled(state, images))
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        nonlocal random  # each batch draws anew
+        predictions, random = compiled(random, rest, images)
+        return np.asarray(predictions)
+
+    return probabilities
 
 
 def predict_files(

@@ -155,6 +155,8 @@ class Resumable(Evaluator):
 
     def _open_run(self, resume: str | Path, accept: Sequence[str]) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
+        if accept and resume == "never":
+            raise ValueError(f"`accept` (={list(accept)}) needs a run to `resume`.")
         self._check_alike(resume)
         # The optimizer's arrays are made where the parameters are, split as they are.
         self._state = self._steps.split(self._model)

@@ -125,7 +125,8 @@ class Steps:
         )
         self.parameter_names = functions.parameter_names
         self.traces: Counter[str] = Counter()
-        self._programs: dict[str, Any] = {}  # the jaxprs that were traced last
+        self._programs: dict[str, Any] = {}  # the jaxprs that were traced last,
+        self._rows: dict[str, int] = {}  # and the rows of their batches
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update = jax.jit(functions.update, inline=True)
 
@@ -212,6 +213,7 @@ class Steps:
         outputs: Mapping[str, jax.ShapeDtypeStruct]
         jaxpr, outputs = self._traced("evaluate", example)
         self._programs["evaluation"] = jaxpr
+        self._rows["evaluation"] = len(example["index"])
         has_convolution = "conv_general_dilated" in str(jaxpr)
         counted = product_flops(jaxpr)
         self.forward_flops = {k: v / len(example["index"]) for k, v in counted.items()}
@@ -302,6 +304,7 @@ class Steps:
         state: Any = State(functions.model.abstract(), layout.abstract())
         batch = shaped(dict(example), placement.batch)
         self._programs["train_step"] = self._update.trace(state, metrics, batch, key).jaxpr
+        self._rows["train_step"] = len(example["index"])
 
     def _abstract_optimizer(
         self, transformation: optax.GradientTransformation
@@ -323,9 +326,14 @@ class Steps:
         optimizer: nnx.Optimizer[Any] = nnx.merge(built[0], arrays)
         return optimizer
 
-    def fingerprints(self) -> dict[str, str]:
-        """Returns digests of what was traced last: an `evaluation`, and a `train_step`."""
-        return {name: fingerprint(jaxpr) for name, jaxpr in self._programs.items()}
+    def fingerprints(self) -> dict[str, Any]:
+        """Returns digests of what was traced last, and for how many examples.
+
+        Returns:
+            `evaluation` and `train_step`, and `rows`, a dict of the two sizes.
+        """
+        digests = {name: fingerprint(jaxpr) for name, jaxpr in self._programs.items()}
+        return {**digests, "rows": dict(self._rows)}
 
     # ---- The state ----------------------------------------------------------------------------
 

@@ -3,9 +3,12 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+from helpers import Dense, tiny_arrays
 from test_callbacks_fake_trainer import FakeTrainer
 
+from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint
+from nnx_alexnet.log import logger
 
 
 def saves(callback, *, epochs=4, start=0):
@@ -167,3 +170,21 @@ def test_a_metric_that_the_fit_cannot_publish_is_refused():
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         ModelCheckpoint(**arguments)
+
+
+def test_other_verbs_tell_where_the_best_weights_are(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logger, "propagate", True)
+    train, rest = tiny_arrays(num=32), tiny_arrays(num=16, seed=1)
+    data = DataModule(train, rest, rest, batch_size=16)
+    arguments = {"log_dir": tmp_path, "progress_bar": False, "max_epochs": 3, "name": "worse"}
+    saver = ModelCheckpoint("lr", mode="max")  # constant, so that the first is the best
+    trainer = Trainer(Dense(), data, callbacks=[saver], **arguments)
+    trainer.fit()
+    with caplog.at_level("INFO", logger="nnx_alexnet"):
+        caplog.clear()
+        trainer.test()
+    assert caplog.messages == [
+        "`test` uses the present weights of the model; the fit ended at step 6. "
+        "load_checkpoint(trainer.run_dir, trainer.model) loads the best, those of step 2 "
+        "(lr 0.001)."
+    ]

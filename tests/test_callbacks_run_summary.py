@@ -78,6 +78,13 @@ def test_five_lines_say_what_a_fit_will_do(lines):
     ]
 
 
+def test_examples_that_an_epoch_leaves_out_are_counted(lines):
+    images = tiny_arrays(num=29)
+    build(DataModule(images, images, batch_size=8, name="stripes", drop_last=True)).fit()
+    text = "6 steps of 8 images, 2 epochs of 3 steps (5 images left out)"
+    assert said(lines, "run") == text
+
+
 def test_the_usual_lines_fit_a_terminal_of_80_columns(lines, folder):
     images = tiny_arrays(num=1_000)
     data = DataModule(images, images, images, batch_size=64, name="fashion_mnist")
@@ -124,7 +131,7 @@ def test_what_an_iterable_does_not_tell_is_left_out(lines):
     ("limits", "step", "text"),
     [
         ({"max_epochs": 1}, 0, "4 steps of 8 images, 1 epoch of 4 steps"),
-        ({"max_steps": 6}, 0, "6 steps of 8 images, 4 an epoch"),
+        ({"max_steps": 6}, 0, "6 steps of 8 images, 4 per epoch"),
         ({"max_steps": 6, "max_epochs": 3}, 0, "6 steps of 8 images, 3 epochs of 4 steps"),
         ({"max_epochs": 5}, 10, "steps 11 to 20 of 8 images, 5 epochs of 4 steps"),
         ({"max_epochs": 5}, 20, "done: 20 steps of 8 images, 5 epochs of 4 steps"),

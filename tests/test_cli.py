@@ -339,6 +339,18 @@ def test_a_model_in_the_present_folder_is_found_by_its_import_path(tmp_path):
     assert "class_path: mine.Net" in done.stdout
 
 
+def test_a_resumed_run_may_differ_in_what_is_accepted(run, tmp_path, monkeypatch, capsys):
+    copied = shutil.copytree(run, tmp_path / "logs/tinynet/version_0")
+    monkeypatch.chdir(tmp_path)
+    again = ["fit", "--resume", str(copied), "--trainer.max_epochs", "3", "--data.batch_size", "64"]
+    assert main(again) == 1
+    assert "on the command line --resume-accept" in capsys.readouterr().err
+    assert main([*again, "--resume-accept", "data", "seed"]) == 0
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    assert config["data"]["batch_size"] == 64
+    assert "resume_accept" not in config
+
+
 def test_the_name_of_the_data_has_a_short_form():
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--data", "fashion_mnist", "--print_config"])
@@ -349,7 +361,7 @@ def test_the_options_of_fit_are_these():
     """The surface that users script against: change it knowingly."""
     names = set(fit_parser().get_defaults().keys())
     assert names == {
-        "config", "seed", "resume", "resume_weights_only",
+        "config", "seed", "resume", "resume_accept", "resume_weights_only",
         "distributed.coordinator", "distributed.num_processes", "distributed.process_id",
         "distributed.timeout", "distributed.heartbeat_timeout",
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",

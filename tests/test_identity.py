@@ -233,6 +233,16 @@ def test_what_cannot_be_compared_is_told():
     ]
 
 
+def test_a_step_for_batches_of_another_size_is_not_compared():
+    before = changed(programs={"rows": {"train_step": 16}})
+    now = changed(programs={"rows": {"train_step": 8}, "train_step": "z", "evaluation": "y"})
+    assert compare(before, now) == (
+        [], ["a step and an evaluation, which are traced for batches of another size"],
+    )  # fmt: skip
+    (found,), _ = compare(before, now | {"programs": now["programs"] | {"optimizer": "x"}})
+    assert found.name == "programs.optimizer"
+
+
 def test_other_examples_differ():
     found, _ = compare(IDENTITY, changed(samples={"val": "c"}))
     assert [str(each) for each in found] == ["samples.val: saved b, now c"]
@@ -286,7 +296,7 @@ def test_the_devices_that_share_a_step_do_not_matter():
         trainer.metric_names  # noqa: B018  # traces the steps
         prints.append(trainer._steps.fingerprints())
     assert prints[0] == prints[1] == prints[2]
-    assert set(prints[0]) == {"evaluation", "train_step"}
+    assert set(prints[0]) == {"evaluation", "train_step", "rows"}
 
 
 def test_constants_are_found_in_what_is_nested_too():

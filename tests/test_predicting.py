@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -409,6 +410,28 @@ def test_many_batches_give_the_rows_of_one_and_those_of_the_trainer_with_one_com
     data = DataModule((images, np.zeros(43, np.int32)), batch_size=8)
     trainer = Trainer(TinyNet(4, rngs=nnx.Rngs(0)), data, log_dir=None, progress_bar=False)
     np.testing.assert_array_equal(rows, trainer.predict(images))
+
+
+def test_a_model_that_samples_draws_anew_in_each_batch_and_knows_its_mode():
+    class Samples(nnx.Module):
+        def __init__(self, rngs):
+            self.rngs = rngs
+
+        def __call__(self, image, train):
+            noise = jax.random.normal(self.rngs.noise(), (len(image), 4))
+            return noise + 100.0 * train
+
+    class Raw(Classification):
+        def predict(self, model, image):
+            return model(image)
+
+    model = Samples(nnx.Rngs(noise=3))
+    step = compile_probabilities(model, Raw(), ImageTransform(), (2, *SHAPE))
+    images = np.zeros((2, *SHAPE), np.uint8)
+    rows = [step(images), step(images)]
+    for number, row in enumerate(rows):
+        expected = jax.random.normal(jax.random.fold_in(jax.random.key(3), number), (2, 4))
+        np.testing.assert_allclose(row, expected, rtol=1e-6)
 
 
 def test_a_batch_of_another_shape_is_not_compiled_anew():
