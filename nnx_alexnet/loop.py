@@ -75,6 +75,7 @@ class TrainLoop(Resumable):
         self._in_flight: deque[_Dispatched] = deque()
         self._train_data: dict[str, jax.Array] = {}  # the train split, if it is on the device
         self._most_steps: dict[int, int] = {}  # of a dispatch, by the size of its batches
+        self._periods: list[int] = []  # in steps: no dispatch is longer than one of them
         self._are_sizes_reported = False
         self._num_rows = 0  # of the newest batch, of all processes together
         self._newest_rates: dict[str, jax.Array] = {}  # of the newest step dispatched
@@ -117,6 +118,10 @@ class TrainLoop(Resumable):
         check_alike({"keep_on_device": bool(self._train_data)})  # their memory may differ
         if self._train_data and (arrays := loader.arrays()) is not None:
             self._check_labels(arrays["label"], loader.argument)
+        # No dispatch will be longer than the shortest of these, and each is sent as long as the
+        # longest may be. What a callback wants of the first step alone shortens only that one.
+        ends = (loader.num_batches, self._callbacks.next_train_batch(0))
+        self._periods = [self.log_every_n_steps, *(end + 1 for end in ends if end is not None)]
 
     def _let_data_go(self) -> None:
         self._train_data = {}
@@ -217,14 +222,8 @@ class TrainLoop(Resumable):
                 sent += size * math.prod(shape) * np.dtype(dtype).itemsize
         flops = TRAINING_FACTOR * size * sum(self._steps.forward_flops.values())
         flops /= self.placement.num_devices
-        # No dispatch will be longer than the shortest of these, and each is sent as long as the
-        # longest may be.
-        ends = (loader.num_batches, self._callbacks.next_train_batch(0))
-        return min(
-            choose_steps(self.steps_per_execution, batch_bytes=sent, step_flops=flops),
-            self.log_every_n_steps,
-            *(end + 1 for end in ends if end is not None),
-        )
+        most = choose_steps(self.steps_per_execution, batch_bytes=sent, step_flops=flops)
+        return min(most, *self._periods)
 
     def _steps_ahead(self, most: int) -> int:
         """Returns how many steps the next dispatch takes: until anything is due on the host."""
