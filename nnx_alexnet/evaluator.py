@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jax
@@ -401,15 +401,14 @@ class Evaluator:
             failure = error
             raise
         finally:
-            try:
-                self._lend()
-                self._optimizer = None
-                self.data.close()
-            finally:
+            with ExitStack() as stack:  # all of it is done, whatever a part of it raises
+                stack.callback(setattr, self, "_is_running", False)
+                stack.callback(self._clean_up, failure, "teardown", self, stage)
                 if failure is not None:
-                    self._clean_up(failure, "on_exception", self, failure)
-                self._clean_up(failure, "teardown", self, stage)
-                self._is_running = False
+                    stack.callback(self._clean_up, failure, "on_exception", self, failure)
+                stack.callback(self.data.close)
+                stack.callback(setattr, self, "_optimizer", None)
+                self._lend()
 
     def _clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
         """Calls a hook whose own error must not hide the one that ended the run."""

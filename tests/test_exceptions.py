@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import tiny_arrays, tree_equal
+from helpers import RecordingCallback, tiny_arrays, tree_equal
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
@@ -219,3 +219,39 @@ def test_another_run_of_the_same_model_begins_with_its_present_parameters(tmp_pa
 
     trainer_of(model, tmp_path, Look(), name="other").fit(resume="auto")
     np.testing.assert_array_equal(seen[0], trained)
+
+
+class EndsBadly(Callback):
+    """Raises at each hook that it is given."""
+
+    def __init__(self, **errors):
+        self.errors = errors
+
+    def on_exception(self, trainer, exception):
+        if "on_exception" in self.errors:
+            raise self.errors["on_exception"]
+
+    def teardown(self, trainer, stage):
+        if "teardown" in self.errors:
+            raise self.errors.pop("teardown")
+
+
+def test_a_trainer_works_on_after_a_teardown_that_failed():
+    callbacks = [EndsBadly(teardown=OnPurposeError("on purpose"))]
+    trainer = Trainer(
+        Net(), (TRAIN, VAL), callbacks=callbacks, max_steps=1, log_dir=None, progress_bar=False
+    )
+    with pytest.raises(OnPurposeError):
+        trainer.validate()
+    assert set(trainer.validate()) == {"val/loss", "val/accuracy"}
+
+
+def test_ctrl_c_in_on_exception_keeps_no_callback_from_its_teardown():
+    recorder = RecordingCallback()
+    callbacks = [EndsBadly(on_exception=KeyboardInterrupt()), Fails("on_validation_start", 0)]
+    trainer = Trainer(
+        Net(), (TRAIN, VAL), callbacks=[*callbacks, recorder], log_dir=None, progress_bar=False
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.validate()
+    assert recorder.calls == ["setup", "on_exception", "teardown"]
