@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import jax
 import numpy as np
@@ -78,8 +78,9 @@ class Start(NamedTuple):
 
 
 # A run that fails before its first save has trained the model already, if only by a step. In the
-# same process it may be started again with this very model, also by another Trainer.
-_starts: WeakKeyDictionary[nnx.Module, Start] = WeakKeyDictionary()
+# same process it may be started again with this very model, also by another Trainer. By the `id` of
+# the model while it lives: a model that is a dataclass cannot be hashed.
+_starts: dict[int, Start] = {}
 
 
 class Resumable(Evaluator):
@@ -198,14 +199,16 @@ class Resumable(Evaluator):
 
     def _begin_or_begin_again(self, run_dir: Path) -> None:
         """Keeps what the run begins with until its first save, or goes back to that."""
-        start = _starts.get(self._model)
+        start = _starts.get(id(self._model))
         if start is not None and start.run_dir == run_dir:
             leaves = self._steps.from_host(start.arrays, like=State(self._arrays().model, []))
             self._state = State(leaves.model, self._arrays().optimizer)
             logger.info("%s has no checkpoint: it begins again as it began before.", run_dir)
         else:
             arrays = self._steps.to_host(State(self._arrays().model, []))
-            _starts[self._model] = Start(run_dir, arrays)
+            if start is None:
+                finalize(self._model, _starts.pop, id(self._model), None)
+            _starts[id(self._model)] = Start(run_dir, arrays)
 
     def _check_alike(self, resume: str | Path) -> None:
         """Raises where the processes do not run the same; each would go its own way, unnoticed."""
@@ -295,7 +298,7 @@ class Resumable(Evaluator):
                 if self.checkpoints is not None:
                     self.checkpoints.close()
                     if self.checkpoints.steps:  # the run resumes from one of them
-                        _starts.pop(self._model, None)
+                        _starts.pop(id(self._model), None)
             except Exception as error:
                 if failure is None:
                     failure = error
@@ -334,7 +337,7 @@ class Resumable(Evaluator):
         if self.checkpoints is None:  # the first process writes
             return
         if self.checkpoints.steps:
-            _starts.pop(self._model, None)  # the run resumes from a checkpoint now
+            _starts.pop(id(self._model), None)  # the run resumes from a checkpoint now
         boundary = self._boundary
         if self.step_in_epoch:
             for name, metrics in (("window", self._window), ("epoch", self._meter.total)):

@@ -1,5 +1,6 @@
 """A run that an exception ends is saved, and started again ends as if nothing had happened."""
 
+import dataclasses
 import inspect
 import json
 import logging
@@ -255,3 +256,28 @@ def test_ctrl_c_in_on_exception_keeps_no_callback_from_its_teardown():
     with pytest.raises(KeyboardInterrupt):
         trainer.validate()
     assert recorder.calls == ["setup", "on_exception", "teardown"]
+
+
+@dataclasses.dataclass
+class DataclassNet(nnx.Module):
+    """Cannot be hashed, and is equal to each model of the same fields."""
+
+    size: int = 64
+
+    def __post_init__(self):
+        self.head = nnx.Linear(self.size, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, image):
+        return self.head(image.reshape(len(image), -1))
+
+
+def test_a_model_that_cannot_be_hashed_begins_again_as_it_began(tmp_path):
+    model, fails = DataclassNet(), Fails("on_train_batch_end", 2)
+    with pytest.raises(OSError, match="on purpose"):
+        trainer_of(model, tmp_path, fails, saves=False).fit()
+    again = trainer_of(model, tmp_path)
+    again.fit(resume="auto")
+    unbroken = trainer_of(DataclassNet(), tmp_path, name="unbroken")
+    unbroken.fit()
+    assert again.global_step == unbroken.global_step > 2
+    assert tree_equal(nnx.state(model), nnx.state(unbroken.model))
