@@ -91,7 +91,7 @@ def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     global _in_child  # noqa: PLW0603  # signals are the process's
-    _in_child = in_child
+    outer, _in_child = _in_child, in_child  # a hook of a run may start another one
     for number in before:
         signal.signal(number, handle)
     try:
@@ -99,7 +99,7 @@ def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
     finally:
         arrivals.close()
         give_back()
-        _in_child = None
+        _in_child = outer
     if received.signal == signal.SIGTERM:
         raise SystemExit(128 + received.signal)
 
@@ -134,9 +134,9 @@ class _Arrivals:
         """Stops counting; returns how many have arrived, at the first call."""
         if not self._is_open:
             return 0
-        self._is_open = False
         signal.set_wakeup_fd(-1)
         arrived = self._arrived(socket.MSG_DONTWAIT)
+        self._is_open = False  # not earlier: the thread then closes what was just read
         self._writer.close()  # which wakes the thread
         return len(arrived)
 

@@ -104,6 +104,19 @@ def test_nothing_is_left_behind():
         time.sleep(0.01)
 
 
+def test_signals_are_counted_before_the_thread_that_watches_them_ends(monkeypatch):
+    def slow(descriptor):
+        before = set_wakeup_fd(descriptor)
+        time.sleep(0.2)  # the thread looks meanwhile
+        return before
+
+    seen, set_wakeup_fd = [], signal.set_wakeup_fd
+    with graceful_stop(seen.append):
+        monkeypatch.setattr(signal, "set_wakeup_fd", slow)
+        signal.raise_signal(signal.SIGINT)
+    assert seen == [signal.SIGINT]
+
+
 def test_an_event_loop_keeps_its_file():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -127,8 +140,12 @@ def test_sigterm_ends_the_program_after_the_block():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_forked_child_leaves_ctrl_c_to_its_parent_and_ends_when_told():
+@pytest.mark.parametrize("runs_inside", [0, 1])
+def test_a_forked_child_leaves_ctrl_c_to_its_parent_and_ends_when_told(runs_inside):
     with graceful_stop(lambda number: None):
+        for _ in range(runs_inside):
+            with graceful_stop(lambda number: None):
+                pass
         child = os.fork()
         if child == 0:
             handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
