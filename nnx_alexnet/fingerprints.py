@@ -147,6 +147,8 @@ def _value(value: Any) -> Iterator[bytes]:
         yield f"{len(value)}".encode()
         for item in value:
             yield from _value(item)
+    elif isinstance(value, set | frozenset):  # whose order differs between processes
+        yield from sorted(b"".join(_value(item)) for item in value)
     elif isinstance(value, jax.sharding.Mesh | jax.sharding.AbstractMesh | jax.sharding.Sharding):
         return
     elif isinstance(value, Callable):  # type: ignore[arg-type]

@@ -127,7 +127,8 @@ def identify(
         "versions": {package: _version(package) for package in _PACKAGES},
         "platform": jax.default_backend(),
     }
-    return dict(json.loads(json.dumps(identity, default=str)))  # as a checkpoint gives it back
+    # As a checkpoint gives it back; as text, NaN is equal to itself.
+    return dict(json.loads(json.dumps(identity, default=str), parse_constant=str))
 
 
 def _settings() -> dict[str, Any]:
@@ -302,9 +303,11 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, tuple | list) and all(_plain(item) is not _OTHER for item in value):
         return [_plain(item) for item in value]
-    if isinstance(value, type | np.dtype):  # jnp.float32 is a class
-        return getattr(value, "name", None) or np.dtype(value).name
-    return _OTHER
+    if isinstance(value, type):
+        held = getattr(value, "dtype", None)  # jnp.float32 is a class
+        is_dtype = issubclass(value, np.generic) or isinstance(held, np.dtype)
+        return np.dtype(value).name if is_dtype else value.__qualname__
+    return value.name if isinstance(value, np.dtype) else _OTHER
 
 
 def flatten(value: Mapping[str, Any]) -> dict[str, Any]:

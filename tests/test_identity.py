@@ -1,5 +1,6 @@
 """What is compared when a run is resumed: everything that determines its numbers."""
 
+import functools
 import logging
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.extend.core import Primitive
 
 from nnx_alexnet import Classification, DataModule, Task, Trainer, create_optimizer
 from nnx_alexnet import identity as identities
@@ -287,6 +289,42 @@ def test_names_of_functions_and_addresses_do_not_matter():
         return nnx.relu(x)  # a custom_jvp, whose rule is a function with an address
 
     assert print_of(activated, jnp.ones(3)) == print_of(nnx.relu, jnp.ones(3))
+
+
+def test_the_order_of_a_set_does_not_matter():
+    """`shard_map` has sets of names, which each process iterates in another order."""
+    operation = Primitive("operation")
+    operation.def_abstract_eval(lambda x, **_: x)
+    sets = frozenset([0, 8]), frozenset([8, 0]), frozenset([0, 16])
+    assert sets[0] == sets[1]
+    assert [*sets[0]] != [*sets[1]]
+    first, same, other = (
+        fingerprint(jax.make_jaxpr(functools.partial(operation.bind, axes=each))(1.0))
+        for each in sets
+    )
+    assert first == same != other
+
+
+class Named:
+    """A class whose `name` is no text, and whose `dtype` is none."""
+
+    name = property(lambda self: "name")
+    dtype = None
+
+
+def test_attributes_that_are_classes_or_nan_are_the_same_in_each_process():
+    model, task = Net(), Scaled()
+    model.layer_class, model.kind, model.dtype = Named, jnp.bfloat16, np.dtype("int8")
+    task.ignored = float("nan")
+    first, second = (
+        identities.identify(
+            model, {}, task=task, metrics=[], data={}, samples={}, programs={}, seed=0, config={}
+        )
+        for _ in range(2)
+    )
+    assert compare(first, second) == ([], [])
+    kept = {name: first["model"][name] for name in ("layer_class", "kind", "dtype")}
+    assert kept == {"layer_class": "Named", "kind": "bfloat16", "dtype": "int8"}
 
 
 def test_the_devices_that_share_a_step_do_not_matter():
