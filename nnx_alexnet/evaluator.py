@@ -316,6 +316,9 @@ class Evaluator:
     def _prepare(self, *loaders: Loader) -> None:
         """Checks that data, model and task fit together, over shapes alone."""
         self._begin()
+        self._measure(*loaders)
+
+    def _measure(self, *loaders: Loader) -> None:
         for loader in reversed(loaders):  # what is traced last is of the first one: of training
             with self._fitting(loader) as example:
                 self._outputs = self._steps.measure(self.task, example)

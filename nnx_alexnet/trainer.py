@@ -352,7 +352,9 @@ class Trainer(TrainLoop):
         """Returns the steps, which are traced here if no `fit` has done so yet."""
         if self._compiled is None or not self._compiled.rate_names_are_known:
             loader = self._split("train")
-            self._prepare(loader, *filter(None, [self.data.val]))
+            if not self._is_running:  # a hook of `validate` may ask, too
+                self._begin()
+            self._measure(loader, *filter(None, [self.data.val]))
             self._prepare_training(loader)
         return self._steps
 

@@ -33,6 +33,13 @@ def trainer_of(*callbacks, log_dir=None, optimizer=None, epochs=2, **arguments):
     )  # fmt: skip
 
 
+class LooksAtNames(Callback):
+    """Reads the names of the metrics at the first hook of a verb."""
+
+    def setup(self, trainer, stage):
+        self.seen = trainer.metric_names
+
+
 class Logs(Callback):
     """Logs the same at the end of each epoch, or of those of even numbers."""
 
@@ -197,6 +204,15 @@ def test_every_public_property_can_be_read_before_a_fit():
     assert values["metric_names"] - values["epoch_metric_names"] == {
         "train/loss_step", "train/accuracy_step"
     }  # fmt: skip
+
+
+def test_hooks_of_other_verbs_can_read_the_names_too():
+    looks = LooksAtNames()
+    trainer = trainer_of(looks)
+    trainer.predict(X)
+    after_prediction, looks.seen = looks.seen, None
+    trainer.validate()
+    assert after_prediction == looks.seen == trainer.metric_names
 
 
 def test_the_names_known_before_a_fit_are_those_that_it_publishes():
