@@ -13,7 +13,7 @@ from flax import nnx
 
 from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
-from nnx_alexnet.data import DataModule, Loader, as_data_module
+from nnx_alexnet.data import Batch, DataModule, Loader, as_data_module
 from nnx_alexnet.data.start import refuse_in_worker
 from nnx_alexnet.errors import as_number, check_metric_name
 from nnx_alexnet.leaves import named_leaves
@@ -250,7 +250,7 @@ class Evaluator:
             if self._is_cut_short:
                 break
             if kind != "predict":
-                self._check_labels(batch["label"][batch["mask"]], loader.argument)
+                self._check_batch(loader, batch)
             self._callbacks.call(f"on_{kind}_batch_start", self, batch, index)
             size = max(smallest, len(batch["index"]))  # an iterable may have larger ones
             outputs = one_at_a_time(step(placement.send(batch, size)))
@@ -384,6 +384,11 @@ class Evaluator:
                 "`predict`. Ask for validation with `validate_every_n_epochs`, or apply "
                 "`trainer.model` itself."
             )
+
+    def _check_batch(self, loader: Loader, batch: Batch) -> None:
+        """Checks the labels of a batch, unless `_prepare` has seen those of the whole split."""
+        if loader.arrays() is None:
+            self._check_labels(batch["label"][batch["mask"]], loader.argument)
 
     def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
         """Raises where the task cannot learn from labels of the right shape and dtype."""

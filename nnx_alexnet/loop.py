@@ -113,11 +113,9 @@ class TrainLoop(Resumable):
         return self.interrupted or self.stop_reason is not None or is_enough
 
     def _take_data(self, loader: Loader) -> None:
-        """Puts the train split on the device, if it stays there, and sizes the dispatches."""
+        """Puts the train split on the device, if it stays there, and limits the dispatches."""
         self._train_data = self.data.on_device(self.placement.replicated) or {}
         check_alike({"keep_on_device": bool(self._train_data)})  # their memory may differ
-        if self._train_data and (arrays := loader.arrays()) is not None:
-            self._check_labels(arrays["label"], loader.argument)
         # No dispatch will be longer than the shortest of these, and each is sent as long as the
         # longest may be. What a callback wants of the first step alone shortens only that one.
         ends = (loader.num_batches, self._callbacks.next_train_batch(0))
@@ -248,8 +246,7 @@ class TrainLoop(Resumable):
             if self._is_stopping or self._checkpoint_requested:  # after this very step
                 group = group[:1]
         for batch in group:
-            if "label" in batch:
-                self._check_labels(batch["label"][batch["mask"]], loader.argument)
+            self._check_batch(loader, batch)
         if self.checkpoints is not None:
             self.checkpoints.check()
         infos, last = self._dispatch_timed(group, key)

@@ -371,6 +371,31 @@ def test_rows_that_are_no_probabilities_are_refused(tmp_path, kind, in_memory):
         assert trainer.num_compilations == {}
 
 
+class CountsChecks(Classification):
+    def __init__(self):
+        super().__init__()
+        self._sizes = []
+
+    def label_problem(self, labels, outputs):
+        self._sizes.append(len(labels))
+        return super().label_problem(labels, outputs)
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes"),
+    [
+        ({"train": (X, Y), "batch_size": 16, "keep_on_device": True}, [32]),
+        ({"train": (X, Y), "batch_size": 16, "keep_on_device": False}, [32]),
+        ({"train": [(X[:16], Y[:16]), (X[16:], Y[16:])]}, [16, 16]),
+    ],
+)
+def test_each_label_is_checked_once(data, sizes):
+    task, model = CountsChecks(), nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    arguments = {"task": task, "max_epochs": 1, "log_dir": None, "progress_bar": False}
+    Trainer(model, DataModule(**data), **arguments).fit()
+    assert task._sizes == sizes
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
 def test_rows_that_were_rounded_are_probabilities(dtype):
     rng = np.random.default_rng(0)
