@@ -22,6 +22,7 @@ _IGNORED = {
     "compiler_options_kvs", "dst_sharding", "unconstrained_dims", "layout", "jvp_jaxpr_fun",
     "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info", "concrete_mesh",
 }  # fmt: skip
+_MOST_CONSTANTS = 40  # in a message; the digest covers all of them
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|\bid=\d+")
 
 
@@ -53,12 +54,11 @@ def fingerprint(jaxpr: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def float_constants(jaxpr: Any, *, most: int = 40) -> list[float]:
-    """Returns the finite floating-point numbers that stand in a traced function, sorted.
+def float_constants(jaxpr: Any) -> list[float]:
+    """Returns the finite floating-point numbers in a traced function, sorted, at most 40.
 
     Args:
         jaxpr: what `jax.make_jaxpr` returned.
-        most: how many to return at most (default 40).
 
     Example:
         >>> import jax
@@ -67,7 +67,7 @@ def float_constants(jaxpr: Any, *, most: int = 40) -> list[float]:
         [0.5, 3.0]
     """
     found = {float(f"{value:.6g}") for value in _floats(jaxpr.jaxpr) if math.isfinite(value)}
-    return sorted(found)[:most]
+    return sorted(found)[:_MOST_CONSTANTS]
 
 
 def _floats(jaxpr: Any) -> Iterator[float]:
