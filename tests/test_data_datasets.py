@@ -138,6 +138,16 @@ def test_the_mnist_family_is_read_from_packed_files(name, folder, flip, tmp_path
         assert data.transform.flip is flip
 
 
+@pytest.mark.parametrize("damage", [lambda all_: all_[:-9], lambda all_: b"x" + all_])
+def test_a_damaged_packed_file_is_named_and_leaves_nothing(damage, tmp_path):
+    path = tmp_path / "MNIST/raw/train-images-idx3-ubyte.gz"
+    write_idx(path, np.zeros((2, 28, 28), np.uint8))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is damaged: .*Replace"):
+        load_data("mnist", root=tmp_path)
+    assert [*path.parent.iterdir()] == [path]
+
+
 def test_the_real_fashion_mnist_is_read(tmp_path):
     if not FASHION_MNIST.is_dir():
         pytest.skip(f"{FASHION_MNIST} is not on this machine")

@@ -2,8 +2,8 @@
 
 import gzip
 import os
-import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +18,7 @@ from nnx_alexnet.data.sources import ArraySource, OnBadSample
 from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.errors import unknown
+from nnx_alexnet.files import write_whole
 
 _DIGITS = tuple("0123456789")
 
@@ -255,14 +256,19 @@ def safe_extraction() -> Iterator[None]:
 
 
 def _decompress(folder: Path) -> None:
-    """Unpacks the .gz files of the MNIST family beside themselves, where that is not done yet.
+    """Unpacks the .gz files of the MNIST family in their folder, where that is not done yet.
 
-    torchvision's download does the same, and its reader takes the unpacked files only.
+    torchvision's download does the same, and its reader takes only the unpacked files, which have
+    47 MB at most.
+
+    Raises:
+        ValueError: a file is damaged.
     """
     for packed in sorted(folder.glob("*-ubyte.gz")):
         target = packed.with_suffix("")
         if not target.exists():
-            partial_file = target.with_suffix(f".partial{os.getpid()}")
-            with gzip.open(packed) as source, partial_file.open("wb") as sink:
-                shutil.copyfileobj(source, sink)
-            partial_file.replace(target)
+            try:
+                content = gzip.decompress(packed.read_bytes())
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise ValueError(f"{packed} is damaged: {error}. Replace the file.") from error
+            write_whole(target, content)
