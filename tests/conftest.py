@@ -13,6 +13,9 @@ os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".s
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="nnx_alexnet_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    # A program that a test starts imports this checkout, whatever is installed, and test modules.
+    _paths = [Path(__file__).parents[1], Path(__file__).parent, os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, filter(None, _paths)))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

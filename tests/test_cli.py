@@ -383,11 +383,9 @@ def test_the_options_of_fit_are_these():
 
 def test_ctrl_c_exits_with_130_and_leaves_a_run_that_can_be_tested(tmp_path, monkeypatch, capsys):
     command = [sys.executable, "-m", "nnx_alexnet"]
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": tests}
     arguments = [*TINY, "--trainer.max_epochs", "100000"]
     process = subprocess.Popen(
-        [*command, "fit", *arguments], cwd=tmp_path, env=environment,
+        [*command, "fit", *arguments], cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = tmp_path / "logs/tinynet/version_0/metrics.jsonl"

@@ -2,7 +2,6 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-import os
 import random
 import re
 import subprocess
@@ -660,9 +659,8 @@ def test_a_digest_is_the_same_in_another_process():
         "print(DataModule(Noisy(), batch_size=4).train.sample_digest())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [DataModule(Noisy(), batch_size=4).train.sample_digest()]
 
 

@@ -31,9 +31,8 @@ class Job:
     def __init__(self, logs, **options):
         command = [sys.executable, str(TESTS / "resume_job.py"), str(logs)]
         command += [f"{name}={value}" for name, value in options.items()]
-        environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
         self.lines: list[str] = []

@@ -25,8 +25,6 @@ from nnx_alexnet.streams import (
     write_message,
 )
 
-TESTS = Path(__file__).parent
-
 
 class Broken(io.StringIO):
     """A terminal whose every call fails."""
@@ -218,7 +216,6 @@ def test_the_command_trains_without_standard_error(tmp_path):
     done = subprocess.run(
         f"{sys.executable} -m nnx_alexnet fit {options} 2>&-; echo rc $?",
         shell=True, cwd=tmp_path, timeout=120, check=True, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
     )  # fmt: skip
     run = tmp_path / "logs/tinynet/version_0"
     assert done.stdout == f"Run folder: {run}\nrc 0\n"

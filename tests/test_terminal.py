@@ -7,11 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-TESTS = Path(__file__).parent
 
 JOB = """
 import sys, time
@@ -43,7 +40,7 @@ class Terminal:
         self._tmux(
             "-u", "-f", os.devnull, "new-session", "-d", "-x", "80", "-y", "24", command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(TESTS), "LC_ALL": "C.UTF-8", "TMUX": ""},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "TMUX": ""},
         )  # fmt: skip
 
     def _tmux(self, *arguments, **options):
@@ -143,12 +140,11 @@ def test_after_ctrl_c_the_bar_is_gone_and_it_is_said_how_to_go_on(screens):
 
 
 @pytest.mark.filterwarnings("ignore")  # of what talks to the kernel, in this process
-def test_in_a_notebook_one_line_is_updated_in_place(tmp_path, monkeypatch):
+def test_in_a_notebook_one_line_is_updated_in_place(tmp_path):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     from nbformat.v4 import new_code_cell, new_notebook
 
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     drawn = []
 
     class Client(nbclient.NotebookClient):
