@@ -171,7 +171,8 @@ def _with_defaults(
 
     @functools.wraps(call)
     def call_with_mode(self: Any, *arguments: Any, **named: Any) -> Any:
-        given = signature.bind_partial(self, *arguments, **named).arguments
+        # The call itself refuses names that it does not take; a bridge to Linen takes some more.
+        given = {*signature.bind_partial(self, *arguments).arguments, *named}
         missing = {name: value for name, value in values if name not in given}
         return call(self, *arguments, **named, **missing)
 

@@ -204,6 +204,15 @@ def test_a_linen_model_trains_its_statistics_too():
     assert history[-1]["val/loss"] < history[0]["val/loss"]
 
 
+def test_a_linen_model_is_called_with_arguments_of_its_bridge():
+    model = nnx.bridge.ToNNX(LinenNet(), rngs=nnx.Rngs(0))
+    model.lazy_init(X[:1], train=False)
+    before = model.BatchNorm_0["mean"][...]
+    tell_mode(model, training=True)
+    assert model(X[:4], mutable=["batch_stats"]).shape == (4, 2)
+    assert (model.BatchNorm_0["mean"][...] != before).all()
+
+
 # ---- What a call leaves behind ----------------------------------------------------------------
 
 
