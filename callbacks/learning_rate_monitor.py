@@ -26,7 +26,8 @@ class LearningRateMonitor(Callback):
         every_n_steps: publish also after every n-th optimizer step; None: at epochs' ends only.
 
     Raises:
-        ValueError: when a fit starts, if there is neither a schedule nor an optimizer that tells.
+        ValueError: when a fit starts, if there is neither a schedule nor an optimizer that tells
+            one rate.
 
     Example:
         >>> import optax
@@ -55,13 +56,19 @@ class LearningRateMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Refuses an optimizer that hides its rate, if no schedule was given."""
-        if self.schedule is None and trainer.learning_rate() is None:
+        if self.schedule is not None or trainer.learning_rate() is not None:
+            return
+        if rates := trainer.learning_rates():
             raise ValueError(
-                "`LearningRateMonitor()` cannot see the learning rate of this optimizer. Either "
-                "let the optimizer tell it, "
-                "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the "
-                "schedule here, `LearningRateMonitor(schedule)`."
+                "`LearningRateMonitor()` publishes one rate, and this optimizer has several, which "
+                f"the trainer publishes by itself: {', '.join(rates)}. Leave it out."
             )
+        raise ValueError(
+            "`LearningRateMonitor()` cannot see the learning rate of this optimizer. Either "
+            "let the optimizer tell it, "
+            "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the "
+            "schedule here, `LearningRateMonitor(schedule)`."
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int

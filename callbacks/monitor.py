@@ -121,7 +121,7 @@ def check_monitor(monitor: str, trainer: Trainer) -> None:
             f"`monitor` (={monitor!r}) is published at log points, not at the ends of epochs; "
             f"{monitor.removesuffix('_step')!r} is the mean over an epoch."
         )
-    if monitor in _SOMETIMES:
+    if monitor in _SOMETIMES and not any(name.startswith(f"{monitor}/") for name in known):
         raise ValueError(f"`monitor` (={monitor!r}) is not published here: {_SOMETIMES[monitor]}")
     raise errors.unknown("monitor", monitor, known)
 

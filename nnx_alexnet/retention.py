@@ -46,7 +46,7 @@ def kept_steps(
 class Retention:
     """The steps of which there is a checkpoint, and which of them are kept.
 
-    One thread changes it, and others may read it meanwhile.
+    Only one thread at a time changes it; others may read it meanwhile.
 
     Args:
         monitor: the metric that ranks, or None for no ranking.

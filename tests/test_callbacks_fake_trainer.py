@@ -48,6 +48,9 @@ class FakeTrainer:
     def learning_rate(self) -> float | None:
         return self._learning_rate
 
+    def learning_rates(self) -> dict[str, float]:
+        return {} if self._learning_rate is None else {"lr": self._learning_rate}
+
     def stop(self, reason: str) -> None:
         self.stop_reason = reason
 
@@ -106,6 +109,6 @@ def test_the_real_trainer_has_all_that_the_fake_one_offers_to_callbacks():
     classes = [each for each in Trainer.__mro__ if each.__module__.startswith("nnx_alexnet")]
     source = "".join(inspect.getsource(each) for each in classes)
     offered = {name for name in vars(FakeTrainer()) if name[0] != "_"}
-    offered |= {"learning_rate", "stop", "request_checkpoint", "log"}
+    offered |= {"learning_rate", "learning_rates", "stop", "request_checkpoint", "log"}
     missing = [name for name in offered if not re.search(rf"self\.{name}\b|def {name}\(", source)]
     assert not missing

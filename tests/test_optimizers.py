@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.callbacks import EarlyStopping
+from nnx_alexnet.callbacks import EarlyStopping, LearningRateMonitor
 from nnx_alexnet.optimizers import OPTIMIZERS, create_optimizer, rate_leaves
 
 PARAMETERS = {"w": jnp.array([1.0, -2.0, 3.0])}
@@ -228,8 +228,10 @@ def test_each_group_of_parameters_has_its_learning_rate():
 def test_a_rate_of_a_group_can_be_monitored_and_lr_cannot():
     optimizer = partitioned({"kernels": 0.5, "biases": 0.25})
     fit(optimizer, callbacks=[EarlyStopping("lr/kernels")])
-    with pytest.raises(ValueError, match=r"`monitor` \(='lr'\) is not published here"):
+    with pytest.raises(ValueError, match=r"`monitor` \(='lr'\) is unknown.*'lr/biases'"):
         fit(optimizer, callbacks=[EarlyStopping("lr")])
+    with pytest.raises(ValueError, match=r"has several, .*: lr/biases, lr/kernels\. Leave"):
+        fit(optimizer, callbacks=[LearningRateMonitor()])
 
 
 @pytest.mark.parametrize(
