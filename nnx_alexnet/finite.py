@@ -1,4 +1,4 @@
-"""What to say of a step that is not finite."""
+"""The error for a step, or a state, that is not finite."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 
+class NonFiniteError(FloatingPointError):
+    """The run has reached a loss, a statistic or a parameter that is NaN or infinite.
+
+    Unlike a `FloatingPointError` of a callback, it leaves no good state to save.
+    """
+
+
 def non_finite_step(
     loss: float, step: int, batch: Mapping[str, Any], leaves: Mapping[str, jax.Array]
-) -> FloatingPointError:
+) -> NonFiniteError:
     """Returns the error for a train step that gave a value that is NaN or infinite.
 
     Args:
@@ -46,7 +53,7 @@ def non_finite_step(
                 where = f"`{name}` is the first array of the state that is not finite."
                 break
     beside = ", and made BatchNorm's statistics not finite" if math.isfinite(loss) else ""
-    return FloatingPointError(
+    return NonFiniteError(
         f"Step {step} had a loss of {loss}{beside}. The batch held the examples {indices}; {where} "
         "Nothing of this was saved. A smaller learning rate or clipped gradients may help, and "
         "check_finite=False goes on."

@@ -25,6 +25,7 @@ from nnx_alexnet.checkpoint_files import Checkpoint, read_checkpoint
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.errors import first_line
 from nnx_alexnet.evaluator import Evaluator
+from nnx_alexnet.finite import NonFiniteError
 from nnx_alexnet.history import History
 from nnx_alexnet.identity import (
     Difference,
@@ -360,7 +361,7 @@ class Resumable(Evaluator):
         """Saves the last good step when data, a callback or the machine fail."""
         try:
             yield
-        except FloatingPointError:  # there is no good step to save
+        except NonFiniteError:  # there is no good step to save
             raise
         except Exception:
             self._save_last_step()
@@ -389,7 +390,7 @@ class Resumable(Evaluator):
         """Reads the steps under way; of a callback whose `on_log` fails they are not published."""
         try:
             self._read_all()
-        except FloatingPointError:
+        except NonFiniteError:
             raise
         except Exception as error:
             logger.error("Some metrics could not be published: %s", error)

@@ -39,6 +39,7 @@ from nnx_alexnet.checkpoint_folders import (
 )
 from nnx_alexnet.errors import first_line
 from nnx_alexnet.files import NotRegularFileError, sync_file
+from nnx_alexnet.finite import NonFiniteError
 from nnx_alexnet.integrity import DamagedError, VanishedError
 from nnx_alexnet.log import logger
 from nnx_alexnet.manifest import Arrays
@@ -198,7 +199,7 @@ class Checkpoints:
         Raises:
             TypeError: JSON cannot hold what a callback's `state_dict` returned.
             OSError: this or an earlier checkpoint could not be written.
-            FloatingPointError: an array that must be finite is not.
+            NonFiniteError: an array that must be finite is not.
         """
         self.check()
         ranking = {"monitor": self._kept.monitor, "mode": self._kept.mode, "value": value}
@@ -309,8 +310,8 @@ class Checkpoints:
                 self._kept.add(save.step, save.before)
             newest = self.latest_step
             rest = "" if newest is None else f" The newest checkpoint is of step {newest}."
-            if isinstance(error, FloatingPointError):
-                raise FloatingPointError(f"{error}{rest}") from None
+            if isinstance(error, NonFiniteError):
+                raise NonFiniteError(f"{error}{rest}") from None
             raise OSError(
                 f"The checkpoint of step {save.step} ({_size(save):,} bytes) could not be written "
                 f"to {self.directory}, {describe_room(self.directory)}: {first_line(error)}.{rest}"
@@ -320,7 +321,7 @@ class Checkpoints:
     def _check_finite(self, save: _Save) -> None:
         for name in self._finite:
             if not np.isfinite(save.arrays[f"model/{name}"]).all():
-                raise FloatingPointError(
+                raise NonFiniteError(
                     f"`{name}` of the model is not finite after step {save.step}. This state was "
                     "not saved. A smaller learning rate or clipped gradients may help."
                 )

@@ -177,6 +177,13 @@ def test_parameters_put_in_for_a_validation_that_fails_are_not_saved(tmp_path):
     assert np.abs(model.head.kernel[...]).max() > 0
 
 
+def test_a_floating_point_error_of_a_callback_is_an_error_as_any_other(tmp_path):
+    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7, FloatingPointError))
+    with pytest.raises(FloatingPointError, match="on purpose"):
+        trainer.fit()
+    assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
+
+
 def test_a_loss_that_is_not_finite_is_not_saved(tmp_path):
     images = np.zeros((64, 8), np.float32)
     images[40] = np.nan
