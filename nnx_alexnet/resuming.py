@@ -337,7 +337,7 @@ class Resumable(Evaluator):
         arrays = self._steps.to_host(self._arrays())
         if self.checkpoints is None:  # the first process writes
             return
-        if self.checkpoints.steps:
+        if self.checkpoints.has_written:
             _starts.pop(id(self._model), None)  # the run resumes from a checkpoint now
         boundary = self._boundary
         if self.step_in_epoch:

@@ -77,6 +77,9 @@ class Checkpoints:
         synced: files of the run that a checkpoint counts on, such as its log: they are on the
             disk itself before the checkpoint gets its name.
 
+    Attributes:
+        has_written: whether a checkpoint of this process is on the disk, read back and named.
+
     Raises:
         ValueError: no checkpoint can be written below a path like that of `directory`.
         OSError: the folder, or a checkpoint in it, cannot be read; nothing was renamed.
@@ -109,7 +112,7 @@ class Checkpoints:
         self._on_error = on_error
         self._finite = finite
         self._synced = synced
-        self._was_read_back = self._has_failed = False
+        self.has_written = self._has_failed = False
         check_path(self.directory)
         try:
             self._open()
@@ -330,13 +333,13 @@ class Checkpoints:
         check_room(self.directory, _size(save))
         with writing(self.directory) as folder:
             write_checkpoint(folder, save.arrays, save.loop)
-            if not self._was_read_back:
+            if not self.has_written:
                 check_checkpoint(folder)
             for path in self._synced:
                 with suppress(FileNotFoundError, NotRegularFileError):
                     sync_file(path)
             give_name(folder, self.path(save.step))
-        self._was_read_back = True
+        self.has_written = True
 
     def _prune(self) -> None:
         for step in self.steps:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import logging
+import time
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from flax import nnx
 from helpers import RecordingCallback, tiny_arrays, tree_equal
 
-from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet import DataModule, Trainer, saving
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
 
 TRAIN, VAL = tiny_arrays(num=80), tiny_arrays(num=20, seed=1)
@@ -288,3 +289,21 @@ def test_a_model_that_cannot_be_hashed_begins_again_as_it_began(tmp_path):
     unbroken.fit()
     assert again.global_step == unbroken.global_step > 2
     assert tree_equal(nnx.state(model), nnx.state(unbroken.model))
+
+
+def test_a_first_save_that_fails_is_none_to_resume_from(tmp_path, unbroken, monkeypatch):
+    def fails(*arguments):
+        time.sleep(0.3)  # until the next save is due
+        raise OSError("the disk is away")
+
+    model = Net()
+    trainer = trainer_of(model, tmp_path)
+    saver = next(each for each in trainer.callbacks if isinstance(each, ModelCheckpoint))
+    saver.every_n_steps = 2
+    monkeypatch.setattr(saving, "write_checkpoint", fails)
+    with pytest.raises(OSError, match="the disk is away"):
+        trainer.fit()
+    monkeypatch.undo()
+    saver.every_n_steps = None
+    trainer.fit(resume="auto")
+    check(model, trainer, unbroken)
