@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer, loop
-from nnx_alexnet.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from nnx_alexnet.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+    TensorBoard,
+)
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, CallbackList
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.dispatch import Pushback, choose_steps
@@ -67,13 +73,18 @@ def data_of(num=72, batch_size=8, **arguments):
     )  # fmt: skip
 
 
+def quiet():
+    """A TensorBoard without pictures, whose programs take longer to compile than a step."""
+    return TensorBoard(images=False, histograms=False, texts=False)
+
+
 def fitted(steps, *, data=None, callbacks=(), **arguments):
     trainer = Trainer(
         DenseNet(4, rngs=nnx.Rngs(0)),
         data_of() if data is None else data,
         optimizer=create_optimizer(schedule="cosine", num_steps=18, warmup_steps=2),
         steps_per_execution=steps,
-        callbacks=callbacks,
+        callbacks=[*callbacks, quiet()],
         **{"max_epochs": 2, "log_dir": None, "progress_bar": False, **arguments},
     )
     return trainer, trainer.fit()
@@ -83,11 +94,19 @@ def untimed(history):
     return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in history]
 
 
+@pytest.fixture(scope="module")
+def step_by_step():
+    """A run of one step in each dispatch, and its history."""
+    return fitted(1, data=data_of(num=70, drop_last=False, keep_on_device=False))
+
+
 @pytest.mark.parametrize("steps", [2, 5, 64])
 @pytest.mark.parametrize("keep_on_device", [True, False])
-def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(steps, keep_on_device):
+def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(
+    step_by_step, steps, keep_on_device
+):
     """Dropout, BatchNorm, augmentation, Adam and a schedule included; a ragged batch too."""
-    one, history = fitted(1, data=data_of(num=70, drop_last=False, keep_on_device=False))
+    one, history = step_by_step
     data = data_of(num=70, drop_last=False, keep_on_device=keep_on_device)
     many, other_history = fitted(steps, data=data)
     assert tree_equal(nnx.state(one.model), nnx.state(many.model))
@@ -170,7 +189,7 @@ def test_a_run_that_is_stopped_within_a_group_goes_on_to_the_same_bits(tmp_path)
     trainer = Trainer(
         DenseNet(4, rngs=nnx.Rngs(0)), data_of(keep_on_device=False), log_dir=tmp_path,
         optimizer=create_optimizer(schedule="cosine", num_steps=18, warmup_steps=2),
-        steps_per_execution=3, max_epochs=2, progress_bar=False,
+        steps_per_execution=3, max_epochs=2, progress_bar=False, callbacks=[quiet()],
     )  # fmt: skip
     resumed = trainer.fit(resume="auto")
     assert trainer.global_step == 18
@@ -394,9 +413,9 @@ def as_steps(state):
     return {name: np.asarray(leaf, np.float64) for name, leaf in named_leaves(state).items()}
 
 
-def fitted_norm(data, *, epochs=1, rate=0.05, **arguments):
+def fitted_norm(data, *, epochs=1, rate=0.05, callbacks=(), **arguments):
     trainer = Trainer(
-        NormNet(), data, optimizer=optax.sgd(rate),
+        NormNet(), data, optimizer=optax.sgd(rate), callbacks=[*callbacks, quiet()],
         **{"max_epochs": epochs, "log_dir": None, "progress_bar": False, **arguments},
     )  # fmt: skip
     return trainer, trainer.fit()
@@ -462,11 +481,12 @@ def test_a_ragged_epoch_equals_a_plain_loop_without_any_padding(form, steps):
     ("sizes", "steps"),
     [
         ([4, 16, 16, 16], "auto"),  # the first one small
-        ([16, 16, 3], 3),
-        ([16, 8, 8, 16, 5], 1),
         ([16, 8, 8, 16, 5], "auto"),
-        ([1, 1, 30], "auto"),
         ([8, 8, 8, 24, 24], 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [([16, 16, 3], 3), ([16, 8, 8, 16, 5], 1), ([1, 1, 30], "auto")]
+        ),
     ],
     ids=str,
 )
@@ -517,7 +537,10 @@ def test_rows_that_a_mask_leaves_out_reach_no_statistic_and_no_step(steps):
     assert trainer.steps_per_epoch == 3
 
 
-@pytest.mark.parametrize(("max_steps", "steps"), [(2, 4), (3, 4), (5, 1), (6, 4)])
+@pytest.mark.parametrize(
+    ("max_steps", "steps"),
+    [(2, 4), (3, 4), *(pytest.param(n, s, marks=pytest.mark.slow) for n, s in [(5, 1), (6, 4)])],
+)
 def test_a_ragged_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(
     tmp_path, max_steps, steps
 ):
@@ -531,7 +554,7 @@ def test_a_ragged_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(
     fitted_norm(data(), max_steps=max_steps, **options)
     trainer = Trainer(
         NormNet(), data(), optimizer=optax.sgd(0.05), max_epochs=3, log_dir=tmp_path,
-        steps_per_execution=3, progress_bar=False,
+        steps_per_execution=3, progress_bar=False, callbacks=[quiet()],
     )  # fmt: skip
     resumed = trainer.fit(resume="auto")
     assert trainer.global_step == whole.global_step == 9
