@@ -7,18 +7,16 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import nnx
 
 # The attributes by which the layers of flax know their mode; True is evaluation.
 _ATTRIBUTES = ("deterministic", "use_running_average")
 # Arguments of `__call__` that tell the mode, and whether True means training.
 _ARGUMENTS = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-    "inference": False,
+    **dict.fromkeys(("train", "training", "is_train", "is_training", "train_mode"), True),
+    **dict.fromkeys(("deterministic", "use_running_average", "inference", "is_inference"), False),
+    **dict.fromkeys(("eval", "is_eval", "eval_mode", "evaluation"), False),
 }
 
 
@@ -109,10 +107,10 @@ def _is_true(value: object) -> bool:
 def tell_mode(model: nnx.Module, *, training: bool) -> None:
     """Lets a model's `__call__` know the mode, if it has an argument for it.
 
-    Where `__call__` takes `train`, `training`, `is_training`, `deterministic`,
-    `use_running_average` or `inference`, and a caller does not give it, it gets the value that
-    belongs to the mode. So `model(image)` in a task means the same for a model that is told its
-    mode by an argument as for one that is told by `train()` and `eval()`.
+    Where `__call__` takes an argument such as `train`, `is_training`, `deterministic`,
+    `use_running_average`, `inference` or `is_eval` that may be a bool, and a caller does not give
+    it, it gets the value that belongs to the mode. So `model(image)` in a task means the same for
+    a model that is told its mode by an argument as for one that is told by `train()` and `eval()`.
 
     Args:
         model: changed in place: its class becomes a subclass, which behaves alike otherwise.
@@ -158,7 +156,8 @@ def _mode_arguments(called: type[Any]) -> Sequence[str]:
 
 
 def _may_be_mode(default: object) -> bool:
-    return default is None or default is inspect.Parameter.empty or isinstance(default, bool)
+    is_switch = isinstance(default, bool | np.bool_) or (type(default) is int and default in (0, 1))
+    return default is None or default is inspect.Parameter.empty or is_switch
 
 
 @functools.cache

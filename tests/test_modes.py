@@ -111,7 +111,9 @@ def told(name, *, training_value, default):
     ("name", "training_value", "default"),
     [
         ("train", True, False), ("train", True, True), ("train", True, None),
-        ("training", True, False), ("is_training", True, False),
+        ("training", True, False), ("is_training", True, False), ("is_train", True, False),
+        ("train_mode", True, False), ("eval", False, True), ("is_eval", False, True),
+        ("train", True, 0), ("train", True, np.False_),
         ("deterministic", False, True), ("use_running_average", False, True),
         ("inference", False, True),
     ],
