@@ -114,6 +114,22 @@ class Task:
         return None
 
 
+def _checked_logits(logits: Any) -> jax.Array:
+    """Returns what a model returned for a batch as `float32[B, K]`, if these are logits."""
+    if getattr(logits, "ndim", None) != 2:
+        raise ValueError(
+            f"`model` returns {jax.tree.map(jnp.shape, logits)} for a batch; "
+            "`Classification` takes logits of shape (batch, num_classes). Subclass `Task` "
+            "to learn from another output."
+        )
+    if logits.shape[-1] < 2:
+        raise ValueError(
+            "`model` returns one logit per example; `Classification` takes one for each class, "
+            f"two or more: softmax makes every single logit a probability of 1. {_OTHER_TASKS}"
+        )
+    return jnp.asarray(logits, jnp.float32)
+
+
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Whether the right class is among the five largest logits, `float32[B]`.
 
@@ -183,20 +199,8 @@ class Classification(Task):
         Raises:
             ValueError: the model returns no logits, or the labels do not fit them.
         """
-        logits, label = model(batch["image"]), batch["label"]
-        if getattr(logits, "ndim", None) != 2:
-            raise ValueError(
-                f"`model` returns {jax.tree.map(jnp.shape, logits)} for a batch; "
-                "`Classification` takes logits of shape (batch, num_classes). Subclass `Task` "
-                "to learn from another output."
-            )
-        logits = logits.astype(jnp.float32)
+        logits, label = _checked_logits(model(batch["image"])), batch["label"]
         num_classes = logits.shape[-1]
-        if num_classes < 2:
-            raise ValueError(
-                "`model` returns one logit per example; `Classification` takes one for each class, "
-                f"two or more: softmax makes every single logit a probability of 1. {_OTHER_TASKS}"
-            )
         if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
             labels, target = label, jax.nn.one_hot(label, num_classes)
         elif label.shape == logits.shape and jnp.issubdtype(label.dtype, jnp.floating):
@@ -214,8 +218,12 @@ class Classification(Task):
         return {"loss": loss, "logits": logits, "labels": labels}
 
     def predict(self, model: nnx.Module, image: jax.Array) -> jax.Array:
-        """Returns the probability of each class, `float32[B, K]`."""
-        return jax.nn.softmax(model(image).astype(jnp.float32))
+        """Returns the probability of each class, `float32[B, K]`.
+
+        Raises:
+            ValueError: the model returns no logits.
+        """
+        return jax.nn.softmax(_checked_logits(model(image)))
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""

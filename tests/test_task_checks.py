@@ -355,6 +355,12 @@ ROWS = {
 }
 
 
+@pytest.mark.parametrize("model", [nnx.Linear(4, 1, rngs=nnx.Rngs(0)), lambda x: x[:, 0]])
+def test_classification_predicts_no_probabilities_from_a_single_logit(model):
+    with pytest.raises(ValueError, match=r"`model` returns .*`Classification` takes"):
+        Classification().predict(model, X)
+
+
 @pytest.mark.parametrize("kind", ROWS)
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_rows_that_are_no_probabilities_are_refused(tmp_path, kind, in_memory):
