@@ -39,7 +39,7 @@ from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import is_main
 from nnx_alexnet.step_functions import State, StepFunctions, Transform
 from nnx_alexnet.task import Outputs, Task
-from nnx_alexnet.task_checks import ContractError
+from nnx_alexnet.task_checks import ContractError, check_same_rows
 
 # Added to the number of a pass that a key is mixed with, so that no draw is one of training's.
 _EVALUATION = 0x65766100
@@ -269,11 +269,14 @@ class Steps:
             for name, leaf in example.items()
         }
         try:
-            jax.eval_shape(forward, model.structs, larger)
+            other = jax.eval_shape(forward, model.structs, larger)
         except ContractError:
             raise
         except Exception as error:
             logger.debug("The model takes batches of one size: %r", error)
+        else:
+            if verb == "predict":
+                check_same_rows(made[1], other, "`predict`")
         functions.carried[verb] = sorted({*free, *keys}) if free else []
         return made
 

@@ -132,6 +132,34 @@ def check_predictions(predictions: Any, size: int, source: str) -> None:
             )
 
 
+def check_same_rows(predictions: Any, others: Any, source: str) -> None:
+    """Checks that the row of an example has one shape, however many others are in its batch.
+
+    Args:
+        predictions: shapes of what was returned for a batch.
+        others: the same for a batch of another size.
+        source: what returned it, for the error.
+
+    Raises:
+        ContractError: an axis besides the first one is as long as the batch.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task_checks import check_same_rows
+        >>> check_same_rows(jnp.zeros((4, 3)), jnp.zeros((5, 3)), "`Mine.predict`")
+        >>> check_same_rows(jnp.zeros((4, 4)), jnp.zeros((5, 5)), "`Mine.predict`")
+        Traceback (most recent call last):
+        nnx_alexnet.task_checks.ContractError: `Mine.predict` returned an array of shape (4, 4) ...
+    """
+    for one, other in zip(jax.tree.leaves(predictions), jax.tree.leaves(others), strict=False):
+        if one.shape[1:] != other.shape[1:]:
+            raise ContractError(
+                f"{source} returned an array of shape {one.shape} for {one.shape[0]} examples, and "
+                f"of shape {other.shape} for {other.shape[0]}; only its first axis may be that of "
+                "the batch. Return for each example what does not depend on the others."
+            )
+
+
 def check_metrics(
     collection: Any, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
 ) -> None:

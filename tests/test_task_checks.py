@@ -182,6 +182,12 @@ def test_predictions_without_a_first_axis_over_the_examples_are_refused(refused,
     refused(task(lambda z, b: z.mean(axis=1), predict=predict), match, verbs=("predict",))
 
 
+@pytest.mark.parametrize("predict", [lambda z: z @ z.T, lambda z: {"all": z[:, None] - z[None]}])
+def test_predictions_with_a_second_axis_over_the_batch_are_refused(refused, predict):
+    mine = task(lambda z, b: z.mean(axis=1), predict=predict)
+    refused(mine, r"only its first axis may be that of the batch", verbs=("predict",))
+
+
 def test_predictions_may_be_any_tree_of_rows():
     mine = task(lambda z, b: z.mean(), predict=lambda z: {"a": z, "b": (z[:, 0], z > 0)})
     trainer = trainer_of(mine)  # its loss is wrong, which `predict` does not need
