@@ -112,7 +112,11 @@ def identify(
     """
     sections = {k: v for k, v in config.items() if k in ("model", "task", "optimizer", "data")}
     settings = {k: v for k, v in flatten(sections).items() if k not in _MAY_CHANGE}
-    hyperparams = {n: float(v) for n, v in leaves.items() if "/hyperparams/" in n and not v.shape}
+    hyperparams = {
+        name: float(np.real(leaf))
+        for name, leaf in leaves.items()
+        if "/hyperparams/" in name and not leaf.shape
+    }
     identity = {
         "seed": seed,
         "config": settings,

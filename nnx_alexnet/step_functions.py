@@ -131,7 +131,10 @@ class StepFunctions:
 
     def learning_rates(self, state: State) -> dict[str, jax.Array]:
         """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
-        return {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
+        # `optax.inject_hyperparams` gives them the dtype of the first parameter, which is complex
+        # if that one is.
+        rates = {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
+        return {name: jnp.real(rate) for name, rate in rates.items()}
 
     # ---- Training -----------------------------------------------------------------------------
 

@@ -283,7 +283,10 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 def _buckets(array: ArrayLike, num_buckets: int) -> NDArray[np.float64]:
     """Returns [num_buckets, 3]: left edge, right edge and count, as TensorBoard reads them."""
-    values = np.asarray(array).astype(np.float64).ravel()
+    values = np.asarray(array)
+    if np.iscomplexobj(values):  # of which a histogram can show the magnitudes
+        values = np.abs(values)
+    values = values.astype(np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:
         return np.zeros((num_buckets, 3))

@@ -141,6 +141,20 @@ def test_complex_parameters_descend_and_are_saved(tmp_path):
     np.testing.assert_array_equal(fresh.weight[...], model.weight[...])
 
 
+def test_the_rate_of_the_default_optimizer_is_logged_beside_a_complex_parameter(tmp_path):
+    inputs = np.ones((64, 2), np.float32)
+    trainer = Trainer(
+        Complex(), DataModule((inputs, inputs[:, 0]), batch_size=32), task=Squared(),
+        max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    assert trainer.fit()[0]["lr"] == pytest.approx(1e-3)
+    again = Trainer(
+        Complex(), DataModule((inputs, inputs[:, 0]), batch_size=32), task=Squared(),
+        max_epochs=2, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    assert [row["epoch"] for row in again.fit(resume="auto")] == [0, 1]
+
+
 class Named(nnx.Module):
     """Keys that would have one path if they were only joined."""
 
