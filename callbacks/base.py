@@ -221,6 +221,9 @@ class CallbackList:
     Args:
         callbacks: the callbacks, in any order; sorted by `priority`, else kept in order.
 
+    Attributes:
+        raised: what a hook raised last, but for those that clean up.
+
     Raises:
         TypeError: for something that is not an instance of `Callback`.
         ValueError: for a wrong `every_n_steps`, or two callbacks with state and one `state_key`.
@@ -245,6 +248,7 @@ class CallbackList:
             check_period("every_n_steps", callback.every_n_steps)
             for name in callback.metric_names:
                 errors.check_metric_name(name)
+        self.raised: BaseException | None = None
         self._callbacks = sorted(listed, key=lambda callback: callback.priority)
         self._hooks = {
             hook: [
@@ -285,7 +289,7 @@ class CallbackList:
             raise errors.unknown("hook", hook, HOOKS)
         if hook not in _CLEANUP_HOOKS:
             for _, function in self._hooks[hook]:
-                function(*arguments)
+                self._run(function, arguments)
             return
         first: BaseException | None = None
         for callback, function in self._hooks[hook]:
@@ -308,7 +312,14 @@ class CallbackList:
         """
         for callback, function in self._hooks[hook]:
             if _is_due(callback.batch_period, step):
-                function(*arguments)
+                self._run(function, arguments)
+
+    def _run(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            self.raised = error
+            raise
 
     def is_due(self, hook: str, step: int) -> bool:
         """Whether `train_batch` would call any callback."""

@@ -366,6 +366,12 @@ class Resumable(Evaluator):
         except Exception:
             self._save_last_step()
             raise
+        except BaseException as error:
+            # A callback may end a run by sys.exit(). Raised elsewhere, by a signal, it may have
+            # come between the arrays of a step and its counters.
+            if error is self._callbacks.raised and not self._is_cut_short:
+                self._save_last_step()
+            raise
 
     def _save_last_step(self) -> None:
         """Saves the last finished step; an error here must not hide the one that ended the run."""

@@ -163,6 +163,28 @@ def test_the_last_step_is_what_is_saved(tmp_path):
     assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end"])
+def test_a_callback_that_ends_the_program_leaves_the_last_step_too(tmp_path, hook, error):
+    trainer = trainer_of(Net(), tmp_path, Fails(hook, 3, error))
+    with pytest.raises(error, match="on purpose"):
+        trainer.fit()
+    saved = [path.name for path in (trainer.run_dir / "checkpoints").iterdir()]
+    assert saved == [str(trainer.global_step)]
+
+
+def test_what_ends_the_program_between_two_hooks_is_not_saved(tmp_path, monkeypatch):
+    trainer = trainer_of(Net(), tmp_path)
+
+    def end(*arguments):  # as the handler of a signal does
+        raise SystemExit(3)
+
+    monkeypatch.setattr(trainer, "_dispatch", end)
+    with pytest.raises(SystemExit):
+        trainer.fit()
+    assert [*(trainer.run_dir / "checkpoints").iterdir()] == []
+
+
 def test_it_is_not_saved_where_that_is_switched_off(tmp_path):
     trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7), saves=False)
     with pytest.raises(OSError, match="on purpose"):
