@@ -41,7 +41,8 @@ class Callback:
       it waits for the step, so read `trainer.metrics` instead where you can.
 
     Attributes:
-        priority: lower runs first; callbacks that save have 100, so that they see all others done.
+        priority: lower runs first (default 0). `EarlyStopping` has 50, so that it can monitor what
+            others publish; callbacks that save have 100, so that they see all others done.
             Callbacks of equal priority run in the order of the list.
         every_n_steps: call the train batch hooks only when the number of optimizer steps, counted
             after the step, is a multiple of this. None: at each step.

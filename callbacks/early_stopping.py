@@ -53,6 +53,8 @@ class EarlyStopping(Monitor):
         True
     """
 
+    priority = 50  # after the callbacks whose metrics it may monitor
+
     def __init__(
         self,
         monitor: str = "val/loss",

@@ -121,6 +121,19 @@ def test_a_metric_that_no_epoch_ends_with_is_refused(tmp_path, kind, monitor, ma
     assert not any(tmp_path.iterdir())
 
 
+def test_early_stopping_sees_what_a_callback_after_it_in_the_list_publishes(caplog):
+    class Publishes(Callback):
+        metric_names = ("my/score",)
+
+        def on_train_epoch_end(self, trainer):
+            trainer.log({"my/score": 1.0})
+
+    trainer = trainer_of(EarlyStopping("my/score", patience=2), Publishes(), epochs=9)
+    trainer.fit()
+    assert trainer.epoch == 3
+    assert "had no value" not in caplog.text
+
+
 def test_a_metric_of_the_validation_is_refused_without_one():
     trainer = Trainer(
         nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule((X, Y), batch_size=16), log_dir=None,
