@@ -219,7 +219,8 @@ def load_chosen(choice: Choice, model: nnx.Module) -> dict[str, Any]:
         )
     saved = read_checkpoint(folder, items=("model",))
     arrays = saved.item("model")
-    restored = {name: on_device(arrays[name], leaf) for name, leaf in leaves.items()}
+    with jax.transfer_guard("allow"):
+        restored = {name: on_device(arrays[name], leaf) for name, leaf in leaves.items()}
     state = model_state(model)
     structure = jax.tree.structure(state)
     nnx.update(model, jax.tree.unflatten(structure, restored.values()))

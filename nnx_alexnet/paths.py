@@ -27,6 +27,7 @@ def absolute_path(
     Raises:
         ValueError: no file can have that path, or it is relative and the working directory was
             deleted.
+        TypeError: it is something else than a path.
 
     Example:
         >>> from nnx_alexnet.paths import absolute_path
@@ -36,6 +37,8 @@ def absolute_path(
         Traceback (most recent call last):
         ValueError: `root` (='a\x00b') cannot be a path: embedded null byte.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`{argument}` (={path!r}) must be a path: a str or a pathlib.Path.")
     given = f"`{argument}` (={os.fspath(path)!r})"
     check_encodable(path, argument)
     try:

@@ -217,3 +217,14 @@ def test_a_checkpoint_of_numpy_constants_and_python_numbers_loads_into_a_fresh_m
     load_checkpoint(trainer.run_dir, fresh)
     np.testing.assert_array_equal(fresh(x), model(x))
     assert float(fresh.scale[...]) == float(model.scale[...]) != 1.0
+
+
+def test_a_checkpoint_is_loaded_where_explicit_transfers_are_disallowed(tmp_path):
+    trainer = Trainer(
+        Complex(), DataModule((np.ones((8, 2), np.float32), np.ones(8, np.float32)), batch_size=8),
+        task=Squared(), max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    fresh = Complex()
+    with jax.transfer_guard("disallow_explicit"):
+        assert load_checkpoint(trainer.run_dir, fresh)["global_step"] == 1

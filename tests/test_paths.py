@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nnx_alexnet import Trainer
+from nnx_alexnet import DataModule, Trainer, load_checkpoint
 from nnx_alexnet.cli import main
 from nnx_alexnet.paths import (
     absolute_path,
@@ -175,3 +175,27 @@ def test_data_without_a_home_folder_can_be_loaded(monkeypatch):
     assert load_data("digits", image_size=16).num_classes == 10
     with pytest.raises(FileNotFoundError, match="mnist"):
         load_data("mnist")
+
+
+@pytest.mark.parametrize("value", [3, True, None, b"/tmp"])
+@pytest.mark.parametrize("argument", ["log_dir", "resume", "path"])
+def test_what_is_no_path_is_refused_by_the_name_of_its_argument(tmp_path, argument, value):
+    arrays = np.zeros((8, 4), np.float32), np.zeros(8, np.int32)
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+
+    def fit(log_dir=tmp_path, **arguments):
+        data = DataModule(arrays, batch_size=8)
+        trainer = Trainer(model, data, max_epochs=1, log_dir=log_dir, progress_bar=False)
+        trainer.fit(**arguments)
+
+    call = {
+        "log_dir": lambda: fit(log_dir=value),
+        "resume": lambda: fit(resume=value),
+        "path": lambda: load_checkpoint(value, model),
+    }[argument]
+    if argument == "log_dir" and value is None:
+        call()  # which writes nothing
+    else:
+        with pytest.raises(TypeError, match=rf"`{argument}` \(={value!r}\) must be a path"):
+            call()
+    assert not any(tmp_path.iterdir())
