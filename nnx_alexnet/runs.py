@@ -236,7 +236,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         OSError: they cannot be written.
     """
     remove_leftovers(run_dir)
-    write_whole(run_dir / "config.yaml", config_text(config).encode())
+    _write(run_dir / "config.yaml", config_text(config).encode())
     _make_newest(run_dir)
     environment: dict[str, Any] = {
         "command": sys.argv,
@@ -269,7 +269,15 @@ def _make_newest(run_dir: Path) -> None:
 
 
 def _write_environment(run_dir: Path, environment: Mapping[str, Any]) -> None:
-    write_whole(run_dir / "environment.json", (json.dumps(environment, indent=2) + "\n").encode())
+    _write(run_dir / "environment.json", (json.dumps(environment, indent=2) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a record, or warns where a folder has its name: no run needs its records to go on."""
+    try:
+        write_whole(path, content)
+    except IsADirectoryError:
+        logger.warning("%s cannot be written: a folder has its name.", path)
 
 
 def write_end(

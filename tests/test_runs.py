@@ -562,6 +562,18 @@ def test_a_run_is_resumed_whatever_its_environment_holds(tmp_path, content, warn
     assert ("cannot be read" in warnings.text) == (content != b'{"before": 7}')
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json"])
+def test_a_folder_in_the_place_of_a_record_does_not_keep_a_run_from_going_on(
+    tmp_path, name, warnings
+):
+    run_dir = create_run_dir(tmp_path, "mine")
+    (run_dir / name).mkdir()
+    write_record(run_dir, {"seed": 1})
+    write_end(run_dir, "finished", stop_reason=None)
+    assert f"{name} cannot be written: a folder has its name" in warnings.text
+    assert not [*run_dir.glob("*.tmp"), *run_dir.glob(".*.tmp")]
+
+
 def test_an_environment_deleted_meanwhile_still_gets_the_end(tmp_path):
     run_dir = create_run_dir(tmp_path, "mine")
     write_record(run_dir, {})
