@@ -298,7 +298,8 @@ def copied(root, *names):
     "hidden",
     [
         "train/.ipynb_checkpoints/1.png", "train/cat/.ipynb_checkpoints/1.png", "train/cat/._1.png",
-        "train/.hidden.png", "train/__MACOSX/cat/1.png", "train/cat/deep/.cache/er/1.png",
+        "train/.hidden.png", "train/__pycache__/1.png", "train/$RECYCLE.BIN/1.png",
+        "train/lost+found/1.png", "train/__MACOSX/cat/1.png", "train/cat/deep/.cache/er/1.png",
         "val/.ipynb_checkpoints/1.png", "val/dog/.1.png", ".git/1.png", "__MACOSX/train/1.png",
         "train/cat/Thumbs.db", "train/cat/.DS_Store", "train/cat/@eaDir/1.png",
     ],

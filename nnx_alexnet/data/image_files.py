@@ -12,7 +12,10 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 # What systems leave in folders, besides what begins with a dot.
-_LEFTOVERS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir")
+_LEFTOVERS = (
+    "__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__", "lost+found", "$recycle.bin",
+    "system volume information",
+)  # fmt: skip
 
 
 class Found(NamedTuple):
