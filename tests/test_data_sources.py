@@ -673,7 +673,7 @@ def test_examples_that_differ_at_each_reading_and_iterables_have_no_digest():
     data = DataModule(dataset, batch_size=1)
     assert data.train.labels() is not None
     assert data.train.sample_digest() is None
-    assert digest_of([tiny_arrays(num=4)]) is None
+    assert digest_of(iter([tiny_arrays(num=4)])) is None
 
 
 def test_a_dataset_that_fills_one_buffer_again_and_again_gives_each_example_its_own():
@@ -928,3 +928,37 @@ def test_floats_that_look_like_bytes_are_said_to_stay_as_they_are(warnings, low,
     said = [record.getMessage() for record in warnings.records if record.levelname == "WARNING"]
     assert bool(said) == is_said
     assert all("`train` has floating-point images from 0 to 255" in each for each in said)
+
+
+@pytest.mark.parametrize("form", ["list", "loader", "shuffled"])
+def test_batches_of_a_list_and_of_a_data_loader_can_be_told_apart(form):
+    def digest(images):
+        labels = np.zeros(64, np.int32)
+        if form == "list":
+            batches = [(images[i : i + 16], labels[i : i + 16]) for i in range(0, 64, 16)]
+            return DataModule(batches).train.sample_digest()
+        dataset = torch.utils.data.TensorDataset(torch.tensor(images), torch.tensor(labels))
+        loader = torch.utils.data.DataLoader(dataset, batch_size=16, shuffle=form == "shuffled")
+        return DataModule(loader).train.sample_digest()
+
+    images = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    assert digest(images) is not None
+    assert digest(images) == digest(images.copy())
+    assert digest(images) != digest(images + 1)
+
+
+def test_what_only_a_pass_would_read_has_no_digest():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(torch.zeros(4), 0)] * 8)
+
+    raw = [{"x": np.zeros(4, np.float32), "y": 0}] * 8
+
+    def collate(examples):
+        return np.stack([each["x"] for each in examples]), np.array([e["y"] for e in examples])
+
+    for loader in (
+        torch.utils.data.DataLoader(Stream(), batch_size=4),
+        torch.utils.data.DataLoader(raw, batch_size=4, collate_fn=collate),
+    ):
+        assert DataModule(loader).train.sample_digest() is None

@@ -1,5 +1,6 @@
 """Batches that somebody else makes, as a source."""
 
+import hashlib
 import itertools
 import sys
 import threading
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnx_alexnet.data.convert import to_numpy, unpack
-from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows
+from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows, evenly_spaced
 from nnx_alexnet.data.start import check_torch_workers
 from nnx_alexnet.log import logger
 from nnx_alexnet.paths import existing_working_directory
@@ -18,6 +19,7 @@ _WORKERS_REPEAT = (
     " Each worker of a DataLoader reads the whole of an IterableDataset, unless the dataset asks "
     "torch.utils.data.get_worker_info() for its part."
 )
+_NUM_DIGESTED = 16  # batches of a list, and rows of each
 # What a loader holds that may give other examples in another epoch.
 _HELD = ("sampler", "batch_sampler", "dataset")
 
@@ -191,6 +193,27 @@ class IterableSource:
             before = rows if position == 0 else None
             if len(rows.image):
                 yield rows
+
+    def digest(self) -> str | None:
+        """Returns a SHA-256 of rows of some batches of a list; None for any other iterable."""
+        if not isinstance(self._batches, list | tuple):
+            return None
+        digest = hashlib.sha256(str(len(self._batches)).encode())
+        for number in evenly_spaced(len(self._batches), _NUM_DIGESTED):
+            rows = self._convert(self._batches[number])
+            for array in (rows.image, rows.label, rows.mask):
+                if array is not None:
+                    part = array[evenly_spaced(len(array), _NUM_DIGESTED)]
+                    digest.update(f"{array.dtype}{array.shape}".encode() + part.tobytes())
+        return digest.hexdigest()
+
+    def dataset(self) -> Any:
+        """Returns the map-style dataset of a torch `DataLoader`; None of other iterables."""
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(self._batches, torch.utils.data.DataLoader):
+            return None
+        dataset = self._batches.dataset
+        return None if is_torch_iterable(dataset) else dataset
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if this is a `DataLoader` whose workers cannot be started."""

@@ -172,13 +172,20 @@ class Loader:
         """Returns a SHA-256 that tells these examples from others, the same in each process.
 
         Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
-        rows. Of a map-style dataset, 16 evenly spaced examples (8 of large images) are read twice.
+        rows. Of a map-style dataset, also that of a `DataLoader`, 16 evenly spaced examples (8 of
+        large images) are read twice, and of a list of batches 16 batches, of each 16 rows.
 
         Returns:
-            None if it is not known: for an iterable, and for a dataset whose examples cannot be
-            read or differ at each reading.
+            None if it is not known: for other iterables, and for a dataset whose examples cannot
+            be read or differ at each reading.
         """
-        return None if isinstance(self._source, IterableSource) else self._source.digest()
+        dataset = self._source.dataset() if isinstance(self._source, IterableSource) else None
+        if dataset is None:
+            return self._source.digest()
+        try:
+            return MapSource(dataset, argument=self.argument).digest()
+        except Exception:  # its examples may be of any form before they are collated
+            return None
 
     def batches(
         self,
