@@ -237,31 +237,6 @@ def test_a_callback_that_can_never_log_does_not_keep_the_run_from_being_saved(tm
     assert saved[0] >= 6
 
 
-@dataclasses.dataclass
-class Unhashable(nnx.Module):
-    """As a dataclass is, whose instances are compared by value."""
-
-    head: nnx.Linear
-
-    def __call__(self, image):
-        return self.head(image.reshape(len(image), -1))
-
-
-def test_a_model_that_cannot_be_hashed_trains_and_begins_again_as_it_began(tmp_path):
-    model = Unhashable(nnx.Linear(64, 4, rngs=nnx.Rngs(0)))
-    before = np.array(model.head.kernel[...])
-    with pytest.raises(OSError, match="on purpose"):
-        trainer_of(model, tmp_path, Fails("on_train_batch_end", 2), saves=False).fit()
-    seen = []
-
-    class Sees(Callback):
-        def on_train_start(self, trainer):
-            seen.append(np.array(trainer.model.head.kernel[...]))
-
-    trainer_of(model, tmp_path, Sees()).fit(resume="auto")
-    np.testing.assert_array_equal(seen[0], before)
-
-
 def test_another_run_of_the_same_model_begins_with_its_present_parameters(tmp_path):
     model = Net()
     with pytest.raises(OSError, match="on purpose"):
