@@ -57,6 +57,19 @@ def check_positive(**arguments: object) -> None:
             raise ValueError(f"`{argument}` (={value!r}) must be a positive integer.")
 
 
+def shown(value: object) -> str:
+    """Returns a value as an error shows it: its `repr`, or its type where that is long.
+
+    Example:
+        >>> from nnx_alexnet.errors import shown
+        >>> shown(0.1), shown([0] * 100)
+        ('0.1', 'an object of type list')
+    """
+    text = repr(value)
+    is_short = len(text) <= 80 and "\n" not in text
+    return text if is_short else f"an object of type {type(value).__name__}"
+
+
 def first_line(error: BaseException) -> str:
     r"""Returns the beginning of an error's text: those of TensorStore are pages long.
 

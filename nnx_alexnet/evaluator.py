@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import flax.linen
 import jax
 import numpy as np
 from flax import nnx
@@ -15,7 +16,7 @@ from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import Batch, DataModule, Loader, as_data_module
 from nnx_alexnet.data.start import refuse_in_worker
-from nnx_alexnet.errors import as_number, check_metric_name
+from nnx_alexnet.errors import as_number, check_metric_name, shown
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
@@ -51,9 +52,13 @@ class Evaluator:
         placement: Placement,
     ) -> None:
         if not isinstance(model, nnx.Module):
-            raise TypeError(f"`model` (={model!r}) must be an nnx.Module.")
+            raise TypeError(
+                f"`model` (={shown(model)}) must be an nnx.Module.{_model_remedy(model, data)}"
+            )
         if task is not None and not isinstance(task, Task):
-            raise TypeError(f"`task` (={task!r}) must be an instance of a `Task`.")
+            is_class = isinstance(task, type) and issubclass(task, Task)
+            remedy = f" Pass an instance: {task.__name__}()." if is_class else ""
+            raise TypeError(f"`task` (={shown(task)}) must be an instance of a `Task`.{remedy}")
         self.data = as_data_module(data)
         self.task = Classification() if task is None else task
         self.global_step = 0
@@ -449,3 +454,17 @@ class Evaluator:
         else:
             self._steps.join(self._state, self._model, self._optimizer)
         self._state = None
+
+
+def _model_remedy(model: object, data: object) -> str:
+    """Returns what would work instead of something that is no nnx.Module."""
+    if isinstance(data, nnx.Module):
+        return " The model comes first: Trainer(model, data)."
+    if isinstance(model, flax.linen.Module):
+        return (
+            " A Linen module becomes one with nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0))"
+            ".lazy_init(images[:1])."
+        )
+    if isinstance(model, type) and issubclass(model, nnx.Module):
+        return f" Pass an instance: {model.__name__}(..., rngs=nnx.Rngs(0))."
+    return ""

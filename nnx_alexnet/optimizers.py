@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from nnx_alexnet.errors import unknown
+from nnx_alexnet.errors import shown, unknown
 from nnx_alexnet.leaves import usual_promotion
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -128,9 +128,19 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
         return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
+    remedy = ""
+    if isinstance(optimizer, nnx.Optimizer):
+        remedy = (
+            " Pass what that was built from. To train a part of the parameters, as with `wrt`, "
+            'give the others none: optax.partition({"train": ..., "freeze": optax.set_to_zero()}, '
+            "labels), where labels(parameters) names the group of each by its path "
+            "(jax.tree_util.tree_map_with_path)."
+        )
+    elif callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
+        remedy = f" Call it: {getattr(optimizer, '__name__', 'optax.adam')}(1e-3)."
     raise TypeError(
-        f"`optimizer` (={optimizer!r}) must be an optax optimizer such as optax.adam(1e-3); the "
-        "Trainer builds the nnx.Optimizer from it."
+        f"`optimizer` (={shown(optimizer)}) must be an optax optimizer such as optax.adam(1e-3); "
+        f"the Trainer builds the nnx.Optimizer from it.{remedy}"
     )
 
 

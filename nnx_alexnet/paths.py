@@ -38,7 +38,8 @@ def absolute_path(
         ValueError: `root` (='a\x00b') cannot be a path: embedded null byte.
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"`{argument}` (={path!r}) must be a path: a str or a pathlib.Path.")
+        choices = " 'auto', 'never' and a folder work." if argument == "resume" else ""
+        raise TypeError(f"`{argument}` (={path!r}) must be a path, a str or a Path.{choices}")
     given = f"`{argument}` (={os.fspath(path)!r})"
     check_encodable(path, argument)
     try:

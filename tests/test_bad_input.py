@@ -1,5 +1,6 @@
 """Bad input is met at the door: a clear error before anything is compiled or written."""
 
+import flax.linen
 import numpy as np
 import optax
 import pytest
@@ -54,9 +55,12 @@ def test_an_argument_out_of_its_range(refused, arguments, match):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"model": TinyNet}, "`model`"),
+        ({"model": TinyNet}, r"`model` .*Pass an instance: TinyNet\(\.\.\., rngs=nnx.Rngs\(0\)\)"),
+        ({"model": flax.linen.Dense(4)}, r"`model` \(=an object of type Dense\).*bridge.ToNNX"),
         ({"optimizer": 1e-3}, r"`optimizer` \(=0.001\) must be an optax optimizer"),
-        ({"task": Classification}, "`task`"),
+        ({"optimizer": optax.sgd}, r"`optimizer` .* Call it: sgd\(1e-3\)"),
+        ({"task": Classification}, r"`task` .* Pass an instance: Classification\(\)"),
+        ({"log_dir": 5}, r"`log_dir` \(=5\) must be a path"),
         ({"callbacks": [EarlyStopping]}, "`callbacks`.*instance"),
     ],
 )
@@ -68,6 +72,15 @@ def test_an_nnx_optimizer_is_refused_with_what_to_pass(refused):
     model = TinyNet(4, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
     refused("optax.adam", error=TypeError, model=model, optimizer=optimizer)
+    how = r"\(=an object of type Optimizer\) .*optax.partition.*optax.set_to_zero"
+    refused(how, error=TypeError, model=model, optimizer=optimizer)
+
+
+def test_model_and_data_that_are_swapped():
+    split = np.zeros((64, 8, 8, 1), np.uint8), np.zeros(64, np.int32)
+    how = r"`model` \(=an object of type tuple\) .* comes first: Trainer\(model, data\)"
+    with pytest.raises(TypeError, match=how):
+        Trainer((split, split), TinyNet(4, rngs=nnx.Rngs(0)))
 
 
 def test_an_unknown_mode():
