@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import flax.errors
 import flax.linen
 import jax
 import numpy as np
@@ -29,6 +30,19 @@ from nnx_alexnet.task import Classification, Outputs, Task
 # Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
 # bound the batches held in memory.
 MAX_IN_FLIGHT = 2
+
+
+# What works instead, for errors of flax whose text does not say it.
+_HINTS = {
+    flax.errors.TraceContextError: (
+        ". A second model, such as a teacher, that is not a part of `model` must not change when "
+        "it is called: call its eval() first."
+    ),
+    flax.errors.ScopeCollectionNotFound: (
+        ". A Linen module in nnx.bridge.ToNNX has no parameters before its "
+        "lazy_init(images[:1]) was called."
+    ),
+}
 
 
 class Evaluator:
@@ -377,6 +391,7 @@ class Evaluator:
                     f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; what "
                     "else a dataset returns is not passed on."
                 )
+            text += next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
             raise ValueError(
                 f"`model`, `data` and `task` do not fit together, with images of shape "
                 f"{shape} and dtype {dtype}, {self.data.image_shape} after the transform: {text}"

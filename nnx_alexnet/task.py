@@ -122,6 +122,11 @@ def _checked_logits(logits: Any) -> jax.Array:
             "`Classification` takes logits of shape (batch, num_classes). Subclass `Task` "
             "to learn from another output."
         )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"`model` returns {logits.dtype}{list(logits.shape)} for a batch; `Classification` "
+            "takes floating-point logits, one for each class, before any argmax or comparison."
+        )
     if logits.shape[-1] < 2:
         raise ValueError(
             "`model` returns one logit per example; `Classification` takes one for each class, "

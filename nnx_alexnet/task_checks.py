@@ -45,9 +45,11 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
         nnx_alexnet.task_checks.ContractError: `Mine.outputs` returned a `loss` of shape (4, 1) ...
     """
     if not isinstance(outputs, Mapping):
+        is_array = isinstance(outputs, jax.Array)
+        what = f"an array of shape {outputs.shape}" if is_array else f"a {type(outputs).__name__}"
         raise ContractError(
-            f"{source} returned a {type(outputs).__name__}; it must return a dict with the `loss` "
-            'of each example: {"loss": ...}.'
+            f"{source} returned {what}; it must return a dict with the `loss` of each example: "
+            '{"loss": ...}.'
         )
     if "loss" not in outputs:
         raise ContractError(

@@ -341,6 +341,43 @@ def test_a_task_without_outputs_is_refused(refused):
     refused(Task(), r"TypeError: Task must override `outputs\(model, batch\)`")
 
 
+def test_a_loss_alone_is_refused_as_an_array(refused):
+    class Bare(Task):
+        def outputs(self, model, batch):
+            return model(batch["image"]).mean(axis=1)
+
+    refused(Bare(), r"returned an array of shape \(16,\); it must return a dict with the `loss`")
+
+
+def test_a_teacher_that_changes_when_called_is_refused(refused):
+    teacher = nnx.Sequential(nnx.BatchNorm(4, rngs=nnx.Rngs(0)), nnx.Linear(4, 2, rngs=nnx.Rngs(1)))
+
+    class Distillation(Task):
+        def outputs(self, model, batch):
+            target = jax.nn.softmax(teacher(batch["image"]))
+            return {"loss": optax.softmax_cross_entropy(model(batch["image"]), target)}
+
+    refused(Distillation(), r"A second model, such as a teacher, .* call its eval\(\) first")
+    teacher.eval()
+    assert trainer_of(Distillation()).fit()
+
+
+@pytest.mark.parametrize(
+    ("head", "match"),
+    [
+        (lambda z: z > 0, r"returns bool\[16, 2\] for a batch; .* floating-point logits"),
+        (lambda z: z.astype(jnp.int32), r"returns int32\[16, 2\].* before any argmax"),
+        (lambda z: z + 1j, r"returns complex64\[16, 2\]"),
+    ],
+)
+def test_logits_that_have_no_gradient_are_refused(refused, head, match):
+    class Headed(Classification):
+        def outputs(self, model, batch):
+            return super().outputs(lambda image: head(model(image)), batch)
+
+    refused(Headed(), match)
+
+
 # ---- Labels -----------------------------------------------------------------------------------
 
 
