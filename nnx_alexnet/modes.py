@@ -14,9 +14,10 @@ from flax import nnx
 _ATTRIBUTES = ("deterministic", "use_running_average")
 # Arguments of `__call__` that tell the mode, and whether True means training.
 _ARGUMENTS = {
-    **dict.fromkeys(("train", "training", "is_train", "is_training", "train_mode"), True),
+    **dict.fromkeys(("train", "training", "is_train", "is_training"), True),
+    **dict.fromkeys(("train_mode", "training_mode"), True),
     **dict.fromkeys(("deterministic", "use_running_average", "inference", "is_inference"), False),
-    **dict.fromkeys(("eval", "is_eval", "eval_mode", "evaluation"), False),
+    **dict.fromkeys(("eval", "is_eval", "eval_mode", "evaluation", "is_test"), False),
 }
 
 
