@@ -7,7 +7,11 @@ see the mask count padding. So the contract of `Task` is checked wherever its fu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -16,6 +20,8 @@ import numpy as np
 from clu.metrics import CollectingMetric, Collection, Metric
 
 from nnx_alexnet.leaves import usual_promotion
+
+_recording = threading.Lock()  # the filters of warnings are those of all threads
 
 
 class ContractError(ValueError):
@@ -101,6 +107,52 @@ def _how_to_reduce(shape: tuple[int, ...], size: int) -> str:
         axes = str(1) if len(shape) == 2 else str(tuple(range(1, len(shape))))
         return f"Reduce the other axes, for instance with loss.mean(axis={axes})."
     return "Its first axis must be that of the batch; reduce the others."
+
+
+@contextmanager
+def no_accidental_pairs(size: int) -> Iterator[None]:
+    """Refuses the difference or product of arrays `[B, 1]` and `[B]` inside the block.
+
+    It has the shape `[B, B]`, one value for each pair of examples, and a mean over its last axis
+    is a loss of the right shape whose gradient pulls every output to the mean of all labels. JAX
+    reports such a promotion of ranks where the axis is not written out, as in `label[None, :]`.
+
+    Args:
+        size: B, the examples of the batch that is traced in the block. One that the process has
+            traced before is not noticed, since JAX remembers the trace.
+
+    Raises:
+        ContractError: there was one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task_checks import no_accidental_pairs
+        >>> with no_accidental_pairs(4):
+        ...     error = jnp.zeros((4, 1)) - jnp.zeros(4)
+        Traceback (most recent call last):
+        nnx_alexnet.task_checks.ContractError: The task takes the difference or product of ...
+    """
+    of_user: str = jax.config.jax_numpy_rank_promotion  # type: ignore[attr-defined]
+    if of_user != "allow":  # the user is told anyway
+        yield
+        return
+    with (
+        _recording,
+        warnings.catch_warnings(record=True) as caught,
+        jax.numpy_rank_promotion("warn"),
+    ):
+        warnings.simplefilter("always")
+        yield
+    column, row = f"({size}, 1)", f"({size},)"
+    shapes = f"{re.escape(column)} {re.escape(row)}|{re.escape(row)} {re.escape(column)}"
+    promoted = re.compile(rf"rank promotion for (subtract|multiply) on shapes ({shapes})\.")
+    if any(promoted.search(str(warning.message)) for warning in caught):
+        raise ContractError(
+            "The task takes the difference or product of arrays of shape (B, 1) and (B,), where B "
+            "is the batch size. The result has a value for each pair of examples, of shape (B, B). "
+            "Remove the axis, as in model(image)[:, 0], or add it to the other array, as in "
+            "label[:, None]. If pairs are meant, write label[None, :]."
+        )
 
 
 def check_predictions(predictions: Any, size: int, source: str) -> None:
