@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.extend.core import Var
 
 from nnx_alexnet.errors import shown, unknown
-from nnx_alexnet.leaves import usual_promotion
+from nnx_alexnet.leaves import named_leaves, usual_promotion
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -162,10 +163,7 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
     """
 
     def update(parameters: Any) -> Any:
-        loss = jnp.zeros((), jnp.float32)
-        gradients = pure = nnx.as_pure(parameters)
-        extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
-        return optimizer.update(gradients, nnx.as_pure(optimizer.init(parameters)), pure, **extra)
+        return _updated(optimizer, parameters)
 
     for what, function in (("initialised with", optimizer.init), ("applied to", update)):
         try:
@@ -180,6 +178,47 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
                 "function of it, such as lambda parameters: jax.tree.map(lambda _: 'all', "
                 "parameters)."
             ) from error
+
+
+def untouched_parameters(
+    optimizer: optax.GradientTransformation, model: nnx.Module
+) -> tuple[list[str], bool]:
+    """Returns the parameters whose updates are constants, as those of `optax.set_to_zero`.
+
+    Args:
+        optimizer: one that `check_optimizer` has accepted.
+        model: stays as it is.
+
+    Returns:
+        Their paths, and whether these are all parameters.
+
+    Example:
+        >>> import optax
+        >>> from flax import nnx
+        >>> from nnx_alexnet.optimizers import untouched_parameters
+        >>> model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+        >>> untouched_parameters(optax.set_to_zero(), model)
+        (['bias', 'kernel'], True)
+    """
+    parameters = nnx.state(model, nnx.Param)
+    with usual_promotion():
+        jaxpr = jax.make_jaxpr(lambda state: _updated(optimizer, state)[0])(parameters).jaxpr
+    moving = set(jaxpr.invars)
+    for equation in jaxpr.eqns:
+        if any(isinstance(each, Var) and each in moving for each in equation.invars):
+            moving |= {*equation.outvars}
+    names = [*named_leaves(parameters)]
+    outputs = zip(names, jaxpr.outvars, strict=True)
+    found = [name for name, out in outputs if not isinstance(out, Var) or out not in moving]
+    return found, len(found) == len(names)
+
+
+def _updated(optimizer: optax.GradientTransformation, parameters: Any) -> Any:
+    """Returns the updates and the state of an optimizer's first step, to be traced."""
+    loss = jnp.zeros((), jnp.float32)
+    gradients = pure = nnx.as_pure(parameters)
+    extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
+    return optimizer.update(gradients, nnx.as_pure(optimizer.init(parameters)), pure, **extra)
 
 
 def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -> dict[str, Any]:

@@ -58,7 +58,12 @@ from nnx_alexnet.loop import TrainLoop
 from nnx_alexnet.meshes import Devices, MeshLike
 from nnx_alexnet.meters import EpochMeter
 from nnx_alexnet.modes import frozen_layers
-from nnx_alexnet.optimizers import as_transformation, check_optimizer, create_optimizer
+from nnx_alexnet.optimizers import (
+    as_transformation,
+    check_optimizer,
+    create_optimizer,
+    untouched_parameters,
+)
 from nnx_alexnet.performance import flops_utilization, peak_memory
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.processes import Wishes, one_at_a_time
@@ -274,6 +279,7 @@ class Trainer(TrainLoop):
         self._prepare(loader, *filter(None, [self.data.val]))
         self._prepare_training(loader)
         self._report_frozen_layers()
+        self._report_untouched_parameters()
         use_compilation_cache()
         self._compiled_before = compiled()
         with (
@@ -493,6 +499,19 @@ class Trainer(TrainLoop):
             )
         elif frozen:
             logger.info("Frozen in evaluation mode, as they were before fit(): %s.", names)
+
+    def _report_untouched_parameters(self) -> None:
+        names, are_all = untouched_parameters(self._transformation, self._model)
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        if names and are_all:
+            logger.warning(
+                "`optimizer` changes no parameter, as with optax.set_to_zero(). Labels or masks of "
+                "optax.partition must tell parameters by their paths "
+                "(jax.tree_util.tree_map_with_path): an update has plain arrays, whose types tell "
+                "nothing."
+            )
+        elif names:
+            logger.info("`optimizer` leaves these parameters as they are: %s.", shown)
 
     def _own_config(self) -> dict[str, Any]:
         """What is worth showing of a run that was started from Python."""

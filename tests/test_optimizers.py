@@ -9,7 +9,12 @@ from flax import nnx
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import EarlyStopping, LearningRateMonitor
-from nnx_alexnet.optimizers import OPTIMIZERS, create_optimizer, rate_leaves
+from nnx_alexnet.optimizers import (
+    OPTIMIZERS,
+    create_optimizer,
+    rate_leaves,
+    untouched_parameters,
+)
 
 PARAMETERS = {"w": jnp.array([1.0, -2.0, 3.0])}
 GRADIENTS = {"w": jnp.array([0.1, 0.4, -30.0])}
@@ -254,3 +259,47 @@ def test_rates_are_named_by_what_tells_their_paths_apart(names, expected):
 
 def test_a_rate_that_is_an_array_is_no_metric():
     assert rate_leaves(["x/hyperparams/learning_rate"], [(3,)]) == {}
+
+
+def trained_by(optimizer, labels):
+    """An optimizer of the parameters labelled "train", which leaves the others as they are."""
+    return optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, labels)
+
+
+def label_by_path(parameters):
+    def label(path, _):
+        return "train" if "kernel" in jax.tree_util.keystr(path) else "freeze"
+
+    return jax.tree_util.tree_map_with_path(label, parameters)
+
+
+def label_by_type(parameters):  # which updates do not have
+    def label(leaf):
+        return "train" if isinstance(leaf, nnx.Param) else "freeze"
+
+    return jax.tree.map(label, parameters, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.adam(0.1), ([], False)),
+        (optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation(), ([], False)),
+        (optax.lbfgs(), ([], False)),
+        (trained_by(optax.sgd(0.1), label_by_path), (["bias"], False)),
+        (trained_by(optax.sgd(0.1), label_by_type), (["bias", "kernel"], True)),
+        (optax.set_to_zero(), (["bias", "kernel"], True)),
+    ],
+    ids=["adam", "multi steps", "lbfgs", "by path", "by type", "zero"],
+)
+def test_parameters_that_an_optimizer_never_moves_are_found(optimizer, expected):
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    assert untouched_parameters(optimizer, model) == expected
+
+
+def test_parameters_that_stay_as_they_are_are_reported(warnings):
+    warnings.set_level("INFO", logger="nnx_alexnet")
+    fit(trained_by(optax.sgd(0.1), label_by_path))
+    assert "`optimizer` leaves these parameters as they are: bias." in warnings.text
+    fit(trained_by(optax.sgd(0.1), label_by_type))
+    assert "`optimizer` changes no parameter" in warnings.text
