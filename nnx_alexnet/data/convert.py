@@ -91,7 +91,10 @@ def as_images(array: np.ndarray, argument: str) -> np.ndarray:
 _REMEDIES = {
     "f": "images.astype(np.float32) keeps every value.",
     "b": "images.astype(np.float32) makes 0 and 1 of them.",
-    "i": "Scale them to 0..1 as floats: where white is 255, images.astype(np.float32) / 255.",
+    "i": (
+        "Scale pixels to 0..1 as floats: where white is 255, images.astype(np.float32) / 255. Of "
+        "tokens and other numbers up to 16,777,216, array.astype(np.float32) keeps every value."
+    ),
     "c": "np.stack([images.real, images.imag], axis=-1) makes two channels of them.",
 }
 
