@@ -342,6 +342,9 @@ def coin(image):
         (lambda image: image[0], "returns float32[12, 12, 2]"),
         (lambda image: None, "returns None"),
         (lambda image: {"image": image}, "returns {'image': 'float32[2, 12, 12, 2]'}"),
+        (lambda image: image - image.mean(), "depends on the other images of its batch"),
+        (lambda image: (image - image.min(axis=0)), "mean(axis=(1, 2, 3), keepdims=True)"),
+        (lambda image: (image + image[::-1]) / 2, "depends on the other images of its batch"),
         (lambda image: image * np.random.rand(), "another program each time it is traced"),
         (lambda image: image + random.random(), "another program each time it is traced"),
         (lambda image: image + torch.rand(12, 1, 1).numpy(), "another program each time"),
@@ -416,3 +419,14 @@ def test_a_key_without_index_is_an_error():
 
 def test_lists_are_taken_as_tuples_so_that_it_can_be_hashed():
     assert hash(ImageTransform(mean=[0.5], std=[1])) == hash(ImageTransform(mean=(0.5,)))
+
+
+def test_a_function_may_reduce_over_each_image_and_draw_for_each():
+    def function(image, *, key=None, index=None):
+        image = image - image.mean(axis=(1, 2, 3), keepdims=True)
+        if key is None:
+            return image
+        return image * jax.random.uniform(key, (len(image), 1, 1, 1))
+
+    assert as_transform(function).check((6, 6, 2), "float32") == (6, 6, 2)
+    assert as_transform(function).check((6, 6, 2), "uint8") == (6, 6, 2)

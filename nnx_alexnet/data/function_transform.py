@@ -155,6 +155,12 @@ def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -
                 f"them with jax.random from `key`. {_HOW}"
             )
         shapes.append(tuple(result.shape[1:]))
+        if _mixes(transform, batch, arguments):
+            raise ValueError(
+                f"{about} makes of an image what depends on the other images of its batch, so that "
+                "results would differ with the batch size. Reduce over the axes of each image "
+                f"alone, as in image.mean(axis={tuple(range(1, len(batch.shape)))}, keepdims=True)."
+            )
     if len({*shapes}) > 1:
         raise ValueError(
             f"{about} makes images of {list(shapes[1])} in training and of {list(shapes[0])} in "
@@ -167,6 +173,18 @@ def _program(jaxpr: Any) -> tuple[str, bytes]:
     """Returns a traced program as text, without addresses of functions, and its constants."""
     constants = b"".join(on_host(constant).tobytes() for constant in jaxpr.consts)
     return re.sub(r"0x[0-9a-f]+", "", str(jaxpr)), constants
+
+
+def _mixes(transform: FunctionTransform, batch: Any, arguments: dict[str, Any]) -> bool:
+    """Returns whether the first of two images becomes another one when the second one changes."""
+    white = 255 if batch.dtype == np.uint8 else 1
+    first = np.random.default_rng(0).random((1, *batch.shape[1:]))
+    function = jax.jit(lambda images: transform(images, **arguments))  # one program, not each step
+    before, after = (
+        np.asarray(function((white * images).astype(batch.dtype))[0], np.float32)
+        for images in (np.concatenate([first, first]), np.concatenate([first, 1 - first]))
+    )
+    return not np.allclose(before, after, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _text(value: Any) -> str:
