@@ -26,6 +26,7 @@ from nnx_alexnet.processes import Agreement, Wishes, one_at_a_time
 from nnx_alexnet.step_functions import State
 from nnx_alexnet.steps import Steps
 from nnx_alexnet.task import Classification, Outputs, Task
+from nnx_alexnet.traced_once import checked_trace
 
 # Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
 # bound the batches held in memory.
@@ -379,7 +380,11 @@ class Evaluator:
         size = self.placement.padded(loader.batch_size)
         example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
         try:
-            with self.placement.context(), jax.transfer_guard("allow"):
+            with (
+                self.placement.context(),
+                jax.transfer_guard("allow"),
+                checked_trace(self.task, self._model),
+            ):
                 yield example
         except Exception as error:  # the model and the task are the user's, and raise all kinds
             shape, dtype = spec["image"]

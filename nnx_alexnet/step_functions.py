@@ -24,6 +24,7 @@ from nnx_alexnet.optimizers import rate_leaves
 from nnx_alexnet.placement import Placement
 from nnx_alexnet.task import Outputs, Task
 from nnx_alexnet.task_checks import check_metrics, check_outputs, check_predictions
+from nnx_alexnet.traced_once import counters, report_counters
 
 Transform = Callable[..., jax.Array]
 
@@ -155,7 +156,9 @@ class StepFunctions:
         assert self.optimizer is not None, "an optimizer comes first"
         model = self._training_model(state.model)
         optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
+        numbers = counters(model)
         outputs = self._train_step(model, optimizer, self._augmented(batch, key))
+        report_counters(model, numbers)
         outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
         new = State(
             self.model.leaves(model, state.model),
@@ -229,11 +232,13 @@ class StepFunctions:
         with usual_promotion():
             image = constrained(self._transform(batch["image"]), self._placement.batch)
         batch, size = {**batch, "image": image}, len(batch["mask"])
+        numbers = counters(model)
         if verb == "predict":
             result = self._predict_step(model, batch)
             check_predictions(result, size, "`predict`")
         else:
             result = check_outputs(self._eval_step(model, batch), size, "`eval_step`")
+        report_counters(model, numbers)
         return Forwarded(result, before, self.model.leaves(model, before))
 
     def measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:

@@ -1,5 +1,7 @@
 """The contract of a task is checked over shapes, before anything is compiled or written."""
 
+import random
+
 import clu.metrics
 import flax.struct
 import jax
@@ -10,7 +12,7 @@ import pytest
 from clu.metrics import Accuracy, Average, Collection
 from flax import nnx
 
-from nnx_alexnet import Classification, DataModule, Task, Trainer
+from nnx_alexnet import Classification, DataModule, Task, Trainer, traced_once
 from nnx_alexnet.task_checks import ContractError, check_metrics, check_outputs, check_predictions
 
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
@@ -491,3 +493,134 @@ def test_the_checks_return_what_they_are_given():
     check_metrics(Collection.create(loss=LOSS), {"loss": struct}, jax.ShapeDtypeStruct((4,), bool))
     with pytest.raises(ContractError):
         check_predictions(jnp.ones(3), 4, "`f`")
+
+
+# ---- What happens in Python happens once ------------------------------------------------------
+
+
+class Noisy(nnx.Module):
+    """A model with something that is no array."""
+
+    def __init__(self, **attributes):
+        self.layer = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+class WithGlobalNoise(Noisy):
+    def __call__(self, x):
+        return self.layer(x + np.random.normal(size=x.shape).astype(np.float32))
+
+
+class WithOwnGenerator(Noisy):
+    def __call__(self, x):
+        return self.layer(x) * self.generator.random()
+
+
+class WithCoin(Noisy):
+    def __call__(self, x):
+        return self.layer(x if random.random() < 0.5 else -x)
+
+
+class WithCounter(Noisy):
+    def __call__(self, x):
+        self.calls += 1
+        return self.layer(x) * min(1, self.calls / 10)
+
+
+class WithTemperature(Noisy):
+    def __call__(self, x):
+        self.temperature *= 0.99
+        return self.layer(x) / self.temperature
+
+
+class WithSize(Noisy):
+    def __call__(self, x):
+        self.size = x.shape[0]
+        self.is_called = True
+        return self.layer(x)
+
+
+def trainer_with(model, task=None, log_dir=None):
+    data = DataModule((X, Y), (X, Y), batch_size=B)
+    return Trainer(model, data, task=task, max_epochs=1, log_dir=log_dir, progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WithGlobalNoise(),
+        WithOwnGenerator(generator=np.random.default_rng(0)),
+        WithOwnGenerator(generator=random.Random(0)),
+        WithCoin(),
+    ],
+)
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_a_model_that_draws_random_numbers_in_python_is_refused(tmp_path, model, verb):
+    trainer = trainer_with(model, log_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"random numbers that JAX .*model.rngs.noise"):
+        getattr(trainer, verb)()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_may_note_the_size_of_its_batch(caplog):
+    assert trainer_with(WithSize(size=0, is_called=False)).fit()
+    assert not [line for line in caplog.messages if "while a step was traced" in line]
+
+
+class Changing(Classification):
+    """Changes what `change` says whenever it is called."""
+
+    def __init__(self, change, **attributes):
+        super().__init__()
+        self.change = change
+        vars(self).update(attributes)
+
+    def outputs(self, model, batch):
+        self.change(self, batch)
+        return super().outputs(model, batch)
+
+
+def count(task, batch):
+    task.step += 1
+
+
+def count_in_a_dict(task, batch):
+    task.counts["step"] += 1
+
+
+def draw(task, batch):
+    np.random.permutation(4)
+
+
+def test_a_task_that_draws_random_numbers_in_python_is_refused(tmp_path):
+    model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="draws random numbers that JAX does not see"):
+        trainer_with(model, Changing(draw), tmp_path).fit()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "text"),
+    [
+        (WithCounter(calls=0), None, "`calls` of the model changed while a step was traced"),
+        (WithTemperature(temperature=1.0), None, "`temperature` of the model changed while"),
+        (WithSize(), Changing(count, step=0), "`step` of Changing changed while a step was traced"),
+        (WithSize(), Changing(count_in_a_dict, counts={"step": 3}), "`counts` of Changing changed"),
+    ],
+)
+def test_what_is_counted_in_python_is_reported_once(caplog, model, task, text):
+    traced_once._report.cache_clear()
+    for _ in range(2):
+        assert trainer_with(model, task).fit()
+    (line,) = [line for line in caplog.messages if text in line]
+    assert "nnx.Variable" in line
+
+
+def test_a_task_may_cache_what_it_computes_from_its_arguments():
+    def cache(task, batch):
+        task.cached = np.ones(2)
+
+    assert trainer_with(
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), Changing(cache, names={1: "a", "b": 2})
+    ).fit()

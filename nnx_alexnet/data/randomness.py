@@ -94,6 +94,31 @@ def restored_generators_of(dataset: object) -> Iterator[None]:
             restore()
 
 
+def generator_states(*holders: object) -> list[Any]:
+    """Returns the states of the global generators, and of those that objects hold themselves.
+
+    Args:
+        holders: see `restored_generators_of`.
+
+    Returns:
+        Values to be pickled and compared.
+    """
+    torch = sys.modules.get("torch")
+    states = [random.getstate(), np.random.get_state()]
+    if torch:
+        states.append(torch.default_generator.get_state().numpy())
+    for holder in holders:
+        for generator in _generators_of(holder, depth=3, seen=set()):
+            if isinstance(generator, np.random.Generator):
+                states.append(generator.bit_generator.state)
+            elif isinstance(generator, random.Random):
+                states.append(generator.getstate())
+            else:
+                state = generator.get_state()
+                states.append(state if isinstance(state, tuple | dict) else state.numpy())
+    return states
+
+
 def _generators_of(value: Any, *, depth: int, seen: set[int]) -> Iterator[Any]:
     if id(value) in seen or depth < 0:
         return
