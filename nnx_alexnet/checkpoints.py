@@ -16,7 +16,7 @@ from nnx_alexnet.checkpoint_files import (
     read_loop,
     read_promised,
 )
-from nnx_alexnet.errors import unknown
+from nnx_alexnet.errors import shown, unknown
 from nnx_alexnet.files import parse_number
 from nnx_alexnet.identity import differences
 from nnx_alexnet.integrity import DamagedError, UnreadableError, VanishedError
@@ -165,6 +165,7 @@ def load_checkpoint(
     Raises:
         ValueError: there is no such checkpoint, it is damaged, or it is of another architecture;
             the message lists what differs (path, saved, now).
+        TypeError: `model` is no module.
         OSError: it could not be read, though nothing shows that it is damaged.
 
     Example:
@@ -184,6 +185,10 @@ def load_checkpoint(
         >>> bool((fresh.kernel == trained.kernel).all())
         True
     """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(
+            f"`model` (={shown(model)}) must be an nnx.Module, built as the one that was trained."
+        )
     besides: set[Path] = set()
     for tries_left in reversed(range(_TRIES)):
         choice = choose_checkpoint(path, which, besides=besides)

@@ -650,3 +650,9 @@ def test_a_copied_checkpoint_may_have_any_name(tmp_path):
     copy = tmp_path / "my model"
     (trainer.run_dir / "checkpoints/4").rename(copy)
     assert load_checkpoint(copy, TinyNet(4, rngs=nnx.Rngs(9)))["global_step"] == 4
+
+
+@pytest.mark.parametrize("model", ["x", nnx.Linear, None])
+def test_what_is_no_model_takes_no_checkpoint(tmp_path, model):
+    with pytest.raises(TypeError, match=r"`model` .* must be an nnx.Module, built as the one"):
+        load_checkpoint(tmp_path, model)

@@ -962,3 +962,27 @@ def test_what_only_a_pass_would_read_has_no_digest():
         torch.utils.data.DataLoader(raw, batch_size=4, collate_fn=collate),
     ):
         assert DataModule(loader).train.sample_digest() is None
+
+
+def test_an_error_of_a_dataset_tells_which_example_was_read():
+    def make(index):
+        if index == 2:
+            raise OSError("truncated")
+        return pair(index)
+
+    source = MapSource(dataset_with(make), argument="val")
+    with pytest.raises(OSError, match="truncated") as caught:
+        source.take(np.arange(4), seed=0, epoch=0)
+    assert caught.value.__notes__ == ["Raised while `val`[2] was read."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"drop_last": "no"}, r"`drop_last` \(='no'\) must be True or False"),
+        ({"class_names": "ab"}, r"`class_names` \(='ab'\) must be one name for each class"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(arguments, match):
+    with pytest.raises(TypeError, match=match):
+        DataModule((np.zeros((64, 8), np.float32), np.zeros(64, np.int32)), **arguments)

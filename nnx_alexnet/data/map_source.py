@@ -104,6 +104,10 @@ class MapSource:
                 return self._example(position % len(self)), why
             except Exception as error:  # decoders raise all kinds
                 if not self._skips or errors.is_of_machine(error):
+                    # The dataset's own error names neither.
+                    if self._argument not in str(error):
+                        example = f"`{self._argument}`[{position % len(self)}]"
+                        error.add_note(f"Raised while {example} was read.")
                     raise
                 why = why or f"{type(error).__name__}: {error}"
         raise ValueError(

@@ -68,7 +68,7 @@ class DataModule:
     Raises:
         ValueError: a split is empty, of an unknown form, or does not fit to the others or to the
             transform.
-        TypeError: `transform` is no transform.
+        TypeError: `transform` is no transform, or another argument is of another type.
 
     Example:
         >>> import numpy as np
@@ -96,6 +96,13 @@ class DataModule:
     ) -> None:
         if keep_on_device not in (True, False, "auto"):
             raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
+        if not isinstance(drop_last, bool | np.bool_):
+            raise TypeError(f"`drop_last` (={drop_last!r}) must be True or False.")
+        if isinstance(class_names, str):
+            raise TypeError(
+                f"`class_names` (={class_names!r}) must be one name for each class, such as "
+                "('cat', 'dog')."
+            )
         self.name = name
         self.keep_on_device = keep_on_device
         self.transform: ImageTransform | FunctionTransform = as_transform(transform)
