@@ -70,6 +70,32 @@ def float_constants(jaxpr: Any) -> list[float]:
     return sorted(found)[:_MOST_CONSTANTS]
 
 
+def unchanged(jaxpr: Any, num: int) -> list[int]:
+    """Returns which of the first inputs of a traced function are outputs at the same place.
+
+    Args:
+        jaxpr: what `jax.make_jaxpr` returned.
+        num: how many of the inputs, from the first on.
+
+    Example:
+        >>> import jax
+        >>> from nnx_alexnet.fingerprints import unchanged
+        >>> unchanged(jax.make_jaxpr(lambda x, y: (x, 2 * y))(1.0, 1.0), 2)
+        [0]
+    """
+    origins: dict[Any, Any] = {}
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.primitive.name in _PLACING and not hasattr(equation.invars[0], "val"):
+            before = equation.invars[0]
+            origins[equation.outvars[0]] = origins.get(before, before)
+    pairs = zip(jaxpr.jaxpr.invars[:num], jaxpr.jaxpr.outvars[:num], strict=True)
+    return [
+        number
+        for number, (given, returned) in enumerate(pairs)
+        if not hasattr(returned, "val") and origins.get(returned, returned) is given
+    ]
+
+
 def _floats(jaxpr: Any) -> Iterator[float]:
     for equation in jaxpr.eqns:
         for variable in equation.invars:

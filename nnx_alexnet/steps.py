@@ -24,7 +24,7 @@ import optax
 from flax import nnx
 
 from nnx_alexnet.bodies import Batch
-from nnx_alexnet.fingerprints import fingerprint
+from nnx_alexnet.fingerprints import fingerprint, unchanged
 from nnx_alexnet.layout import constrained
 from nnx_alexnet.leaves import (
     is_key,
@@ -84,6 +84,8 @@ class Steps:
         rate_names: the names under which `info` has learning rates, once there is an optimizer:
             "lr", or one for each group of parameters, such as "lr/head".
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
+        still_statistics: the paths of the statistics that a train step returns as they are, once
+            `prepare_training` has traced one.
         traces: how often each step was traced; more than once means a recompilation.
 
     Raises:
@@ -127,6 +129,7 @@ class Steps:
             model, transform, train_step, eval_step, predict_step, placement=placement
         )
         self.parameter_names = functions.parameter_names
+        self.still_statistics: list[str] = []
         self.traces: Counter[str] = Counter()
         self._programs: dict[str, Any] = {}  # the jaxprs that were traced last,
         self._rows: dict[str, int] = {}  # and the rows of their batches
@@ -311,7 +314,12 @@ class Steps:
         metrics, key = shaped((self.empty, key), placement.replicated)
         state: Any = State(functions.model.abstract(), layout.abstract())
         batch = shaped(dict(example), placement.batch)
-        self._programs["train_step"] = self._update.trace(state, metrics, batch, key).jaxpr
+        jaxpr = self._update.trace(state, metrics, batch, key).jaxpr
+        self._programs["train_step"] = jaxpr
+        statistics = named_leaves(nnx.filter_state(functions.definitions.state, nnx.BatchStat))
+        names = functions.model.names
+        still = [names[number] for number in unchanged(jaxpr, len(names))]
+        self.still_statistics = [name for name in still if name in statistics]
         self._rows["train_step"] = len(example["index"])
 
     def _abstract_optimizer(

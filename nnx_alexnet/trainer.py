@@ -499,6 +499,15 @@ class Trainer(TrainLoop):
             )
         elif frozen:
             logger.info("Frozen in evaluation mode, as they were before fit(): %s.", names)
+        parents = (name.rpartition("/")[0] for name in self._steps.still_statistics)
+        still = [each for each in dict.fromkeys(parents) if each not in frozen]
+        if still:
+            logger.warning(
+                "The statistics of %s do not move in training, though no one has frozen them: the "
+                "model calls them with use_running_average=True, or not at all. Pass the mode on "
+                "to them, or call their eval() before fit() if this is meant.",
+                ", ".join(each or "the model" for each in still[:5]),
+            )
 
     def _report_untouched_parameters(self) -> None:
         names, are_all = untouched_parameters(self._transformation, self._model)

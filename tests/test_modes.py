@@ -156,6 +156,34 @@ def test_a_task_of_ones_own_need_not_pass_the_mode_on():
     np.testing.assert_allclose(model.norm.mean[...], moments(num_steps=1)[0], rtol=1e-5)
 
 
+class Inner(nnx.Module):
+    """Is told its mode by an argument, which the model around it forgets."""
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, train=False):
+        return self.norm(x, use_running_average=not train)
+
+
+@pytest.mark.parametrize("kind", ["forgotten", "passed on", "frozen"])
+def test_statistics_that_stay_as_they_are_unasked_are_reported(warnings, kind):
+    class Outer(nnx.Module):
+        def __init__(self):
+            self.inner, self.head = Inner(), nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x, train=False):
+            return self.head(self.inner(x, train) if kind == "passed on" else self.inner(x))
+
+    model = Outer()
+    if kind == "frozen":
+        model.inner.eval()
+    fit(model)
+    text = "The statistics of inner/norm do not move in training, though no one has frozen them"
+    assert (text in warnings.text) == (kind == "forgotten")
+    assert bool(model.inner.norm.mean[...].any()) == (kind == "passed on")
+
+
 def test_arguments_of_other_meanings_are_left_alone():
     class Other(nnx.Module):
         def __call__(self, x, train=0.5, deterministic="yes", *, inference=3):
