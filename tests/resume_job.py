@@ -17,7 +17,7 @@ from flax import nnx
 from helpers import TinyNet, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
-from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
 from nnx_alexnet.data import ImageTransform
 
 JOB = {
@@ -41,6 +41,7 @@ JOB = {
     "bad_sample_at": -1,
     "on_bad_sample": "raise",
     "save_on_exception": True,
+    "pictures": False,  # whose programs take longer to compile than a step
 }
 
 
@@ -122,6 +123,7 @@ def build(log_dir, job, callbacks=()):
             StepLog(job),
             *callbacks,
             EarlyStopping("val/loss", patience=50),
+            TensorBoard(images=job["pictures"], histograms=job["pictures"], texts=job["pictures"]),
             ModelCheckpoint(
                 "val/loss",
                 every_n_steps=job["save_every"],

@@ -226,17 +226,18 @@ def test_wherever_a_run_stops_it_ends_the_same(reference, stops, save_every):
 @given(stops=STOPS, save_every=st.integers(1, 7))
 @settings(max_examples=30, deadline=None)
 def test_wherever_a_run_stops_it_ends_the_same_often(reference, stops, save_every):
-    stop_and_go(reference, stops, save_every)
+    stop_and_go(reference, stops, save_every, pictures=True)
 
 
-def stop_and_go(reference, stops, save_every):
+def stop_and_go(reference, stops, save_every, *, pictures=False):
+    options = {"save_every": save_every, "pictures": pictures}
     with tempfile.TemporaryDirectory() as logs:
         step = 0
         for more in stops:
             step += more
-            trainer = run_here(Path(logs), stop_after=step, save_every=save_every)
+            trainer = run_here(Path(logs), stop_after=step, **options)
             assert trainer.global_step == step
-        trainer = run_here(Path(logs), save_every=save_every)
+        trainer = run_here(Path(logs), **options)
         assert digest(Path(logs)) == digest(reference)
         assert step_log(Path(logs)) == step_log(reference)
         assert [row["epoch"] for row in trainer.history] == list(range(4))
