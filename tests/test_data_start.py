@@ -58,6 +58,8 @@ def run_script(tmp_path, monkeypatch):
 UNGUARDED = [
     "check()",
     "x = 1\nfor _ in range(1):\n    check()",
+    "if True:\n    check()",
+    "import sys\nif len(sys.argv) > 0:\n    check()",
     "def main():\n    check()\nmain()",
     "with open(__file__):\n    check()",
     "try:\n    check()\nfinally:\n    pass",
@@ -80,7 +82,7 @@ def test_a_script_that_workers_would_run_again_is_refused(run_script, source):
 GUARDED = [
     "if __name__ == '__main__':\n    check()",
     "def main():\n    check()\nif __name__ == '__main__':\n    main()",
-    "if True:\n    check()",
+    "def is_main_process():\n    return __name__ == '__main__'\nif is_main_process():\n    check()",
     "try:\n    if __name__ == '__main__':\n        check()\nfinally:\n    pass",
     "__name__ == '__main__' and check()",
     "check() if __name__ == '__main__' else None",
@@ -340,7 +342,7 @@ trainer = Trainer(Dense(), data, max_epochs=1)
         ("trainer.fit()", "ValueError: `num_workers` (=2) starts processes that import script.py"),
         # It looks like a guard, so that the workers find out.
         (
-            "if data.train.num_batches:\n    trainer.fit()",
+            "is_main = True\nif is_main:\n    trainer.fit()",
             "nnx_alexnet.data.workers.WorkerDiedError",
         ),
     ],

@@ -169,11 +169,20 @@ def _guards(node: ast.AST, line: int) -> bool:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
     if not first <= line <= (node.end_lineno or first):
         return False
-    if isinstance(node, ast.If | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return True  # of a function, a decorator is running
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return True  # a decorator is running
+    if isinstance(node, ast.If):  # another condition than a guard holds in a worker, too
+        return any(map(_tells_processes_apart, ast.walk(node.test)))
     if isinstance(node, ast.IfExp | ast.BoolOp | ast.Match | ast.Assert):
         return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node))
     return False
+
+
+def _tells_processes_apart(node: ast.AST) -> bool:
+    """Returns whether this part of a condition is `__name__`, "__main__", is_main_process, ..."""
+    words = (getattr(node, name, "") for name in ("id", "attr", "value"))
+    texts = [word.lower() for word in words if isinstance(word, str)]
+    return any(part in text for text in texts for part in ("__name__", "main", "process"))
 
 
 @contextmanager
