@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -84,6 +85,7 @@ def plain_attributes(value: object) -> dict[str, Any]:
 def identify(
     model: nnx.Module,
     leaves: Mapping[str, Any],
+    constants: Mapping[str, np.ndarray[Any, Any]],
     *,
     task: object,
     metrics: Sequence[str],
@@ -99,6 +101,8 @@ def identify(
         model: the model.
         leaves: every array of model and optimizer by its path, before the first step; those that
             `optax.inject_hyperparams` keeps are compared by value.
+        constants: those arrays of the model that training leaves as they are, and that are neither
+            parameters nor statistics; compared by digest.
         task: the task.
         metrics: the names of its metrics, whose sums a checkpoint holds.
         data: what the data module says of itself.
@@ -125,6 +129,7 @@ def identify(
         "task": plain_attributes(task) | {"metrics": list(metrics)},
         "model": describe_module(model),
         "hyperparams": hyperparams,
+        "constants": {name: _digest(array) for name, array in constants.items()},
         "arrays": {name: describe_leaf(leaf) for name, leaf in leaves.items()},
         "programs": dict(programs),
         "jax": _settings(),
@@ -133,6 +138,10 @@ def identify(
     }
     # As a checkpoint gives it back; as text, NaN is equal to itself.
     return dict(json.loads(json.dumps(identity, default=str), parse_constant=str))
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
 
 
 def _settings() -> dict[str, Any]:
@@ -261,7 +270,7 @@ def _is_accepted(name: str, accept: Sequence[str]) -> bool:
 def _without_section(name: str) -> str:
     """Returns what a difference is of: several sections describe the same part of a run."""
     section, _, rest = name.partition(".")
-    return rest if section in ("config", "programs", "hyperparams") else name
+    return rest if section in ("config", "programs", "hyperparams", "constants") else name
 
 
 def _subject(name: str) -> str:

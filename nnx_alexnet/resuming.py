@@ -170,9 +170,14 @@ class Resumable(Evaluator):
                 raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
             return None
         self._about_data = self.data.describe()
+        leaves = self._steps.named(self._arrays())
         self._identity = identify(
             self._model,
-            self._steps.named(self._arrays()),
+            leaves,
+            {
+                name: on_host(self.placement.whole(leaves[name]))
+                for name in (f"model/{each}" for each in self._steps.constants)
+            },
             task=self.task,
             metrics=self._steps.metric_names,
             data=self._about_data,
@@ -193,7 +198,7 @@ class Resumable(Evaluator):
             self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
         saved, self._saved = self._saved, None
         if saved is not None and accepted:
-            saved = self._with_rates_of_the_code(saved, accepted)
+            saved = self._with_values_of_the_code(saved, accepted)
         if saved is None and self._agreement.is_alone:
             self._begin_or_begin_again(self.run_dir)
         return saved
@@ -246,8 +251,8 @@ class Resumable(Evaluator):
         optimizer = describe_optimizer(self._transformation, self._model)
         return {**optimizer, **self._steps.fingerprints()}
 
-    def _with_rates_of_the_code(self, saved: Checkpoint, accepted: Sequence[str]) -> Checkpoint:
-        """Returns a checkpoint in which accepted hyperparameters are those of the code."""
+    def _with_values_of_the_code(self, saved: Checkpoint, accepted: Sequence[str]) -> Checkpoint:
+        """Returns a checkpoint with the accepted hyperparameters and constants of the code."""
         here = self._steps.named(self._arrays())
         rates = {name: on_host(here[name]) for name in accepted if name in here}
         return saved._replace(arrays={**saved.arrays, **rates})
@@ -258,7 +263,7 @@ class Resumable(Evaluator):
         """Opens the run folder for this process, which alone writes there.
 
         Returns:
-            Its path, the step to resume from, and the hyperparameters whose change was accepted.
+            Its path, the step to resume from, and the paths of what was accepted.
         """
         assert self.log_dir is not None
         run_dir = choose_run_dir(self.log_dir, self.name, resume)
@@ -282,8 +287,7 @@ class Resumable(Evaluator):
         self._saved = self.checkpoints.restore(check)
         write_record(run_dir, self.config)
         step = None if self._saved is None else self._saved.step
-        rates = [each.name.removeprefix("hyperparams.") for each in accepted]
-        return str(run_dir), step, rates
+        return str(run_dir), step, [each.name.partition(".")[2] for each in accepted]
 
     @contextmanager
     def _closing(self) -> Iterator[None]:

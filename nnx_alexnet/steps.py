@@ -84,8 +84,9 @@ class Steps:
         rate_names: the names under which `info` has learning rates, once there is an optimizer:
             "lr", or one for each group of parameters, such as "lr/head".
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
-        still_statistics: the paths of the statistics that a train step returns as they are, once
+        still_statistics: the paths of the statistics that a train step returns unchanged, once
             `prepare_training` has traced one.
+        constants: those of the other arrays that it returns unchanged, without parameters and keys.
         traces: how often each step was traced; more than once means a recompilation.
 
     Raises:
@@ -130,6 +131,7 @@ class Steps:
         )
         self.parameter_names = functions.parameter_names
         self.still_statistics: list[str] = []
+        self.constants: list[str] = []
         self.traces: Counter[str] = Counter()
         self._programs: dict[str, Any] = {}  # the jaxprs that were traced last,
         self._rows: dict[str, int] = {}  # and the rows of their batches
@@ -316,10 +318,15 @@ class Steps:
         batch = shaped(dict(example), placement.batch)
         jaxpr = self._update.trace(state, metrics, batch, key).jaxpr
         self._programs["train_step"] = jaxpr
-        statistics = named_leaves(nnx.filter_state(functions.definitions.state, nnx.BatchStat))
         names = functions.model.names
-        still = [names[number] for number in unchanged(jaxpr, len(names))]
-        self.still_statistics = [name for name in still if name in statistics]
+        still = {names[number] for number in unchanged(jaxpr, len(names))}
+
+        def unmoved(*kinds: Any) -> list[str]:
+            state = nnx.filter_state(functions.definitions.state, *kinds)
+            return [name for name in named_leaves(state) if name in still]
+
+        self.still_statistics = unmoved(nnx.BatchStat)
+        self.constants = unmoved(nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat, nnx.RngState)))
         self._rows["train_step"] = len(example["index"])
 
     def _abstract_optimizer(

@@ -93,6 +93,32 @@ def test_another_run_is_refused_with_what_differs(saved_logs, change):
     assert sorted(path.name for path in saved_logs.rglob("*")) == before
 
 
+class WithConstants(Net):
+    """A net with two arrays that training leaves as they are, and one that it counts."""
+
+    def __init__(self, scale=1.0, shift=0.0):
+        super().__init__()
+        self.scale = np.full(3, scale, np.float32)
+        self.shift = nnx.Variable(jnp.float32(shift))
+        self.calls = nnx.Variable(jnp.int32(0))
+
+    def __call__(self, image):
+        self.calls[...] += 1
+        return super().__call__(image) * self.scale[0] + self.shift[...]
+
+
+def test_constants_of_a_model_are_compared_by_value(tmp_path):
+    trainer_of(tmp_path, model=WithConstants).fit()
+    for name, arguments in (("scale", {"scale": 2.0}), ("shift", {"shift": 3.0})):
+        other = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, **arguments))
+        with pytest.raises(ValueError, match=rf"\n  constants.model/{name}: saved \w{{16}}, now"):
+            other.fit(resume="auto")
+    trainer = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, shift=3.0))
+    trainer.fit(resume="auto", accept="constants")
+    assert float(trainer.model.shift[...]) == 3.0
+    assert int(trainer.model.calls[...]) == trainer.global_step > 0
+
+
 def test_a_factor_hidden_in_the_loss_is_seen(tmp_path):
     trainer_of(tmp_path, task=Scaled()).fit()
     with pytest.raises(ValueError, match=r"programs.evaluation: saved \w{16}, now \w{16}"):
@@ -318,7 +344,16 @@ def test_attributes_that_are_classes_or_nan_are_the_same_in_each_process():
     task.ignored = float("nan")
     first, second = (
         identities.identify(
-            model, {}, task=task, metrics=[], data={}, samples={}, programs={}, seed=0, config={}
+            model,
+            {},
+            {},
+            task=task,
+            metrics=[],
+            data={},
+            samples={},
+            programs={},
+            seed=0,
+            config={},
         )
         for _ in range(2)
     )
