@@ -562,7 +562,9 @@ def test_an_error_in_a_worker_arrives_as_it_was_raised():
         with pytest.raises(KeyError) as caught:
             next(batches)
         assert caught.value.args == ("example 9 is damaged",)
-        assert "worker_datasets.py" in caught.value.__notes__[0]
+        example, place = caught.value.__notes__
+        assert example == "Raised while `data`[9] was read."
+        assert "worker_datasets.py" in place
         assert next(loader.batches(start=3))["index"].tolist() == [12, 13, 14, 15]
     finally:
         loader.close()
