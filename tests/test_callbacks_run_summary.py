@@ -81,7 +81,7 @@ def test_five_lines_say_what_a_fit_will_do(lines):
 def test_examples_that_an_epoch_leaves_out_are_counted(lines):
     images = tiny_arrays(num=29)
     build(DataModule(images, images, batch_size=8, name="stripes", drop_last=True)).fit()
-    text = "6 steps of 8 images, 2 epochs of 3 steps (5 images left out)"
+    text = "6 steps of 8 images, 2 epochs of 3 steps (5 images unused)"
     assert said(lines, "run") == text
 
 

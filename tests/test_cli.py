@@ -381,6 +381,7 @@ def test_the_options_of_fit_are_these():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_with_130_and_leaves_a_run_that_can_be_tested(tmp_path, monkeypatch, capsys):
     command = [sys.executable, "-m", "nnx_alexnet"]
     arguments = [*TINY, "--trainer.max_epochs", "100000"]

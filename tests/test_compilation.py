@@ -44,6 +44,7 @@ def test_the_second_process_finds_the_programs_of_the_first(tmp_path):
     assert f"from the cache in {folder}" in second
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_set_already_is_left_and_turning_it_off_is_heeded(tmp_path):
     own = tmp_path / "own"
     said = fit(

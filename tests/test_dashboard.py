@@ -157,7 +157,7 @@ def test_the_gradients_are_those_of_the_step_and_change_nothing(tmp_path):
         np.testing.assert_allclose(moved, 0.5 * gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop", [2, 5, 9])
+@pytest.mark.parametrize("stop", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 5])
 def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_path, stop):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):

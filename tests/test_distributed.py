@@ -164,7 +164,7 @@ def test_a_smaller_last_batch_is_read_whole_by_each_process_or_shared(
 @pytest.mark.parametrize(
     ("meddler", "least", "most"),
     [
-        pytest.param({"what": "stop", "step": 3}, 3, 3, id="at a step"),
+        pytest.param({"what": "stop", "step": 3}, 3, 3, id="at a step", marks=pytest.mark.slow),
         pytest.param(
             {"what": "epoch stop", "step": 0},
             4,
@@ -226,6 +226,7 @@ def test_sigterm_to_one_in_a_validation_cuts_it_short_in_both_and_the_epoch_is_e
     close(said[0]["parameters"], alone["parameters"], 1e-5)
 
 
+@pytest.mark.slow
 def test_sigkill_of_one_ends_the_other_in_bounded_time_and_one_process_goes_on(tmp_path, alone):
     job = Job(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
     job.until_step(3)
@@ -298,10 +299,10 @@ def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(
     ("options", "text"),
     [
         ({"model_seeds": [0, 1]}, "`model` differs between the processes"),
-        ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
+                ({"resume": "nowhere"}, "`resume` (='nowhere') must be"),
                 ({"rates": [0.01, 0.02]}, "`optimizer` differs between the processes"),
                 ({"devices_argument": 1}, "`devices` (=1) has no device of the processes [1]"),
                 ({"iterable": True}, "`val` is an iterable"),

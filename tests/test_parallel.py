@@ -175,7 +175,6 @@ def on_one_device(make, **options):
             pytest.param(SplitDense, kind, True, marks=() if kind in SHOWN else pytest.mark.slow)
             for kind in KINDS
         ),
-        (SplitDense, "state 2 x model 2", False),
         (SplitConv, "data 4", True),
         (SplitConv, "state 2 x model 2", False),
         *(pytest.param(make, kind, keep, marks=pytest.mark.slow)
@@ -203,7 +202,7 @@ RAGGED = {
     ("make", "kind", "form"),
     [
         (SplitDense, "data 4", "arrays"),
-        (SplitDense, "state 2 x model 2", "batches"),
+        pytest.param(SplitDense, "state 2 x model 2", "batches", marks=pytest.mark.slow),
         pytest.param(SplitConv, "data 4", "batches", marks=pytest.mark.slow),
         *(pytest.param(make, kind, form, marks=pytest.mark.slow)
           for make in (SplitDense, SplitConv) for form in RAGGED
@@ -311,6 +310,7 @@ class Parts(Callback):
         }
 
 
+@pytest.mark.slow
 def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
     parts = Parts()
     data = alexnet_data(8)  # of so few images the convolutions are lax's own
@@ -597,7 +597,9 @@ def test_a_run_on_four_devices_compiles_each_step_once_and_writes_all_of_its_cur
     assert {"train", "evaluate", "gradients"} <= trainer.num_compilations.keys()
 
 
-@pytest.mark.parametrize("kind", list(AxisType)[:2], ids=str)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(AxisType.Auto, marks=pytest.mark.slow), AxisType.Explicit], ids=str
+)
 def test_a_mesh_that_the_caller_has_set_for_something_else_changes_nothing(kind):
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
     data = DataModule(tiny_arrays(), tiny_arrays(num=20), tiny_arrays(num=20), batch_size=16)

@@ -149,6 +149,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_start_in_a_deleted_directory_with_a_long_temporary_path(tmp_path):
     (tmp_path / "deleted").mkdir()
     temporary = tmp_path / ("t" * 120)

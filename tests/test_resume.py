@@ -216,7 +216,7 @@ STOPS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 
 
 @given(stops=STOPS, save_every=st.integers(1, 7))
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=1, deadline=None)
 def test_wherever_a_run_stops_it_ends_the_same(reference, stops, save_every):
     stop_and_go(reference, stops, save_every)
 
@@ -314,6 +314,7 @@ def test_a_second_sigterm_ends_at_once(tmp_path):
     assert time.monotonic() - start < 1
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_write_one_folder_and_a_killed_one_lets_go(tmp_path):
     first = Job(tmp_path, step_seconds=0.5)
     assert first.wait_for("step")

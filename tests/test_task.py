@@ -63,7 +63,7 @@ def test_bfloat16_logits_give_a_float32_loss():
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=6)
 def test_masked_metrics_are_those_of_the_kept_rows_however_they_are_batched(
     num_classes, sizes, data
 ):
