@@ -195,7 +195,8 @@ class Evaluator:
 
     def _task_metric_names(self) -> set[str]:
         names = () if self._compiled is None else self._compiled.metric_names
-        return {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
+        at_log_points = {f"train/{name}_step" for name in names}
+        return at_log_points | {f"{s}/{name}" for s in ("train", "val", "test") for name in names}
 
     # ---- What a subclass may replace ------------------------------------------------------
 

@@ -64,7 +64,8 @@ def test_the_cost_of_the_loop(contender):
     assert min(medians(lines).values()) > 0
 
 
-@pytest.mark.parametrize("contender", and_slowly("torch", "lightning", "keras"))
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", ["ours", "torch", "lightning", "keras"])
 def test_alexnet(contender):
     require(contender)
     quick = ["--image-size", "67", "--batch-size", "2", "--steps", "2", "--warmup", "2"]

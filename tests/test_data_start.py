@@ -341,9 +341,10 @@ trainer = Trainer(Dense(), data, max_epochs=1)
     [
         ("trainer.fit()", "ValueError: `num_workers` (=2) starts processes that import script.py"),
         # It looks like a guard, so that the workers find out.
-        (
+        pytest.param(
             "is_main = True\nif is_main:\n    trainer.fit()",
             "nnx_alexnet.data.workers.WorkerDiedError",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["noticed", "in the workers"],

@@ -100,7 +100,7 @@ def step_by_step():
     return fitted(1, data=data_of(num=70, drop_last=False, keep_on_device=False))
 
 
-@pytest.mark.parametrize("steps", [2, 5, 64])
+@pytest.mark.parametrize("steps", [2, pytest.param(5, marks=pytest.mark.slow), 64])
 @pytest.mark.parametrize("keep_on_device", [True, False])
 def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(
     step_by_step, steps, keep_on_device

@@ -252,7 +252,8 @@ def test_an_error_in_one_ends_both_in_bounded_time(tmp_path):
     assert "ZeroDivisionError: only here" in job.text(1)
 
 
-@pytest.mark.parametrize("how", ["split", pytest.param("sharded", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["split", "sharded"])
 def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_path, how):
     options = {"model": "split", "checkpoint": {"keep_latest": 9}}
     if how == "split":

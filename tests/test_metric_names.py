@@ -66,6 +66,7 @@ class Logs(Callback):
         ({3: 1}, TypeError, "cannot have the name 3; a name is a str"),
         ({"val/loss": 1}, ValueError, "'val/loss', which the trainer publishes itself"),
         ({"train/accuracy": 1}, ValueError, "'train/accuracy', which the trainer publishes"),
+        ({"train/loss_step": 1}, ValueError, "'train/loss_step', which the trainer publishes"),
         ({"x": "0.5"}, TypeError, "'x' has '0.5' as its value"),
         ({"x": None}, TypeError, "'x' has None as its value"),
         ({"x": 1j}, TypeError, "it must be a real number"),

@@ -57,8 +57,14 @@ def assert_same_convolution(way, plain, image, kernel, tolerance=1e-5):
         assert_close(one, other, tolerance)
 
 
+def and_slowly(shown, *others):
+    """Returns what always runs, and the rest only among the slow tests: each compiles anew."""
+    return [*shown, *(pytest.param(*each, marks=pytest.mark.slow) for each in others)]
+
+
 @pytest.mark.parametrize(
-    ("size", "channels"), [((67, 67), 1), ((69, 70), 3), ((96, 96), 1), ((227, 227), 3)]
+    ("size", "channels"),
+    and_slowly([((69, 70), 3)], ((67, 67), 1), ((96, 96), 1), ((227, 227), 3)),
 )
 def test_space_to_depth_is_the_strided_convolution(size, channels):
     image, kernel = normal(0, (2, *size, channels)), normal(1, (11, 11, channels, 8)) / 20
@@ -67,7 +73,9 @@ def test_space_to_depth_is_the_strided_convolution(size, channels):
     assert_same_convolution(way, plain, image, kernel)
 
 
-@pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 4), (3, 2), (5, 3), (7, 4), (4, 4)])
+@pytest.mark.parametrize(
+    ("window", "stride"), and_slowly([(2, 4), (5, 3), (4, 4)], (1, 1), (3, 2), (7, 4))
+)
 @pytest.mark.parametrize("size", [7, 10])
 def test_space_to_depth_takes_any_window_and_stride(window, stride, size):
     image, kernel = normal(0, (1, size, size + 1, 2)), normal(1, (window, window, 2, 3))
@@ -83,7 +91,9 @@ def test_space_to_depth_keeps_bfloat16():
     assert_same_convolution(way, plain, image, kernel, 0.02)
 
 
-@pytest.mark.parametrize(("size", "window"), [(1, 1), (1, 3), (3, 3), (4, 3), (5, 4), (10, 5)])
+@pytest.mark.parametrize(
+    ("size", "window"), and_slowly([(1, 3), (4, 3)], (1, 1), (3, 3), (5, 4), (10, 5))
+)
 def test_fourier_is_the_convolution(size, window):
     image, kernel = normal(0, (3, size, size, 6)), normal(1, (window, window, 6, 5))
     plain = functools.partial(plain_conv, stride=1, padding="SAME")
@@ -107,7 +117,10 @@ def test_fourier_rounds_as_little_as_the_convolution(size, window, features):
     assert error < 2e-6
 
 
-@pytest.mark.parametrize("shape", [(16, 10, 10, 4), (2, 10, 10, 4), (16, 13, 13, 4), (16, 8, 9, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    and_slowly([(16, 10, 10, 4)], [(2, 10, 10, 4)], [(16, 13, 13, 4)], [(16, 8, 9, 4)]),
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 def test_conv_is_right_whatever_it_chooses(monkeypatch, shape, dtype, backend):
@@ -184,13 +197,13 @@ SIZES = [(3, 3), (4, 4), (5, 8), (10, 9), (13, 13), (22, 22)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", and_slowly(SIZES[:2], *([size] for size in SIZES[2:])))
 def test_pool_is_that_of_nnx(size, dtype):
     assert_same_pool(normal(0, (2, *size, 3), dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", and_slowly(SIZES[2:4], *([size] for size in SIZES[4:])))
 def test_of_equal_pixels_the_first_gets_the_gradient(size, dtype):
     assert_same_pool(nnx.relu(normal(0, (2, *size, 3), dtype) - 1))  # mostly zeros
     assert_same_pool(jnp.zeros((2, *size, 3), dtype))

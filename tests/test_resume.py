@@ -289,7 +289,11 @@ def stop_and_check(logs, number, moment, reference):
 
 
 @pytest.mark.parametrize(
-    ("number", "moment"), [(signal.SIGTERM, "validation"), (signal.SIGINT, "compilation")]
+    ("number", "moment"),
+    [
+        pytest.param(signal.SIGTERM, "validation", marks=pytest.mark.slow),
+        (signal.SIGINT, "compilation"),
+    ],
 )
 def test_a_signal_saves_the_exact_step(tmp_path, reference, number, moment):
     stop_and_check(tmp_path, number, moment, reference)
