@@ -60,14 +60,15 @@ class LearningRateMonitor(Callback):
             return
         if rates := trainer.learning_rates():
             raise ValueError(
-                "`LearningRateMonitor()` publishes one rate, and this optimizer has several, which "
-                f"the trainer publishes by itself: {', '.join(rates)}. Leave it out."
+                "`LearningRateMonitor()` publishes one rate, but this optimizer has several. The "
+                f"trainer publishes them without this callback: {', '.join(rates)}. Leave the "
+                "callback out."
             )
         raise ValueError(
-            "`LearningRateMonitor()` cannot see the learning rate of this optimizer. Either "
-            "let the optimizer tell it, "
-            "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the "
-            "schedule here, `LearningRateMonitor(schedule)`."
+            "`LearningRateMonitor()` cannot see the learning rate of this optimizer. Either make "
+            "the optimizer store it, "
+            "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the schedule "
+            "here, `LearningRateMonitor(schedule)`."
         )
 
     def on_train_batch_end(

@@ -86,7 +86,7 @@ class ModelCheckpoint(Callback):
         if mode == "max" and monitor == "auto":
             raise ValueError(
                 '`mode` (=\'max\') needs a `monitor`, such as "val/accuracy": "auto" ranks by '
-                "val/loss, of which the smallest is the best."
+                "val/loss, where smaller is better."
             )
         if on_error not in ("raise", "warn"):
             raise errors.unknown("on_error", on_error, ("raise", "warn"))
@@ -182,9 +182,9 @@ class ModelCheckpoint(Callback):
             self._trainer = trainer
         elif (best := self.best_path) is not None and int(best.name) != trainer.global_step:
             logger.info(
-                "`%s` uses the present weights of the model; the fit ended at step %d. "
-                "load_checkpoint(trainer.run_dir, trainer.model) loads the best, those of step "
-                "%s (%s %.4g).",
+                "`%s` uses the current weights of the model, those of step %d, where the fit "
+                "ended. load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, "
+                "those of step %s (%s %.4g).",
                 stage, trainer.global_step, best.name, self.ranked_by, self.best_value,
             )  # fmt: skip
 

@@ -16,9 +16,12 @@ Mode = Literal["min", "max"]
 
 # Metrics that some optimizers and devices have, and others have not.
 _SOMETIMES = {
-    "lr": "the optimizer does not keep its rate; optax.inject_hyperparams(optax.adam)(1e-3) does.",
+    "lr": (
+        "the optimizer does not store its learning rate; "
+        "optax.inject_hyperparams(optax.adam)(1e-3) does."
+    ),
     "perf/mfu": "the device's peak is not known, or the model does not compute in 16 bits.",
-    "perf/peak_memory_bytes": "the device does not tell how much memory is in use.",
+    "perf/peak_memory_bytes": "the device does not report how much memory is in use.",
 }
 
 
@@ -118,7 +121,7 @@ def check_monitor(monitor: str, trainer: Trainer) -> None:
         return
     if monitor in trainer.metric_names:
         raise ValueError(
-            f"`monitor` (={monitor!r}) is published at log points, not at the ends of epochs; "
+            f"`monitor` (={monitor!r}) is published at log points, not at the end of an epoch; "
             f"{monitor.removesuffix('_step')!r} is the mean over an epoch."
         )
     if monitor in _SOMETIMES and not any(name.startswith(f"{monitor}/") for name in known):
@@ -168,4 +171,4 @@ class MissedValues:
     def warn(self) -> None:
         """Logs a warning, unless the metric always had a value."""
         if (text := self.describe()) is not None:
-            logger.warning("%s These epochs were not taken into account.", text)
+            logger.warning("%s These epochs were ignored.", text)

@@ -41,15 +41,15 @@ def command_parser() -> Parser:
         if name == "predict":
             sub.add_argument("run", help=run_help)
             sub.add_argument("paths", nargs="+", help="Image files, and folders of them.")
-            sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes an image.")
-            sub.add_argument("--format", type=Format, default="text", help="Of what is written.")
+            sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes per image.")
+            sub.add_argument("--format", type=Format, default="text", help="Output format.")
             sub.add_argument("--output", help="File to write (default: standard output)")
         else:
             sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
             sub.add_argument("--json", action="store_true", help="Print JSON.")
         sub.add_argument("--checkpoint", default="auto", help=which_help)
         commands.add_subcommand(name, sub, help=text)
-    text = "Check the digests of a run's checkpoints, and print one of each whole training state."
+    text = "Check the digests of a run's checkpoints, and print one of each intact training state."
     sub = Parser(description=text, allow_abbrev=False)
     sub.add_argument("run", help="Folder of a run, or one checkpoint in it")
     sub.add_argument("--json", action="store_true", help="Print JSON.")
@@ -57,8 +57,10 @@ def command_parser() -> Parser:
     text = "Print a table of all runs: how each ended, and its metrics."
     sub = Parser(description=text, allow_abbrev=False)
     sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs (default: logs)")
-    sub.add_argument("--sort", help="A column, or a metric such as val/accuracy; the best first.")
-    sub.add_argument("--json", action="store_true", help="Print a JSON object a run.")
+    sub.add_argument(
+        "--sort", help="Column or metric to sort by, such as val/accuracy; best first."
+    )
+    sub.add_argument("--json", action="store_true", help="Print one JSON object per run.")
     commands.add_subcommand("runs", sub, help=text)
     text = "Write a run as one HTML file: curves, pictures, metrics, configuration."
     sub = Parser(description=text, allow_abbrev=False)

@@ -65,7 +65,10 @@ def choose_checkpoint(
     if is_checkpoint(given):
         step = read_loop(given)["global_step"]
         if which not in (*_FREE, str(step)):
-            raise ValueError(f"`which` (={which!r}) is another step than that of {given}, {step}.")
+            raise ValueError(
+                f"`which` (={which!r}) does not match the checkpoint {given}, which is of step "
+                f"{step}. Leave `which` out, or pass the run folder as `path`."
+            )
         return Choice(given, step, f"step {step}, the given checkpoint")
     folder = _folder_of(given)
     if which not in _FREE:
@@ -119,9 +122,9 @@ def _choose(rankings: Mapping[int, Mapping[str, Any]], which: str) -> tuple[int,
     if monitor is None:
         if which == "best":
             raise ValueError(
-                "`which` (='best') needs a metric that ranked the run's checkpoints, and none "
-                f'did. "last" and the steps {", ".join(map(str, sorted(rankings)))} work; train '
-                "with a `monitor` of ModelCheckpoint to have a best one."
+                "`which` (='best') needs checkpoints that are ranked by a metric, and this run "
+                f'ranked none. "last" and the steps {", ".join(map(str, sorted(rankings)))} work. '
+                "To get a best one, train with a `monitor` of ModelCheckpoint."
             )
         return latest, "the latest; no metric ranked this run's checkpoints"
     values = {
@@ -187,7 +190,7 @@ def load_checkpoint(
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(
-            f"`model` (={shown(model)}) must be an nnx.Module, built as the one that was trained."
+            f"`model` (={shown(model)}) must be an nnx.Module that is built like the trained model."
         )
     besides: set[Path] = set()
     for tries_left in reversed(range(_TRIES)):

@@ -97,7 +97,7 @@ def fit(config: Namespace) -> int:
             lines.append(f"Look at it: tensorboard --logdir {logs}")
         if trainer.interrupted and not (has_summary and is_terminal(sys.stdout)):
             run = shlex.quote(printable(trainer.run_dir))
-            lines.append(f"Go on with it: nnx-alexnet fit --resume {run}")
+            lines.append(f"Resume it: nnx-alexnet fit --resume {run}")
         with contextlib.suppress(OSError):  # the run is complete, whoever reads of it
             print_result("\n".join(lines))
     return INTERRUPTED if trainer.interrupted else 0
@@ -203,7 +203,9 @@ def runs(arguments: Namespace) -> int:
         has_width = is_terminal(sys.stdout) or "COLUMNS" in os.environ
         width = shutil.get_terminal_size().columns if has_width else sys.maxsize
         print_result(format_runs(rows, width))
-        write_message("val/ has the best of a run, every other column the newest.")
+        write_message(
+            "Columns val/... show the best value of each run, all other columns the newest."
+        )
     return 0
 
 

@@ -180,8 +180,8 @@ def _check_free(coordinator: str) -> None:
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"`coordinator` (={coordinator!r}) cannot be listened on: {why}. It must be a free "
-            "port of the machine that runs process 0."
+            f"`coordinator` (={coordinator!r}) cannot be used by process 0 to listen on: {why}. "
+            "It must be a free port of the machine that runs process 0."
         ) from error
 
 

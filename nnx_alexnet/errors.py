@@ -109,18 +109,18 @@ def check_metric_name(name: object) -> None:
         >>> check_metric_name("my/score")
         >>> check_metric_name("step")
         Traceback (most recent call last):
-        ValueError: A metric cannot have the name 'step': every record has a `step` ...
+        ValueError: A metric cannot have the name 'step': `step` and `epoch` are part of ...
     """
     if not isinstance(name, str):
-        raise TypeError(f"A metric cannot have the name {name!r}; a name is a str.")
+        raise TypeError(f"A metric cannot have the name {name!r}; a name must be a str.")
     if name in RESERVED_NAMES:
         raise ValueError(
-            f"A metric cannot have the name {name!r}: every record has a `step` and an `epoch` of "
-            "its own. Another name works, such as 'my/step'."
+            f"A metric cannot have the name {name!r}: `step` and `epoch` are part of every record "
+            "already. Use another name, such as 'my/step'."
         )
     if not name.strip() or not name.isprintable():
         raise ValueError(
-            f"A metric cannot have the name {name!r}; a name has characters that can be printed."
+            f"A metric cannot have the name {name!r}; a name must consist of printable characters."
         )
 
 

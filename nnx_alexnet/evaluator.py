@@ -370,9 +370,9 @@ class Evaluator:
         """Yields the shapes of a batch; what is raised over them is a `ValueError` that says so."""
         if not (loader.indexable or self._agreement.is_alone):
             raise ValueError(
-                f"`{loader.argument}` is an iterable, of which several processes cannot read a "
-                "part each: it need not give all of them the same order. Arrays and map-style "
-                "datasets are read by index; of a DataLoader give its dataset."
+                f"`{loader.argument}` is an iterable, which several processes cannot divide: its "
+                "order may differ between them. Pass arrays or a map-style dataset, which are "
+                "read by index; instead of a DataLoader, pass its dataset."
             )
         loader.check_workers()
         self.data.check(loader)  # of an iterable nothing was known before
@@ -394,8 +394,8 @@ class Evaluator:
             )
             if isinstance(error, KeyError) and error.args and error.args[0] not in example:
                 text = (
-                    f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; what "
-                    "else a dataset returns is not passed on."
+                    f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; "
+                    "other values that a dataset returns are not passed on."
                 )
             text += next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
             raise ValueError(

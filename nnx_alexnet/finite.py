@@ -54,9 +54,9 @@ def non_finite_step(
                 break
     beside = ", and made BatchNorm's statistics not finite" if math.isfinite(loss) else ""
     return NonFiniteError(
-        f"Step {step} had a loss of {loss}{beside}. The batch held the examples {indices}; {where} "
-        "Nothing of this was saved. A smaller learning rate or clipped gradients may help, and "
-        "check_finite=False goes on."
+        f"Step {step} had a loss of {loss}{beside}. The batch held the examples {indices}; "
+        f"{where} Nothing of this was saved. A smaller learning rate or clipped gradients may "
+        "help, and check_finite=False turns this check off."
     )
 
 

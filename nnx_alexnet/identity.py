@@ -198,26 +198,31 @@ def check_same(
         is_traced = any(each.name.startswith("programs.") for each in refused)
         traced = " (`programs` are digests of what is computed)" if is_traced else ""
         raise ValueError(
-            f"`resume` would go on with {run_dir}, which is another run. Undo what differs, or "
-            f"accept it by name: fit(resume=..., accept=[{names}]), on the command line "
-            '--resume-accept. Or start a new run with resume="never"; load_checkpoint(run, model) '
-            "before it (on the command line --resume-weights-only) gives it the weights. What "
-            f"differs{traced}:\n  " + "\n  ".join(_shortened(refused))
+            f"`resume` cannot continue {run_dir}, which is another run: the differences are "
+            f"listed below. Undo them, or accept them by name: fit(resume=..., accept=[{names}]), "
+            'or --resume-accept on the command line. Or start a new run with resume="never"; to '
+            "start it from these weights, call load_checkpoint(run, model) first, or use "
+            f"--resume-weights-only on the command line. Differences{traced}:\n  "
+            + "\n  ".join(_shortened(refused))
         )
     for each in accepted:
         if each.name.startswith("arrays."):
             raise ValueError(
-                f"`accept` (={list(accept)}) cannot make {run_dir} go on with other arrays: "
-                f"{each}. load_checkpoint(run, model) gives a new run the weights."
+                f"`accept` (={list(accept)}) cannot make {run_dir} continue with other arrays: "
+                f"{each}. To use its weights in a new run, call load_checkpoint(run, model)."
             )
         if each.name in _ORDER and loop.get("step_in_epoch"):
             raise ValueError(
-                f"`accept` (={list(accept)}) cannot make {run_dir} go on with another order of the "
-                f"examples in the middle of an epoch: {each}. Resume it as it was until the epoch "
-                "has ended."
+                f"`accept` (={list(accept)}) cannot make {run_dir} continue with another order of "
+                f"the examples in the middle of an epoch: {each}. Resume it unchanged until the "
+                "epoch has ended."
             )
     if accepted:
-        logger.warning("Resuming %s in spite of: %s", run_dir, "; ".join(map(str, accepted)))
+        logger.warning(
+            "Resuming %s despite these accepted differences: %s",
+            run_dir,
+            "; ".join(map(str, accepted)),
+        )
     if notes:
         logger.info("Not compared with the run that is resumed: %s.", "; ".join(notes))
     return accepted
@@ -236,19 +241,19 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[Diff
     platforms = there.pop("platform", None), here.pop("platform", None)
     if platforms[0] != platforms[1] or there.get("versions") != here.get("versions"):
         what = "on another kind of device" if platforms[0] != platforms[1] else "by other versions"
-        notes.append(f"what a step computes, which is traced {what}")
+        notes.append(f"what a step computes, because it was traced {what}")
         there.pop("programs", None)
         here.pop("programs", None)
     programs = [dict(each.pop("programs", {})) for each in (there, here)]
     rows = [each.pop("rows", None) for each in programs]
     if rows[0] != rows[1]:  # other batches, or the same ones padded for other devices
-        notes.append("a step and an evaluation, which are traced for batches of another size")
+        notes.append("the train step and the evaluation, because their batches have another size")
         programs = [{k: v for k, v in each.items() if k not in _OF_BATCHES} for each in programs]
     there["programs"], here["programs"] = programs
     digests = there.pop("samples", {}), here.pop("samples", {})
     for split in dict.fromkeys([*digests[0], *digests[1]]):
         if digests[0].get(split) is None or digests[1].get(split) is None:
-            notes.append(f"the examples of `{split}`, which cannot be read twice alike")
+            notes.append(f"the examples of `{split}`, which may differ each time they are read")
         else:
             there[f"samples.{split}"], here[f"samples.{split}"] = (d[split] for d in digests)
     found = _differences(there, here)

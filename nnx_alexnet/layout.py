@@ -83,7 +83,7 @@ class Layout:
                 raise ContractError(
                     f"`{self._owner}` has a variable `{name}` of {_text(old)} that becomes "
                     f"{_text(new)} in a step; it must keep shape and dtype. Initialise it with "
-                    "those that it will have."
+                    "its final shape and dtype."
                 )
         return after
 

@@ -66,7 +66,9 @@ class RunLock:
                 raise
             self.close()
         else:
-            raise OSError(f"{path} was replaced while the run was locked; start it again.")
+            raise OSError(
+                f"{path} was replaced while the run was being locked; start the run again."
+            )
         os.ftruncate(self._descriptor, 0)
         os.pwrite(
             self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0

@@ -193,8 +193,9 @@ class TrainLoop(Resumable):
             self._most_steps[size] = 1 if is_last else self._choose_steps(loader, size)
             if len(self._most_steps) == _MANY_SIZES + 1:
                 logger.warning(
-                    "`%s` has given batches of %d sizes so far (%s, ...), each of which needs a "
-                    "compilation. Batches of one size, but for a smaller last one, train faster.",
+                    "`%s` has given batches of %d sizes so far (%s, ...), each of which is "
+                    "compiled separately. Training is faster if all batches but the last have the "
+                    "same size.",
                     loader.argument, len(self._most_steps), self._sizes_text(),
                 )  # fmt: skip
         return self._most_steps[size]

@@ -132,10 +132,10 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
     remedy = ""
     if isinstance(optimizer, nnx.Optimizer):
         remedy = (
-            " Pass what that was built from. To train a part of the parameters, as with `wrt`, "
-            'give the others none: optax.partition({"train": ..., "freeze": optax.set_to_zero()}, '
-            "labels), where labels(parameters) names the group of each by its path "
-            "(jax.tree_util.tree_map_with_path)."
+            " Pass the optax optimizer that it was built from. To train only a part of the "
+            'parameters, as with `wrt`, disable updates of the others: optax.partition({"train": '
+            '..., "freeze": optax.set_to_zero()}, labels), where labels(parameters) returns the '
+            "group name of each parameter by its path (jax.tree_util.tree_map_with_path)."
         )
     elif callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
         remedy = f" Call it: {getattr(optimizer, '__name__', 'optax.adam')}(1e-3)."
@@ -173,10 +173,10 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "
                 f"{type(error).__name__}: {error}\nThe trainer calls it with gradients, state and "
-                "parameters, and with `value`, `grad` and `value_fn` where it takes them. "
-                "Parameters are an nnx.State: labels or masks, as of optax.partition, must be a "
-                "function of it, such as lambda parameters: jax.tree.map(lambda _: 'all', "
-                "parameters)."
+                "parameters, and with `value`, `grad` and `value_fn` where it takes them. The "
+                "parameters are an nnx.State. Labels or masks, such as those of optax.partition, "
+                "must be a function of it, such as lambda parameters: jax.tree.map(lambda _: "
+                "'all', parameters)."
             ) from error
 
 

@@ -94,16 +94,16 @@ def fit_parser() -> Parser:
     parser.add_argument(
         "--resume",
         default="never",
-        help="never: a new run; auto: go on with the newest run of this name, or start one; or "
-        "the folder of a run to go on with, whose config.yaml is then the default.",
+        help="never: a new run; auto: resume the newest run of this name, or start one; or the "
+        "folder of a run to resume, whose config.yaml is then the default.",
     )
     parser.add_argument(
         "--resume-accept",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="Differences from the run named by --resume that are intended, by the names that the "
-        "error lists, such as optimizer or data.",
+        help="Intended differences from the run that is resumed, by the names that the error "
+        "lists, such as optimizer or data.",
     )
     parser.add_argument(
         "--resume-weights-only",

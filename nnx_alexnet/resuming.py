@@ -158,7 +158,10 @@ class Resumable(Evaluator):
     def _open_run(self, resume: str | Path, accept: Sequence[str]) -> Checkpoint | None:
         """Opens the run folder, creates the optimizer, and reads the checkpoint to resume from."""
         if accept and resume == "never":
-            raise ValueError(f"`accept` (={list(accept)}) needs a run to `resume`.")
+            raise ValueError(
+                f'`accept` (={list(accept)}) works only with `resume`: pass resume="auto" or the '
+                "folder of a run."
+            )
         self._check_alike(resume)
         # The optimizer's arrays are made where the parameters are, split as they are.
         self._state = self._steps.split(self._model)
@@ -191,8 +194,8 @@ class Resumable(Evaluator):
         self.run_dir = Path(where)
         if not self._split("train").indexable:
             logger.info(
-                "The training data are an iterable: a resumed run begins the epoch anew in which "
-                "it was stopped."
+                "The training data are an iterable: a resumed run repeats the epoch in which it "
+                "was stopped from its first batch."
             )
         if self._saved is None and step is not None:
             self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
@@ -209,7 +212,9 @@ class Resumable(Evaluator):
         if start is not None and start.run_dir == run_dir:
             leaves = self._steps.from_host(start.arrays, like=State(self._arrays().model, []))
             self._state = State(leaves.model, self._arrays().optimizer)
-            logger.info("%s has no checkpoint: it begins again as it began before.", run_dir)
+            logger.info(
+                "%s has no checkpoint: the run starts again from its initial weights.", run_dir
+            )
         else:
             arrays = self._steps.to_host(State(self._arrays().model, []))
             if start is None:

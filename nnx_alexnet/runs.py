@@ -52,8 +52,8 @@ def check_name(name: str) -> None:
         )
     if any(map(_is_version, parts)):
         raise ValueError(
-            f"`name` (={name!r}) must not hold a folder like version_0: that is how the folders "
-            "of runs in it are named."
+            f"`name` (={name!r}) must not contain a folder such as version_0: run folders have "
+            "such names."
         )
 
 
@@ -251,8 +251,8 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         environment["before"] = [*previous.pop("before"), previous]
     elif os.path.lexists(run_dir / "environment.json"):
         logger.warning(
-            "environment.json of %s cannot be read, so the run goes on without what it held of "
-            "earlier starts.", run_dir,
+            "environment.json of %s cannot be read, so the run continues without the records of "
+            "its earlier starts.", run_dir,
         )  # fmt: skip
     _write_environment(run_dir, environment)
 
@@ -277,7 +277,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except IsADirectoryError:
-        logger.warning("%s cannot be written: a folder has its name.", path)
+        logger.warning("%s cannot be written: a folder has this name.", path)
 
 
 def write_end(

@@ -127,7 +127,7 @@ class Checkpoints:
     def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         tidy(self.directory)
-        damaged = dict.fromkeys(misnamed(self.directory), "its name is no step")
+        damaged = dict.fromkeys(misnamed(self.directory), "its name is not a step number")
         for step, folder in find_steps(self.directory).items():
             try:
                 self._kept.add(step, read_loop(folder))

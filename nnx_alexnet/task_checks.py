@@ -208,9 +208,10 @@ def check_same_rows(predictions: Any, others: Any, source: str) -> None:
     for one, other in zip(jax.tree.leaves(predictions), jax.tree.leaves(others), strict=False):
         if one.shape[1:] != other.shape[1:]:
             raise ContractError(
-                f"{source} returned an array of shape {one.shape} for {one.shape[0]} examples, and "
-                f"of shape {other.shape} for {other.shape[0]}; only its first axis may be that of "
-                "the batch. Return for each example what does not depend on the others."
+                f"{source} returned an array of shape {one.shape} for {one.shape[0]} examples, "
+                f"and of shape {other.shape} for {other.shape[0]}; only its first axis may depend "
+                "on the batch size. Return a result for each example that does not depend on the "
+                "others."
             )
 
 
@@ -308,8 +309,8 @@ def _check_metric(
     except Exception as error:
         if not dataclasses.is_dataclass(metric) or "__dataclass_fields__" not in vars(metric):
             raise ContractError(
-                f"The metric `{name}` is the class {metric.__name__}, which is no dataclass that "
-                "JAX knows. Put @flax.struct.dataclass above it."
+                f"The metric `{name}` is the class {metric.__name__}, which is not a dataclass "
+                "that JAX knows. Decorate it with @flax.struct.dataclass."
             ) from error
         raise ContractError(
             f"The metric `{name}` cannot be computed from the outputs {_listed(outputs)}: "

@@ -493,8 +493,8 @@ class Trainer(TrainLoop):
         if are_all:
             logger.warning(
                 "All layers with a mode (%s) are in evaluation mode, as after model.eval(), and "
-                "stay so: no statistics move, nothing is dropped. Call model.train() before fit() "
-                "unless this is meant.",
+                "stay in it: BatchNorm statistics are not updated, and dropout is off. Call "
+                "model.train() before fit() unless this is intended.",
                 names or "the model",
             )
         elif frozen:
@@ -503,9 +503,9 @@ class Trainer(TrainLoop):
         still = [each for each in dict.fromkeys(parents) if each not in frozen]
         if still:
             logger.warning(
-                "The statistics of %s do not move in training, though no one has frozen them: the "
-                "model calls them with use_running_average=True, or not at all. Pass the mode on "
-                "to them, or call their eval() before fit() if this is meant.",
+                "The statistics of %s are not updated in training, although these layers are not "
+                "frozen: the model calls them with use_running_average=True, or not at all. Pass "
+                "the mode on to them, or call their eval() before fit() if this is intended.",
                 ", ".join(each or "the model" for each in still[:5]),
             )
 
@@ -514,10 +514,10 @@ class Trainer(TrainLoop):
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         if names and are_all:
             logger.warning(
-                "`optimizer` changes no parameter, as with optax.set_to_zero(). Labels or masks of "
-                "optax.partition must tell parameters by their paths "
-                "(jax.tree_util.tree_map_with_path): an update has plain arrays, whose types tell "
-                "nothing."
+                "`optimizer` changes no parameter, as with optax.set_to_zero(). Labels or masks "
+                "of optax.partition must identify parameters by their paths "
+                "(jax.tree_util.tree_map_with_path): updates are plain arrays, so a parameter's "
+                "type cannot identify it."
             )
         elif names:
             logger.info("`optimizer` leaves these parameters as they are: %s.", shown)

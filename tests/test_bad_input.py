@@ -197,7 +197,7 @@ def test_predict_on_images_of_another_shape():
         trainer.predict(np.zeros((3, 9, 9, 1), np.uint8))
     with pytest.raises(ValueError, match="`images`"):
         trainer.predict(np.zeros((0, 8, 8, 1), np.uint8))
-    with pytest.raises(TypeError, match=r"`images` is a tuple; .*pass the images alone"):
+    with pytest.raises(TypeError, match=r"`images` is a tuple; .*Pass only the images"):
         trainer.predict(TRAIN)
     assert trainer.num_compilations == {}
 

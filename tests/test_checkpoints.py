@@ -402,7 +402,11 @@ def test_which_checkpoint_is_chosen_and_why(tmp_path, values, by, which, expecte
 @pytest.mark.parametrize(
     ("values", "monitor", "message"),
     [
-        ({1: 0.5, 2: 0.25}, None, "needs a metric that ranked .* and none did. .*steps 1, 2 work"),
+        (
+            {1: 0.5, 2: 0.25},
+            None,
+            "needs checkpoints that are ranked by .* ranked none. .*steps 1, 2 work",
+        ),
         ({1: NAN, 2: None}, "val/loss", "needs a checkpoint with a finite val/loss.*steps 1, 2 "),
     ],
 )
@@ -654,5 +658,5 @@ def test_a_copied_checkpoint_may_have_any_name(tmp_path):
 
 @pytest.mark.parametrize("model", ["x", nnx.Linear, None])
 def test_what_is_no_model_takes_no_checkpoint(tmp_path, model):
-    with pytest.raises(TypeError, match=r"`model` .* must be an nnx.Module, built as the one"):
+    with pytest.raises(TypeError, match=r"`model` .* must be an nnx.Module that is built like"):
         load_checkpoint(tmp_path, model)

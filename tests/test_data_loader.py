@@ -232,7 +232,7 @@ def test_batches_without_any_row_are_skipped_and_not_counted():
 
 def test_an_iterable_whose_masks_leave_out_everything_is_an_error():
     (_, batch, _) = masked_batches()
-    with pytest.raises(ValueError, match="`train` gave batches, but their masks leave out all"):
+    with pytest.raises(ValueError, match="`train` gave batches, but their masks exclude every"):
         list(Loader(IterableSource([batch]), argument="train").batches())
 
 
@@ -321,9 +321,9 @@ def test_workers_that_each_give_the_whole_of_a_dataset_are_reported(warnings, sh
         assert said == []
     else:
         first, second = said
-        assert first.startswith("The first two batches of `train` are the same")
+        assert first.startswith("The first two batches of `train` are identical")
         assert second.startswith("`train` gave 8 batches in a pass, not 4 as its length")
-        assert all("get_worker_info() for its part" in each for each in said)
+        assert all("get_worker_info() to select its part" in each for each in said)
 
 
 def test_the_number_of_batches_of_a_generator_is_unknown_until_it_was_counted():
@@ -353,7 +353,9 @@ def test_a_length_that_changes_from_pass_to_pass_is_that_of_the_newest_and_is_re
         assert len(list(loader.batches())) == number == loader.num_batches
     said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
     assert len(said) == 1
-    assert said[0].startswith("`train` gave 2 batches in a pass, not 1 as its length or the pass")
+    assert said[0].startswith(
+        "`train` gave 2 batches in a pass, not 1 as its length or the previous"
+    )
 
 
 def test_a_pass_that_was_broken_off_counts_nothing():
@@ -494,7 +496,7 @@ def test_persistent_workers_whose_dataset_wants_the_epoch_are_reported(warnings)
 
     list(Loader(IterableSource(Loading(), argument="train")).batches())
     (said,) = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
-    assert "`train` live on from epoch to epoch" in said
+    assert "`train` persist across epochs" in said
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -508,7 +510,7 @@ def test_an_example_that_cannot_be_read_is_left_out_of_a_measurement_and_of_no_p
         assert sorted(counted.tolist()) == [i for i in range(30) if i != 9]
         batches = loader.batches(multiple=1, skips=False)
         assert next(batches)["mask"].all()
-        with pytest.raises(ValueError, match=r"`test`\[9\] cannot be read: KeyError.*row for each"):
+        with pytest.raises(ValueError, match=r"`test`\[9\] cannot be read: KeyError.*one row per"):
             next(batches)
     finally:
         loader.close()

@@ -108,7 +108,10 @@ def test_an_image_dtype_that_is_refused_is_named_with_a_remedy_that_keeps_all_va
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.array([["a.jpg"], ["b.jpg"]]), "holds .*'a.jpg'.*read by a dataset's __getitem__"),
+        (
+            np.array([["a.jpg"], ["b.jpg"]]),
+            "holds .*'a.jpg'.*Read image files in a dataset's __getitem__",
+        ),
         (np.array([[Path("a.jpg")], [None]]), r"holds PosixPath\('a.jpg'\).*load_data\("),
         (torch.zeros((2, 3), dtype=torch.bfloat16), r"dtype torch.bfloat16 .*\.float\(\) keeps"),
         (
@@ -129,7 +132,7 @@ def test_a_list_of_classes_is_an_array():
     assert arrays["label"].tolist() == [2, 0, 1]
     with pytest.raises(ValueError, match=r"labels of dtype object.*holds None at position 0"):
         DataModule((ZEROS, [None, 0, 1]), batch_size=1)
-    with pytest.raises(ValueError, match="`train` is a list that does not make one array"):
+    with pytest.raises(ValueError, match="`train` is a list that cannot be converted to one array"):
         DataModule((ZEROS, [[1], [1, 2], [3]]), batch_size=1)
 
 
@@ -163,7 +166,10 @@ X, Y = tiny_arrays(num=8)
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({"image": X, "label": Y}, "is a dict; .*keys 'image', 'label' pass the two arrays"),
+        (
+            {"image": X, "label": Y},
+            "is a dict; .*Pass the two arrays of the mapping .*keys are 'image', 'label'",
+        ),
         ({}, "is a dict; expected"),
         (X, r"one array of shape \(8, 8, 8, 1\) \(ndarray\)"),
         (pd.DataFrame({"a": [1.0]}), r"one array of shape \(1, 1\) \(DataFrame\)"),
@@ -193,7 +199,7 @@ def test_a_generator_of_single_examples_says_how_to_make_batches():
 
 def test_one_iterator_cannot_be_two_splits():
     generator = iter([(X, Y)] * 4)
-    with pytest.raises(ValueError, match="`train` and `val` are one list_iterator"):
+    with pytest.raises(ValueError, match="`train` and `val` are the same list_iterator"):
         DataModule(generator, generator)
     batches = [(X, Y)]
     assert DataModule(batches, batches).val.batch_size == 8
@@ -315,7 +321,7 @@ def test_bytes_and_floats_of_the_scale_that_they_become_go_together(warnings):
     [
         (DataLoader([(x, 0) for x in X]), TypeError, "is a DataLoader; .*test split.*predict()"),
         (TensorDataset(torch.zeros(2, 1)), TypeError, "is a TensorDataset; .*test split"),
-        ((X, Y), TypeError, "is a tuple; .*pass the images alone"),
+        ((X, Y), TypeError, "is a tuple; .*Pass only the images"),
         ([*X], TypeError, r"is a list; .*np.stack\(images\)"),
         ({"image": X}, TypeError, "is a dict; expected one array"),
         ("images/", TypeError, "is a str; expected one array"),
@@ -323,7 +329,11 @@ def test_bytes_and_floats_of_the_scale_that_they_become_go_together(warnings):
         (7, TypeError, "is a int; expected one array"),
         (X[0], ValueError, r"has the shape \(8, 8, 1\); .*single image: pass images\[None\]"),
         (torch.zeros(1, 8, 8), ValueError, r"has the shape .*single image: pass images\[None\]"),
-        (X[..., 0], ValueError, r"has the shape \(8, 8, 8\); .*images\[..., None\] adds the axis"),
+        (
+            X[..., 0],
+            ValueError,
+            r"has the shape \(8, 8, 8\); .*images\[..., None\] adds the channel axis",
+        ),
         (
             X[0, 0],
             ValueError,
@@ -834,7 +844,7 @@ def test_an_iterable_whose_second_pass_is_empty_is_an_error():
 
     source = IterableSource(Once())
     assert len(list(source.batches())) == 1
-    with pytest.raises(ValueError, match="has none for another pass"):
+    with pytest.raises(ValueError, match="has none left for another pass"):
         list(source.batches())
 
 

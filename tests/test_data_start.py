@@ -242,7 +242,7 @@ def test_without_a_temporary_folder_it_is_said_what_to_set(temporary, monkeypatc
 
     monkeypatch.setattr(tempfile, "gettempdir", fails)
     data = DataModule(Examples(), batch_size=8, num_workers=1)
-    with pytest.raises(ValueError, match="Set TMPDIR to a folder that can, or use num_workers=0"):
+    with pytest.raises(ValueError, match="Set TMPDIR to a writable folder, or use num_workers=0"):
         Trainer(Dense(), data, log_dir=None, max_epochs=1, progress_bar=False).fit()
 
 
@@ -308,8 +308,8 @@ def test_whatever_a_dataset_raises_as_it_is_pickled_is_said(monkeypatch):
             OSError,
             "2 workers of `train` could not",
         ),
-        (EOFError(), workers.WorkerDiedError, "ended as they started"),
-        (ConnectionResetError(), workers.WorkerDiedError, "ended as they started"),
+        (EOFError(), workers.WorkerDiedError, "failed to start"),
+        (ConnectionResetError(), workers.WorkerDiedError, "failed to start"),
     ],
 )
 def test_workers_that_cannot_be_started_are_one_error(monkeypatch, error, kind, message):

@@ -369,14 +369,17 @@ def test_a_port_that_somebody_listens_on_is_an_error_before_jax_takes_it():
         listener.listen()
         address = f"localhost:{listener.getsockname()[1]}"
         with pytest.raises(
-            ValueError, match=rf"`coordinator` \(='{address}'\) cannot be listened on"
+            ValueError,
+            match=rf"`coordinator` \(='{address}'\) cannot be used by process 0 to listen on",
         ):
             initialize_distributed(address, 2, 0)
     assert not jax.distributed.is_initialized()
 
 
 def test_a_port_that_does_not_exist_is_an_error():
-    with pytest.raises(ValueError, match=r"`coordinator` .* cannot be listened on"):
+    with pytest.raises(
+        ValueError, match=r"`coordinator` .* cannot be used by process 0 to listen on"
+    ):
         initialize_distributed("localhost:99999", 2, 0)
 
 

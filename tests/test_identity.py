@@ -238,7 +238,7 @@ def test_names_are_accepted_whole_or_by_their_beginnings(accept, is_enough):
 
 def test_arrays_of_another_shape_cannot_be_accepted():
     now = changed(arrays={"model/kernel": "float32[2, 5]"})
-    with pytest.raises(ValueError, match=r"cannot make run go on with other arrays: .*\[2, 5\]"):
+    with pytest.raises(ValueError, match=r"cannot make run continue with other arrays: .*\[2, 5\]"):
         check_same(saved_loop(IDENTITY), now, "run", ["arrays"])
 
 
@@ -256,8 +256,8 @@ def test_what_cannot_be_compared_is_told():
     found, notes = compare(IDENTITY, now | {"platform": "gpu"})
     assert found == []
     assert notes == [
-        "what a step computes, which is traced on another kind of device",
-        "the examples of `train`, which cannot be read twice alike",
+        "what a step computes, because it was traced on another kind of device",
+        "the examples of `train`, which may differ each time they are read",
     ]
 
 
@@ -265,7 +265,7 @@ def test_a_step_for_batches_of_another_size_is_not_compared():
     before = changed(programs={"rows": {"train_step": 16}})
     now = changed(programs={"rows": {"train_step": 8}, "train_step": "z", "evaluation": "y"})
     assert compare(before, now) == (
-        [], ["a step and an evaluation, which are traced for batches of another size"],
+        [], ["the train step and the evaluation, because their batches have another size"],
     )  # fmt: skip
     (found,), _ = compare(before, now | {"programs": now["programs"] | {"optimizer": "x"}})
     assert found.name == "programs.optimizer"

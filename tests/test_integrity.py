@@ -414,7 +414,7 @@ def test_a_copy_under_a_free_name_is_loaded_when_it_is_given(run):
         shutil.copytree(run / "checkpoints/10", copy)
         assert choose_checkpoint(copy) == (copy, 10, "step 10, the given checkpoint")
         assert load_checkpoint(copy, model())["global_step"] == 10
-        with pytest.raises(ValueError, match=r"`which` \(='20'\) is another step"):
+        with pytest.raises(ValueError, match=r"`which` \(='20'\) does not match the checkpoint"):
             load_checkpoint(copy, model(), which=20)
     assert resume(run).step == 20
     assert "best-model" in names(run)

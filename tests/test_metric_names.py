@@ -57,13 +57,13 @@ class Logs(Callback):
 @pytest.mark.parametrize(
     ("metrics", "error", "match"),
     [
-        ({"step": 0.5}, ValueError, "cannot have the name 'step': every record has"),
+        ({"step": 0.5}, ValueError, "cannot have the name 'step': `step` and `epoch` are"),
         ({"epoch": 1}, ValueError, "cannot have the name 'epoch'"),
         ({"": 1}, ValueError, "cannot have the name ''"),
         ({" ": 1}, ValueError, "cannot have the name ' '"),
         ({"a\nb": 1}, ValueError, r"cannot have the name 'a\\nb'"),
-        ({"\x1b[31m": 1}, ValueError, "characters that can be printed"),
-        ({3: 1}, TypeError, "cannot have the name 3; a name is a str"),
+        ({"\x1b[31m": 1}, ValueError, "a name must consist of printable characters"),
+        ({3: 1}, TypeError, "cannot have the name 3; a name must be a str"),
         ({"val/loss": 1}, ValueError, "'val/loss', which the trainer publishes itself"),
         ({"train/accuracy": 1}, ValueError, "'train/accuracy', which the trainer publishes"),
         ({"train/loss_step": 1}, ValueError, "'train/loss_step', which the trainer publishes"),
@@ -108,9 +108,9 @@ def test_a_callback_cannot_declare_a_name_that_records_cannot_hold():
     ("monitor", "match"),
     [
         ("train/loss_step", "published at log points, .* 'train/loss' is the mean over an epoch"),
-        ("lr", "not published here: the optimizer does not keep its rate"),
+        ("lr", "not published here: the optimizer does not store its learning rate"),
         ("perf/mfu", "not published here: the device's peak is not known"),
-        ("perf/peak_memory_bytes", "not published here: the device does not tell"),
+        ("perf/peak_memory_bytes", "not published here: the device does not report"),
         ("val/acuracy", "did you mean 'val/accuracy'"),
         ("test/loss", "is unknown"),
     ],

@@ -179,7 +179,7 @@ def test_statistics_that_stay_as_they_are_unasked_are_reported(warnings, kind):
     if kind == "frozen":
         model.inner.eval()
     fit(model)
-    text = "The statistics of inner/norm do not move in training, though no one has frozen them"
+    text = "The statistics of inner/norm are not updated in training, although"
     assert (text in warnings.text) == (kind == "forgotten")
     assert bool(model.inner.norm.mean[...].any()) == (kind == "passed on")
 

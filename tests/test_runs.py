@@ -570,7 +570,7 @@ def test_a_folder_in_the_place_of_a_record_does_not_keep_a_run_from_going_on(
     (run_dir / name).mkdir()
     write_record(run_dir, {"seed": 1})
     write_end(run_dir, "finished", stop_reason=None)
-    assert f"{name} cannot be written: a folder has its name" in warnings.text
+    assert f"{name} cannot be written: a folder has this name" in warnings.text
     assert not [*run_dir.glob("*.tmp"), *run_dir.glob(".*.tmp")]
 
 

@@ -213,7 +213,7 @@ def test_predictions_without_a_first_axis_over_the_examples_are_refused(refused,
 @pytest.mark.parametrize("predict", [lambda z: z @ z.T, lambda z: {"all": z[:, None] - z[None]}])
 def test_predictions_with_a_second_axis_over_the_batch_are_refused(refused, predict):
     mine = task(lambda z, b: z.mean(axis=1), predict=predict)
-    refused(mine, r"only its first axis may be that of the batch", verbs=("predict",))
+    refused(mine, r"only its first axis may depend on the batch size", verbs=("predict",))
 
 
 def test_predictions_may_be_any_tree_of_rows():
@@ -318,7 +318,7 @@ LOSS = Average.from_output("loss")
         (lambda: Collection.create(loss=3), "`loss` is a int; it must be a class of clu"),
         (lambda: Collection.create(v=Vector), r"`v` computes an array of shape \(3,\); it must c"),
         (lambda: Collection.create(v=Failing), "`v` cannot be merged or computed: Runtime"),
-        (lambda: Collection.create(v=Undecorated), "Put @flax.struct.dataclass above it"),
+        (lambda: Collection.create(v=Undecorated), "Decorate it with @flax.struct.dataclass"),
         (lambda: Collection.create(v=Dictionary), "`v` computes 2 values"),
         (lambda: Collection.create(v=OtherWhenEmpty), "`v` has another structure when it is empty"),
         (

@@ -19,8 +19,8 @@ def check_distinct(**splits: Any) -> None:
         for other in [*iterators][:number]:
             if iterators[other] is split:
                 raise ValueError(
-                    f"`{other}` and `{name}` are one {type(split).__name__}, of which each split "
-                    "would take batches away from the other. Give each split its own."
+                    f"`{other}` and `{name}` are the same {type(split).__name__}: each split "
+                    "would consume batches of the other. Pass a separate one for each split."
                 )
 
 
@@ -30,13 +30,13 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
     if not is_array(images):
         remedy = ""
         if isinstance(images, tuple):
-            remedy = " Of (images, labels) pass the images alone."
+            remedy = " Pass only the images of (images, labels)."
         elif isinstance(images, list):
             remedy = " np.stack(images) makes an array of a list of images of one shape."
         elif hasattr(images, "__iter__") or hasattr(images, "__getitem__"):
             remedy = (
-                " A dataset or loader is given as the test split, DataModule(train, test=...), "
-                "which predict() takes without an argument."
+                " Pass a dataset or loader as the test split, DataModule(train, test=...), and "
+                "call predict() without an argument."
             )
         raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
     got = tuple(np.shape(images))
@@ -44,9 +44,9 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
         return
     remedy = ""
     if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch has the channels first
-        remedy = " It is that of a single image: pass images[None]."
+        remedy = " This is the shape of a single image: pass images[None]."
     elif len(got) == len(shape) and (*got[1:], 1) == shape:
-        remedy = " images[..., None] adds the axis of the channels."
+        remedy = " images[..., None] adds the channel axis."
     raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
 
 
@@ -62,7 +62,7 @@ def warn_of_scales(train: Loader, other: Loader) -> None:
         (whole,) = seen.keys() - {name}
         logger.warning(
             "`%s` has float32 images from %g to %g, which are taken as they are, and `%s` has "
-            "uint8 images, which are divided by 255, so that the model sees two scales. Give both "
-            "one dtype.",
+            "uint8 images, which are divided by 255, so the model sees two scales. Use the same "
+            "dtype in both.",
             name, low, high, whole,
         )  # fmt: skip

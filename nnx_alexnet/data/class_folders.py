@@ -84,9 +84,9 @@ def is_unlabelled(root: Path, split: str, classes: Sequence[str]) -> bool:
         return False
     num = len(find_files(folder).images)
     logger.warning(
-        "`root` (=%r): %s/ holds %s outside of class folders, so that there is no test split.%s",
+        "`root` (=%r): %s/ holds %s outside of class folders, so there is no test split.%s",
         str(root), split, format_count(num, "image"),
-        " `nnx-alexnet predict RUN FOLDER` says the classes of such images." if num else "",
+        " `nnx-alexnet predict RUN FOLDER` predicts the classes of such images." if num else "",
     )  # fmt: skip
     return True
 

@@ -62,8 +62,8 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
         return np.asarray(value)
     except (ValueError, TypeError) as error:  # a ragged list, an object that is no array
         raise ValueError(
-            f"`{argument}` is a {type(value).__name__} that does not make one array: {error}. "
-            "All parts must have one shape; np.stack makes an array of them."
+            f"`{argument}` is a {type(value).__name__} that cannot be converted to one array: "
+            f"{error}. All items must have the same shape; np.stack then makes one array of them."
         ) from None
 
 
@@ -90,12 +90,13 @@ def as_images(array: np.ndarray, argument: str) -> np.ndarray:
 # By the kind of a dtype.
 _REMEDIES = {
     "f": "images.astype(np.float32) keeps every value.",
-    "b": "images.astype(np.float32) makes 0 and 1 of them.",
+    "b": "images.astype(np.float32) converts them to 0 and 1.",
     "i": (
-        "Scale pixels to 0..1 as floats: where white is 255, images.astype(np.float32) / 255. Of "
-        "tokens and other numbers up to 16,777,216, array.astype(np.float32) keeps every value."
+        "Scale pixels to 0..1 as floats: if white is 255, use images.astype(np.float32) / 255. "
+        "For tokens and other numbers up to 16,777,216, array.astype(np.float32) keeps every "
+        "value."
     ),
-    "c": "np.stack([images.real, images.imag], axis=-1) makes two channels of them.",
+    "c": "np.stack([images.real, images.imag], axis=-1) splits them into two channels.",
 }
 
 
@@ -108,13 +109,13 @@ def _image_remedy(array: np.ndarray) -> str:
     if kind in "USO":
         other = next((item for item in array.flat if not isinstance(item, Number)), array)
         return (
-            f"It holds {_shown(other)}. Images in memory are one array [N, ...], which np.stack "
-            "makes of images of one shape; image files are read by a dataset's __getitem__, or by "
-            'load_data("folder", root=...).'
+            f"It holds {_shown(other)}. Pass images in memory as one array [N, ...]: np.stack "
+            "makes it from images of the same shape. Read image files in a dataset's __getitem__, "
+            'or with load_data("folder", root=...).'
         )
     if "float" in array.dtype.name:  # ml_dtypes' bfloat16 is of no kind that NumPy knows
         kind = "f"
-    return _REMEDIES.get(kind, "Make an array of numbers of them.")
+    return _REMEDIES.get(kind, "Convert them to an array of numbers.")
 
 
 def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
@@ -148,7 +149,7 @@ def _label_remedy(array: np.ndarray) -> str:
     if "float" in array.dtype.name:
         return "labels.astype(np.float32) keeps every value."
     if array.dtype.kind == "c":
-        return "np.stack([labels.real, labels.imag], axis=-1) makes two targets of them."
+        return "np.stack([labels.real, labels.imag], axis=-1) splits them into two targets."
     texts = [isinstance(item, str | bytes) for item in array.flat]
     if texts and all(texts):
         return (

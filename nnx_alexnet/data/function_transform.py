@@ -107,7 +107,10 @@ def as_transform(value: Any) -> ImageTransform | FunctionTransform:
     except TypeError as error:
         raise TypeError(f"`transform` takes the arguments {signature}: {error}. {_HOW}") from None
     if len(named) == 1 and not takes_any:
-        raise TypeError(f"`transform` takes {signature}, of `key` and `index` only one. {_HOW}")
+        raise TypeError(
+            f"`transform` takes {signature}; it must take both `key` and `index`, or neither. "
+            f"{_HOW}"
+        )
     return FunctionTransform(value, takes_key=takes_key)
 
 
@@ -138,33 +141,33 @@ def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -
         except Exception as error:
             why = f"{error}".partition("\n")[0].rstrip(".")
             raise ValueError(
-                f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled "
-                "step, so write it with jax.numpy. What works on PIL images or torch tensors, as "
-                f"torchvision's transforms do, belongs in the dataset. {_HOW}"
+                f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled step, "
+                "so write it with jax.numpy. Transforms of PIL images or torch tensors, such as "
+                f"torchvision's, belong in the dataset. {_HOW}"
             ) from error
         result = traces[0][1]
         if getattr(result, "shape", ())[:1] != (2,):
             raise ValueError(
                 f"{about} returns {jax.tree.map(_text, result)}; it must return the batch, one "
-                "image for each."
+                "image for each image that it receives."
             )
         if len({_program(jaxpr) for jaxpr, _ in traces}) > 1:
             raise ValueError(
-                f"{about} is another program each time it is traced: it draws random numbers that "
-                "JAX does not see, so that all examples would get the same ones for ever. Draw "
-                f"them with jax.random from `key`. {_HOW}"
+                f"{about} traces to another program each time: it draws random numbers outside "
+                "JAX, and the compiled step would reuse the same ones for all examples. Draw them "
+                f"with jax.random from `key`. {_HOW}"
             )
         shapes.append(tuple(result.shape[1:]))
         if _mixes(transform, batch, arguments):
             raise ValueError(
-                f"{about} makes of an image what depends on the other images of its batch, so that "
-                "results would differ with the batch size. Reduce over the axes of each image "
-                f"alone, as in image.mean(axis={tuple(range(1, len(batch.shape)))}, keepdims=True)."
+                f"{about} computes an image from the other images of its batch, so results would "
+                "depend on the batch size. Reduce over the axes of each image alone, as in "
+                f"image.mean(axis={tuple(range(1, len(batch.shape)))}, keepdims=True)."
             )
     if len({*shapes}) > 1:
         raise ValueError(
-            f"{about} makes images of {list(shapes[1])} in training and of {list(shapes[0])} in "
-            "evaluation; both must have one shape."
+            f"{about} returns images of shape {list(shapes[1])} in training and {list(shapes[0])} "
+            "in evaluation; both must have the same shape."
         )
     return shapes[0]
 

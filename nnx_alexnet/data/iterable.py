@@ -16,8 +16,8 @@ from nnx_alexnet.log import logger
 from nnx_alexnet.paths import existing_working_directory
 
 _WORKERS_REPEAT = (
-    " Each worker of a DataLoader reads the whole of an IterableDataset, unless the dataset asks "
-    "torch.utils.data.get_worker_info() for its part."
+    " Every worker of a DataLoader reads the whole IterableDataset, unless the dataset uses "
+    "torch.utils.data.get_worker_info() to select its part."
 )
 _NUM_DIGESTED = 16  # batches of a list, and rows of each
 # What a loader holds that may give other examples in another epoch.
@@ -145,8 +145,8 @@ class IterableSource:
             return
         self._told.add("count")
         logger.warning(
-            "`%s` gave %d batches in a pass, not %d as its length or the pass before said. The "
-            "number of the newest pass is used from now on.%s",
+            "`%s` gave %d batches in a pass, not %d as its length or the previous pass announced. "
+            "From now on the newest number is used.%s",
             self._argument, number, believed, _WORKERS_REPEAT if self._has_worker_copies else "",
         )  # fmt: skip
 
@@ -163,7 +163,7 @@ class IterableSource:
         if all(np.array_equal(*pair) for pair in pairs):
             self._told.add("copies")
             logger.warning(
-                "The first two batches of `%s` are the same, so that examples may count several "
+                "The first two batches of `%s` are identical, so examples may be counted several "
                 "times.%s",
                 self._argument, _WORKERS_REPEAT,
             )  # fmt: skip
@@ -186,7 +186,7 @@ class IterableSource:
                 raise ValueError(
                     f"Batch {position} of `{self._argument}` has images {_text(rows.image)} and "
                     f"labels {_text(rows.label)}, the first batch had examples of "
-                    f"{_spec_text(spec)}; all must be alike, but for their number."
+                    f"{_spec_text(spec)}; all must be alike, except for the number of examples."
                 )
             if position == 1 and before is not None:
                 self._warn_of_copies(before, rows)
@@ -237,9 +237,9 @@ class IterableSource:
 
     def _exhausted(self) -> ValueError:
         return ValueError(
-            f"`{self._argument}` (a {type(self._batches).__name__}) gave its batches once and "
-            "has none for another pass. Pass a list of batches, a torch DataLoader, or an "
-            "object whose __iter__ starts anew each time."
+            f"`{self._argument}` (a {type(self._batches).__name__}) gave its batches once and has "
+            "none left for another pass. Pass a list of batches, a torch DataLoader, or an object "
+            "whose __iter__ starts from the beginning each time."
         )
 
     def _warn_of_persistent_workers(self) -> None:
@@ -249,8 +249,9 @@ class IterableSource:
         if is_unseen and "workers" not in self._told:
             self._told.add("workers")
             logger.warning(
-                "The workers of `%s` live on from epoch to epoch, so their copies of its dataset "
-                "may not notice `set_epoch`. DataLoader(persistent_workers=False) makes sure.",
+                "The workers of `%s` persist across epochs, so `set_epoch` may not reach their "
+                "copies of its dataset. To be sure that it does, use "
+                "DataLoader(persistent_workers=False).",
                 self._argument,
             )
 

@@ -271,9 +271,9 @@ class Loader:
     def _unreadable(self, bad: Mapping[int, str]) -> ValueError:
         index, why = next(iter(bad.items()))
         return ValueError(
-            f"`{self.argument}`[{index}] cannot be read: {why}. A prediction has a row for each "
-            'example, so that `on_bad_sample="skip"` cannot leave one out; mend the file, or take '
-            "it out of the dataset."
+            f"`{self.argument}`[{index}] cannot be read: {why}. A prediction has one row per "
+            'example, so `on_bad_sample="skip"` cannot leave one out; repair the file, or remove '
+            "it from the dataset."
         )
 
     def _note_bad(self, bad: Mapping[int, str]) -> None:
@@ -320,7 +320,7 @@ class Loader:
                 index, num = index[rows.mask], count
             yield padded(fields, Planned(index, len(index), num))
         if not given:
-            raise ValueError(f"`{self.argument}` gave batches, but their masks leave out all rows.")
+            raise ValueError(f"`{self.argument}` gave batches, but their masks exclude every row.")
         source.note_count(given)
 
     def check_workers(self) -> None:

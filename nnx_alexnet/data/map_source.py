@@ -112,7 +112,7 @@ class MapSource:
                 why = why or f"{type(error).__name__}: {error}"
         raise ValueError(
             f"`{self._argument}`[{index}] and the {_MOST_TRIED - 1} examples after it cannot be "
-            f"read; the first says {why}"
+            f"read. The first error: {why}"
         )
 
     def element_spec(self) -> ElementSpec:
@@ -147,9 +147,9 @@ class MapSource:
         for (key, (shape, dtype)), value in zip(self._spec.items(), example, strict=True):
             if value.shape != shape or value.dtype != dtype:
                 raise ValueError(
-                    f"`{self._argument}`[{index}] has {key} of shape {value.shape} and "
-                    f"dtype {value.dtype}, `{self._argument}`[0] has shape {shape} and "
-                    f"dtype {dtype}; all must be alike. Resize or crop in the dataset."
+                    f"`{self._argument}`[{index}] has {key} of shape {value.shape} and dtype "
+                    f"{value.dtype}, `{self._argument}`[0] has shape {shape} and dtype {dtype}; "
+                    "all examples must be alike. Resize or crop in the dataset."
                 )
 
     def labels(self) -> np.ndarray | None:

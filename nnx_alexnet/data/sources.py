@@ -75,7 +75,10 @@ def _form_remedy(value: object) -> str:
     if isinstance(value, Mapping):
         keys = sorted(map(str, value))
         shown = ", ".join(map(repr, keys[:8])) + (", ..." if len(keys) > 8 else "")
-        return f" Of a mapping with the keys {shown} pass the two arrays: (images, labels)."
+        return (
+            f" Pass the two arrays of the mapping (its keys are {shown}) as a tuple: (images, "
+            "labels)."
+        )
     if isinstance(value, str | bytes | Path):
         return ' load_data("folder", root=...) reads a folder of image files.'
     if isinstance(value, type):
@@ -98,9 +101,9 @@ def _is_batch(value: list[Any], argument: str) -> bool:
     if _may_be_example(np.shape(image), np.shape(label), is_class=_is_integer(label)):
         raise ValueError(
             f"`{argument}` is a list of images {list(image.shape)} with labels "
-            f"{list(np.shape(label))}, which may be examples or batches. Of examples pass two "
-            "arrays, (np.stack(images), np.stack(labels)); of batches an iterable that is no list, "
-            "such as a torch DataLoader."
+            f"{list(np.shape(label))}, which may be examples or batches. Pass examples as two "
+            "arrays, (np.stack(images), np.stack(labels)), and batches as an iterable that is not "
+            "a list, such as a torch DataLoader."
         )
     return True
 

@@ -229,8 +229,8 @@ def check_temporary_folder() -> None:
         length = len(os.fsencode(folder or tempfile.gettempdir()))
     except OSError as error:
         raise ValueError(
-            "Workers need a temporary folder, and none can be written. Set TMPDIR to a folder "
-            f"that can, or use num_workers=0. {error.strerror or error}"
+            "Workers need a writable temporary folder, and there is none. Set TMPDIR to a "
+            f"writable folder, or use num_workers=0. {error.strerror or error}"
         ) from error
     length += _BELOW_FOLDER + (0 if folder else _BELOW_TEMPORARY)
     if length <= _LONGEST_SOCKET:

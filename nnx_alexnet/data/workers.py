@@ -241,7 +241,7 @@ class Workers:
         except (EOFError, ConnectionError) as error:
             self._loader = None
             raise WorkerDiedError(
-                f"The workers of `{self._argument}` ended as they started; the reason is above. "
+                f"The workers of `{self._argument}` failed to start; the reason is printed above. "
                 "num_workers=0 reads in this process."
             ) from error
         except OSError as error:
@@ -266,7 +266,7 @@ class Workers:
 
 def _death_message(place: str, error: RuntimeError) -> str:
     return (
-        f"A data worker died while {place} was waited for: {error}. Either it printed why, or it "
-        "was killed, perhaps because the memory was not enough for `num_workers`. num_workers=0 "
-        "reads in this process."
+        f"A data worker died while the trainer waited for {place}: {error}. Either it printed the "
+        "reason, or it was killed, perhaps because there was not enough memory for `num_workers` "
+        "processes. num_workers=0 reads in this process."
     )
