@@ -217,6 +217,7 @@ def test_batches_that_do_not_divide_are_computed_whole_on_each_device(make, kind
     assert all(found[name] <= bound for name, bound in BOUNDS.items()), found
 
 
+@pytest.mark.slow
 def test_the_gradients_of_a_smaller_last_batch_are_those_of_one_device():
     class Keep(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):

@@ -307,6 +307,7 @@ def test_forty_signals_save_the_exact_step(tmp_path, reference, number, moment, 
     stop_and_check(tmp_path, number, moment, reference)
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_ends_at_once(tmp_path):
     job = Job(tmp_path, validation_seconds=5.0)
     assert job.wait_for("validation")
