@@ -1,4 +1,4 @@
-"""What needs no optimizer: validating, testing, predicting, and the door that all verbs share."""
+"""Validation, test and prediction, and the checks with which every verb begins."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import flax.errors
-import flax.linen
 import jax
 import numpy as np
 from flax import nnx
@@ -17,7 +15,8 @@ from nnx_alexnet import bodies
 from nnx_alexnet.callbacks.base import Callback, CallbackList, Stage
 from nnx_alexnet.data import Batch, DataModule, Loader, as_data_module
 from nnx_alexnet.data.start import refuse_in_worker
-from nnx_alexnet.errors import as_number, check_metric_name, shown
+from nnx_alexnet.errors import as_number, check_metric_name
+from nnx_alexnet.fit_together import check_types, explain
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.log import logger
 from nnx_alexnet.meters import computed
@@ -31,19 +30,6 @@ from nnx_alexnet.traced_once import checked_trace
 # Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
 # bound the batches held in memory.
 MAX_IN_FLIGHT = 2
-
-
-# What works instead, for errors of flax whose text does not say it.
-_HINTS = {
-    flax.errors.TraceContextError: (
-        ". A second model, such as a teacher, that is not a part of `model` must not change when "
-        "it is called: call its eval() first."
-    ),
-    flax.errors.ScopeCollectionNotFound: (
-        ". A Linen module in nnx.bridge.ToNNX has no parameters before its "
-        "lazy_init(images[:1]) was called."
-    ),
-}
 
 
 class Evaluator:
@@ -66,14 +52,7 @@ class Evaluator:
         callbacks: Sequence[Callback],
         placement: Placement,
     ) -> None:
-        if not isinstance(model, nnx.Module):
-            raise TypeError(
-                f"`model` (={shown(model)}) must be an nnx.Module.{_model_remedy(model, data)}"
-            )
-        if task is not None and not isinstance(task, Task):
-            is_class = isinstance(task, type) and issubclass(task, Task)
-            remedy = f" Pass an instance: {task.__name__}()." if is_class else ""
-            raise TypeError(f"`task` (={shown(task)}) must be an instance of a `Task`.{remedy}")
+        check_types(model, data, task)
         self.data = as_data_module(data)
         self.task = Classification() if task is None else task
         self.global_step = 0
@@ -323,7 +302,7 @@ class Evaluator:
     def _follow(self, agreed: Wishes) -> None:
         """Does what any process wishes; outside `fit` there is nothing to wish for."""
 
-    # ---- The door, and the ways out -------------------------------------------------------
+    # ---- The start and the end of a verb -------------------------------------------------------
 
     def _split(self, name: str) -> Loader:
         loader: Loader | None = getattr(self.data, name)
@@ -389,18 +368,10 @@ class Evaluator:
                 yield example
         except Exception as error:  # the model and the task are the user's, and raise all kinds
             shape, dtype = spec["image"]
-            text = (
-                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            )
-            if isinstance(error, KeyError) and error.args and error.args[0] not in example:
-                text = (
-                    f"there is no {error}. A batch has the keys {', '.join(sorted(example))}; "
-                    "other values that a dataset returns are not passed on."
-                )
-            text += next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
             raise ValueError(
-                f"`model`, `data` and `task` do not fit together, with images of shape "
-                f"{shape} and dtype {dtype}, {self.data.image_shape} after the transform: {text}"
+                f"`model`, `data` and `task` do not fit together, with images of shape {shape} and "
+                f"dtype {dtype}, {self.data.image_shape} after the transform: "
+                f"{explain(error, example)}"
             ) from error
 
     def _check_idle(self) -> None:
@@ -475,17 +446,3 @@ class Evaluator:
         else:
             self._steps.join(self._state, self._model, self._optimizer)
         self._state = None
-
-
-def _model_remedy(model: object, data: object) -> str:
-    """Returns what would work instead of something that is no nnx.Module."""
-    if isinstance(data, nnx.Module):
-        return " The model comes first: Trainer(model, data)."
-    if isinstance(model, flax.linen.Module):
-        return (
-            " A Linen module becomes one with nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0))"
-            ".lazy_init(images[:1])."
-        )
-    if isinstance(model, type) and issubclass(model, nnx.Module):
-        return f" Pass an instance: {model.__name__}(..., rngs=nnx.Rngs(0))."
-    return ""
