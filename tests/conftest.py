@@ -32,6 +32,20 @@ collect_ignore = ["distributed_job.py"]  # a program, whose first line joins oth
 # What a test does not split stays on one of them; a program that a test starts has one.
 jax.config.update("jax_default_device", jax.devices()[0])
 os.environ["XLA_FLAGS"] = _flags
+# Compilation takes more than half of the time of most tests, and optimizing most of that. Tests
+# whose subject is the compiled program, or that compare with a program that they start, use
+# `optimized` or `optimized_module`.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+def _optimize():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+optimized = pytest.fixture(_optimize)
+optimized_module = pytest.fixture(_optimize, scope="module")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -33,6 +33,8 @@ from nnx_alexnet.dispatch import Pushback, choose_steps
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.placement import Placement
 
+pytestmark = pytest.mark.usefixtures("optimized_module")
+
 
 class DenseNet(nnx.Module):
     """All kinds of state, and no convolution: those are not looped over on a CPU."""
