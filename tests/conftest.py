@@ -32,20 +32,17 @@ collect_ignore = ["distributed_job.py"]  # a program, whose first line joins oth
 # What a test does not split stays on one of them; a program that a test starts has one.
 jax.config.update("jax_default_device", jax.devices()[0])
 os.environ["XLA_FLAGS"] = _flags
-# Compilation takes more than half of the time of most tests, and optimizing most of that. Tests
-# whose subject is the compiled program, or that compare with a program that they start, use
-# `optimized` or `optimized_module`.
-jax.config.update("jax_disable_most_optimizations", True)
 
 
-def _optimize():
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(scope="module", autouse=True)
+def _optimization(request):
+    """Compiles without most optimizations, which take more time than they save in most tests.
 
-
-optimized = pytest.fixture(_optimize)
-optimized_module = pytest.fixture(_optimize, scope="module")
+    A module whose subject is the compiled program, or which compares with programs that it starts,
+    sets `OPTIMIZED = True`.
+    """
+    is_off = not getattr(request.module, "OPTIMIZED", False)
+    jax.config.update("jax_disable_most_optimizations", is_off)
 
 
 @pytest.hookimpl(tryfirst=True)

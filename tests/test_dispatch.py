@@ -33,7 +33,7 @@ from nnx_alexnet.dispatch import Pushback, choose_steps
 from nnx_alexnet.leaves import named_leaves
 from nnx_alexnet.placement import Placement
 
-pytestmark = pytest.mark.usefixtures("optimized_module")
+OPTIMIZED = True
 
 
 class DenseNet(nnx.Module):

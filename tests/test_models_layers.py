@@ -17,6 +17,8 @@ from jax import lax
 
 from nnx_alexnet.models import AlexNet, alexnet, layers
 
+OPTIMIZED = True
+
 pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 
 
@@ -297,7 +299,6 @@ def test_normalised_and_pooled_with_many_ties_is_that_of_flax(x, scale, bias):
     assert_same_norm(jnp.asarray(x), jnp.full(2, scale), jnp.full(2, bias), 1e-4)
 
 
-@pytest.mark.usefixtures("optimized")
 def test_a_variance_that_rounding_cuts_at_zero_has_no_gradient():
     x = 1e4 + 3 * normal(0, (4, 9, 9, 16))
     assert_same_norm(x, jnp.ones(16), jnp.zeros(16), 1e-4)
@@ -383,7 +384,7 @@ def test_the_names_and_shapes_of_the_parameters_are_those_of_plain_layers(monkey
 
 
 @pytest.fixture(scope="module")
-def plain_results(optimized_module):
+def plain_results():
     """Logits and gradients of AlexNet with the layers of lax and nnx alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "conv", lax.conv_general_dilated)
@@ -408,7 +409,7 @@ def alexnet_results():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_alexnet_is_the_same_each_way(monkeypatch, optimized, plain_results, backend):
+def test_alexnet_is_the_same_each_way(monkeypatch, plain_results, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     got = alexnet_results()
     assert [path for path, _ in got] == [path for path, _ in plain_results]

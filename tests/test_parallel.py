@@ -20,7 +20,7 @@ from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.leaves import named_leaves, on_host
 from nnx_alexnet.models import AlexNet
 
-pytestmark = pytest.mark.usefixtures("optimized_module")
+OPTIMIZED = True
 
 # How a run is divided, as arguments of the Trainer.
 KINDS = {

@@ -22,7 +22,7 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoint_files import find_steps, read_checkpoint, read_loop
 from nnx_alexnet.checkpoints import find_checkpoint
 
-pytestmark = pytest.mark.usefixtures("optimized_module")
+OPTIMIZED = True
 
 TESTS = Path(__file__).parent
 
