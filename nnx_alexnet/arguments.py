@@ -56,7 +56,7 @@ def command_parser() -> Parser:
     commands.add_subcommand("verify", sub, help=text)
     text = "Print a table of all runs: how each ended, and its metrics."
     sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs (default: logs)")
+    sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs")
     sub.add_argument(
         "--sort", help="Column or metric to sort by, such as val/accuracy; best first."
     )
@@ -109,8 +109,11 @@ def _with_saved_config(words: list[str]) -> list[str]:
         run = value or (words[number + 1] if number + 1 < len(words) else "")
         if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
             config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
-            if config.is_file() and "--resume-weights-only" not in words:
-                return ["fit", "--config", str(config), *words[1:]]
+            if config.is_file():
+                saved = ["fit", "--config", str(config)]
+                if "--resume-weights-only" in words:  # a new run has a schedule of its own length
+                    saved += ["--optimizer.num_steps", "null"]
+                return [*saved, *words[1:]]
     return words
 
 

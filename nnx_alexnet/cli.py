@@ -204,7 +204,7 @@ def runs(arguments: Namespace) -> int:
         width = shutil.get_terminal_size().columns if has_width else sys.maxsize
         print_result(format_runs(rows, width))
         write_message(
-            "Columns val/... show the best value of each run, all other columns the newest."
+            "Losses and accuracies of val/ are the best of each run, all other columns the newest."
         )
     return 0
 

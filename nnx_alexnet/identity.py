@@ -197,9 +197,12 @@ def check_same(
         names = ", ".join(dict.fromkeys(repr(_subject(each.name)) for each in refused))
         is_traced = any(each.name.startswith("programs.") for each in refused)
         traced = " (`programs` are digests of what is computed)" if is_traced else ""
+        unused = [name for name in accept if not any(_is_accepted(e.name, [name]) for e in found)]
+        stray = f" ({unused} in `accept` match none of them)" if unused else ""
         raise ValueError(
             f"`resume` cannot continue {run_dir}, which is another run: the differences are "
-            f"listed below. Undo them, or accept them by name: fit(resume=..., accept=[{names}]), "
+            f"listed below. Undo them, or accept them by name{stray}: "
+            f"fit(resume=..., accept=[{names}]), "
             'or --resume-accept on the command line. Or start a new run with resume="never"; to '
             "start it from these weights, call load_checkpoint(run, model) first, or use "
             f"--resume-weights-only on the command line. Differences{traced}:\n  "

@@ -26,6 +26,7 @@ from nnx_alexnet.checkpoints import Choice, choose_checkpoint
 from nnx_alexnet.data import DataModule, load_data
 from nnx_alexnet.distributed import initialize_distributed
 from nnx_alexnet.errors import check_positive
+from nnx_alexnet.log import logger
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.paths import absolute_path
 from nnx_alexnet.runs import find_runs
@@ -188,16 +189,20 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     arguments = dict(parts.trainer)
     optimizer = dict(parts.optimizer)
     record = yaml.safe_load(parser.dump(config))
-    if optimizer["schedule"] == "cosine" and optimizer["num_steps"] is None:
-        max_epochs, max_steps = arguments["max_epochs"], arguments["max_steps"]
-        check_positive(max_epochs=max_epochs, max_steps=max_steps)
-        if max_epochs is None and max_steps is None:
-            max_epochs = DEFAULT_EPOCHS
-        steps = data.train.num_batches
-        limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
-        optimizer["num_steps"] = min((n for n in limits if n is not None), default=None)
-        # A resumed run of another length would have another schedule.
-        record["optimizer"]["num_steps"] = optimizer["num_steps"]
+    if optimizer["schedule"] == "cosine":
+        length = _num_steps(arguments["max_epochs"], arguments["max_steps"], data)
+        given_steps = optimizer["num_steps"]
+        if given_steps is None:
+            optimizer["num_steps"] = length
+            # A resumed run of another length would have another schedule.
+            record["optimizer"]["num_steps"] = length
+        elif length is not None and given_steps < length:
+            logger.warning(
+                "The schedule ends at step %d (`--optimizer.num_steps`), and the learning rate is "
+                "0 from then on, but the run has %d steps. For a longer schedule give "
+                "`--optimizer.num_steps %d`, on resume with `--resume-accept optimizer`.",
+                given_steps, length, length,
+            )  # fmt: skip
     for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):
         record.pop(name, None)  # of this start, not of the run
     return Trainer(
@@ -209,6 +214,16 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         config=record,
         **arguments,
     )
+
+
+def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) -> int | None:
+    """Returns the steps of a run, None where the data do not tell how many an epoch has."""
+    check_positive(max_epochs=max_epochs, max_steps=max_steps)
+    if max_epochs is None and max_steps is None:
+        max_epochs = DEFAULT_EPOCHS
+    steps = data.train.num_batches
+    limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[str, Any]]:

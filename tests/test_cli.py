@@ -351,6 +351,24 @@ def test_a_resumed_run_may_differ_in_what_is_accepted(run, tmp_path, monkeypatch
     assert "resume_accept" not in config
 
 
+def test_a_new_run_from_the_weights_of_another_has_its_configuration(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = ["fit", "--resume", str(run), "--resume-weights-only", "--trainer.max_epochs", "1"]
+    assert main([*again, "--seed", "1"]) == 0
+    config = yaml.safe_load(Path("logs/tinynet/version_0/config.yaml").read_text())
+    assert config["model"]["class_path"] == "helpers.TinyNet"
+    assert (config["seed"], config["optimizer"]["num_steps"]) == (1, 10)  # 1,293 examples by 128
+
+
+def test_a_run_that_is_longer_than_its_schedule_is_reported(run, tmp_path, monkeypatch, warnings):
+    copied = shutil.copytree(run, tmp_path / "logs/tinynet/version_0")
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--resume", str(copied), "--trainer.max_epochs", "3"]) == 0
+    (line,) = [each for each in warnings.messages if "schedule ends" in each]
+    assert line.startswith("The schedule ends at step 20 (`--optimizer.num_steps`)")
+    assert "the run has 30 steps" in line
+
+
 def test_the_name_of_the_data_has_a_short_form():
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--data", "fashion_mnist", "--print_config"])

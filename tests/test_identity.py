@@ -236,6 +236,12 @@ def test_names_are_accepted_whole_or_by_their_beginnings(accept, is_enough):
             check_same(saved_loop(IDENTITY), now, "run", accept)
 
 
+def test_a_name_that_matches_no_difference_is_reported():
+    now = changed(data={"batch_size": 8})
+    with pytest.raises(ValueError, match=r"\(\['optimizr'\] in `accept` match none of them\)"):
+        check_same(saved_loop(IDENTITY), now, "run", ["optimizr"])
+
+
 def test_arrays_of_another_shape_cannot_be_accepted():
     now = changed(arrays={"model/kernel": "float32[2, 5]"})
     with pytest.raises(ValueError, match=r"cannot make run continue with other arrays: .*\[2, 5\]"):

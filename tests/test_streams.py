@@ -154,8 +154,8 @@ def logs(tmp_path):
     [
         (Unread, (141, "")),
         (Full, (1, "error: Standard output cannot be written: No space left on device.\n")),
-        (closed, (0, "Columns val/... show the best")),
-        (lambda: None, (0, "Columns val/... show the best")),
+        (closed, (0, "Losses and accuracies of val/ are the best")),
+        (lambda: None, (0, "Losses and accuracies of val/ are the best")),
     ],
     ids=["unread", "full", "closed", "none"],
 )
