@@ -236,7 +236,8 @@ class Resumable(Evaluator):
                 "model": [describe_module(self._model), manifest_of(leaves, {})["arrays"]],
                 "data": [self.data.describe(), self.data.label_digests()],
                 "task": plain_attributes(self.task),
-                "programs": self._describe_programs(),
+                "optimizer": describe_optimizer(self._transformation, self._model),
+                "programs": self._steps.fingerprints(),
                 "callbacks": [
                     (type(callback).__qualname__, callback.batch_period)
                     for callback in self._callbacks
