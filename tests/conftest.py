@@ -34,6 +34,9 @@ jax.config.update("jax_default_device", jax.devices()[0])
 os.environ["XLA_FLAGS"] = _flags
 
 
+_state = {"is_off": False}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _optimization(request):
     """Compiles without most optimizations, which take more time than they save in most tests.
@@ -42,7 +45,10 @@ def _optimization(request):
     sets `OPTIMIZED = True`.
     """
     is_off = not getattr(request.module, "OPTIMIZED", False)
-    jax.config.update("jax_disable_most_optimizations", is_off)
+    if is_off != _state["is_off"]:
+        _state["is_off"] = is_off
+        jax.config.update("jax_disable_most_optimizations", is_off)
+        jax.clear_caches()  # of programs that draw the first weights, for instance
 
 
 @pytest.hookimpl(tryfirst=True)
