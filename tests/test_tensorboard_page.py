@@ -69,6 +69,7 @@ def serve(logs):
             process.kill()
 
 
+@pytest.mark.slow
 def test_every_tab_of_tensorboard_shows_this_run(logs, tmp_path):
     with open_browser(1366, 768, local_host=True) as driver, serve(logs) as address:
         for tab, expected in TABS.items():
