@@ -500,11 +500,12 @@ def test_whatever_a_record_holds_all_other_runs_are_listed(tmp_path_factory, row
     good, bad = (next(row for row in listed if row["run"].startswith(n)) for n in ("good", "bad"))
     assert good["val/accuracy"] == 0.5
     assert bad["status"] in (None, "finished", "interrupted", "failed", "killed")
-    lines = format_runs(listed, 100).splitlines()
+    lines = format_runs(listed, 1_000_000).splitlines()  # wide enough for a number of any length
     assert [line.split("/")[0] for line in lines[1:]] == [
         row["run"].split("/")[0] for row in listed
     ]
-    assert all(line.isprintable() for line in lines)
+    for width in (100, 1_000_000):
+        assert all(line.isprintable() for line in format_runs(listed, width).splitlines())
     json.dumps(listed)
     for name in {name for row in listed for name in row} - {"best_steps"}:
         assert len(sort_runs(listed, name)) == 2
