@@ -65,7 +65,7 @@ from nnx_alexnet.streams import (
 from nnx_alexnet.summary import summarize
 
 PREDICTED_TOGETHER = 64  # image files, by `predict`
-# What a shell reports for a program that Ctrl-C ended, and for one whose reader is gone.
+# Exit codes after Ctrl-C, and after the reader of the output has gone, as shells report them.
 INTERRUPTED, UNREAD = 130, 141
 DAMAGED, UNREADABLE = 1, 3  # of `verify`
 

@@ -11,7 +11,6 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx, traverse_util
@@ -19,7 +18,7 @@ from flax import nnx, traverse_util
 from nnx_alexnet.fingerprints import fingerprint, float_constants
 from nnx_alexnet.leaves import describe_leaf, usual_promotion
 from nnx_alexnet.log import logger
-from nnx_alexnet.optimizers import extra_arguments
+from nnx_alexnet.optimizers import updated_once
 
 # Settings that change neither the examples nor what is computed from them.
 _MAY_CHANGE = (
@@ -359,9 +358,7 @@ def describe_optimizer(
     """
 
     def update(parameters: Any, gradients: Any, state: Any) -> Any:
-        loss = jnp.zeros((), jnp.float32)
-        extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
-        return optimizer.update(gradients, state, parameters, **extra)
+        return updated_once(optimizer, gradients, state, parameters)
 
     parameters = nnx.as_pure(nnx.state(model, nnx.Param))
     with usual_promotion():

@@ -215,10 +215,33 @@ def untouched_parameters(
 
 def _updated(optimizer: optax.GradientTransformation, parameters: Any) -> Any:
     """Returns the updates and the state of an optimizer's first step, to be traced."""
+    pure = nnx.as_pure(parameters)
+    return updated_once(optimizer, pure, nnx.as_pure(optimizer.init(parameters)), pure)
+
+
+def updated_once(
+    optimizer: optax.GradientTransformation, gradients: Any, state: Any, parameters: Any
+) -> Any:
+    """Returns what an optimizer's `update` returns, with a loss of 0 where it takes one.
+
+    For traces, in which only shapes and operations matter.
+
+    Args:
+        optimizer: an optax transformation.
+        gradients: a pytree of arrays.
+        state: what its `init` returned.
+        parameters: a pytree like `gradients`.
+
+    Example:
+        >>> import optax
+        >>> from nnx_alexnet.optimizers import updated_once
+        >>> optimizer = optax.sgd(0.5)
+        >>> updated_once(optimizer, {"w": 2.0}, optimizer.init({"w": 1.0}), {"w": 1.0})[0]
+        {'w': -1.0}
+    """
     loss = jnp.zeros((), jnp.float32)
-    gradients = pure = nnx.as_pure(parameters)
     extra = extra_arguments(optimizer, value=loss, grad=gradients, value_fn=lambda _: loss)
-    return optimizer.update(gradients, nnx.as_pure(optimizer.init(parameters)), pure, **extra)
+    return optimizer.update(gradients, state, parameters, **extra)
 
 
 def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -> dict[str, Any]:

@@ -331,7 +331,7 @@ def test_a_validation_split_has_one_of_three_names(tmp_path, warnings, validatio
 def test_two_validation_splits_are_refused_by_name(tmp_path, names):
     for split in ("train", *names):
         write_images(tmp_path, split=split, num=3)
-    with pytest.raises(ValueError, match=rf"the folders '{names[0]}', '{names[1]}', each of which"):
+    with pytest.raises(ValueError, match=rf"the folders '{names[0]}', '{names[1]}', but only one"):
         load_folder(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""How the examples of an epoch are cut into batches, and how a batch is padded."""
+"""Cuts the examples of an epoch into batches, and pads batches."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ example's index in its split; for an iterable, its position in the epoch)."""
 
 
 class Planned(NamedTuple):
-    """What is read of a batch: the examples, how many of them count, and the rows with padding."""
+    """The examples to read for a batch, the number that count, and its rows with padding."""
 
     rows: np.ndarray
     num: int
@@ -54,7 +54,7 @@ def planned(
         own = None if part is None else part(size)
         rows = batch if own is None else batch[own]
         num_rows = size if own is None else len(range(size)[own])
-        # Of a ragged batch this process may have no rows: then all of its rows are padding.
+        # This process may have no rows of a ragged batch: then all of its rows are padding.
         plan.append(Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
     return plan
 

@@ -1,4 +1,4 @@
-"""What the splits of a run must have in common, and what `predict` takes."""
+"""Checks that the splits of a run fit together, and that `predict` gets images."""
 
 from collections.abc import Iterator
 from typing import Any

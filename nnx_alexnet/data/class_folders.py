@@ -30,7 +30,7 @@ def find_splits(root: Path, splits: Sequence[str]) -> dict[str, str]:
         names = [name for name in _VALIDATION if name in folders]
         if len(names) > 1:
             raise ValueError(
-                f"`root` (={str(root)!r}) has the folders {_shown(names)}, each of which may be "
+                f"`root` (={str(root)!r}) has the folders {_shown(names)}, but only one can be "
                 "the validation split. Keep one of them, or rename the other, for instance to "
                 "test/."
             )
@@ -127,8 +127,8 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
         if split == "train":
             raise ValueError(
-                f"{where} holds no images of the classes {_shown(empty)}, each of which has a "
-                f"folder there. Remove the folder, or put images into it. {suffixes}"
+                f"{where} holds no images of the classes {_shown(empty)}, which have "
+                f"folders there. Remove the folders, or put images into them. {suffixes}"
             )
         logger.warning("%s", f"{where} holds no images of the classes {_shown(empty)}.")
     start = len(str(folder)) + 1

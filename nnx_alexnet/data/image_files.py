@@ -1,4 +1,4 @@
-"""Which files of a folder are images."""
+"""Finds the image files of a folder."""
 
 import os
 from collections.abc import Callable, Iterator
