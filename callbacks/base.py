@@ -8,9 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet import errors
-from nnx_alexnet.log import logger
-from nnx_alexnet.plain_json import check_plain
+from nnx_alexnet.support import check_metric_name, check_plain, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -248,7 +246,7 @@ class CallbackList:
                 )
             check_period("every_n_steps", callback.every_n_steps)
             for name in callback.metric_names:
-                errors.check_metric_name(name)
+                check_metric_name(name)
         self.raised: BaseException | None = None
         self._callbacks = sorted(listed, key=lambda callback: callback.priority)
         self._hooks = {
@@ -287,7 +285,7 @@ class CallbackList:
                 after all callbacks were called (the first error; later ones are logged).
         """
         if hook not in self._hooks:
-            raise errors.unknown("hook", hook, HOOKS)
+            raise unknown("hook", hook, HOOKS)
         if hook not in _CLEANUP_HOOKS:
             for _, function in self._hooks[hook]:
                 self._run(function, arguments)

@@ -6,7 +6,7 @@ import enum
 import math
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.monitor import Mode, Monitor
+from nnx_alexnet.callbacks.metric_monitor import Mode, Monitor
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet import errors
 from nnx_alexnet.callbacks.base import (
     BETWEEN_DISPATCHES,
     Batch,
@@ -14,14 +13,14 @@ from nnx_alexnet.callbacks.base import (
     Stage,
     check_period,
 )
-from nnx_alexnet.callbacks.monitor import MissedValues, Mode, check_mode, check_monitor
-from nnx_alexnet.log import logger
-from nnx_alexnet.processes import is_main
+from nnx_alexnet.callbacks.metric_monitor import MissedValues, Mode, check_mode, check_monitor
+from nnx_alexnet.devices import is_main
+from nnx_alexnet.support import logger, unknown
 
 if TYPE_CHECKING:
-    from nnx_alexnet.evaluator import Evaluator
-    from nnx_alexnet.saving import Checkpoints, OnSaveError
+    from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
     from nnx_alexnet.trainer import Trainer
+    from nnx_alexnet.training import Evaluator
 
 
 class ModelCheckpoint(Callback):
@@ -89,7 +88,7 @@ class ModelCheckpoint(Callback):
                 "val/loss, where smaller is better."
             )
         if on_error not in ("raise", "warn"):
-            raise errors.unknown("on_error", on_error, ("raise", "warn"))
+            raise unknown("on_error", on_error, ("raise", "warn"))
         if every_n_seconds is not None and not every_n_seconds > 0:
             raise ValueError(
                 f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
-from nnx_alexnet.formats import printable
-from nnx_alexnet.log import logger
-from nnx_alexnet.processes import is_main
-from nnx_alexnet.streams import is_terminal
+from nnx_alexnet.devices import is_main
+from nnx_alexnet.support import is_terminal, logger, printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer

@@ -16,10 +16,14 @@ from flax import nnx
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
 from nnx_alexnet.callbacks.progress_bar import last_step
-from nnx_alexnet.formats import format_count, printable
-from nnx_alexnet.log import logger
-from nnx_alexnet.paths import absolute_path, from_working_directory
-from nnx_alexnet.summary import readable_size
+from nnx_alexnet.models import readable_size
+from nnx_alexnet.support import (
+    absolute_path,
+    format_count,
+    from_working_directory,
+    logger,
+    printable,
+)
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet import errors
 from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
 from nnx_alexnet.dashboard import (
     NUM_EXAMPLES,
+    ClassificationResults,
     begin_session,
+    drop_steps,
     end_session,
     first_kernel,
+    open_writer,
     samples,
     write_filters,
     write_histograms,
@@ -25,11 +27,8 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.events import drop_steps
-from nnx_alexnet.leaves import usual_promotion
-from nnx_alexnet.log import logger
-from nnx_alexnet.processes import is_main, one_at_a_time
-from nnx_alexnet.results import ClassificationResults
+from nnx_alexnet.devices import is_main, one_at_a_time, usual_promotion
+from nnx_alexnet.support import logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -99,7 +98,7 @@ class TensorBoard(Callback):
         pictures = [*PICTURES] if images is True else [*(images or ())]
         for picture in pictures:
             if picture not in PICTURES:
-                raise errors.unknown("images", picture, PICTURES)
+                raise unknown("images", picture, PICTURES)
         self.images = frozenset(pictures)
         self.histograms = histograms
         self.gradients = gradients
@@ -314,9 +313,7 @@ class TensorBoard(Callback):
             return
         try:
             if self._writer is None and trainer.run_dir is not None:
-                from nnx_alexnet.writers import TensorBoardWriter
-
-                self._writer = TensorBoardWriter(trainer.run_dir)
+                self._writer = open_writer(trainer.run_dir)
             if self._writer is not None:
                 action(self._writer)
         except Exception as error:  # a full disk, or whatever a given writer raises

@@ -13,8 +13,8 @@ import optax
 from flax import nnx
 from jax.extend.core import Var
 
-from nnx_alexnet.errors import shown, unknown
-from nnx_alexnet.leaves import named_leaves, usual_promotion
+from nnx_alexnet.devices import named_leaves, usual_promotion
+from nnx_alexnet.support import shown, unknown
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,

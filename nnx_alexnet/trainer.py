@@ -48,30 +48,37 @@ from nnx_alexnet.callbacks import (
     RunSummary,
     TensorBoard,
 )
-from nnx_alexnet.compilation import compiled, describe, use_compilation_cache
 from nnx_alexnet.data import DataModule, Loader
-from nnx_alexnet.dispatch import StepsPerExecution
-from nnx_alexnet.errors import as_python, check_positive
-from nnx_alexnet.history import History
-from nnx_alexnet.log import logger
-from nnx_alexnet.loop import TrainLoop
-from nnx_alexnet.meshes import Devices, MeshLike
-from nnx_alexnet.meters import EpochMeter
-from nnx_alexnet.modes import frozen_layers
+from nnx_alexnet.devices import (
+    Devices,
+    MeshLike,
+    Placement,
+    Wishes,
+    compiled,
+    describe,
+    one_at_a_time,
+    use_compilation_cache,
+)
+from nnx_alexnet.models import frozen_layers
 from nnx_alexnet.optimizers import (
     as_transformation,
     check_optimizer,
     create_optimizer,
     untouched_parameters,
 )
-from nnx_alexnet.performance import flops_utilization, peak_memory
-from nnx_alexnet.placement import Placement
-from nnx_alexnet.processes import Wishes, one_at_a_time
-from nnx_alexnet.resuming import Boundary
-from nnx_alexnet.signals import graceful_stop
-from nnx_alexnet.steps import Steps
-from nnx_alexnet.streams import open_standard_descriptors
+from nnx_alexnet.support import as_python, check_positive, logger, open_standard_descriptors
 from nnx_alexnet.task import Task
+from nnx_alexnet.training import (
+    Boundary,
+    EpochMeter,
+    History,
+    Steps,
+    StepsPerExecution,
+    TrainLoop,
+    flops_utilization,
+    graceful_stop,
+    peak_memory,
+)
 
 DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
 

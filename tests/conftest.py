@@ -54,7 +54,7 @@ def _optimization(request):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection():
     """Before the first computation; and only here, when pytest's own log handlers are set."""
-    from nnx_alexnet.memory import keep_freed_memory
+    from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     keep_freed_memory()
 
@@ -70,7 +70,7 @@ def strict_dtype_promotion():
 @pytest.fixture
 def warnings(caplog, monkeypatch):
     """What the package's logger says; its records do not reach the root logger by themselves."""
-    from nnx_alexnet.log import logger
+    from nnx_alexnet.support.log import logger
 
     monkeypatch.setattr(logger, "propagate", False)
     logger.addHandler(caplog.handler)

@@ -200,7 +200,7 @@ def test_the_prediction_splits_the_parameters_as_the_trainer_does():
     from flax import nnx
 
     from nnx_alexnet import AlexNet
-    from nnx_alexnet.placement import Placement
+    from nnx_alexnet.devices.sharding import Placement
 
     model = nnx.eval_shape(lambda: AlexNet(rngs=nnx.Rngs(0)))
     state = nnx.state(model, nnx.Param)

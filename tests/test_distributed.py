@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from nnx_alexnet import initialize_distributed
-from nnx_alexnet.checkpoints import find_steps, read_checkpoint
-from nnx_alexnet.distributed import _environment
-from nnx_alexnet.log import logger
+from nnx_alexnet.checkpoints.loading import find_steps, read_checkpoint
+from nnx_alexnet.devices.join_job import _environment
+from nnx_alexnet.support.log import logger
 
 JOB = Path(__file__).parent / "distributed_job.py"
 HEARTBEAT = 10  # seconds, as in the job

@@ -20,10 +20,10 @@ from resume_job import JOB, build
 from test_resume import Job, digest, run_dir, run_here, saved_steps, step_log
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints import find_checkpoint, read_checkpoint
+from nnx_alexnet.checkpoints.loading import find_checkpoint, read_checkpoint
+from nnx_alexnet.checkpoints.store import Checkpoints
 from nnx_alexnet.data import load_data
 from nnx_alexnet.data.datasets import safe_extraction
-from nnx_alexnet.saving import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, refere
 
 
 def test_verify_tells_whole_from_damaged(tmp_path, capsys):
-    from nnx_alexnet.cli import main
+    from nnx_alexnet.cli.commands import main
 
     run_here(tmp_path, stop_after=17)
     assert main(["verify", str(run_dir(tmp_path))]) == 0

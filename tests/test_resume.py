@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from resume_job import JOB, build
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoint_files import find_steps, read_checkpoint, read_loop
-from nnx_alexnet.checkpoints import find_checkpoint
+from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint, read_loop
+from nnx_alexnet.checkpoints.loading import find_checkpoint
 
 OPTIMIZED = True
 

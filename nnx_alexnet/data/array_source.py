@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.rows import ElementSpec, Rows, as_rows, evenly_spaced
-from nnx_alexnet.log import logger
+from nnx_alexnet.data.examples import ElementSpec, Rows, as_rows, evenly_spaced
+from nnx_alexnet.support import logger
 
 _WHOLE_BYTES = 64 * 2**20  # arrays up to this size are digested whole
 _SAMPLED_ROWS = 256  # of larger arrays

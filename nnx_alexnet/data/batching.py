@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.data.rows import Rows
+from nnx_alexnet.data.examples import Rows
 
 Batch = dict[str, np.ndarray]
 """One batch: `image` (uint8 or float32 `[B, ...]`), `label` (int32 `[B]`, or float32 of any

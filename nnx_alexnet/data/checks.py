@@ -7,7 +7,7 @@ import numpy as np
 
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.loader import Loader
-from nnx_alexnet.log import logger
+from nnx_alexnet.support import logger
 
 _NEARLY = 1e-3  # resampling overshoots
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files, is_hidden
-from nnx_alexnet.formats import format_count
-from nnx_alexnet.log import logger
+from nnx_alexnet.support import format_count, logger
 
 _VALIDATION = ("val", "valid", "validation")
 _MOST_SHOWN = 8  # names in a message

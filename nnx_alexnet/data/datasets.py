@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.folder import image_folder, imagenet
-from nnx_alexnet.data.module import DataModule, KeepOnDevice
+from nnx_alexnet.data.data_module import DataModule, KeepOnDevice
+from nnx_alexnet.data.dataset_splits import Request, Splits, channel_statistics, held_out
+from nnx_alexnet.data.image_folder import image_folder, imagenet
 from nnx_alexnet.data.sources import ArraySource, OnBadSample
-from nnx_alexnet.data.splits import Request, Splits, channel_statistics, held_out
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.errors import unknown
-from nnx_alexnet.files import write_whole
+from nnx_alexnet.support import unknown, write_whole
 
 _DIGITS = tuple("0123456789")
 

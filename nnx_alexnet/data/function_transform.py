@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.randomness import restored_generators
+from nnx_alexnet.data.seeding import restored_generators
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.leaves import on_host, usual_promotion
+from nnx_alexnet.devices import on_host, usual_promotion
 
 _SIGNATURE = "transform(image, *, key=None, index=None)"
 _HOW = (

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from nnx_alexnet.data.batching import Batch, Planned, fields_of, padded, planned, rounded_up
-from nnx_alexnet.data.iterable import IterableSource
-from nnx_alexnet.data.randomness import order
-from nnx_alexnet.data.rows import ElementSpec
+from nnx_alexnet.data.examples import ElementSpec
+from nnx_alexnet.data.iterable_source import IterableSource
+from nnx_alexnet.data.seeding import order
 from nnx_alexnet.data.sources import ArraySource, MapSource, Source
 from nnx_alexnet.data.workers import Request, Workers
-from nnx_alexnet.log import logger
+from nnx_alexnet.support import logger
 
 _MOST_BAD = 0.01  # of a split
 

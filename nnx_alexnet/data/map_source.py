@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnx_alexnet import errors
 from nnx_alexnet.data.convert import as_labels, check_label_axes, example_image, to_numpy, unpack
-from nnx_alexnet.data.iterable import set_epoch
+from nnx_alexnet.data.examples import ElementSpec, Rows
+from nnx_alexnet.data.iterable_source import set_epoch
 from nnx_alexnet.data.probe import Probe
-from nnx_alexnet.data.randomness import restored_generators, seed_example
-from nnx_alexnet.data.rows import ElementSpec, Rows
+from nnx_alexnet.data.seeding import restored_generators, seed_example
+from nnx_alexnet.support import is_of_machine, unknown
 
 OnBadSample = Literal["raise", "skip"]
 
@@ -56,7 +56,7 @@ class MapSource:
         is_trusted: bool = False,
     ) -> None:
         if on_bad_sample not in ("raise", "skip"):
-            raise errors.unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
+            raise unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
         self.dataset = dataset
         self._argument = argument
         self._skips = on_bad_sample == "skip"
@@ -103,7 +103,7 @@ class MapSource:
             try:
                 return self._example(position % len(self)), why
             except Exception as error:  # decoders raise all kinds
-                if not self._skips or errors.is_of_machine(error):
+                if not self._skips or is_of_machine(error):
                     # The dataset's own error names neither.
                     if self._argument not in str(error):
                         example = f"`{self._argument}`[{position % len(self)}]"

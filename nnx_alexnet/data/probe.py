@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from nnx_alexnet.data.examples import Rows, evenly_spaced
 from nnx_alexnet.data.known_labels import known_labels
-from nnx_alexnet.data.randomness import restored_generators_of
-from nnx_alexnet.data.rows import Rows, evenly_spaced
-from nnx_alexnet.log import logger
+from nnx_alexnet.data.seeding import restored_generators_of
+from nnx_alexnet.support import logger
 
 # Examples of a sample, and classes of which one more example each is read to check the labels.
 _NUM_SAMPLED = 16

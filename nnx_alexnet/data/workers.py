@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.data.rows import Rows
+from nnx_alexnet.data.examples import Rows
 from nnx_alexnet.data.sources import MapSource
-from nnx_alexnet.data.start import (
+from nnx_alexnet.data.worker_start import (
     check_main_guard,
     check_temporary_folder,
     imported_script,
     ready_to_start,
 )
-from nnx_alexnet.paths import existing_working_directory
+from nnx_alexnet.support import existing_working_directory
 
 _POLL_SECONDS = 1.0
 _MOST_IN_FRAME = 2**20  # bytes that are searched for names

@@ -17,7 +17,7 @@ from turns import markdown, setting
 
 from nnx_alexnet import AlexNet, Trainer, load_data
 from nnx_alexnet.callbacks import TensorBoard
-from nnx_alexnet.memory import keep_freed_memory
+from nnx_alexnet.devices.host_memory import keep_freed_memory
 
 CONTENDERS = {
     "scalars alone": lambda: TensorBoard(images=False, histograms=False, texts=False),

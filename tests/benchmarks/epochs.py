@@ -67,7 +67,7 @@ def ours(arguments: argparse.Namespace, *, is_bare: bool) -> float:
 
     from nnx_alexnet import AlexNet, Trainer
     from nnx_alexnet.callbacks import Callback
-    from nnx_alexnet.memory import keep_freed_memory
+    from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     class Clock(Callback):
         def on_train_epoch_end(self, trainer):

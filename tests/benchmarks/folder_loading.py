@@ -91,7 +91,7 @@ def torchvision(arguments: argparse.Namespace) -> float:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    from nnx_alexnet.data.folder import resized_side
+    from nnx_alexnet.data.image_folder import resized_side
 
     side = resized_side(arguments.image_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,7 +127,7 @@ def waiting(arguments: argparse.Namespace) -> float:
     from nnx_alexnet import AlexNet, Trainer
     from nnx_alexnet.callbacks import Callback
     from nnx_alexnet.data import load_data
-    from nnx_alexnet.memory import keep_freed_memory
+    from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     class Asking(Callback):
         """The moments when the loop asks for a batch: the last hook before."""

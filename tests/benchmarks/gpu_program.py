@@ -64,7 +64,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     import optax
 
     from nnx_alexnet import DataModule, Trainer
-    from nnx_alexnet.performance import TRAINING_FACTOR
+    from nnx_alexnet.training.flops import TRAINING_FACTOR
 
     # A batch, no more: all of the data that stay on the device are read in a step.
     shape = (arguments.image_size, arguments.image_size, arguments.channels)

@@ -28,7 +28,7 @@ from flax import nnx
 from jax import lax
 
 from nnx_alexnet import AlexNet
-from nnx_alexnet.memory import keep_freed_memory
+from nnx_alexnet.devices.host_memory import keep_freed_memory
 from nnx_alexnet.models import alexnet, layers
 
 CONVOLUTIONS = {

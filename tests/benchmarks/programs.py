@@ -196,7 +196,7 @@ def described() -> Iterator[None]:
             stack.enter_context(mock.patch(f"nnx_alexnet.{module}.placed", shape))
         stack.enter_context(
             mock.patch(
-                "nnx_alexnet.placement.Placement.send",
+                "nnx_alexnet.devices.sharding.Placement.send",
                 lambda self, batch, _: jax.tree.map(lambda rows: shape(rows, self.batch), batch),
             )
         )

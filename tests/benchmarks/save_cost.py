@@ -23,7 +23,7 @@ from turns import markdown, setting
 
 from nnx_alexnet import AlexNet, DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
-from nnx_alexnet.memory import keep_freed_memory
+from nnx_alexnet.devices.host_memory import keep_freed_memory
 
 
 class Clock(Callback):

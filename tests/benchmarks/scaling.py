@@ -135,7 +135,7 @@ def _timed(arguments: argparse.Namespace) -> list[float]:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    from nnx_alexnet.memory import keep_freed_memory
+    from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     keep_freed_memory()
     found = {} if arguments.only_timed else _compiled(arguments, arguments.result.parent)

@@ -55,7 +55,7 @@ def ours(arguments: argparse.Namespace) -> float:
 
     from nnx_alexnet import DataModule, Trainer
     from nnx_alexnet.callbacks import Callback
-    from nnx_alexnet.memory import keep_freed_memory
+    from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     class Clock(Callback):
         every_n_steps = math.gcd(arguments.warmup, arguments.warmup + arguments.steps)

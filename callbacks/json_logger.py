@@ -1,0 +1,133 @@
+"""`JSONLogger`: every published metric as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.devices import is_main
+from nnx_alexnet.runs import parse_row
+from nnx_alexnet.support import logger, open_regular, read_whole, write_whole
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class JSONLogger(Callback):
+    """Appends every published metric to `metrics.jsonl` in the run's folder.
+
+    Each line is one JSON object: `step`, `epoch` and the metrics that were published together;
+    null stands for a value that is not finite. A line that cannot be written never ends training:
+    that is reported once. Without a run folder this does nothing.
+
+    Example:
+        Read it with `pandas.read_json("metrics.jsonl", lines=True)`, or line by line:
+
+        >>> import json
+        >>> json.loads('{"step": 27, "epoch": 0, "train/loss": 0.5}')["train/loss"]
+        0.5
+    """
+
+    def __init__(self) -> None:
+        self._failed_write = False
+        self._size = 0  # of the file, in bytes
+
+    def setup(self, trainer: Trainer, stage: Stage) -> None:
+        """Forgets an earlier run."""
+        self._failed_write = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how long the file is."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back how long the file was."""
+        self._size = state["size"]
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Begins with an empty file, unless the run is a resumed one."""
+        self._size = 0
+
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Cuts off what the steps wrote that are taken again, and repairs what was lost."""
+        if trainer.run_dir is None or not is_main():
+            return
+        path = trainer.run_dir / "metrics.jsonl"
+        try:
+            content = read_whole(path) if os.path.lexists(path) else b""
+            lines = content[: self._size].splitlines(keepends=True)
+            if len(content) < self._size or any(_whole_row(line) is None for line in lines):
+                lines = _repaired(lines, trainer.history)
+            if self._size:  # what was measured after the run had ended is not taken again
+                lines += filter(_is_of_test, content[self._size :].splitlines(keepends=True))
+            kept = b"".join(lines)
+            if kept != content:
+                write_whole(path, kept)
+            self._size = len(kept)
+        except OSError as error:
+            self._report(error)
+
+    def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+        """Appends a line."""
+        if trainer.run_dir is None or not is_main():
+            return
+        try:
+            self._append(trainer.run_dir / "metrics.jsonl", _line(step, trainer.epoch, metrics))
+        except OSError as error:
+            self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        if not self._failed_write:
+            self._failed_write = True
+            logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
+
+    def _append(self, path: Path, line: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end > self._size:  # a full disk cut the last line short
+                file.truncate(self._size)
+                end = file.seek(self._size)
+            file.write(line)
+            self._size = end + len(line)
+
+
+def _line(step: int, epoch: int, metrics: Mapping[str, float]) -> bytes:
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return json.dumps({"step": step, "epoch": epoch, **finite}, allow_nan=False).encode() + b"\n"
+
+
+def _whole_row(line: bytes) -> dict[str, Any] | None:
+    return parse_row(line) if line.endswith(b"\n") else None
+
+
+def _repaired(lines: Iterable[bytes], history: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """Returns the lines that are whole, and those of ended epochs that were lost, by their steps.
+
+    A file system that loses power may lose the end of a file, or have zeros there.
+
+    Args:
+        lines: of the file.
+        history: the rows of `Trainer.history`, which the checkpoint held.
+    """
+    rows = [(row["step"], line) for line in lines if (row := _whole_row(line)) is not None]
+    names: dict[int, set[str]] = {}
+    for step, line in rows:
+        names.setdefault(step, set()).update(json.loads(line))
+    for ended in history:
+        step = ended["step"]
+        lost = ended.keys() - names.get(step, set()) - {"step", "epoch"}
+        if lost:
+            metrics = {name: value for name, value in ended.items() if name in lost}
+            rows.append((step, _line(step, ended["epoch"], metrics)))
+    return [line for _, line in sorted(rows, key=lambda row: row[0])]
+
+
+def _is_of_test(line: bytes) -> bool:
+    names = (_whole_row(line) or {}).keys() - {"step", "epoch"}
+    return len(names) > 0 and all(name.startswith("test/") for name in names)

@@ -1,0 +1,43 @@
+"""Checkpoints: writing, verifying, choosing and loading them."""
+
+from nnx_alexnet.checkpoints.digests import manifest_of
+from nnx_alexnet.checkpoints.items import Checkpoint, read_checkpoint, read_loop
+from nnx_alexnet.checkpoints.loading import (
+    Choice,
+    choose_checkpoint,
+    load_checkpoint,
+    load_chosen,
+    verify_checkpoints,
+)
+from nnx_alexnet.checkpoints.program_digests import fingerprint, unchanged
+from nnx_alexnet.checkpoints.same_run import (
+    Difference,
+    check_same,
+    describe_module,
+    describe_optimizer,
+    identify,
+    plain_attributes,
+)
+from nnx_alexnet.checkpoints.store import Checkpoints, OnSaveError
+
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Choice",
+    "Difference",
+    "OnSaveError",
+    "check_same",
+    "choose_checkpoint",
+    "describe_module",
+    "describe_optimizer",
+    "fingerprint",
+    "identify",
+    "load_checkpoint",
+    "load_chosen",
+    "manifest_of",
+    "plain_attributes",
+    "read_checkpoint",
+    "read_loop",
+    "unchanged",
+    "verify_checkpoints",
+]

@@ -1,0 +1,193 @@
+"""What a checkpoint consists of, and how it is written and read.
+
+A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
+statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
+the position of the run, its metrics, the state of its callbacks, and what is needed to use the
+model without its data), and `manifest` (the digests of all these). `files.json` holds the
+digests of the files themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.checkpoints.digests import (
+    Arrays,
+    damaged,
+    is_manifest,
+    manifest_of,
+    promised_by,
+    state_digest,
+)
+from nnx_alexnet.checkpoints.integrity import (
+    RECORD,
+    DamagedError,
+    MismatchError,
+    judge,
+    record_files,
+)
+from nnx_alexnet.checkpoints.orbax_files import check_arrays, read_arrays, write_arrays
+from nnx_alexnet.support import absolute_path, numbered_folders, parse_number, read_whole
+
+_ITEMS = ("model", "optimizer", "metrics")
+
+
+class Checkpoint(NamedTuple):
+    """What was read of a checkpoint, and found whole.
+
+    Attributes:
+        step: the optimizer steps done.
+        arrays: every array by its path, the item first ("model/conv1/kernel").
+        loop: the JSON item.
+        digest: of the whole training state, by which two runs can be compared.
+    """
+
+    step: int
+    arrays: Arrays
+    loop: dict[str, Any]
+    digest: str
+
+    def item(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns the arrays of one item, by their path inside it."""
+        prefix = f"{name}/"
+        return {
+            path.removeprefix(prefix): array
+            for path, array in self.arrays.items()
+            if path.startswith(prefix)
+        }
+
+
+def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, and reads back its structure and the bytes of its files.
+
+    Of several processes the first one alone may call this.
+
+    Args:
+        folder: an empty folder, as an absolute path; it gets its name when all is done.
+        arrays: by their path, the item first.
+        loop: what JSON can hold.
+
+    Raises:
+        Exception: it cannot be written or read back; the type says nothing.
+    """
+    manifest = manifest_of(arrays, loop)
+    for item in _ITEMS:
+        held = {name.partition("/")[2]: a for name, a in arrays.items() if _is_of(name, item)}
+        if held:
+            write_arrays(folder / item, held)
+            check_arrays(folder / item, promised_by(manifest, item))
+    for name, value in (("loop", loop), ("manifest", manifest)):
+        (folder / name).mkdir()
+        (folder / name / "metadata").write_text(json.dumps(value), encoding="utf-8")
+    record_files(folder)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Reads a checkpoint that was just written as a resumed run would, one item at a time.
+
+    Raises:
+        Exception: it cannot be read, or differs from what was to be written.
+    """
+    for item in _ITEMS:
+        _read(folder, (item,))
+
+
+def _is_of(name: str, item: str) -> bool:
+    return name.startswith(f"{item}/")
+
+
+def _read_json(folder: Path, item: str) -> dict[str, Any]:
+    text = read_whole(folder / item / "metadata")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MismatchError(f"{item} is no JSON") from error
+    if not isinstance(value, dict):
+        raise MismatchError(f"{item} is no JSON object")
+    return value
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = _read_json(folder, "manifest")
+    if not is_manifest(manifest):
+        raise MismatchError("manifest has another structure")
+    return manifest
+
+
+def _read(folder: Path, items: Sequence[str]) -> Checkpoint:
+    loop, manifest = _read_json(folder, "loop"), _read_manifest(folder)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for item in items:
+        if promised := promised_by(manifest, item):
+            read = read_arrays(folder / item, promised)
+            arrays |= {f"{item}/{name}": array for name, array in read.items()}
+    if differing := damaged(manifest, arrays, loop):
+        raise MismatchError(f"{', '.join(differing[:5])} differ from the digests")
+    step, ranking = loop.get("global_step"), loop.get("ranking")
+    is_ranked = isinstance(ranking, dict) and {"monitor", "mode", "value"} <= ranking.keys()
+    if type(step) is not int or not is_ranked:
+        raise MismatchError("loop has another structure")
+    if parse_number(folder.name) not in (None, step):  # a copy may have a name of another kind
+        raise DamagedError(folder, f"it holds step {step}, which is not its name")
+    return Checkpoint(step, arrays, loop, state_digest(manifest))
+
+
+def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
+    """Reads a checkpoint and compares it with its digests.
+
+    Args:
+        path: the folder of one checkpoint, absolute.
+        items: which of its arrays to read (default all).
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        DamagedError: it is damaged, or its name is the number of another step.
+        VanishedError: it was deleted or replaced meanwhile.
+        UnreadableError: it could not be read for another reason.
+    """
+    return judge(path, ("loop", "manifest", *items), lambda: _read(path, items))
+
+
+def read_promised(path: Path, item: str) -> dict[str, dict[str, Any]]:
+    """Returns `dtype` and `shape` of the arrays of one item, by their path inside it.
+
+    Args:
+        path: the folder of one checkpoint, absolute.
+        item: such as `"model"`.
+
+    Raises:
+        Exception: as of `read_checkpoint`.
+    """
+    return judge(path, ("manifest",), lambda: promised_by(_read_manifest(path), item))
+
+
+def read_loop(path: str | Path) -> dict[str, Any]:
+    """Returns the JSON item of a checkpoint: position, metrics, ranking, classes.
+
+    Args:
+        path: the folder of one checkpoint, `.../checkpoints/<step>`.
+
+    Returns:
+        The dict that was saved.
+
+    Raises:
+        Exception: as of `read_checkpoint`.
+    """
+    return read_checkpoint(absolute_path(path, "path"), items=()).loop
+
+
+def find_steps(directory: Path) -> dict[int, Path]:
+    """Returns the folders of a `checkpoints` folder that are named like a step, by step."""
+    return numbered_folders(directory)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Returns whether a folder is one checkpoint, whatever its name."""
+    return (folder / "loop").is_dir() or (folder / RECORD).is_file()

@@ -1,0 +1,37 @@
+"""What TensorBoard shows of a run, and the event files that hold it."""
+
+from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
+from nnx_alexnet.dashboard.content import (
+    NUM_EXAMPLES,
+    begin_session,
+    end_session,
+    first_kernel,
+    open_writer,
+    samples,
+    write_filters,
+    write_histograms,
+    write_inputs,
+    write_results,
+    write_texts,
+)
+from nnx_alexnet.dashboard.event_reader import Newest, Picture, drop_steps, read_newest
+
+__all__ = [
+    "NUM_EXAMPLES",
+    "ClassificationResults",
+    "Newest",
+    "Picture",
+    "begin_session",
+    "class_labels",
+    "drop_steps",
+    "end_session",
+    "first_kernel",
+    "open_writer",
+    "read_newest",
+    "samples",
+    "write_filters",
+    "write_histograms",
+    "write_inputs",
+    "write_results",
+    "write_texts",
+]

@@ -1,0 +1,38 @@
+"""Freed memory that the process keeps, for the step on a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+# The parameters of glibc's mallopt, from its malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_freed_memory() -> bool:
+    """Makes the C library keep the memory that it frees instead of handing it back.
+
+    A step on the CPU allocates its temporary arrays (156 MB for `AlexNet` and 32 images) and
+    frees them again. glibc takes arrays of that size from the operating system each time,
+    which must clear every page. The setting is the process's, so a program decides on it and
+    not a library: the command `nnx-alexnet` calls it, and a script of your own may, before
+    JAX's first computation; threads that exist keep their ways.
+
+    Returns:
+        Whether it was done: False where the C library is not glibc.
+
+    Example:
+        >>> from nnx_alexnet.devices.host_memory import keep_freed_memory
+        >>> keep_freed_memory() in (True, False)
+        True
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = {
+        _M_ARENA_MAX: 1,  # arenas of other threads cannot hold arrays of over 64 MiB
+        _M_MMAP_MAX: 0,
+        _M_TRIM_THRESHOLD: 2**31 - 1,
+        _M_TOP_PAD: 2**28,
+    }
+    return all(mallopt(name, value) == 1 for name, value in settings.items())

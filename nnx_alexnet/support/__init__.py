@@ -1,0 +1,88 @@
+"""Helpers without a subject of their own: error texts, files, numbers, paths, the log."""
+
+from nnx_alexnet.support.atomic_files import (
+    NotRegularFileError,
+    numbered_folders,
+    open_regular,
+    parse_number,
+    read_whole,
+    remove_leftovers,
+    sync_file,
+    sync_folder,
+    write_whole,
+)
+from nnx_alexnet.support.background_writer import BackgroundWriter
+from nnx_alexnet.support.error_messages import (
+    as_number,
+    as_python,
+    check_metric_name,
+    check_positive,
+    first_line,
+    is_of_machine,
+    shown,
+    unknown,
+)
+from nnx_alexnet.support.log import MessageFormatter, logger
+from nnx_alexnet.support.number_formats import (
+    format_count,
+    format_duration,
+    format_value,
+    printable,
+)
+from nnx_alexnet.support.paths import (
+    absolute_path,
+    check_encodable,
+    existing_working_directory,
+    from_working_directory,
+    has_working_directory,
+)
+from nnx_alexnet.support.plain_json import check_plain
+from nnx_alexnet.support.standard_streams import (
+    escape_unencodable,
+    is_terminal,
+    open_standard_descriptors,
+    print_result,
+    settle_streams,
+    unencodable_handler,
+    write_message,
+)
+
+__all__ = [
+    "BackgroundWriter",
+    "MessageFormatter",
+    "NotRegularFileError",
+    "absolute_path",
+    "as_number",
+    "as_python",
+    "check_encodable",
+    "check_metric_name",
+    "check_plain",
+    "check_positive",
+    "escape_unencodable",
+    "existing_working_directory",
+    "first_line",
+    "format_count",
+    "format_duration",
+    "format_value",
+    "from_working_directory",
+    "has_working_directory",
+    "is_of_machine",
+    "is_terminal",
+    "logger",
+    "numbered_folders",
+    "open_regular",
+    "open_standard_descriptors",
+    "parse_number",
+    "print_result",
+    "printable",
+    "read_whole",
+    "remove_leftovers",
+    "settle_streams",
+    "shown",
+    "sync_file",
+    "sync_folder",
+    "unencodable_handler",
+    "unknown",
+    "write_message",
+    "write_whole",
+]

@@ -1,0 +1,158 @@
+"""Standard streams as a program may find them: missing, closed, broken, or of a narrow encoding.
+
+A service, `pythonw` and `2>&-` leave `sys.stderr` as None; a log collector that ended leaves a
+broken pipe. None of that may end a run, so nothing that writes a message here raises.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import sys
+from io import TextIOWrapper
+from typing import Any
+
+_ESCAPES = "nnx_alexnet.escapes"  # the name under which `escape_unencodable` registers its handler
+
+
+def open_standard_descriptors() -> None:
+    """Opens the null device on each of the descriptors 0, 1 and 2 that is closed.
+
+    Otherwise the next file to be opened would take that number, and what C++ libraries write to
+    standard error would end in a checkpoint.
+
+    Example:
+        >>> import os
+        >>> from nnx_alexnet.support.standard_streams import open_standard_descriptors
+        >>> open_standard_descriptors()
+        >>> all(os.fstat(number) for number in range(3))
+        True
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # without a null device there is nothing to open
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != descriptor:
+                    os.dup2(opened, descriptor)
+                    os.close(opened)
+                os.set_inheritable(descriptor, True)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Returns whether a stream is a terminal; False for None and for one that is closed.
+
+    Example:
+        >>> from nnx_alexnet.support.standard_streams import is_terminal
+        >>> is_terminal(None)
+        False
+    """
+    try:
+        return bool(stream.isatty())
+    except Exception:  # a stream of the user's own may lack the method
+        return False
+
+
+def write_message(text: str) -> None:
+    """Writes a line to standard error, if there is one; it never raises.
+
+    Example:
+        >>> import contextlib, sys
+        >>> from nnx_alexnet.support.standard_streams import write_message
+        >>> with contextlib.redirect_stderr(sys.stdout):
+        ...     write_message("a line")
+        a line
+    """
+    stream = sys.stderr
+    if stream is None:  # `print` would take standard output
+        return
+    with contextlib.suppress(Exception):
+        try:
+            stream.write(f"{text}\n")
+        except UnicodeEncodeError:
+            stream.write(f"{text.encode('ascii', 'backslashreplace').decode()}\n")
+        stream.flush()
+
+
+def print_result(text: str) -> None:
+    """Prints a line to standard output; where there is none, nothing.
+
+    Raises:
+        BrokenPipeError: whoever read it is gone.
+        OSError: it cannot be written, for instance because the disk is full.
+
+    Example:
+        >>> from nnx_alexnet.support.standard_streams import print_result
+        >>> print_result("a line")
+        a line
+    """
+    stream = sys.stdout
+    if stream is None or getattr(stream, "closed", False):
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno, f"Standard output cannot be written: {error.strerror}."
+        ) from error
+
+
+def escape_unencodable(stream: Any) -> None:
+    r"""Lets a stream write any text: characters that its encoding lacks become escapes.
+
+    Bytes of a file name that are not text, which Python holds as lone surrogates, are written as
+    they are.
+
+    Example:
+        >>> import io
+        >>> from nnx_alexnet.support.standard_streams import escape_unencodable
+        >>> stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        >>> escape_unencodable(stream)
+        >>> stream.write("caf\u00e9 \udcff")
+        6
+        >>> stream.flush()
+        >>> stream.buffer.getvalue()
+        b'caf\\xe9 \xff'
+    """
+    if isinstance(stream, TextIOWrapper) and not stream.closed:
+        stream.reconfigure(errors=unencodable_handler())
+
+
+def unencodable_handler() -> str:
+    """Returns the `errors=` argument with which `open` treats text as `escape_unencodable` does."""
+    codecs.register_error(_ESCAPES, _escaped)
+    return _ESCAPES
+
+
+def _escaped(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    parts = [
+        bytes([ord(each) - 0xDC00])
+        if "\udc80" <= each <= "\udcff"
+        else each.encode("ascii", "backslashreplace")
+        for each in characters
+    ]
+    return b"".join(parts), error.end
+
+
+def settle_streams() -> None:
+    """Writes what the standard streams hold, and discards what cannot be written.
+
+    Python would report at its exit that they could not be flushed, and replace the exit status
+    with 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # None, closed, or broken
+            with contextlib.suppress(Exception):
+                descriptor = stream.fileno()
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)

@@ -1,0 +1,97 @@
+"""What one step does to the modules: plain functions, which `steps` traces and compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnx_alexnet.devices import usual_promotion
+from nnx_alexnet.optimizers import extra_arguments
+from nnx_alexnet.task import Outputs, Task, check_outputs
+
+Batch = Mapping[str, Any]
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) holds.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.training.default_steps import masked_mean
+        >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
+        2.0
+    """
+    total = jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
+    return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
+
+
+def train_step(
+    task: Task, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Batch
+) -> Outputs:
+    """Takes one optimizer step, in place.
+
+    Optimizers that take them get the loss as `value`, the gradient as `grad`, and the loss as a
+    function of the parameters as `value_fn`, as optax's line searches need them.
+
+    Args:
+        task: what is learned.
+        model: in training mode; its parameters, statistics and dropout keys move.
+        optimizer: moves too.
+        batch: `image` (transformed), `label`, `mask`.
+
+    Returns:
+        What `task.outputs` returned, of the model before the update.
+
+    Raises:
+        ContractError: the task returned no loss for each example.
+    """
+    # A line search evaluates the loss of this batch with the dropout keys of this step, which are
+    # copied: a call moves those of its model.
+    definition, *states = nnx.split(model, optimizer.wrt, True)
+    others = nnx.as_pure(states[1])
+
+    def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
+        outputs = _outputs(task, model, batch)
+        return masked_mean(outputs["loss"], batch["mask"]), outputs
+
+    def loss_at(parameters: Any) -> jax.Array:
+        return loss_of(nnx.merge(definition, parameters, others))[0]
+
+    wrt = nnx.DiffState(0, optimizer.wrt)
+    outputs: Outputs
+    (loss, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
+    # JAX's gradient of a complex parameter is the conjugate of the direction of ascent:
+    # https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
+    gradients = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)
+    extra = extra_arguments(optimizer.tx, value=loss, grad=gradients, value_fn=loss_at)
+    with usual_promotion():
+        optimizer.update(model, gradients, **extra)
+    return outputs
+
+
+def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
+    """Returns what `task.outputs` returns for a model in evaluation mode."""
+    return _outputs(task, model, batch)
+
+
+def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
+    """Returns what `task.predict` returns for a model in evaluation mode."""
+    return task.predict(model, batch["image"])
+
+
+def _outputs(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
+    outputs = task.outputs(model, batch)
+    return check_outputs(outputs, len(batch["mask"]), f"`{type(task).__name__}.outputs`")
+
+
+class GradientRecorder(nnx.Optimizer[Any]):
+    """Keeps the gradients of a step, and leaves the model as it is."""
+
+    def update(self, model: Any, grads: Any, /, **_: Any) -> Any:
+        """Keeps the gradients, and returns updates of zero."""
+        self.gradients = nnx.data(grads)
+        return jax.tree.map(jnp.zeros_like, grads)

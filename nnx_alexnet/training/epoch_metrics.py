@@ -1,0 +1,118 @@
+"""Metrics of a train epoch on the host: of the whole epoch, and how fast it went."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+
+from nnx_alexnet.devices import usual_promotion
+
+
+def computed(metrics: Any) -> dict[str, float]:
+    """Returns the values of a `clu.metrics.Collection`, fetched from the device.
+
+    Example:
+        >>> from clu.metrics import Average, Collection
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.training.epoch_metrics import computed
+        >>> losses = Collection.create(loss=Average.from_output("loss"))
+        >>> computed(losses.single_from_model_output(loss=jnp.array([1.0, 2.0])))
+        {'loss': 1.5}
+    """
+    with usual_promotion():
+        return {name: float(value) for name, value in jax.device_get(metrics).compute().items()}
+
+
+class _Mark(NamedTuple):
+    """What had been done when a dispatch was seen to have finished."""
+
+    time: float
+    num_examples: int
+    num_steps: int
+    waited: float
+
+
+class EpochMeter:
+    """What is measured over one epoch of training, and between its log points.
+
+    The clock starts with the first dispatch of the epoch, or when it has finished if it had to be
+    compiled, so neither compilation nor the validation before it counts.
+
+    Args:
+        total: the metrics of the epoch so far, on the host: the empty ones, or those that a
+            checkpoint holds.
+
+    Attributes:
+        num_examples: the examples dispatched so far; whoever dispatches counts them.
+        paused: the seconds in which a step was compiled, which count as no time.
+        waited: the seconds in which the device had nothing to do and the next batch was not
+            there; whoever reads the batches counts them.
+        total: the metrics of all windows that were added.
+
+    Example:
+        >>> from nnx_alexnet.training.epoch_metrics import EpochMeter
+        >>> from nnx_alexnet.task.base import LossMetrics
+        >>> meter = EpochMeter(LossMetrics.empty())
+        >>> meter.finished(64, 1)
+        >>> meter.window_rates()  # one step alone has no duration
+        {}
+        >>> meter.finished(128, 2)
+        >>> sorted(meter.window_rates())
+        ['perf/data_wait', 'perf/images_per_second', 'perf/step_seconds']
+    """
+
+    names = ("perf/images_per_second", "perf/step_seconds", "perf/data_wait")
+
+    def __init__(self, total: Any) -> None:
+        self.num_examples = 0
+        self.waited = self.paused = 0.0
+        self.total = total
+        self._first: _Mark | None = None
+        self._last_window: _Mark | None = None
+        self._last: _Mark | None = None
+
+    def started(self, step: int) -> None:
+        """Notes that the step after this number is about to be dispatched, already compiled."""
+        if self._first is None:
+            self._first = self._mark(self.num_examples, step)
+            self._last_window = self._last = self._first
+
+    def finished(self, num_examples: int, step: int) -> None:
+        """Notes that the step of this number has finished, with all the examples up to it."""
+        self._last = self._mark(num_examples, step)
+        if self._first is None:
+            self._first = self._last_window = self._last
+
+    def _mark(self, num_examples: int, step: int) -> _Mark:
+        return _Mark(time.perf_counter() - self.paused, num_examples, step, self.waited)
+
+    def add(self, window: Any) -> None:
+        """Adds the metrics of a window, on the host, to those of the epoch."""
+        self.total = self.total.merge(window)
+
+    def values(self) -> dict[str, float]:
+        """Returns the metrics over all that was added."""
+        return computed(self.total)
+
+    def window_rates(self) -> dict[str, float]:
+        """Returns the `perf/` metrics since the last call; none where nothing passed."""
+        rates = _rates(self._last_window, self._last)
+        self._last_window = self._last
+        return rates
+
+    def epoch_rates(self) -> dict[str, float]:
+        """Returns the `perf/` metrics since the epoch's first dispatch."""
+        return _rates(self._first, self._last)
+
+
+def _rates(start: _Mark | None, end: _Mark | None) -> dict[str, float]:
+    if start is None or end is None or end.num_steps == start.num_steps:
+        return {}
+    seconds = end.time - start.time
+    return {
+        "perf/images_per_second": (end.num_examples - start.num_examples) / seconds,
+        "perf/step_seconds": seconds / (end.num_steps - start.num_steps),
+        "perf/data_wait": min(1.0, (end.waited - start.waited) / seconds),
+    }

@@ -1,0 +1,115 @@
+"""What a step computes, and what the device could: for `perf/mfu` and `perf/peak_memory_bytes`."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Products of bfloat16 matrices, dense, in FLOP/s, from the vendors' data sheets; the part of
+# `device_kind` that names the device. The first that fits counts.
+_PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "RTX 4090": 165e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6": 918e12,
+}
+
+# The backward pass computes two products for each of the forward pass, which is the convention of
+# Chowdhery et al. 2022 (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
+TRAINING_FACTOR = 3
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Returns the FLOP/s of bfloat16 products that a device is sold with, None if not known.
+
+    Example:
+        >>> from nnx_alexnet.training.flops import peak_flops
+        >>> peak_flops("NVIDIA H100 80GB HBM3"), peak_flops("cpu")
+        (989000000000000.0, None)
+    """
+    names = (name for name in _PEAKS if re.search(rf"\b{name}\b", device_kind))
+    name = next(names, None)
+    return None if name is None or "Laptop" in device_kind else _PEAKS[name]
+
+
+def product_flops(jaxpr: Any) -> dict[str, float]:
+    """Counts the FLOPs of the matrix products and convolutions of a traced function.
+
+    A multiplication and its addition are two. Elementwise work is not counted, and neither are
+    loops that are left on tracing.
+
+    Args:
+        jaxpr: what `jax.make_jaxpr` returned.
+
+    Returns:
+        FLOPs by the dtype of the operands.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.training.flops import product_flops
+        >>> product_flops(jax.make_jaxpr(jnp.dot)(jnp.ones((2, 3)), jnp.ones((3, 5))))
+        {'float32': 60.0}
+    """
+    counted: dict[str, float] = {}
+    _count(getattr(jaxpr, "jaxpr", jaxpr), counted)
+    return counted
+
+
+def _count(jaxpr: Any, counted: dict[str, float]) -> None:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            left, right = (variable.aval for variable in equation.invars[:2])
+            output = math.prod(equation.outvars[0].aval.shape)
+            if equation.primitive.name == "dot_general":
+                (axes, _), _ = equation.params["dimension_numbers"]
+                summed = math.prod(left.shape[axis] for axis in axes)
+            else:  # all of the kernel's axes but the output channels
+                numbers = equation.params["dimension_numbers"]
+                summed = math.prod(right.shape) // right.shape[numbers.rhs_spec[0]]
+            name = str(left.dtype)
+            counted[name] = counted.get(name, 0.0) + 2.0 * output * summed
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                traced = getattr(inner, "jaxpr", inner)
+                if hasattr(traced, "eqns"):
+                    _count(traced, counted)
+
+
+def flops_utilization(images_per_second: float, forward_flops: dict[str, float]) -> float | None:
+    """Returns the share of the device's FLOP/s that training used (MFU), None if not known.
+
+    Args:
+        images_per_second: trained on one device.
+        forward_flops: of one image, as `product_flops` counts them.
+
+    Returns:
+        Between 0 and 1; None where the device's peak is not known, or where not nearly all
+        products are of 16 bits, for which alone the peak holds.
+    """
+    peak = peak_flops(jax.local_devices()[0].device_kind)
+    total = sum(forward_flops.values())
+    halves = sum(v for k, v in forward_flops.items() if jnp.dtype(k).itemsize == 2)
+    if peak is None or halves < 0.9 * total or not total:
+        return None
+    return TRAINING_FACTOR * total * images_per_second / peak
+
+
+def peak_memory() -> int | None:
+    """Returns the most bytes that were in use on the first device; None where it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    return None if not stats else stats.get("peak_bytes_in_use")

@@ -1,0 +1,259 @@
+"""What one step computes, from arrays to arrays: the functions that `steps` compiles.
+
+Each merges the modules from flat lists of arrays, runs a body of `bodies` (or what a subclass of
+the Trainer puts in its place), and takes the modules apart again. Everything here runs only while a
+step is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from clu.metrics import Average, Collection
+from flax import nnx
+
+from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
+from nnx_alexnet.models import define, tell_mode
+from nnx_alexnet.optimizers import rate_leaves
+from nnx_alexnet.task import Outputs, Task, check_metrics, check_outputs, check_predictions
+from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
+from nnx_alexnet.training.module_layout import Layout, constrained
+from nnx_alexnet.training.python_side_effects import counters, report_counters
+
+Transform = Callable[..., jax.Array]
+
+
+class State(NamedTuple):
+    """The arrays of a run, flat: what a compiled train step takes, donates and returns.
+
+    Attributes:
+        model: the leaves of the model's state (parameters, statistics, dropout keys).
+        optimizer: the leaves of the optimizer's state; empty outside `fit`.
+    """
+
+    model: list[jax.Array]
+    optimizer: list[jax.Array]
+
+
+class Forwarded(NamedTuple):
+    """What a batch gives in evaluation mode, and the model's arrays before and after it."""
+
+    result: Any
+    before: list[jax.Array]
+    after: list[jax.Array]
+
+
+class StepFunctions:
+    """The functions of one model, one transform and one optimizer.
+
+    Args:
+        model: its graph is read here; it keeps its mode.
+        transform: called as `transform(image)` in evaluation and as
+            `transform(image, key=..., index=...)` in training.
+        train_step: `(model, optimizer, batch) -> outputs`.
+        eval_step: `(model, batch) -> outputs`.
+        predict_step: `(model, batch) -> predictions`.
+        placement: over which devices, and how.
+
+    Attributes:
+        definitions: the graphs of the model.
+        model: how the model's arrays are laid out.
+        optimizer: how those of the optimizer are, once `take_optimizer` has seen one.
+        parameter_names: the paths of the model's parameters.
+        carried: by verb, which of the model's arrays a pass carries from batch to batch.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        transform: Transform,
+        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
+        eval_step: Callable[[nnx.Module, Batch], Outputs],
+        predict_step: Callable[[nnx.Module, Batch], Any],
+        *,
+        placement: Placement,
+    ) -> None:
+        self.definitions = define(model)
+        state = self.definitions.state
+        self.model = Layout(state, placement, "model")
+        self.optimizer: Layout | None = None  # a model that is only evaluated has none
+        self.parameter_names = list(named_leaves(nnx.filter_state(state, nnx.Param)))
+        self.carried: dict[str, list[int]] = {}
+        self._rate_leaves: dict[str, int] = {}
+        self._optimizer_definition: Any = None
+        self._collection: type[Collection] | None = None
+        self._transform = transform
+        self._train_step, self._eval_step = train_step, eval_step
+        self._predict_step = predict_step
+        self._placement = placement
+        self._gathered = placement.gathered(state)
+
+    # ---- What is known before a step is traced ----------------------------------------------
+
+    def take_optimizer(self, optimizer: nnx.Optimizer[Any]) -> Layout:
+        """Notes how an optimizer is built; returns the layout of its state."""
+        definition, state = nnx.split(optimizer)
+        if self.optimizer is None or definition != self._optimizer_definition:
+            self._optimizer_definition = definition
+            self.optimizer = Layout(state, self._placement, "optimizer")
+            shapes = [struct.shape for struct in self.optimizer.structs]
+            self._rate_leaves = rate_leaves(self.optimizer.names, shapes)
+        return self.optimizer
+
+    def choose_metrics(
+        self, task: Task, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
+    ) -> type[Collection]:
+        """Returns the metrics that accumulate: those of the task, and always the loss.
+
+        The first choice stays: another class would be another program.
+
+        Raises:
+            ContractError: they cannot be computed from the outputs.
+        """
+        if self._collection is None:
+            collection = task.collection(outputs)
+            check_metrics(collection, outputs, mask)
+            if "loss" not in collection.__annotations__:
+                loss = Average.from_output("loss")
+                collection = Collection.create(loss=loss, **collection.__annotations__)
+            self._collection = collection
+        return self._collection
+
+    @property
+    def rate_names(self) -> tuple[str, ...]:
+        """The names of the learning rates that the optimizer keeps in its state."""
+        return tuple(self._rate_leaves)
+
+    def learning_rates(self, state: State) -> dict[str, jax.Array]:
+        """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
+        # `optax.inject_hyperparams` gives them the dtype of the first parameter, which is complex
+        # if that one is.
+        rates = {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
+        return {name: jnp.real(rate) for name, rate in rates.items()}
+
+    # ---- Training -----------------------------------------------------------------------------
+
+    def completed(self, data: Batch, batch: Batch) -> Batch:
+        """Returns a batch with the rows of the data that are on the device."""
+        rows = {name: array[batch["index"]] for name, array in data.items()}
+        sharding = self._placement.of_batch(len(batch["index"]))
+        return {**batch, **constrained(rows, sharding)}
+
+    def update(
+        self, state: State, metrics: Any, batch: Batch, key: jax.Array
+    ) -> tuple[State, Any, Outputs]:
+        """Takes one optimizer step.
+
+        Returns:
+            The state, the metrics, and the scalars `loss`, `is_finite` and the learning rates.
+        """
+        assert self.optimizer is not None, "an optimizer comes first"
+        model = self._training_model(state.model)
+        optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
+        numbers = counters(model)
+        outputs = self._train_step(model, optimizer, self._augmented(batch, key))
+        report_counters(model, numbers)
+        outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
+        new = State(
+            self.model.leaves(model, state.model),
+            self.optimizer.leaves(optimizer, state.optimizer),
+        )
+        loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
+        # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
+        # statistics have seen it.
+        seen = [loss, *jax.tree.leaves(nnx.state(model, nnx.BatchStat))]
+        is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
+        info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
+        kept = State(
+            self.model.kept(new.model, state.model),
+            self.optimizer.kept(new.optimizer, state.optimizer),
+        )
+        return kept, self.measured(metrics, outputs, batch), info
+
+    def no_info(self, state: State, num: int) -> Outputs:
+        """Returns the scalars of `num` steps, before the first of them."""
+        infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
+        rates = self.learning_rates(state).items()
+        return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
+
+    def gradients(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
+        """Returns the gradients that a step hands to its optimizer."""
+        model = self._training_model(leaves)
+        recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
+        self._train_step(model, recorder, self._augmented(batch, key))
+        gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
+        return [constrained(each, self._placement.replicated) for each in gradients]
+
+    def _training_model(self, leaves: list[jax.Array]) -> nnx.Module:
+        whole = self._whole(leaves)
+        model: nnx.Module = nnx.merge(self.definitions.train, self.model.state(whole))
+        tell_mode(model, training=True)
+        return model
+
+    def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
+        with usual_promotion():
+            image = self._transform(batch["image"], key=key, index=batch["index"])
+        sharding = self._placement.of_batch(len(batch["index"]))
+        return {**batch, "image": constrained(image, sharding)}
+
+    # ---- Evaluation and prediction --------------------------------------------------------------
+
+    def evaluated(
+        self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
+    ) -> tuple[Any, list[jax.Array]]:
+        """Returns what a batch gives in evaluation mode, and what the next one starts from.
+
+        Args:
+            verb: "evaluate" or "predict".
+            leaves: of the model, as they are before the pass.
+            carried: those of them that `carried` names, as the batch before left them.
+            batch: before the transform.
+        """
+        result, _, after = self.forward(verb, leaves, carried, batch)
+        numbers = self.carried[verb]
+        shardings = [self.model.shardings[number] for number in numbers]
+        return result, list(map(constrained, [after[number] for number in numbers], shardings))
+
+    def forward(
+        self, verb: str, leaves: list[jax.Array], carried: Sequence[jax.Array], batch: Batch
+    ) -> Forwarded:
+        """Runs a batch in evaluation mode; see `evaluated`."""
+        before = self._whole(leaves)
+        for number, leaf in zip(self.carried.get(verb, ()), carried, strict=True):
+            before[number] = leaf
+        model = nnx.merge(self.definitions.evaluation, self.model.state(before))
+        tell_mode(model, training=False)
+        with usual_promotion():
+            image = constrained(self._transform(batch["image"]), self._placement.batch)
+        batch, size = {**batch, "image": image}, len(batch["mask"])
+        numbers = counters(model)
+        if verb == "predict":
+            result = self._predict_step(model, batch)
+            check_predictions(result, size, "`predict`")
+        else:
+            result = check_outputs(self._eval_step(model, batch), size, "`eval_step`")
+        report_counters(model, numbers)
+        return Forwarded(result, before, self.model.leaves(model, before))
+
+    def measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
+        """Returns the metrics with those of a batch added."""
+        assert self._collection is not None, "`choose_metrics` comes first"
+        # Sums of 16 bits are wrong after some hundred examples, whatever a metric adds up.
+        exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
+        with usual_promotion():
+            new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
+            return constrained(metrics.merge(new), self._placement.replicated)
+
+    def _whole(self, leaves: list[jax.Array]) -> list[jax.Array]:
+        """Gathers what is split over the batch's devices; what its own metadata split stays so."""
+        return list(map(constrained, leaves, self._gathered))
+
+
+def _at_least_float32(values: Any) -> Any:
+    dtype = jnp.result_type(values)
+    is_half = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.asarray(values, jnp.float32) if is_half else values

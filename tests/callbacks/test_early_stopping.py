@@ -1,0 +1,141 @@
+import json
+import math
+
+import pytest
+from fake_trainer import FakeTrainer
+
+from nnx_alexnet.callbacks import EarlyStopping, Monitor, StopReason
+
+
+def losses(*values, name="val/loss"):
+    return [{} if value is None else {name: value} for value in values]
+
+
+def fit(stopping, epochs):
+    trainer = FakeTrainer([stopping])
+    trainer.begin()
+    return trainer, trainer.run(epochs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "epochs", "reason"),
+    [
+        ({}, [4, 3, 2, 1, 0.5, 0.4], 6, None),
+        ({}, [1, 2, 3, 4, 5, 6], 4, StopReason.PATIENCE),
+        ({}, [1, 1, 1, 1, 1], 4, StopReason.PATIENCE),
+        ({"patience": 1}, [3, 2, 2.5, 1], 3, StopReason.PATIENCE),
+        ({"patience": 2}, [3, 4, 2, 3, 1, 2, 2, 2], 7, StopReason.PATIENCE),
+        ({"patience": 2, "min_delta": 0.5}, [3, 2.6, 2.5, 1], 3, StopReason.PATIENCE),
+        ({"patience": 2}, [1, None, 2, None, 3, None], 5, StopReason.PATIENCE),
+        ({"mode": "max", "patience": 2}, [1, 2, 3, 2, 2], 5, StopReason.PATIENCE),
+        ({"threshold": 0.5}, [1, 0.6, 0.5, 0.1], 3, StopReason.THRESHOLD),
+        ({"threshold": 0.9, "mode": "max"}, [0.5, 0.95], 2, StopReason.THRESHOLD),
+        ({"threshold": 0.4, "min_delta": 1}, [0.5, 0.3], 2, StopReason.THRESHOLD),
+        ({}, [1, math.nan, 0.5], 2, StopReason.NOT_FINITE),
+        ({"mode": "max"}, [1, math.inf, 2], 2, StopReason.NOT_FINITE),
+        ({"check_finite": False, "patience": 2}, [math.nan, 1, math.nan, math.inf], 4, "patience"),
+        ({"check_finite": False}, [math.nan, math.nan, math.nan], 3, StopReason.PATIENCE),
+    ],
+)
+def test_when_and_why_it_stops(arguments, values, epochs, reason):
+    stopping = EarlyStopping(**arguments)
+    trainer, count = fit(stopping, losses(*values))
+    assert count == epochs
+    assert stopping.stop_reason == (StopReason(reason) if reason is not None else None)
+    assert (trainer.stop_reason is None) == (reason is None)
+    assert stopping.stopped_step == (None if reason is None else 10 * epochs)
+
+
+def test_the_reason_can_be_read():
+    assert fit(EarlyStopping(patience=2), losses(1, 2, 3))[0].stop_reason == (
+        "val/loss has not improved in 2 checks (best 1 at step 10)"
+    )
+    assert fit(EarlyStopping(threshold=0.5), losses(0.25))[0].stop_reason == (
+        "val/loss is 0.25 and has reached the threshold 0.5"
+    )
+    assert fit(EarlyStopping(), losses(math.nan))[0].stop_reason == "val/loss is nan"
+
+
+def test_one_instance_serves_two_fits():
+    stopping = EarlyStopping(patience=2)
+    assert fit(stopping, losses(1, 2, 3, 4))[1] == 3
+    assert fit(stopping, losses(9, 8, 7, 6))[1] == 4
+    assert (stopping.stop_reason, stopping.stopped_step, stopping.best) == (None, None, 6)
+
+
+def test_a_resumed_run_stops_where_the_unbroken_one_does():
+    values = [3, 2, 2.5, 2.4, 2.3, 1]
+    unbroken, count = fit(EarlyStopping(patience=3), losses(*values))
+    first = EarlyStopping(patience=3)
+    trainer, _ = fit(first, losses(*values[:4]))
+    states = json.loads(json.dumps(trainer.callbacks.state_dict()))
+    resumed = EarlyStopping(patience=3)
+    rest = FakeTrainer([resumed])
+    rest.global_step, rest.epoch = trainer.global_step, trainer.epoch
+    rest.begin(states)
+    assert 4 + rest.run(losses(*values[4:])) == count == 5
+    assert rest.stop_reason == unbroken.stop_reason
+
+
+def test_the_arguments_of_the_code_win_over_the_checkpoint():
+    trainer, _ = fit(EarlyStopping(patience=2), losses(1, 2))
+    patient = EarlyStopping(patience=5)
+    rest = FakeTrainer([patient])
+    rest.begin(trainer.callbacks.state_dict())
+    assert rest.run(losses(2, 2, 2, 2, 2)) == 4
+    assert "patience" not in patient.state_dict()
+
+
+def test_a_stale_value_is_not_counted():
+    stopping = EarlyStopping(patience=1)
+    trainer = FakeTrainer([stopping])
+    trainer.begin()
+    trainer.run(losses(1))
+    for _ in range(5):
+        trainer.run([{"train/loss": 1.0}])  # val/loss of the first epoch is still in `metrics`
+    assert stopping.num_bad_checks == 0
+
+
+def test_a_metric_that_the_fit_cannot_publish_is_refused_with_the_names_that_work():
+    with pytest.raises(ValueError, match=r"`monitor`.*did you mean 'val/loss'.*'train/loss'"):
+        FakeTrainer([EarlyStopping("val/losss")]).begin()
+    FakeTrainer([EarlyStopping("val/losss")]).callbacks.call("setup", FakeTrainer(), "test")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mode": "mni"},
+        {"min_delta": -0.1},
+        {"min_delta": math.nan},
+        {"patience": 0},
+        {"patience": 2.5},
+        {"threshold": math.nan},
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        EarlyStopping(**arguments)
+
+
+def test_what_is_better():
+    smaller, larger = Monitor("x"), Monitor("x", mode="max")
+    assert smaller.is_better(1, None)
+    assert smaller.is_better(1, 2)
+    assert not smaller.is_better(2, 2)
+    assert larger.is_better(2, 1)
+    assert not larger.is_better(1, 1)
+    for value in (math.nan, math.inf, -math.inf):
+        assert not smaller.is_better(value, None)
+        assert not larger.is_better(value, 1)
+
+
+def test_two_metrics_can_be_followed():
+    stoppings = [EarlyStopping("val/loss"), EarlyStopping("val/accuracy", mode="max")]
+    trainer = FakeTrainer(stoppings)
+    trainer.begin()
+    trainer.run_epoch({"val/loss": 1.0, "val/accuracy": 0.5})
+    assert set(trainer.callbacks.state_dict()) == {
+        "EarlyStopping(val/loss)",
+        "EarlyStopping(val/accuracy)",
+    }

@@ -1,0 +1,150 @@
+"""`metrics.jsonl`: every row once, and each line whole, whatever happened to the file."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from nnx_alexnet import Trainer
+from nnx_alexnet.callbacks import JSONLogger
+from nnx_alexnet.runs.reader import read_metrics
+from nnx_alexnet.training.history import History
+
+ROWS = [
+    (4, 0, {"train/loss": 0.5, "val/loss": 0.75}),
+    (8, 1, {"train/loss": 0.25, "val/loss": 0.5}),
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A trainer after two epochs, as `JSONLogger` sees it, with the log of both."""
+    trainer = SimpleNamespace(run_dir=tmp_path, epoch=0, history=History())
+    logger = JSONLogger()
+    logger.on_fit_start(trainer)
+    logger.on_train_start(trainer)
+    logger.on_log(trainer, {"train/loss_step": 0.625}, 2)
+    for step, epoch, metrics in ROWS:
+        trainer.epoch = epoch
+        logger.on_log(trainer, metrics, step)
+        trainer.history.append({"epoch": epoch, "step": step, **metrics})
+    trainer.state = logger.state_dict()
+    trainer.file = tmp_path / "metrics.jsonl"
+    return trainer
+
+
+def resume(trainer):
+    """Resumes the run, and logs one row more; returns all lines, which are whole."""
+    logger = JSONLogger()
+    logger.on_fit_start(trainer)
+    logger.load_state_dict(trainer.state)
+    logger.on_train_start(trainer)
+    logger.on_log(trainer, {"train/loss_step": 0.125}, 10)
+    rows = [json.loads(line) for line in trainer.file.read_text().splitlines()]
+    assert rows == read_metrics(trainer.run_dir)
+    assert rows[-1] == {"step": 10, "epoch": 1, "train/loss_step": 0.125}
+    return rows[:-1]
+
+
+def expected():
+    rows = [{"step": step, "epoch": epoch, **metrics} for step, epoch, metrics in ROWS]
+    return [{"step": 2, "epoch": 0, "train/loss_step": 0.625}, *rows]
+
+
+def test_what_steps_wrote_that_are_taken_again_is_cut_off_and_tests_are_kept(run):
+    later = [{"step": 9, "train/loss_step": 1.0}, {"step": 8, "epoch": 2, "test/loss": 0.5}]
+    with run.file.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in later)
+        file.write('{"step": 8, "test/acc')
+    assert resume(run) == [*expected(), later[1]]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 20, 70, 130, 10_000])
+def test_rows_of_epochs_that_were_lost_at_the_end_are_written_again(run, lost):
+    size = run.file.stat().st_size
+    os.truncate(run.file, max(0, size - lost))
+    rows = resume(run)
+    assert rows[-2:] == expected()[-2:]
+    assert rows == expected() or lost > size - 50
+
+
+@pytest.mark.parametrize("zeros", [1, 30, 100])
+def test_zeros_that_a_power_cut_left_are_taken_out(run, zeros):
+    content = run.file.read_bytes()
+    run.file.write_bytes(content[:-zeros] + b"\0" * zeros)
+    assert resume(run) == expected()
+
+
+def test_a_row_of_which_a_part_was_logged_later_is_completed(run):
+    lines = run.file.read_bytes().splitlines(keepends=True)
+    part = b'{"step": 8, "epoch": 1, "train/loss": 0.25}\n'
+    run.file.write_bytes(b"".join(lines[:-1]) + part)
+    *rows, train, val = resume(run)
+    assert rows == expected()[:-1]
+    assert {**train, **val} == expected()[-1]
+
+
+def test_damage_in_the_middle_costs_no_row_of_an_epoch(run):
+    content = run.file.read_bytes().replace(b'"val/loss": 0.75', b'"val/l\0\0\xff": 0.')
+    run.file.write_bytes(content[: run.state["size"]])
+    assert resume(run) == expected()
+
+
+def test_a_file_that_was_deleted_is_written_again(run):
+    run.file.unlink()
+    assert resume(run) == expected()[1:]
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_file_is_left_alone_and_reported_once(run, tmp_path, kind, warnings):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    run.file.unlink()
+    if kind == "link":
+        run.file.symlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(run.file)
+    else:
+        run.file.mkdir()
+    logger = JSONLogger()
+    logger.load_state_dict(run.state)
+    logger.on_train_start(run)
+    for step in (10, 12):
+        logger.on_log(run, {"train/loss_step": 0.125}, step)
+    assert warnings.text.count("metrics.jsonl could not be written, training goes on") == 1
+    assert "is not a regular file" in warnings.text
+    assert victim.read_text() == "precious"
+
+
+def test_a_log_that_shrinks_while_the_run_goes_on_still_gets_whole_lines(run):
+    logger = JSONLogger()
+    logger.load_state_dict(run.state)
+    logger.on_train_start(run)
+    os.truncate(run.file, 0)
+    for step in (10, 12):
+        logger.on_log(run, {"lr": 0.5}, step)
+    assert [row["step"] for row in read_metrics(run.run_dir)] == [10, 12]
+
+
+def test_a_resumed_run_has_every_row_though_the_log_lost_its_end(tmp_path):
+    images = np.zeros((64, 4), np.float32), np.arange(64, dtype=np.int32) % 2
+
+    def fit(max_epochs, resume):
+        model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+        trainer = Trainer(
+            model, (images, images), max_epochs=max_epochs, log_dir=tmp_path, name="m",
+            progress_bar=False,
+        )  # fmt: skip
+        trainer.fit(resume=resume)
+        return trainer
+
+    trainer = fit(2, "never")
+    log = trainer.run_dir / "metrics.jsonl"
+    os.truncate(log, log.stat().st_size - 20)
+    history = fit(3, "auto").history
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["val/loss"] for row in rows] == [row["val/loss"] for row in history]

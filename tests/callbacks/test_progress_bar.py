@@ -1,0 +1,177 @@
+import io
+import time
+from types import SimpleNamespace
+
+import pytest
+from fake_trainer import FakeTrainer
+
+from nnx_alexnet.callbacks import ProgressBar, progress_bar
+from nnx_alexnet.support.log import logger
+
+METRICS = {
+    "train/loss_step": 9.0,
+    "perf/images_per_second": 812.4,
+    "train/loss": 0.12345,
+    "train/accuracy": 0.98,
+    "val/loss": 0.5,
+    "val/accuracy": 1.0,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    with caplog.at_level("INFO", logger="nnx_alexnet"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    stream = Terminal()
+    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
+    monkeypatch.setattr(progress_bar, "sys", fake)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    return stream
+
+
+def test_one_line_an_epoch_where_there_is_no_terminal(lines):
+    trainer = FakeTrainer([ProgressBar()], max_epochs=3)
+    trainer.begin()
+    trainer.run([METRICS, {"train/loss": 0.1}])
+    first, second = lines.messages
+    assert first.rsplit("  ", 1)[0] == (
+        "epoch 1/3  step 10  train/loss 0.1235  train/accuracy 0.98  val/loss 0.5  val/accuracy 1"
+        "  812 images/s"
+    )
+    assert first.endswith(" s")
+    # No validation in the second epoch: the stale values of the first are not shown.
+    assert second.startswith("epoch 2/3  step 20  train/loss 0.1  812 images/s")
+
+
+def test_the_length_of_an_epoch_and_of_the_fit_may_be_unknown(lines, terminal):
+    trainer = FakeTrainer([ProgressBar(1e-9)], max_epochs=None, steps_per_epoch=None)
+    trainer.begin()
+    trainer.run_epoch(METRICS, steps=3)
+    trainer.end()
+    assert "epoch 1  step 3  " in lines.messages[0]
+    assert "step 2  00:00 elapsed" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("limits", "total"),
+    [
+        ({"max_epochs": 3, "steps_per_epoch": 10}, "/30"),
+        ({"max_epochs": 3, "steps_per_epoch": 10, "max_steps": 25}, "/25"),
+        ({"max_epochs": None, "steps_per_epoch": 10, "max_steps": 50}, "/50"),
+    ],
+)
+def test_the_bar_ends_where_the_fit_ends(terminal, limits, total):
+    trainer = FakeTrainer([ProgressBar(1e-9)], **limits)
+    trainer.begin()
+    trainer.run_epoch(METRICS, steps=2)
+    trainer.end()
+    assert f"step 2{total}" in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_what_is_drawn_fits_the_terminal(terminal, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([METRICS] * 2)
+    trainer.end()
+    shown = terminal.getvalue().replace("\x1b[J", "")  # it clears the rest
+    drawn = [part for line in shown.splitlines() for part in line.split("\r")]
+    assert max(map(len, drawn)) < columns
+    assert any("left" in part for part in drawn)
+    assert any("val/accuracy 1" in part for part in drawn if "left" in part) == (columns == 200)
+
+
+def test_a_bar_of_before_the_terminal_got_narrower_is_cut(terminal, monkeypatch):
+    bar = ProgressBar(1e-9)
+    trainer = FakeTrainer([bar])
+    trainer.begin()
+    trainer.run([METRICS])
+    monkeypatch.setenv("COLUMNS", "40")
+    before = len(terminal.getvalue())
+    bar._bar.refresh()  # as after a line of the log, which comes when it will
+    shown = terminal.getvalue()[before:].replace("\x1b[J", "").strip("\r")
+    assert shown.startswith("epoch 1/6 |")
+    assert len(shown) == 39
+    trainer.end()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines_only(lines, terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([METRICS] * 2)
+    trainer.end()
+    assert terminal.getvalue() == ""
+    assert len(lines.messages) == 2
+
+
+@pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["none", "without a kernel"])
+def test_ipython_without_a_notebook_gets_lines_only(lines, monkeypatch, shell):
+    stream = io.StringIO()
+    ipython = SimpleNamespace(get_ipython=lambda: shell)  # and nothing to display with
+    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": ipython})
+    monkeypatch.setattr(progress_bar, "sys", fake)
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([METRICS] * 2)
+    trainer.end()
+    assert len(lines.messages) == 2
+
+
+@pytest.mark.parametrize("exception", [None, RuntimeError("boom"), KeyboardInterrupt()])
+def test_the_bar_is_removed_and_the_log_restored_however_the_fit_ends(terminal, exception):
+    handlers = list(logger.handlers)
+    bar = ProgressBar(1e-9)
+    trainer = FakeTrainer([bar])
+    trainer.begin()
+    trainer.run([METRICS])
+    assert bar._bar is not None
+    trainer.end(exception)
+    assert bar._bar is None
+    assert logger.handlers == handlers
+    assert terminal.getvalue().endswith("\r")
+    trainer.run([METRICS])  # after the end nothing is drawn
+    assert terminal.getvalue().endswith("\r")
+
+
+def test_a_resumed_fit_starts_its_bar_where_it_left_off(terminal):
+    trainer = FakeTrainer([ProgressBar()])
+    trainer.global_step, trainer.epoch = 30, 3
+    trainer.begin()
+    trainer.end()
+    assert "epoch 4/6" in terminal.getvalue()
+    assert "step 30/60" in terminal.getvalue()
+
+
+def test_the_bar_is_drawn_by_the_clock_and_costs_a_step_microseconds(terminal):
+    bar = ProgressBar(refresh_seconds=60)
+    trainer = FakeTrainer([bar])
+    trainer.begin()
+    drawn = terminal.getvalue()
+    start = time.perf_counter()
+    for index in range(10_000):
+        bar.on_train_batch_end(trainer, None, {}, index)
+    seconds = time.perf_counter() - start
+    assert terminal.getvalue() == drawn
+    assert seconds / 10_000 < 20e-6  # half a microsecond on an idle machine
+    trainer.end()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_refresh_time_that_is_not_positive_is_refused(seconds):
+    with pytest.raises(ValueError, match="`refresh_seconds`"):
+        ProgressBar(seconds)

@@ -1,0 +1,392 @@
+"""What is compared when a run is resumed: everything that determines its numbers."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.extend.core import Primitive
+
+from nnx_alexnet import Classification, DataModule, Task, Trainer, create_optimizer
+from nnx_alexnet.callbacks import TensorBoard
+from nnx_alexnet.checkpoints import same_run as identities
+from nnx_alexnet.checkpoints.program_digests import fingerprint, float_constants
+from nnx_alexnet.checkpoints.same_run import check_same, compare, describe_optimizer
+from nnx_alexnet.data import ImageTransform
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 4, 4, 1)).astype(np.float32)
+Y = (X[:, 0, 0, 0] > 0).astype(np.int32)
+
+
+class Net(nnx.Module):
+    def __init__(self, activation=nnx.relu, scale=1.0):
+        rngs = nnx.Rngs(0)
+        self.hidden, self.head = nnx.Linear(16, 8, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
+        self.activation = activation
+        self._scale = scale  # a constant that no public attribute shows
+
+    def __call__(self, x):
+        hidden = self.activation(self.hidden(x.reshape(len(x), -1)))
+        return self.head(hidden * self._scale)
+
+
+class Scaled(Task):
+    """A loss with a factor that hides in a closure."""
+
+    def __init__(self, factor=1.0):
+        self._loss = lambda z, y: factor * optax.softmax_cross_entropy_with_integer_labels(z, y)
+
+    def outputs(self, model, batch):
+        return {"loss": self._loss(model(batch["image"]), batch["label"])}
+
+
+def trainer_of(logs, *, epochs=1, x=X, y=Y, model=Net, batch_size=16, transform=None, **arguments):
+    data = DataModule((x, y), (x, y), batch_size=batch_size, transform=transform)
+    quiet = TensorBoard(images=False, histograms=False, texts=False)  # which takes most of the time
+    defaults = {"optimizer": optax.sgd(0.1), "log_dir": logs, "progress_bar": False, "name": "run"}
+    defaults["callbacks"] = [] if logs is None else [quiet]
+    return Trainer(model(), data, max_epochs=epochs, **{**defaults, **arguments})
+
+
+@pytest.fixture(scope="module")
+def saved_logs(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    logs = tmp_path_factory.mktemp("saved")
+    trainer_of(logs).fit()
+    return logs
+
+
+def schedule(steps):
+    return optax.sgd(optax.cosine_decay_schedule(0.1, steps))
+
+
+CHANGES = {
+    "rate": ({"optimizer": optax.sgd(0.001)}, "optimizer_constants: saved [-0.1], now [-0.001]"),
+    "optimizer": ({"optimizer": optax.sign_sgd(0.1)}, "programs.optimizer"),
+    "clipping": (
+        {"optimizer": optax.chain(optax.clip(1e-4), optax.sgd(0.1))},
+        "optimizer_constants: saved [-0.1], now [-0.1, -0.0001, 0.0001]",
+    ),
+    "schedule": ({"optimizer": schedule(200)}, "200.0"),
+    "activation": ({"model": lambda: Net(nnx.gelu)}, "programs.evaluation"),
+    "constant": ({"model": lambda: Net(scale=2.0)}, "programs.evaluation"),
+    "loss": ({"task": Classification(label_smoothing=0.1)}, "task.label_smoothing: saved 0.0, now"),
+    "one pixel": ({"x": np.where(np.arange(X.size).reshape(X.shape) == 5, 9, X)}, "samples.train"),
+    "labels": ({"y": 1 - Y}, "data.labels"),
+    "augmentation": ({"transform": ImageTransform(flip=True)}, "data.transform.flip: saved False"),
+    "seed": ({"seed": 1}, "seed: saved 0, now 1"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_run_is_refused_with_what_differs(saved_logs, change):
+    arguments, named = CHANGES[change]
+    before = sorted(path.name for path in saved_logs.rglob("*"))
+    with pytest.raises(ValueError, match="which is another run") as raised:
+        trainer_of(saved_logs, epochs=2, **arguments).fit(resume="auto")
+    assert named in str(raised.value)
+    assert sorted(path.name for path in saved_logs.rglob("*")) == before
+
+
+class WithConstants(Net):
+    """A net with two arrays that training leaves as they are, and one that it counts."""
+
+    def __init__(self, scale=1.0, shift=0.0):
+        super().__init__()
+        self.scale = np.full(3, scale, np.float32)
+        self.shift = nnx.Variable(jnp.float32(shift))
+        self.calls = nnx.Variable(jnp.int32(0))
+
+    def __call__(self, image):
+        self.calls[...] += 1
+        return super().__call__(image) * self.scale[0] + self.shift[...]
+
+
+def test_constants_of_a_model_are_compared_by_value(tmp_path):
+    trainer_of(tmp_path, model=WithConstants).fit()
+    for name, arguments in (("scale", {"scale": 2.0}), ("shift", {"shift": 3.0})):
+        other = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, **arguments))
+        with pytest.raises(ValueError, match=rf"\n  constants.model/{name}: saved \w{{16}}, now"):
+            other.fit(resume="auto")
+    trainer = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, shift=3.0))
+    trainer.fit(resume="auto", accept="constants")
+    assert float(trainer.model.shift[...]) == 3.0
+    assert int(trainer.model.calls[...]) == trainer.global_step > 0
+
+
+def test_a_factor_hidden_in_the_loss_is_seen(tmp_path):
+    trainer_of(tmp_path, task=Scaled()).fit()
+    with pytest.raises(ValueError, match=r"programs.evaluation: saved \w{16}, now \w{16}"):
+        trainer_of(tmp_path, epochs=2, task=Scaled(2.0)).fit(resume="auto")
+    trainer_of(tmp_path, epochs=2, task=Scaled()).fit(resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("setting", "context"),
+    [
+        ("jax_default_matmul_precision", lambda: jax.default_matmul_precision("highest")),
+        ("jax_threefry_partitionable", lambda: jax.threefry_partitionable(False)),
+        ("jax_default_prng_impl", lambda: jax.default_prng_impl("rbg")),
+    ],
+)
+def test_another_setting_of_jax_is_refused(saved_logs, setting, context):
+    with context(), pytest.raises(ValueError, match=rf"jax\.{setting}: saved .*, now "):
+        trainer_of(saved_logs, epochs=2).fit(resume="auto")
+
+
+def test_another_flag_of_xla_is_refused_unless_it_changes_no_number(monkeypatch):
+    def flags(text):
+        monkeypatch.setenv("XLA_FLAGS", text)
+        return identities._settings()["XLA_FLAGS"]
+
+    assert flags("--xla_force_host_platform_device_count=4 --xla_dump_to=x") == ""
+    assert flags("--xla_cpu_enable_fast_math=true --xla_dump_to=x").endswith("math=true")
+
+
+def test_another_version_is_refused_and_can_be_accepted_by_name(tmp_path, monkeypatch, caplog):
+    trainer_of(tmp_path).fit()
+    now = identities._version
+    monkeypatch.setattr(
+        identities, "_version", lambda package: "0.0.1" if package == "optax" else now(package)
+    )
+    with pytest.raises(
+        ValueError, match=r"accept=\['versions'\].*\n.*versions.optax: saved .*0.0.1"
+    ):
+        trainer_of(tmp_path, epochs=2).fit(resume="auto")
+    with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
+        history = trainer_of(tmp_path, epochs=2).fit(resume="auto", accept="versions")
+    assert [row["epoch"] for row in history] == [0, 1]
+    # Another version may trace the same code in another way.
+    assert "Not compared with the run that is resumed: what a step computes" in caplog.text
+
+
+# ---- Accepting --------------------------------------------------------------------------------
+
+
+def parameters(trainer):
+    return np.array(trainer.model.head.kernel[...])
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_an_accepted_rate_is_that_of_the_code(tmp_path, injected):
+    def optimizer(rate):
+        return optax.inject_hyperparams(optax.sgd)(rate) if injected else optax.sgd(rate)
+
+    trainer_of(tmp_path, optimizer=optimizer(0.1)).fit()
+    at_rest = trainer_of(tmp_path, epochs=2, optimizer=optimizer(0.0))
+    at_rest.fit(resume="auto", accept=["optimizer"])
+    assert at_rest.global_step == 8
+    expected = trainer_of(None, optimizer=optimizer(0.1))
+    expected.fit()
+    np.testing.assert_array_equal(parameters(at_rest), parameters(expected))
+
+
+def test_what_was_accepted_once_is_the_run_from_then_on(tmp_path):
+    trainer_of(tmp_path).fit()
+    slower = {"optimizer": optax.sgd(0.01)}
+    trainer_of(tmp_path, epochs=2, **slower).fit(resume="auto", accept=["optimizer"])
+    trainer_of(tmp_path, epochs=3, **slower).fit(resume="auto")
+    with pytest.raises(ValueError, match="another run"):
+        trainer_of(tmp_path, epochs=3).fit(resume="auto")
+
+
+def saved_loop(now, **position):
+    return {"identity": now, "step_in_epoch": 0, **position}
+
+
+IDENTITY = {
+    "seed": 0,
+    "config": {"optimizer.learning_rate": 0.1, "data.batch_size": 16},
+    "data": {"batch_size": 16, "examples.train": 64},
+    "samples": {"train": "a", "val": "b"},
+    "arrays": {"model/kernel": "float32[2, 3]"},
+    "programs": {"optimizer": "c", "evaluation": "d", "train_step": "e"},
+    "versions": {"jax": "1"},
+    "platform": "cpu",
+}
+
+
+def changed(**sections):
+    return IDENTITY | {name: IDENTITY[name] | new for name, new in sections.items()}
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_enough"),
+    [
+        (["optimizer"], True), (["optimizer.learning_rate"], False), (["programs"], False),
+        (["programs", "config"], True), (["optimiz"], False), ([], False),
+    ],
+)  # fmt: skip
+def test_names_are_accepted_whole_or_by_their_beginnings(accept, is_enough):
+    now = changed(
+        config={"optimizer.learning_rate": 0.2}, programs={"optimizer": "x", "train_step": "y"}
+    )
+    if is_enough:
+        found = check_same(saved_loop(IDENTITY), now, "run", accept)
+        names = [each.name for each in found]
+        # That a step differs follows from the optimizer.
+        assert names == ["config.optimizer.learning_rate", "programs.optimizer"]
+    else:
+        with pytest.raises(ValueError, match=r"accept=\['optimizer'\]"):
+            check_same(saved_loop(IDENTITY), now, "run", accept)
+
+
+def test_a_name_that_matches_no_difference_is_reported():
+    now = changed(data={"batch_size": 8})
+    with pytest.raises(ValueError, match=r"\(\['optimizr'\] in `accept` match none of them\)"):
+        check_same(saved_loop(IDENTITY), now, "run", ["optimizr"])
+
+
+def test_arrays_of_another_shape_cannot_be_accepted():
+    now = changed(arrays={"model/kernel": "float32[2, 5]"})
+    with pytest.raises(ValueError, match=r"cannot make run continue with other arrays: .*\[2, 5\]"):
+        check_same(saved_loop(IDENTITY), now, "run", ["arrays"])
+
+
+@pytest.mark.parametrize(
+    "sections", [{"data": {"batch_size": 8}}, {"data": {"examples.train": 32}}]
+)
+def test_another_order_of_examples_is_accepted_between_two_epochs_alone(sections):
+    check_same(saved_loop(IDENTITY), changed(**sections), "run", ["data"])
+    with pytest.raises(ValueError, match="in the middle of an epoch: data"):
+        check_same(saved_loop(IDENTITY, step_in_epoch=3), changed(**sections), "run", ["data"])
+
+
+def test_what_cannot_be_compared_is_told():
+    now = changed(programs={"train_step": "z"}, samples={"train": None, "val": "b"})
+    found, notes = compare(IDENTITY, now | {"platform": "gpu"})
+    assert found == []
+    assert notes == [
+        "what a step computes, because it was traced on another kind of device",
+        "the examples of `train`, which may differ each time they are read",
+    ]
+
+
+def test_a_step_for_batches_of_another_size_is_not_compared():
+    before = changed(programs={"rows": {"train_step": 16}})
+    now = changed(programs={"rows": {"train_step": 8}, "train_step": "z", "evaluation": "y"})
+    assert compare(before, now) == (
+        [], ["the train step and the evaluation, because their batches have another size"],
+    )  # fmt: skip
+    (found,), _ = compare(before, now | {"programs": now["programs"] | {"optimizer": "x"}})
+    assert found.name == "programs.optimizer"
+
+
+def test_other_examples_differ():
+    found, _ = compare(IDENTITY, changed(samples={"val": "c"}))
+    assert [str(each) for each in found] == ["samples.val: saved b, now c"]
+
+
+# ---- Fingerprints -----------------------------------------------------------------------------
+
+
+def print_of(function, *arguments):
+    return fingerprint(jax.make_jaxpr(function)(*arguments))
+
+
+def test_a_fingerprint_sees_constants_shapes_operations_and_what_is_inside_loops():
+    x = jnp.ones(3)
+    table = jnp.arange(3.0)
+
+    def scanned(factor):
+        return lambda x: jax.lax.scan(lambda c, y: (c * factor, y), x[0], x)
+
+    same = [lambda x: x * 2 + table, lambda y: y * 2 + table]
+    assert len({print_of(each, x) for each in same}) == 1
+    different = [
+        same[0], lambda x: x * 3 + table, lambda x: x * 2 - table, lambda x: x * 2 + (table + 1),
+        lambda x: table + x * 2, scanned(2.0), scanned(3.0), jax.jit(lambda x: x - 1),
+        jax.jit(lambda x: x - 2), jax.grad(lambda x: jnp.sin(x).sum()), jax.checkpoint(jnp.cos),
+    ]  # fmt: skip
+    prints = [print_of(each, x) for each in different] + [print_of(same[0], jnp.ones((1, 3)))]
+    assert len(set(prints)) == len(prints)
+
+
+def test_names_of_functions_and_addresses_do_not_matter():
+    def traced(name):
+        def inner(x):
+            return jnp.where(x > 0, x, 0.1 * x)
+
+        inner.__name__ = name
+        return print_of(jax.jit(inner), jnp.ones(3))
+
+    assert traced("first") == traced("second")
+
+    def activated(x):
+        return nnx.relu(x)  # a custom_jvp, whose rule is a function with an address
+
+    assert print_of(activated, jnp.ones(3)) == print_of(nnx.relu, jnp.ones(3))
+
+
+def test_the_order_of_a_set_does_not_matter():
+    """`shard_map` has sets of names, which each process iterates in another order."""
+    operation = Primitive("operation")
+    operation.def_abstract_eval(lambda x, **_: x)
+    sets = frozenset([0, 8]), frozenset([8, 0]), frozenset([0, 16])
+    assert sets[0] == sets[1]
+    assert [*sets[0]] != [*sets[1]]
+    first, same, other = (
+        fingerprint(jax.make_jaxpr(functools.partial(operation.bind, axes=each))(1.0))
+        for each in sets
+    )
+    assert first == same != other
+
+
+class Named:
+    """A class whose `name` is no text, and whose `dtype` is none."""
+
+    name = property(lambda self: "name")
+    dtype = None
+
+
+def test_attributes_that_are_classes_or_nan_are_the_same_in_each_process():
+    model, task = Net(), Scaled()
+    model.layer_class, model.kind, model.dtype = Named, jnp.bfloat16, np.dtype("int8")
+    task.ignored = float("nan")
+    first, second = (
+        identities.identify(
+            model,
+            {},
+            {},
+            task=task,
+            metrics=[],
+            data={},
+            samples={},
+            programs={},
+            seed=0,
+            config={},
+        )
+        for _ in range(2)
+    )
+    assert compare(first, second) == ([], [])
+    kept = {name: first["model"][name] for name in ("layer_class", "kind", "dtype")}
+    assert kept == {"layer_class": "Named", "kind": "bfloat16", "dtype": "int8"}
+
+
+def test_the_devices_that_share_a_step_do_not_matter():
+    prints = []
+    for devices in (1, 2, 8):
+        trainer = trainer_of(None, devices=devices)
+        trainer.metric_names  # noqa: B018  # traces the steps
+        prints.append(trainer._steps.fingerprints())
+    assert prints[0] == prints[1] == prints[2]
+    assert set(prints[0]) == {"evaluation", "train_step", "rows"}
+
+
+def test_constants_are_found_in_what_is_nested_too():
+    jaxpr = jax.make_jaxpr(jax.jit(lambda x: jax.lax.cond(True, lambda y: y * 0.25, jnp.sin, x)))
+    assert float_constants(jaxpr(1.0)) == [0.25]
+
+
+def test_two_optimizers_with_the_same_arguments_are_one():
+    model = Net()
+    first, second = (create_optimizer(schedule="cosine", num_steps=9) for _ in range(2))
+    other = create_optimizer(schedule="cosine", num_steps=10)
+    assert describe_optimizer(first, model) == describe_optimizer(second, model)
+    assert describe_optimizer(first, model) != describe_optimizer(other, model)
+    assert 9.0 in describe_optimizer(other, model)["optimizer_constants"]  # steps after warm-up

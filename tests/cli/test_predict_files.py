@@ -1,0 +1,653 @@
+"""Classes of image files: what is decoded of each kind of file, and what `predict` does with it."""
+
+import csv
+import io
+import json
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import TinyNet
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from nnx_alexnet import DataModule, Task, Trainer
+from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli.predict_files import (
+    IMAGE_SUFFIXES,
+    compile_probabilities,
+    find_images,
+    predict_files,
+)
+from nnx_alexnet.data import ImageTransform, load_data
+from nnx_alexnet.data.image_folder import decode
+from nnx_alexnet.data.sources import MapSource
+from nnx_alexnet.task.base import Classification
+
+# ---- Pixels ------------------------------------------------------------------------------------
+
+
+def decoded(path, channels=3):
+    """The one colour of an image of one colour, as a list."""
+    pixels = decode(str(path), resize=6, size=4, channels=channels)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (4, 4, channels)
+    assert (pixels == pixels[0, 0]).all()
+    return pixels[0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "suffix", "expected"),
+    [
+        ("RGB", (10, 20, 30), "png", [10, 20, 30]),
+        ("L", 77, "png", [77, 77, 77]),
+        ("1", 1, "png", [255, 255, 255]),
+        ("1", 0, "tif", [0, 0, 0]),
+        ("LA", (100, 255), "png", [100, 100, 100]),
+        ("LA", (100, 0), "png", [255, 255, 255]),
+        ("RGBA", (255, 0, 0, 0), "png", [255, 255, 255]),
+        ("RGBA", (200, 100, 0, 51), "png", [244, 224, 204]),  # a fifth of it, over white
+        ("RGBA", (200, 100, 0, 51), "tif", [244, 224, 204]),
+        ("RGBA", (200, 100, 0, 51), "webp", [244, 224, 204]),
+        ("CMYK", (0, 255, 255, 0), "tif", [255, 0, 0]),
+        ("CMYK", (0, 255, 255, 0), "jpg", [255, 0, 0]),
+        ("YCbCr", (76, 85, 255), "tif", [255, 0, 0]),
+        ("YCbCr", (76, 85, 255), "jpg", [255, 0, 0]),
+    ],
+)
+def test_a_file_of_any_mode_becomes_rgb_on_white(tmp_path, mode, color, suffix, expected):
+    path = tmp_path / f"image.{suffix}"
+    how = {"lossless": True} if suffix == "webp" else {}
+    Image.new(mode, (12, 9), color).save(path, **how)
+    with Image.open(path) as image:  # the file holds what is to be tested
+        assert image.mode == ("RGB" if (mode, suffix) == ("YCbCr", "jpg") else mode)
+    np.testing.assert_allclose(decoded(path), expected, atol=2 if suffix == "jpg" else 1)
+
+
+@pytest.mark.parametrize(("index", "expected"), [(0, [255, 255, 255]), (1, [30, 60, 90])])
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_palette_with_a_transparent_colour_is_put_on_white(tmp_path, index, expected, suffix):
+    image = Image.new("P", (12, 9), index)
+    image.putpalette([200, 0, 0, 30, 60, 90])
+    image.save(tmp_path / f"image.{suffix}", transparency=0)
+    assert decoded(tmp_path / f"image.{suffix}") == expected
+
+
+def test_a_palette_without_transparency_gives_its_colours(tmp_path):
+    image = Image.new("P", (12, 9), 1)
+    image.putpalette([200, 0, 0, 30, 60, 90])
+    image.save(tmp_path / "image.png")
+    assert decoded(tmp_path / "image.png") == [30, 60, 90]
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "expected"),
+    [("L", 40, [255, 255, 255]), ("RGB", (40, 40, 40), [255, 255, 255]), ("L", 41, [40, 40, 40])],
+)
+def test_the_one_transparent_colour_of_a_png_is_put_on_white(tmp_path, mode, key, expected):
+    color = 40 if mode == "L" else (40, 40, 40)
+    Image.new(mode, (12, 9), color).save(tmp_path / "image.png", transparency=key)
+    assert decoded(tmp_path / "image.png") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix", "mode", "expected"),
+    [
+        (np.full((9, 12), 30_000, np.uint16), "png", "I;16", 117),
+        (np.full((9, 12), 65_535, np.uint16), "png", "I;16", 255),
+        (np.full((9, 12), 255, np.uint16), "png", "I;16", 1),  # nearly black, not white
+        (np.full((9, 12), 30_000, np.uint16), "tif", "I;16", 117),
+        (np.full((9, 12), 30_000, ">u2"), "tif", "I;16B", 117),
+        (np.full((9, 12), 30_000, np.int32), "tif", "I", 117),
+        (np.full((9, 12), 2**30, np.int32), "tif", "I", 128),
+        (np.full((9, 12), -5, np.int32), "tif", "I", 0),
+        (np.full((9, 12), 30_000, np.uint16), "pgm", "I;16", 117),
+        (np.full((9, 12), 0.5, np.float32), "tif", "F", 128),
+        (np.full((9, 12), 128.2, np.float32), "tif", "F", 128),
+        (np.full((9, 12), 30_000, np.float32), "tif", "F", 117),
+        (np.full((9, 12), np.nan, np.float32), "tif", "F", 0),
+    ],
+)
+def test_grey_of_more_than_8_bits_is_scaled(tmp_path, values, suffix, mode, expected):
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(values).save(path)
+    with Image.open(path) as image:
+        assert image.mode in (mode, "I")  # an older Pillow has one mode for all integers
+    assert decoded(path) == [expected] * 3
+    assert decoded(path, channels=1) == [expected]
+
+
+def test_the_shades_of_a_16_bit_file_are_kept_in_order(tmp_path):
+    ramp = np.linspace(0, 65_535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    got = decode(str(tmp_path / "ramp.png"), resize=16, size=16, channels=1)
+    assert got.reshape(-1).tolist() == list(range(256))
+
+
+QUADRANTS = np.zeros((96, 160, 3), np.uint8)
+QUADRANTS[:48, :80], QUADRANTS[:48, 80:] = (250, 0, 0), (0, 250, 0)
+QUADRANTS[48:, :80], QUADRANTS[48:, 80:] = (0, 0, 250), (250, 250, 250)
+
+
+def as_stored(orientation):
+    """How a camera held so stores the quadrants."""
+    turned = {
+        1: QUADRANTS, 2: QUADRANTS[:, ::-1], 3: QUADRANTS[::-1, ::-1], 4: QUADRANTS[::-1],
+        5: QUADRANTS.swapaxes(0, 1), 6: np.rot90(QUADRANTS, 1),
+        7: QUADRANTS[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(QUADRANTS, -1),
+    }  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return Image.fromarray(np.ascontiguousarray(turned[orientation])), exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_an_image_is_turned_as_its_exif_says(tmp_path, orientation, suffix):
+    image, exif = as_stored(orientation)
+    how = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
+    image.save(tmp_path / f"image.{suffix}", exif=exif, **how)
+    # 24 of 96 pixels: a JPEG is decoded at a quarter of its size, and turned after that.
+    got = decode(str(tmp_path / f"image.{suffix}"), resize=24, size=24)
+    Image.fromarray(QUADRANTS).save(tmp_path / "upright.png")
+    want = decode(str(tmp_path / "upright.png"), resize=24, size=24)
+    inside = np.r_[:10, 14:24]  # away from the edges, which a smaller JPEG blurs
+    assert np.abs(got.astype(int) - want)[np.ix_(inside, inside)].max() <= 2
+
+
+def test_a_large_jpeg_is_decoded_small_and_still_turned(tmp_path, monkeypatch):
+    sizes = []
+    resize = Image.Image.resize
+
+    def spy(self, *arguments, **more):
+        sizes.append(self.size)
+        return resize(self, *arguments, **more)
+
+    image, exif = as_stored(6)
+    image.save(tmp_path / "image.jpg", exif=exif)
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    decode(str(tmp_path / "image.jpg"), resize=24, size=20)
+    assert sizes == [(40, 24)]  # stored as 96x160, upright 160x96
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\0\x09\x01\x12", b"this is no TIFF header"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_damaged_exif_is_no_damaged_image(tmp_path, exif, suffix):
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (12, 9), (0, 0, 0)).save(path, exif=b"Exif\0\0" + exif)
+    assert decoded(path) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2)])
+def test_the_smallest_and_narrowest_images_can_be_decoded(tmp_path, size):
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "image.png")
+    assert decoded(tmp_path / "image.png") == [1, 2, 3]
+
+
+# ---- Files -------------------------------------------------------------------------------------
+
+
+def test_folders_are_searched_all_the_way_down_in_sorted_order(tmp_path):
+    for name in ("b/2.PNG", "b/10.jpeg", "a/deep/er/x.tiff", "b/notes.txt", "z.webp", "plain"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    last = str(tmp_path / "plain")
+    files, problems = find_images([last, str(tmp_path), last])
+    names = [os.path.relpath(file, tmp_path) for file in files]
+    assert names == ["plain", "a/deep/er/x.tiff", "b/10.jpeg", "b/2.PNG", "z.webp", "plain"]
+    assert problems == []
+
+
+def test_linked_folders_are_searched_and_circles_end(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.png").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "images")
+    files, _ = find_images([str(tmp_path / "images")])
+    assert files == [str(tmp_path / "images/linked/1.png")]
+
+
+# ---- What is no image --------------------------------------------------------------------------
+
+
+def fifo(path):
+    os.mkfifo(path)
+    return path
+
+
+def unix_socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))  # a socket's path must be short
+    return path
+
+
+def folder(path):
+    path.mkdir()
+    return path
+
+
+def empty(path):
+    path.touch()
+    return path
+
+
+def dangling(path):
+    path.symlink_to("nowhere")
+    return path
+
+
+def loop(path):
+    path.symlink_to(path)
+    return path
+
+
+def hole(path):
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    return path
+
+
+def bomb(path):
+    """A header that promises 60,000 x 60,000 pixels."""
+    path.write_bytes(b"P6 60000 60000 255\n")
+    return path
+
+
+SPECIAL = {
+    fifo: (ValueError, "it is not a regular file, but a FIFO"),
+    unix_socket: (ValueError, "it is not a regular file, but a socket"),
+    folder: (ValueError, "it is not a regular file, but a folder"),
+    (lambda path: Path("/dev/zero")): (ValueError, "it is not a regular file, but a device"),
+    (lambda path: Path("/dev/tty")): (ValueError, "it is not a regular file, but a device"),
+    empty: (ValueError, "it is empty"),
+    hole: (ValueError, "no known format"),
+    bomb: (ValueError, "decompression bomb"),
+    dangling: (FileNotFoundError, "There is no image file"),
+    loop: (OSError, "Cannot read the image file .*: Too many levels of symbolic links"),
+    (lambda path: path.with_name("x" * 300)): (OSError, "Cannot read the image file .*too long"),
+    (lambda path: Path("a\0b")): (ValueError, r"image file a\\x00b: embedded null byte"),
+    (lambda path: empty(path) / "x.png"): (OSError, "Cannot read .*: Not a directory"),
+    (lambda path: fifo(path.with_name("a\nb\x1b.png"))): (
+        ValueError,
+        r"a\\nb\\x1b\.png: it is not",
+    ),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", SPECIAL, ids=lambda make: make.__name__)
+def test_what_is_no_image_is_refused_at_once(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    kind, message = SPECIAL[make]
+    with pytest.raises(kind, match=message) as error:
+        decode(str(make(tmp_path / "image.png")), resize=6, size=4)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path)
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(PermissionError, match=r"Cannot read the image file .*: Permission denied"):
+        decode(str(path), resize=4, size=4)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def fails(*arguments, **more):
+        raise MemoryError
+
+    path = tmp_path / "image.png"
+    Image.new("L", (4, 4)).save(path)
+    monkeypatch.setattr(Image.Image, "resize", fails)
+    with pytest.raises(MemoryError, match="not enough memory to decode the image file"):
+        decode(str(path), resize=4, size=4)
+
+    def read(file):
+        return decode(file, resize=4, size=4)
+
+    (((_, why),),) = predict_files([str(path)], read, lambda images: images, (1, 4, 4, 3))
+    assert why.startswith("There is not enough memory to decode")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_skipped"),
+    [
+        (OSError(24, "Too many open files"), False), (MemoryError(), False),
+        (OSError(116, "Stale file handle"), False), (ValueError("damaged"), True),
+        (FileNotFoundError(2, "No such file"), True), (OSError("image file is truncated"), True),
+    ],
+)  # fmt: skip
+def test_an_example_is_not_skipped_because_the_machine_lacks_something(error, is_skipped):
+    class Examples(list):
+        is_failing = False
+
+        def __getitem__(self, index):
+            if self.is_failing and index == 1:
+                raise error
+            return super().__getitem__(index)
+
+    examples = Examples([(np.zeros((4, 4, 1), np.uint8), 0)] * 3)
+    source = MapSource(examples, on_bad_sample="skip")
+    examples.is_failing = True
+    if is_skipped:
+        assert list(source.take(np.arange(3), seed=0, epoch=0).bad) == [1]
+    else:
+        with pytest.raises(type(error)):
+            source.take(np.arange(3), seed=0, epoch=0)
+
+
+@pytest.mark.timeout(60)
+def test_training_from_a_folder_does_not_wait_for_a_fifo(tmp_path, warnings):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (20, 20)).save(tmp_path / "train" / name / f"{number}.png")
+    os.mkfifo(tmp_path / "train/dog/a.png")
+    data = load_data("folder", root=tmp_path, image_size=16, batch_size=4, num_workers=0)
+    assert data.train.num_examples == 18
+    assert "1 file of other kinds, left out: .png (1)" in warnings.text
+    # One that takes the place of an image later.
+    file = tmp_path / "train/cat/3.png"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"train/cat/3\.png: it is not a regular file, but a FIFO"):
+        list(data.train.batches())
+
+
+def test_what_fit_takes_for_an_image_predict_does_too():
+    assert set(IMG_EXTENSIONS) <= set(IMAGE_SUFFIXES)
+
+
+# ---- Batches -----------------------------------------------------------------------------------
+
+SHAPE = (8, 8, 1)
+
+
+class CountingNet(TinyNet):
+    """A model that counts how often it is traced."""
+
+    traces = 0
+
+    def __call__(self, image):
+        type(self).traces += 1
+        return super().__call__(image)
+
+
+def numbered(file):
+    """An image that its name determines."""
+    return np.random.default_rng(int(file)).integers(0, 256, SHAPE).astype(np.uint8)
+
+
+def rows_of(files, batch_size, model=None):
+    model = TinyNet(4, rngs=nnx.Rngs(0)) if model is None else model
+    shape = (batch_size, *SHAPE)
+    step = compile_probabilities(model, Classification(), ImageTransform(), shape)
+    return list(predict_files(files, numbered, step, shape))
+
+
+def test_many_batches_give_the_rows_of_one_and_those_of_the_trainer_with_one_compilation():
+    files = [str(number) for number in range(43)]
+    CountingNet.traces = 0
+    batches = rows_of(files, 8, CountingNet(4, rngs=nnx.Rngs(0)))
+    assert CountingNet.traces == 1
+    assert [len(batch) for batch in batches] == [8] * 5 + [3]
+    assert [file for batch in batches for file, _ in batch] == files
+    rows = np.stack([row for batch in batches for _, row in batch])
+    ((*whole,),) = rows_of(files, 43)
+    np.testing.assert_allclose(rows, np.stack([row for _, row in whole]), rtol=1e-5)
+    images = np.stack([numbered(file) for file in files])
+    data = DataModule((images, np.zeros(43, np.int32)), batch_size=8)
+    trainer = Trainer(TinyNet(4, rngs=nnx.Rngs(0)), data, log_dir=None, progress_bar=False)
+    np.testing.assert_array_equal(rows, trainer.predict(images))
+
+
+def test_a_model_that_samples_draws_anew_in_each_batch_and_knows_its_mode():
+    class Samples(nnx.Module):
+        def __init__(self, rngs):
+            self.rngs = rngs
+
+        def __call__(self, image, train):
+            noise = jax.random.normal(self.rngs.noise(), (len(image), 4))
+            return noise + 100.0 * train
+
+    class Raw(Classification):
+        def predict(self, model, image):
+            return model(image)
+
+    model = Samples(nnx.Rngs(noise=3))
+    step = compile_probabilities(model, Raw(), ImageTransform(), (2, *SHAPE))
+    images = np.zeros((2, *SHAPE), np.uint8)
+    rows = [step(images), step(images)]
+    for number, row in enumerate(rows):
+        expected = jax.random.normal(jax.random.fold_in(jax.random.key(3), number), (2, 4))
+        np.testing.assert_allclose(row, expected, rtol=1e-6)
+
+
+def test_a_batch_of_another_shape_is_not_compiled_anew():
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    step = compile_probabilities(model, Classification(), ImageTransform(), (8, *SHAPE))
+    with pytest.raises(TypeError, match="compiled"):
+        step(np.zeros((3, *SHAPE), np.uint8))
+
+
+def test_a_file_that_cannot_be_read_changes_no_other_row():
+    whole = dict(pair for batch in rows_of(["1", "2", "3", "4", "5"], 2) for pair in batch)
+    got = dict(pair for batch in rows_of(["1", "x", "3", "y", "z", "5"], 2) for pair in batch)
+    assert list(got) == ["1", "x", "3", "y", "z", "5"]
+    assert all("invalid literal" in got[file] for file in "xyz")
+    for file in "135":
+        np.testing.assert_array_equal(got[file], whole[file])
+
+
+def test_no_more_than_the_next_batch_is_read_ahead():
+    read = []
+    shape = (4, *SHAPE)
+    lock = threading.Lock()
+
+    def reading(file):
+        with lock:
+            read.append(file)
+        return numbered(file)
+
+    files = [str(number) for number in range(40)]
+    batches = predict_files(files, reading, lambda images: images[:, 0, 0], shape)
+    for count, _ in enumerate(batches, start=1):
+        assert 4 * count <= len(read) <= 4 * (count + 1)
+
+
+def test_a_task_without_classes_is_refused():
+    class Reconstruction(Task):
+        def predict(self, model, image):
+            return {"image": image}
+
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="Reconstruction, which predicts no classes"):
+        compile_probabilities(model, Reconstruction(), ImageTransform(), (8, *SHAPE))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "num", "is_shown"), [(Terminal, 9, True), (Terminal, 8, False), (io.StringIO, 9, 0)]
+)
+def test_a_bar_is_shown_in_a_terminal_for_more_than_one_batch(monkeypatch, stream, num, is_shown):
+    monkeypatch.setattr(sys, "stderr", stream())
+    files = [str(number) for number in range(num)]
+    list(predict_files(files, numbered, lambda images: images[:, 0, 0], (8, *SHAPE)))
+    assert bool(sys.stderr.getvalue()) == bool(is_shown)
+
+
+# ---- The command -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on RGB images of the classes "blue, or so" and "red", which it can tell apart."""
+    folder = tmp_path_factory.mktemp("predicting")
+    for name, color in (("blue, or so", (0, 0, 250)), ("red", (250, 0, 0))):
+        (folder / "data/train" / name).mkdir(parents=True)
+        for number in range(20):
+            image = Image.new("RGB", (20 + number, 24), color)
+            image.save(folder / "data/train" / name / f"{number}.png")
+    arguments = [
+        "--data", "folder", "--data.root", str(folder / "data"), "--data.image_size", "16",
+        "--data.batch_size", "8", "--data.num_workers", "0", "--data.keep_on_device", "false",
+        "--model", "helpers.TinyNet", "--trainer.max_epochs", "4",
+        "--optimizer.learning_rate", "0.05",
+        "--trainer.log_dir", str(folder / "logs"), "--trainer.progress_bar", "false",
+    ]  # fmt: skip
+    assert main(["fit", *arguments]) == 0
+    return str(folder / "logs/tinynet/version_0")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with two files that can be read, in a folder below, and two that cannot."""
+    folder = tmp_path / "images"
+    (folder / "below").mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"no picture")
+    Image.new("RGB", (33, 44), (250, 0, 0)).save(folder / "below/2.jpg")
+    Image.new("RGB", (55, 22), (0, 0, 250)).save(folder / "below/3.tif")
+    (folder / "4.jpg").write_bytes((folder / "below/2.jpg").read_bytes()[:200])
+    return folder
+
+
+def test_files_that_cannot_be_read_are_listed_at_the_end_and_the_others_predicted(
+    run, images, tmp_path, capsys
+):
+    missing, empty = tmp_path / "missing.png", tmp_path / "empty"
+    empty.mkdir()
+    assert main(["predict", run, str(missing), str(images), str(empty)]) == 1
+    captured = capsys.readouterr()
+    names = [line.rsplit(" ", 1)[0] for line in captured.out.splitlines()]
+    assert names == [f"{images}/below/2.jpg  red", f"{images}/below/3.tif  blue, or so"]
+    lines = captured.err.splitlines()
+    assert len(lines) == 4
+    for line, words in zip(
+        lines,
+        [f"{empty} holds no images (.jpg", f"no image file {missing}", "/1.png: ", "/4.jpg: "],
+        strict=True,
+    ):
+        assert line.startswith("nnx-alexnet: error: ")
+        assert words in line
+
+
+def test_nothing_that_can_be_read_is_exit_code_1_without_a_traceback(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.png").write_bytes(b"")
+    assert main(["predict", run, str(tmp_path / "empty"), str(tmp_path / "broken.png")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 2
+    assert main(["predict", run, str(tmp_path / "empty")]) == 1
+    assert "Traceback" not in capsys.readouterr().err + captured.err
+
+
+def test_csv_and_json_can_be_read_back_and_say_the_same(run, images, tmp_path, capsys):
+    paths = [str(images / "below"), str(images / "below/2.jpg")]
+    expected = [f"{images}/below/{name}" for name in ("2.jpg", "3.tif", "2.jpg")]
+    assert main(["predict", run, *paths, "--top_k", "2", "--format", "json"]) == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["file"] for each in objects] == expected
+    file = tmp_path / "classes.csv"
+    file.write_text("of before " * 1000)
+    command = ["predict", run, *paths, "--top_k", "2", "--format", "csv", "--output", str(file)]
+    assert main(command) == 0
+    assert capsys.readouterr().out == ""
+    with file.open(newline="") as lines:
+        rows = list(csv.reader(lines))
+    assert rows[0] == ["file", "rank", "class", "probability"]
+    assert [[name, int(rank), kind, float(p)] for name, rank, kind, p in rows[1:]] == [
+        [each["file"], rank, one["class"], one["probability"]]
+        for each in objects
+        for rank, one in enumerate(each["classes"], start=1)
+    ]
+    best = [each["classes"][0] for each in objects]
+    assert [one["class"] for one in best] == ["red", "blue, or so", "red"]
+    assert all(one["probability"] > 0.5 for one in best)
+
+
+def test_a_name_that_is_no_text_is_written_as_it_is(run, images, tmp_path):
+    odd = os.fsencode(images) + b"/below/\xff.jpg"
+    Path(os.fsdecode(odd)).write_bytes((images / "below/2.jpg").read_bytes())
+    file = tmp_path / "classes.txt"
+    assert main(["predict", run, str(images / "below"), "--output", str(file)]) == 0
+    assert [line.split(b"  ")[0] for line in file.read_bytes().splitlines()][-1] == odd
+
+
+@pytest.mark.timeout(60)
+def test_special_files_are_one_line_each_and_nothing_waits_for_them(run, images, capsys):
+    os.mkfifo(images / "5.png")
+    (images / "6.png").symlink_to("/dev/zero")
+    (images / "7\n.png").symlink_to("7")
+    assert main(["predict", run, str(images)]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    lines = captured.err.splitlines()
+    assert [line.partition(f"{images}/")[2] for line in lines if "4.jpg" not in line] == [
+        "1.png: no known format",
+        "5.png: it is not a regular file, but a FIFO",
+        "6.png: it is not a regular file, but a device",
+        "7\\n.png.",
+    ]
+
+
+def test_a_folder_that_may_not_be_searched_is_one_line(images, monkeypatch):
+    def fails(path):
+        raise PermissionError(13, "Permission denied", f"{path}\n")
+
+    monkeypatch.setattr(os, "scandir", fails)
+    files, problems = find_images([str(images)])
+    assert files == []
+    assert problems == [f"Cannot search the folder {images}\\n: Permission denied"]
+
+
+def test_a_full_disk_is_named_by_the_output(run, images, capsys):
+    command = ["predict", run, str(images / "below"), "--output", "/dev/full"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == (
+        "nnx-alexnet: error: The classes cannot be written to `output` (='/dev/full'): "
+        "No space left on device.\n"
+    )
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(run, images, capsys):
+    output = str(images / "nowhere/classes.csv")
+    assert main(["predict", run, str(images), "--output", output]) == 1
+    assert capsys.readouterr().err.startswith("nnx-alexnet: error: `output` (=")
+
+
+def test_many_files_are_predicted_batch_by_batch_in_order(
+    run, images, tmp_path, capsys, monkeypatch
+):
+    for number in range(9):
+        color = (250, 0, 0) if number % 3 else (0, 0, 250)
+        Image.new("RGB", (30, 30), color).save(tmp_path / f"{number}.png")
+    paths = [str(tmp_path / f"{number}.png") for number in range(9)]
+    command = ["predict", run, *paths, "--top_k", "2", "--format", "json"]
+    assert main(command) == 0
+    whole = capsys.readouterr().out
+    monkeypatch.setattr("nnx_alexnet.cli.commands.PREDICTED_TOGETHER", 2)
+    assert main(command) == 0
+    parts = capsys.readouterr().out
+    pairs = zip(map(json.loads, whole.splitlines()), map(json.loads, parts.splitlines()),
+                strict=True)  # fmt: skip
+    for path, (one, other) in zip(paths, pairs, strict=True):
+        assert one["file"] == other["file"] == path
+        for left, right in zip(one["classes"], other["classes"], strict=True):
+            assert left["class"] == right["class"]
+            assert left["probability"] == pytest.approx(right["probability"], rel=1e-4)

@@ -1,0 +1,94 @@
+"""Compiled programs in the user's cache folder, in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from nnx_alexnet.devices import compilation_cache as compilation
+
+FIT = """
+import numpy as np
+from flax import nnx
+from nnx_alexnet import Trainer
+split = np.zeros((64, 4), np.float32), np.arange(64) % 2
+model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))  # compiled before the Trainer sets the cache
+Trainer(model, (split, split), max_epochs=1, log_dir=None).fit()
+"""
+
+
+def fit(tmp_path, **environment):
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FIT],
+        env={**inherited, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path), **environment},
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    return next(line for line in done.stderr.splitlines() if " programs in " in line)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_second_process_finds_the_programs_of_the_first(tmp_path):
+    folder = tmp_path / "nnx_alexnet" / "programs"
+    first = fit(tmp_path)
+    assert f"; 0 from the cache in {folder}" in first
+    kept = files(folder)
+    assert kept
+    second = fit(tmp_path)
+    assert "; 0 from the cache" not in second
+    assert f"from the cache in {folder}" in second
+
+
+@pytest.mark.slow
+def test_a_cache_that_is_set_already_is_left_and_turning_it_off_is_heeded(tmp_path):
+    own = tmp_path / "own"
+    said = fit(
+        tmp_path, JAX_COMPILATION_CACHE_DIR=str(own), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
+    )
+    assert f"from the cache in {own}" in said
+    assert files(own)
+    assert fit(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false").endswith("no cache")
+    assert not (tmp_path / "nnx_alexnet").exists()
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "nnx_alexnet").write_text("a file where the folder would be")
+    assert fit(tmp_path).endswith("no cache")
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Returns the folder that would be used, for given environment variables."""
+    monkeypatch.setattr(compilation, "_setting", lambda name: True if "enable" in name else None)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+
+    def choose(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return compilation.use_compilation_cache()
+
+    return choose
+
+
+def test_a_relative_cache_folder_is_ignored_as_its_specification_says(chosen, tmp_path):
+    folder = chosen(XDG_CACHE_HOME="relative", HOME=str(tmp_path))
+    assert folder.startswith(f"{tmp_path}/.cache/nnx_alexnet/programs/")
+    assert chosen(XDG_CACHE_HOME="", HOME=str(tmp_path)) == folder
+    assert chosen(XDG_CACHE_HOME="~/elsewhere", HOME=str(tmp_path)) == folder
+
+
+def test_a_cache_folder_whose_name_is_no_text_is_not_used(chosen, tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff"
+    assert chosen(XDG_CACHE_HOME=os.fsdecode(name)) is None
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_without_a_home_nothing_is_kept(chosen, monkeypatch):
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    monkeypatch.delenv("HOME")
+    assert chosen(XDG_CACHE_HOME="") is None

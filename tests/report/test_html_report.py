@@ -1,0 +1,242 @@
+"""The report of a run: what is in it, that nothing is loaded, and how a browser shows it."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from browser import console_errors, open_browser, save_screenshot
+from flax import nnx
+from helpers import TinyNet, tiny_arrays
+
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.cli.commands import main
+from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
+from nnx_alexnet.report.html_report import PICTURES, best_metric, write_report
+
+EVIL = '<script>alert("x")</script><img src="http://example.com/x.png">'
+
+
+def write_pictures(run_dir, step=12):
+    rng = np.random.default_rng(0)
+    writer = TensorBoardWriter(run_dir)
+    writer.write_images(step - 1, {"val/mistakes": np.zeros((1, 5, 5, 1))})
+    writer.write_images(
+        step,
+        {
+            "val/confusion_matrix": rng.uniform(size=(1, 300, 400, 3)),
+            "val/class_accuracy": rng.uniform(size=(1, 200, 900, 3)),
+            "val/mistakes": rng.uniform(size=(5, 8, 8, 1)),
+            "model/filters": rng.uniform(size=(30, 11, 11, 3)),
+            "train/images": rng.uniform(size=(16, 28, 28, 1)),
+        },
+    )
+    table = "\n".join(["path   shape", "conv   float32[8] <&>", "wide " + "x" * 300])
+    writer.write_texts(0, {"model/summary": f"```\n{table}\n```"})
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of three epochs, tested, with pictures."""
+    split = tiny_arrays(num=64)
+    data = DataModule(split, split, split, batch_size=16)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, max_epochs=3, log_every_n_steps=2,
+        log_dir=tmp_path_factory.mktemp("report"), progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    trainer.test()
+    write_pictures(trainer.run_dir)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run.run_dir).read_text()
+
+
+def hand_made(folder, **files):
+    run_dir = folder / "mine/version_0"
+    run_dir.mkdir(parents=True)
+    for name, text in files.items():
+        (run_dir / name.replace("__", ".")).write_text(text)
+    return run_dir
+
+
+class Loads(HTMLParser):
+    """Every attribute and style that can make a browser load something."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.urls, self.tags = [], []
+        self.feed(text)
+        self.urls += re.findall(r"url\(\s*['\"]?([^)'\"]*)|@import\s+(\S+)", text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        names = ("src", "href", "xlink:href", "srcset", "data", "poster", "action", "background")
+        self.urls += [value for name, value in attrs if name in names]
+
+
+def loaded(text):
+    found = [url if isinstance(url, str) else "".join(url) for url in Loads(text).urls]
+    return [url for url in found if not url.startswith(("#", "data:image/png;base64,"))]
+
+
+def test_the_command_writes_the_report_and_prints_its_path(run, tmp_path, capsys):
+    assert main(["report", str(run.run_dir)]) == 0
+    assert capsys.readouterr().out.strip() == str(run.run_dir / "report.html")
+    assert main(["report", str(run.run_dir), "--output", str(tmp_path / "a.html")]) == 0
+    assert (tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_the_head_says_how_the_run_ended_and_its_best_metric(run, page):
+    assert "<h1>tinynet/version_0</h1>" in page
+    assert '<span class="status finished">finished</span>' in page
+    name, step, value = best_metric(run.history)
+    assert f"<dt>Best {name}</dt><dd>{value:.4f}</dd><dd>at step {step}</dd>" in page
+    assert f"<dt>test/accuracy</dt><dd>{run.metrics['test/accuracy']:.4f}</dd>" in page
+
+
+def test_train_and_val_are_drawn_together_for_each_metric(page):
+    figures = re.findall(r"<figcaption>([^<]*)</figcaption><svg(.*?)</svg>", page, re.S)
+    assert [name for name, _ in figures] == [
+        "Loss", "Accuracy", "Learning rate", "Images per second",
+    ]  # fmt: skip
+    texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for _, svg in figures]
+    assert all("optimizer step" in words for words in texts)
+    assert [{"train", "val"} <= set(words) for words in texts] == [True, True, False, False]
+    identifiers = re.findall(r'\bid="([^"]*)"', page)
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_the_newest_pictures_of_each_tag_are_in_the_page(page):
+    assert {
+        tag: len(re.findall(rf'alt="{tag}" src="data:image/png;base64,', page)) for tag in PICTURES
+    } == {
+        "val/confusion_matrix": 1,
+        "val/class_accuracy": 1,
+        "val/mistakes": 5,
+        "model/filters": 30,
+        "train/images": 16,
+    }
+    assert "no pictures" not in page
+
+
+def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
+    assert "<pre>path   shape\nconv   float32[8] &lt;&amp;&gt;\nwide" in page
+    assert "```" not in page
+    rows = re.findall(
+        r"<tr><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", page.replace("<wbr>", "")
+    )
+    last = {name: value for name, value, _ in rows}
+    for name in ("train/loss", "val/accuracy", "test/loss"):
+        assert last[name] == f"{run.metrics[name]:.4f}"
+    config = html.escape((run.run_dir / "config.yaml").read_text())
+    assert f"<details><summary>config.yaml</summary><pre>{config}</pre></details>" in page
+    environment = json.loads((run.run_dir / "environment.json").read_text())
+    assert f"<th>flax</th><td>{environment['packages']['flax']}</td>" in page
+    assert "8 x cpu" in page  # the tests have eight devices
+
+
+def test_nothing_in_the_page_is_loaded_from_elsewhere(page):
+    assert loaded(page) == []
+    assert not {"script", "link", "iframe", "object", "base"} & set(Loads(page).tags)
+    assert "http" not in page.replace('http-equiv="', "")
+
+
+def test_whatever_comes_from_the_run_is_escaped(tmp_path):
+    row = {"step": 1, "epoch": 0, f"train/{EVIL}": 1.0, "val/$x_{": 2.0, "test/<b>": 1.0}
+    environment = {
+        "command": [EVIL], "git_commit": EVIL, "packages": {EVIL: EVIL}, "status": EVIL,
+        "stop_reason": EVIL, "started": EVIL, "devices": [EVIL],
+    }  # fmt: skip
+    run_dir = hand_made(
+        tmp_path,
+        config__yaml=EVIL,
+        metrics__jsonl=json.dumps(row) + "\n",
+        environment__json=json.dumps(environment),
+    )
+    writer = TensorBoardWriter(run_dir)
+    writer.write_texts(0, {"model/summary": EVIL})
+    writer.close()
+    text = write_report(run_dir).read_text()
+    tags = set(Loads(text).tags)
+    assert not {"script", "img", "b"} & tags
+    assert loaded(text) == []
+    assert html.escape(EVIL) in text
+
+
+def test_a_run_without_pictures_says_which_it_has_not(tmp_path):
+    run_dir = hand_made(tmp_path, metrics__jsonl='{"step": 1, "epoch": 0, "val/loss": 0.5}\n')
+    text = write_report(run_dir).read_text()
+    assert f"The run has no pictures of {', '.join(PICTURES)}." in text
+    assert "<img" not in text
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config__yaml": ""},
+        {"metrics__jsonl": ""},
+        {"metrics__jsonl": '{"step": 3, "epoch": 0, "val/lo', "environment__json": "{"},
+        {"config__yaml": "a: 1\n", "environment__json": "[]"},
+        {"config__yaml": "a", "environment__json": '{"before": 3, "packages": 1, "devices": 2}'},
+        {"metrics__jsonl": '{"step": 3, "epoch": "x", "val/loss": null}\n[]\n3\n'},
+    ],
+)
+def test_a_damaged_run_still_has_a_report(tmp_path, files):
+    run_dir = hand_made(tmp_path, **files)
+    (run_dir / "events.out.tfevents.1.damaged").write_bytes(b"no record" * 9)
+    text = write_report(run_dir).read_text()
+    assert "The run has logged no metrics yet." in text
+
+
+def test_pictures_before_a_record_that_was_cut_short_are_shown(tmp_path):
+    run_dir = hand_made(tmp_path, config__yaml="")
+    write_pictures(run_dir)
+    (events,) = run_dir.glob("events*")
+    events.write_bytes(events.read_bytes()[:-20])
+    assert 'alt="val/mistakes"' in write_report(run_dir).read_text()
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"`run`.*must be the folder of a run"):
+        write_report(tmp_path)
+    run_dir = hand_made(tmp_path, config__yaml="")
+    assert main(["report", str(run_dir), "--output", str(tmp_path / "no/a.html")]) == 1
+    assert "`output`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_a_browser_shows_it_whole_without_a_network(run, page, width, height, tmp_path):
+    with open_browser(width, height) as driver:
+        driver.get((run.run_dir / "report.html").as_uri())
+        assert driver.title == "tinynet/version_0"
+        widths = driver.execute_script(
+            "return [...document.images].map(image => image.complete && image.naturalWidth)"
+        )
+        assert len(widths) == 53
+        assert min(widths) > 0
+        boxes = driver.execute_script(
+            "return [...document.querySelectorAll('svg')].map(svg => "
+            "[svg.clientWidth, svg.clientHeight])"
+        )
+        assert len(boxes) == 4
+        assert min(min(box) for box in boxes) > 150
+        small = driver.execute_script(
+            "return Math.min(...[...document.querySelectorAll('svg text')].map(text => "
+            "text.getBoundingClientRect().height))"
+        )
+        assert small > 9  # pixels: the letters of a curve can be read
+        scroll = "return document.documentElement.scrollWidth - window.innerWidth"
+        assert driver.execute_script(scroll) <= 0
+        driver.execute_script("document.querySelector('details').open = true")
+        assert driver.execute_script(scroll) <= 0
+        assert console_errors(driver) == []
+        shot = save_screenshot(driver, f"report-{width}", tmp_path)
+    assert shot.stat().st_size > 10_000

@@ -1,0 +1,332 @@
+"""A run that an exception ends is saved, and started again ends as if nothing had happened."""
+
+import dataclasses
+import inspect
+import json
+import logging
+import time
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from helpers import RecordingCallback, tiny_arrays, tree_equal
+
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
+from nnx_alexnet.checkpoints import store as saving
+
+TRAIN, VAL = tiny_arrays(num=80), tiny_arrays(num=20, seed=1)
+STEPS = 5  # per epoch
+
+
+class Net(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.norm = nnx.BatchNorm(64, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.head = nnx.Linear(64, 4, rngs=rngs)
+
+    def __call__(self, image):
+        return self.head(self.dropout(self.norm(image.reshape(len(image), -1))))
+
+
+class OnPurposeError(OSError):
+    """As of a disk that is away for a moment."""
+
+
+class Fails(Callback):
+    """Raises once, at a hook, at the first step from `step` on."""
+
+    def __init__(self, hook, step, error=OnPurposeError):
+        self.hook, self.step, self.error, self.is_done = hook, step, error, False
+
+    def _reached(self, hook, trainer):
+        if hook == self.hook and trainer.global_step >= self.step and not self.is_done:
+            self.is_done = True
+            raise self.error("on purpose")
+
+
+def _hook(name):
+    arguments = list(inspect.signature(getattr(Callback, name)).parameters)
+    namespace = {}
+    code = f"def {name}({', '.join(arguments)}): self._reached({name!r}, trainer)"
+    exec(code, namespace)
+    return namespace[name]
+
+
+HOOKS = [
+    "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end",
+    "on_validation_start", "on_validation_batch_end", "on_validation_epoch_end",
+    "on_validation_end", "on_train_epoch_end", "on_train_end", "on_fit_end",
+]  # fmt: skip
+for _name in HOOKS:
+    setattr(Fails, _name, _hook(_name))
+
+
+class EvaluatesZeros(Callback):
+    """Puts other parameters in for each validation, as averaged weights are."""
+
+    def on_validation_start(self, trainer):
+        self.kept = jax.tree.map(lambda x: x.copy(), nnx.state(trainer.model, nnx.Param))
+        nnx.update(trainer.model, jax.tree.map(np.zeros_like, self.kept))
+
+    def on_validation_end(self, trainer):
+        nnx.update(trainer.model, self.kept)
+
+
+def trainer_of(model, logs, callback=None, *, saves=True, name="run"):
+    stopping = EarlyStopping(patience=9)
+    saver = ModelCheckpoint(every_n_epochs=None, save_on_exception=saves)
+    quiet = TensorBoard(images=False, histograms=False, texts=False)
+    callbacks = [stopping, EvaluatesZeros(), *([callback] if callback else []), saver, quiet]
+    data = DataModule(TRAIN, VAL, batch_size=16)
+    return Trainer(
+        model, data, optimizer=optax.adam(1e-2), max_epochs=2, log_dir=logs, name=name,
+        progress_bar=False, log_every_n_steps=3, callbacks=callbacks,
+    )  # fmt: skip
+
+
+def result(trainer):
+    """All that a run leaves, without what depends on the clock."""
+    rows = map(json.loads, (trainer.run_dir / "metrics.jsonl").read_text().splitlines())
+    log, history = (
+        [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in each]
+        for each in (rows, trainer.history)
+    )
+    stopping = next(each for each in trainer.callbacks if isinstance(each, EarlyStopping))
+    return log, history, stopping.state_dict()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The state and the result of a run to which nothing happens."""
+    model = Net()
+    trainer = trainer_of(model, tmp_path_factory.mktemp("unbroken"))
+    trainer.fit()
+    return nnx.state(model), result(trainer)
+
+
+def check(model, trainer, unbroken):
+    assert tree_equal(nnx.state(model), unbroken[0])
+    assert result(trainer) == unbroken[1]
+
+
+# Within an epoch, as one ends, and at the end.
+CASES = [
+    ("on_train_start", 0), ("on_train_batch_start", 7), ("on_train_batch_end", 7),
+    ("on_validation_batch_end", STEPS), ("on_train_epoch_end", STEPS), ("on_train_end", 10),
+]  # fmt: skip
+ALL_CASES = [(hook, step) for hook in HOOKS for step in (0, 4, STEPS, 7, 10)]
+
+
+def run_again(model, logs, hook, step, unbroken, *, saves, same_trainer):
+    """Runs until it does not fail; each time as a script that catches the error would."""
+    callback = Fails(hook, step)
+    trainer = trainer_of(model, logs, callback, saves=saves)
+    for _ in range(2):
+        try:
+            trainer.fit(resume="auto")
+        except OnPurposeError:
+            if not same_trainer:
+                trainer = trainer_of(model, logs, callback, saves=saves)
+        else:
+            break
+    check(model, trainer, unbroken)
+
+
+@pytest.mark.parametrize(("hook", "step"), CASES)
+def test_a_run_that_a_callback_ended_goes_on_from_its_last_step(tmp_path, unbroken, hook, step):
+    run_again(Net(), tmp_path, hook, step, unbroken, saves=True, same_trainer=False)
+
+
+@pytest.mark.parametrize("same_trainer", [True, False])
+def test_without_a_checkpoint_it_begins_again_as_it_began(tmp_path, unbroken, same_trainer):
+    options = {"saves": False, "same_trainer": same_trainer}
+    run_again(Net(), tmp_path, "on_train_batch_end", 7, unbroken, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hook", "step"), ALL_CASES)
+@pytest.mark.parametrize(
+    "options",
+    [{"saves": saves, "same_trainer": same} for saves in (True, False) for same in (True, False)],
+)
+def test_wherever_it_fails_it_ends_the_same(tmp_path, unbroken, hook, step, options):
+    run_again(Net(), tmp_path, hook, step, unbroken, **options)
+
+
+def test_the_last_step_is_what_is_saved(tmp_path):
+    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7, RuntimeError))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        trainer.fit()
+    assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end"])
+def test_a_callback_that_ends_the_program_leaves_the_last_step_too(tmp_path, hook, error):
+    trainer = trainer_of(Net(), tmp_path, Fails(hook, 3, error))
+    with pytest.raises(error, match="on purpose"):
+        trainer.fit()
+    saved = [path.name for path in (trainer.run_dir / "checkpoints").iterdir()]
+    assert saved == [str(trainer.global_step)]
+
+
+def test_what_ends_the_program_between_two_hooks_is_not_saved(tmp_path, monkeypatch):
+    trainer = trainer_of(Net(), tmp_path)
+
+    def end(*arguments):  # as the handler of a signal does
+        raise SystemExit(3)
+
+    monkeypatch.setattr(trainer, "_dispatch", end)
+    with pytest.raises(SystemExit):
+        trainer.fit()
+    assert [*(trainer.run_dir / "checkpoints").iterdir()] == []
+
+
+def test_it_is_not_saved_where_that_is_switched_off(tmp_path):
+    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7), saves=False)
+    with pytest.raises(OSError, match="on purpose"):
+        trainer.fit()
+    assert [*(trainer.run_dir / "checkpoints").iterdir()] == []
+
+
+def test_parameters_put_in_for_a_validation_that_fails_are_not_saved(tmp_path):
+    model = Net()
+    trainer = trainer_of(model, tmp_path, Fails("on_validation_batch_end", STEPS))
+    with pytest.raises(OSError, match="on purpose"):
+        trainer.fit()
+    assert np.abs(model.head.kernel[...]).max() > 0
+
+
+def test_a_floating_point_error_of_a_callback_is_an_error_as_any_other(tmp_path):
+    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7, FloatingPointError))
+    with pytest.raises(FloatingPointError, match="on purpose"):
+        trainer.fit()
+    assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
+
+
+def test_a_loss_that_is_not_finite_is_not_saved(tmp_path):
+    images = np.zeros((64, 8), np.float32)
+    images[40] = np.nan
+    batches = [(images[i : i + 16], np.zeros(16, np.int32)) for i in range(0, 64, 16)]
+    trainer = Trainer(
+        nnx.Linear(8, 2, rngs=nnx.Rngs(0)), DataModule(batches), max_epochs=1, log_dir=tmp_path,
+        progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(FloatingPointError, match="Step 3"):
+        trainer.fit()
+    assert [*(trainer.run_dir / "checkpoints").iterdir()] == []
+
+
+class LogFails(Callback):
+    """Fails whenever metrics are logged from a step on."""
+
+    def on_log(self, trainer, metrics, step):
+        if step >= 6:
+            raise RuntimeError("no connection")
+
+
+def test_a_callback_that_can_never_log_does_not_keep_the_run_from_being_saved(tmp_path, caplog):
+    trainer = trainer_of(Net(), tmp_path, LogFails())
+    with caplog.at_level(logging.ERROR), pytest.raises(RuntimeError, match="no connection"):
+        trainer.fit()
+    saved = [int(path.name) for path in (trainer.run_dir / "checkpoints").iterdir()]
+    assert len(saved) == 1
+    assert saved[0] >= 6
+
+
+def test_another_run_of_the_same_model_begins_with_its_present_parameters(tmp_path):
+    model = Net()
+    with pytest.raises(OSError, match="on purpose"):
+        trainer_of(model, tmp_path, Fails("on_train_batch_end", 2), saves=False).fit()
+    trained = np.array(model.head.kernel[...])
+    seen = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer):
+            seen.append(np.array(trainer.model.head.kernel[...]))
+
+    trainer_of(model, tmp_path, Look(), name="other").fit(resume="auto")
+    np.testing.assert_array_equal(seen[0], trained)
+
+
+class EndsBadly(Callback):
+    """Raises at each hook that it is given."""
+
+    def __init__(self, **errors):
+        self.errors = errors
+
+    def on_exception(self, trainer, exception):
+        if "on_exception" in self.errors:
+            raise self.errors["on_exception"]
+
+    def teardown(self, trainer, stage):
+        if "teardown" in self.errors:
+            raise self.errors.pop("teardown")
+
+
+def test_a_trainer_works_on_after_a_teardown_that_failed():
+    callbacks = [EndsBadly(teardown=OnPurposeError("on purpose"))]
+    trainer = Trainer(
+        Net(), (TRAIN, VAL), callbacks=callbacks, max_steps=1, log_dir=None, progress_bar=False
+    )
+    with pytest.raises(OnPurposeError):
+        trainer.validate()
+    assert set(trainer.validate()) == {"val/loss", "val/accuracy"}
+
+
+def test_ctrl_c_in_on_exception_keeps_no_callback_from_its_teardown():
+    recorder = RecordingCallback()
+    callbacks = [EndsBadly(on_exception=KeyboardInterrupt()), Fails("on_validation_start", 0)]
+    trainer = Trainer(
+        Net(), (TRAIN, VAL), callbacks=[*callbacks, recorder], log_dir=None, progress_bar=False
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.validate()
+    assert recorder.calls == ["setup", "on_exception", "teardown"]
+
+
+@dataclasses.dataclass
+class DataclassNet(nnx.Module):
+    """Cannot be hashed, and is equal to each model of the same fields."""
+
+    size: int = 64
+
+    def __post_init__(self):
+        self.head = nnx.Linear(self.size, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, image):
+        return self.head(image.reshape(len(image), -1))
+
+
+def test_a_model_that_cannot_be_hashed_begins_again_as_it_began(tmp_path):
+    model, fails = DataclassNet(), Fails("on_train_batch_end", 2)
+    with pytest.raises(OSError, match="on purpose"):
+        trainer_of(model, tmp_path, fails, saves=False).fit()
+    again = trainer_of(model, tmp_path)
+    again.fit(resume="auto")
+    unbroken = trainer_of(DataclassNet(), tmp_path, name="unbroken")
+    unbroken.fit()
+    assert again.global_step == unbroken.global_step > 2
+    assert tree_equal(nnx.state(model), nnx.state(unbroken.model))
+
+
+def test_a_first_save_that_fails_is_none_to_resume_from(tmp_path, unbroken, monkeypatch):
+    def fails(*arguments):
+        time.sleep(0.3)  # until the next save is due
+        raise OSError("the disk is away")
+
+    model = Net()
+    trainer = trainer_of(model, tmp_path)
+    saver = next(each for each in trainer.callbacks if isinstance(each, ModelCheckpoint))
+    saver.every_n_steps = 2
+    monkeypatch.setattr(saving, "write_checkpoint", fails)
+    with pytest.raises(OSError, match="the disk is away"):
+        trainer.fit()
+    monkeypatch.undo()
+    saver.every_n_steps = None
+    trainer.fit(resume="auto")
+    check(model, trainer, unbroken)
