@@ -20,7 +20,6 @@ from nnx_alexnet.support import logger, unknown
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
     from nnx_alexnet.trainer import Trainer
-    from nnx_alexnet.training import Evaluator
 
 
 class ModelCheckpoint(Callback):
@@ -129,7 +128,7 @@ class ModelCheckpoint(Callback):
             return self.every_n_steps
         return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
 
-    def monitored_value(self, trainer: Evaluator) -> float | None:
+    def monitored_value(self, trainer: Trainer) -> float | None:
         """Returns the monitored metric, None where this very step did not produce it."""
         name = self.ranked_by
         if name is None or trainer.metric_steps.get(name) != trainer.global_step:

@@ -1,89 +1,92 @@
-"""The Trainer: what a run is, read top to bottom.
+"""`Trainer`: what users call and hooks read.
 
-Who owns what. The Trainer owns the loop, the order of hooks and the publishing of metrics.
-`TrainLoop`, below it, takes the steps of an epoch; `Resumable`, below that, owns the counters and
-what is saved of a run; `Evaluator`, at the bottom, the verbs that need no optimizer;
-`steps.Steps` the compiled steps; `data` the order of examples; a callback everything that may be
-left out.
+The Trainer owns the parts of a run, each of which is the only writer of its state:
 
-The order of operations of `fit`; it matters, so change it with care:
-
-1. The door (`_prepare`): all that can be wrong with the arguments is said before anything is
-   compiled or written.
-2. `setup` of the callbacks, the run folder and its lock, the checkpoint to resume from (compared
-   with this run before its arrays are read), `on_fit_start`, the restored state,
-   `on_train_start`.
-3. An epoch: `on_train_epoch_start`, then for each dispatch: its batches, the checkpoint that a
-   hook asked for, `on_train_batch_start`, the compiled steps, all counters, `on_train_batch_end`.
-   A dispatch is as many steps as are left until the host has something to do (`_steps_ahead`).
-   Metrics stay on the device: those of a log point are read once the next dispatch is under
-   way, so the host never waits for the step it has just dispatched.
-4. The end of an epoch: the train metrics, validation and its metrics are published, in one go
-   before `on_validation_end` and `on_train_epoch_end`; then the checkpoint asked for. A signal
-   leaves the epoch open instead: the resumed run ends it.
-5. `on_train_end`, the checkpoint asked for, `on_fit_end`, and on every way out: the arrays go
-   back into the caller's model, the callbacks' `teardown`, the checkpoints are closed, and the
-   lock is let go.
+| part | holds | file in `training/` |
+| --- | --- | --- |
+| `Settings` | the arguments that are plain values | settings |
+| `Progress` | counters, metrics, history | progress |
+| `ModelArrays` | model, optimizer, compiled steps | model_arrays |
+| `Requests` | what hooks, signals and other processes ask for | requests |
+| `Run` | the folder, its lock, the checkpoints | run |
+| `Preparation` | what was traced before the first step | preparation |
+| `Dispatcher` | the steps under way | dispatcher |
+| `EvaluationLoop` | one pass over a split | evaluation_loop |
+| `FitLoop` | the order of operations of `fit`: start there | fit_loop |
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import (
     Callback,
+    CallbackList,
     JSONLogger,
     ModelCheckpoint,
     Profiler,
     ProgressBar,
     RunSummary,
+    Stage,
     TensorBoard,
 )
-from nnx_alexnet.data import DataModule, Loader
-from nnx_alexnet.devices import (
-    Devices,
-    MeshLike,
-    Placement,
-    Wishes,
-    compiled,
-    describe,
-    one_at_a_time,
-    use_compilation_cache,
-)
-from nnx_alexnet.models import frozen_layers
-from nnx_alexnet.optimizers import (
-    as_transformation,
-    check_optimizer,
-    create_optimizer,
-    untouched_parameters,
-)
-from nnx_alexnet.support import as_python, check_positive, logger, open_standard_descriptors
-from nnx_alexnet.task import Task
+from nnx_alexnet.checkpoints import Checkpoints
+from nnx_alexnet.data import DataModule, as_data_module
+from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
+from nnx_alexnet.optimizers import as_transformation, create_optimizer
+from nnx_alexnet.support import as_number, as_python, check_metric_name, open_standard_descriptors
+from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
-    Boundary,
-    EpochMeter,
+    DEFAULT_EPOCHS,
+    Dispatcher,
+    EvaluationLoop,
+    EvaluationTrace,
+    FitLoop,
     History,
+    Hooks,
+    Ingredients,
+    Lifecycle,
+    ModelArrays,
+    Preparation,
+    Progress,
+    Requests,
+    Run,
+    Saver,
+    Settings,
     Steps,
     StepsPerExecution,
-    TrainLoop,
-    flops_utilization,
-    graceful_stop,
-    peak_memory,
+    TrainingTrace,
+    as_name,
+    check_types,
+    default_steps,
+    find_policy,
+    forget_initial_weights,
+    metric_names,
+    report_frozen_layers,
+    report_untouched_parameters,
 )
 
-DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
+
+class _Parts(NamedTuple):
+    """The parts that every `fit` gets anew; other verbs go on with those of the last one."""
+
+    progress: Progress
+    requests: Requests
+    run: Run
+    evaluation: EvaluationLoop
 
 
-class Trainer(TrainLoop):
+class Trainer:
     """Trains, evaluates and applies a Flax NNX model.
 
     `Trainer(model, data).fit()` is enough: every other argument has a default. After any way out
@@ -188,63 +191,74 @@ class Trainer(TrainLoop):
         profile: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs = map(
-            as_python, (max_epochs, max_steps, seed, log_every_n_steps, validate_every_n_epochs)
-        )
-        check_positive(
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            log_every_n_steps=log_every_n_steps,
-            validate_every_n_epochs=validate_every_n_epochs,
-        )
-        if steps_per_execution != "auto" and (
-            type(steps_per_execution) is not int or steps_per_execution < 1
-        ):
-            raise ValueError(
-                f"`steps_per_execution` (={steps_per_execution!r}) must be a positive integer, or "
-                '"auto".'
-            )
-        if type(seed) is not int or seed < 0:
-            raise ValueError(f"`seed` (={seed!r}) must be an integer of at least 0.")
-        transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
-        defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
-        if profile:
-            defaults.append(Profiler())
-        if log_dir is not None:
-            defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
-        given = _as_list(callbacks)
-        # The user's come first among those of equal priority.
-        given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
-        self._has_summary = any(isinstance(each, RunSummary) for each in given)
-        if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
-            raise ValueError(
-                "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
-                "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
-            )
-        super().__init__(
-            model,
-            data,
-            task=task,
-            callbacks=given,
-            optimizer=transformation,
-            seed=seed,
+        check_types(model, data, task)
+        self._settings = Settings(
+            name=type(model).__name__.lower() if name is None else as_name(name),
             log_dir=log_dir,
-            name=type(model).__name__.lower() if name is None else _as_name(name),
-            check_finite=check_finite,
-            placement=Placement(devices, mesh, shard_state=shard_state),
-            max_steps=max_steps,
-            log_every_n_steps=log_every_n_steps,
+            max_epochs=DEFAULT_EPOCHS if max_epochs is max_steps is None else as_python(max_epochs),
+            max_steps=as_python(max_steps),
+            seed=as_python(seed),
+            log_every_n_steps=as_python(log_every_n_steps),
+            validate_every_n_epochs=as_python(validate_every_n_epochs),
             steps_per_execution=steps_per_execution,
+            check_finite=check_finite,
         )
-        self.max_epochs = DEFAULT_EPOCHS if max_epochs is None and max_steps is None else max_epochs
-        self.validate_every_n_epochs = validate_every_n_epochs
+        self._transformation = (
+            create_optimizer() if optimizer is None else as_transformation(optimizer)
+        )
+        self.placement = Placement(devices, mesh, shard_state=shard_state)
+        self.data = as_data_module(data)
+        self.task = Classification() if task is None else task
+        given = _with_defaults(
+            _as_list(callbacks), progress_bar=progress_bar, profile=profile, log_dir=log_dir
+        )
+        self._hooks = Hooks(CallbackList(given), self)
+        self._arrays = ModelArrays(model, self.placement)
         self.config = self._own_config() if config is None else dict(config)
+        self._lifecycle = Lifecycle(self._hooks, self._arrays, self.data, self.placement)
+        self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
+        self._preparation = Preparation(
+            data=self.data,
+            task=self.task,
+            arrays=self._arrays,
+            transformation=self._transformation,
+            steps=Steps(self.train_step, self.eval_step, self.predict_step),
+            placement=self.placement,
+        )
+        self._parts = self._new_parts()
+        self._dispatcher: Dispatcher | None = None  # of the newest fit
 
-    def _reset(self) -> None:
-        super()._reset()
-        self._has_ended = False  # nothing is left that a signal could cut short
-        self._reason: str | None = None  # why a callback of this process stops the run
-        self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
+    def _new_parts(self) -> _Parts:
+        progress = Progress(partial(self._hooks.call, "on_log"))
+        requests = Requests(progress.stop)
+        forget = partial(forget_initial_weights, self._arrays.model)
+        run = Run(self._settings, self.config, progress, requests, on_saved=forget)
+        evaluation = EvaluationLoop(
+            arrays=self._arrays,
+            progress=progress,
+            requests=requests,
+            hooks=self._hooks,
+            placement=self.placement,
+            check_batch=self._preparation.check_batch,
+            passes=self._passes,
+        )
+        return _Parts(progress, requests, run, evaluation)
+
+    def _own_config(self) -> dict[str, Any]:
+        """Returns what is worth recording of a run that was started from Python."""
+        settings = self._settings
+        return {
+            "model": {"class": type(self._arrays.model).__name__},
+            "task": {"class": type(self.task).__name__},
+            "data": {"name": self.data.name, "batch_size": self.batch_size},
+            "trainer": {
+                "max_epochs": settings.max_epochs,
+                "max_steps": settings.max_steps,
+                "seed": settings.seed,
+                "log_every_n_steps": settings.log_every_n_steps,
+                "validate_every_n_epochs": settings.validate_every_n_epochs,
+            },
+        }
 
     # ---- The verbs ------------------------------------------------------------------------
 
@@ -278,63 +292,326 @@ class Trainer(TrainLoop):
             SystemExit: after SIGTERM, when all is saved and closed; with status 143.
         """
         open_standard_descriptors()
-        self._check_idle()
-        self._reset()
-        loader = self._split("train")
-        if loader.indexable:  # an iterable's batches have any sizes, which need not divide
-            self.placement.check_batch_size(loader.batch_size)
-        self._prepare(loader, *filter(None, [self.data.val]))
-        self._prepare_training(loader)
-        self._report_frozen_layers()
-        self._report_untouched_parameters()
+        self._lifecycle.check_idle()
+        accepted = [accept] if isinstance(accept, str) else accept
+        self._parts = parts = self._new_parts()
+        parts.run.check_resume(resume, accepted)
+        evaluation, training = self._preparation.for_training()
+        report_frozen_layers(self._arrays.model, training.still_statistics)
+        report_untouched_parameters(self._transformation, self._arrays.model)
         use_compilation_cache()
-        self._compiled_before = compiled()
-        with (
-            graceful_stop(self._interrupt) as self._received,
-            self._closing(),
-            self._stage("fit"),
-            ExitStack() as stack,
-        ):
-            saved = self._open_run(resume, [accept] if isinstance(accept, str) else accept)
-            self._callbacks.call("on_fit_start", self)
-            if saved is not None:
-                self._restore(saved)
-            stack.callback(self._let_data_go)
-            with self._saving_on_exception():
-                self._train(loader)
-            self._agree()  # which waits: none leaves before the first one has written
-            self._callbacks.call("on_fit_end", self)
-            self._agree()  # a signal to one ends all, at this late hour as well
-            self._has_ended = not self.interrupted
-        return self.history
+        self._fit_loop(evaluation, training).run(resume, accepted)
+        return parts.progress.history
 
-    def _train(self, loader: Loader) -> None:
-        """Trains all epochs, and saves the last state."""
-        self._take_data(loader)
-        self._callbacks.call("on_train_start", self)
-        self._agree()
-        while self._is_going_on:
-            self._train_epoch(loader)
-        logger.info("%s", describe(compiled().since(self._compiled_before)))
-        if self.stop_reason is not None and not self._has_summary:
-            logger.info("Stopped after step %d: %s", self.global_step, self.stop_reason)
-        self._callbacks.call("on_train_end", self)
-        self._agree()
-        self._save_if_requested()
-        if self.checkpoints is not None:
-            self.checkpoints.wait()
+    def _fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
+        """Puts the parts of a fit together."""
+        progress, requests, run, evaluation_loop = self._parts
+        self._dispatcher = dispatcher = Dispatcher(
+            arrays=self._arrays,
+            progress=progress,
+            settings=self._settings,
+            placement=self.placement,
+            evaluation=evaluation,
+            training=training,
+            complete=self._preparation.split("train").complete,
+        )
+        saver = Saver(
+            progress=progress,
+            arrays=self._arrays,
+            dispatcher=dispatcher,
+            hooks=self._hooks,
+            requests=requests,
+            run=run,
+            policy=None if self.log_dir is None else find_policy(self._hooks),
+        )
+        ingredients = Ingredients(
+            arrays=self._arrays,
+            data=self.data,
+            task=self.task,
+            transformation=self._transformation,
+            settings=self._settings,
+            config=self.config,
+            placement=self.placement,
+            evaluation=evaluation,
+            training=training,
+        )
+        return FitLoop(
+            ingredients=ingredients,
+            progress=progress,
+            requests=requests,
+            hooks=self._hooks,
+            run=run,
+            dispatcher=dispatcher,
+            evaluation=evaluation_loop,
+            saver=saver,
+            lifecycle=self._lifecycle,
+            check_batch=self._preparation.check_batch,
+        )
 
-    # ---- For callbacks --------------------------------------------------------------------
+    def validate(self) -> dict[str, float]:
+        """Evaluates the model on the validation split.
+
+        Returns:
+            `{"val/loss": ..., "val/accuracy": ...}`, exact over the split.
+        """
+        return self._evaluate("validate", "validation", "val")
+
+    def test(self) -> dict[str, float]:
+        """Evaluates the model on the test split.
+
+        Returns:
+            `{"test/loss": ..., "test/accuracy": ...}`, exact over the split.
+        """
+        return self._evaluate("test", "test", "test")
+
+    def _evaluate(self, stage: Stage, kind: str, split: str) -> dict[str, float]:
+        self._lifecycle.check_idle()
+        self._parts.requests.begin_verb()
+        loader = self._preparation.split(split)
+        empty = self._preparation.for_evaluation(loader).empty
+        progress, _, _, evaluation = self._parts
+        with self._lifecycle.running(stage):
+            metrics = evaluation.evaluate(kind, split, loader, empty)
+            progress.publish(metrics, progress.global_step)
+            evaluation.end(kind)
+        return metrics
+
+    def predict(self, images: np.ndarray[Any, Any] | None = None) -> Any:
+        """Applies the model, by default to the test split.
+
+        Args:
+            images: uint8 or float32 `[N, ...]`, like those of the train split; None (the default)
+                means those of the test split.
+
+        Returns:
+            What `task.predict` returns, as NumPy, one row per example and in order: for
+            `Classification` the probabilities, `float32[N, num_classes]`.
+        """
+        self._lifecycle.check_idle()
+        self._parts.requests.begin_verb()
+        loader = self._preparation.split("test") if images is None else self.data.unlabelled(images)
+        self._preparation.for_prediction(loader)
+        with self._lifecycle.running("predict"):
+            return self._parts.evaluation.predict(loader)
+
+    # ---- For callbacks: what they may do --------------------------------------------------
+
+    @property
+    def model(self) -> nnx.Module:
+        """The model with the present values, which a hook may read and change.
+
+        Inside a hook of `fit` its arrays are valid until the hook returns: the next step donates
+        them. Copy what must last (`jax.tree.map(jnp.copy, nnx.state(trainer.model))`).
+        """
+        return self._arrays.lend()
+
+    def parameters(self) -> dict[str, jax.Array]:
+        """Returns the present parameters by their path, such as "conv1/kernel", on the device.
+
+        Unlike `model` this costs nothing. The next step donates the arrays: copy what must last.
+        """
+        return self._arrays.parameters()
+
+    def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns the gradients that a train step on a batch would have now, by parameter path.
+
+        It runs `train_step` on the present parameters and changes nothing. It is a separate
+        program: the first call compiles it, and each call takes about as long as a step.
+
+        Args:
+            batch: as hooks get it.
+
+        Raises:
+            RuntimeError: outside of `fit`.
+        """
+        if self._dispatcher is None or self._arrays.optimizer is None:
+            raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
+        return self._dispatcher.gradients(batch)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Returns the rates of the newest step, by the names of their metrics.
+
+        optax keeps a rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`: it is
+        `lr`. If an optimizer has several such parts, each is `lr/<part>`. The call waits for the
+        step.
+        """
+        return {} if self._dispatcher is None else self._dispatcher.learning_rates()
+
+    def learning_rate(self) -> float | None:
+        """Returns the rate of the newest step; None if the optimizer keeps none, or several."""
+        return self.learning_rates().get("lr")
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Publishes a callback's own metrics at the present step.
+
+        Args:
+            metrics: name to number. A callback that wants its names known to `monitor=`
+                lists them in its `metric_names`.
+
+        Raises:
+            ValueError: a name belongs to the trainer: `step`, `epoch`, or a metric of the task.
+            TypeError: a name is not text, or a value is not a number.
+        """
+        own = metric_names.of_the_trainer(self._preparation.evaluation)
+        for name in metrics:
+            check_metric_name(name)
+            if name in own:
+                raise ValueError(
+                    f"`metrics` has the name {name!r}, which the trainer publishes itself. Log "
+                    "yours under another name."
+                )
+        values = {name: as_number(name, value) for name, value in metrics.items()}
+        self._parts.progress.publish(values, self.global_step)
+
+    def stop(self, reason: str) -> None:
+        """Asks the run to end after this step; the epoch ends as a whole one does.
+
+        With several processes it is enough if one calls it, as for `request_checkpoint`.
+
+        Args:
+            reason: kept in `stop_reason` and shown to the user.
+        """
+        self._parts.requests.stop(reason)
+
+    def request_checkpoint(self, *, gives_way: bool = False) -> None:
+        """Asks for a checkpoint at this step boundary, after every hook has run.
+
+        With several processes it is enough if one asks. A callback that runs between dispatches,
+        by the clock for instance, gets it a dispatch or two later, at the same step in all.
+
+        Args:
+            gives_way: whether it need not be written if a better one follows before the time of
+                the last save has passed again (default False); nothing waits for it. It holds if
+                all requests at this step agree.
+        """
+        self._parts.requests.save(gives_way=gives_way)
+
+    # ---- For callbacks: what they may read ------------------------------------------------
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Every callback, in calling order."""
+        return tuple(self._hooks.callbacks)
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps done."""
+        return self._parts.progress.global_step
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self._parts.progress.epoch
+
+    @property
+    def step_in_epoch(self) -> int:
+        """Optimizer steps done in this epoch."""
+        return self._parts.progress.step_in_epoch
+
+    @property
+    def num_examples(self) -> int:
+        """Examples trained on in this epoch since this start of the run."""
+        return self._parts.progress.num_examples
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest value of each published metric."""
+        return self._parts.progress.metrics
+
+    @property
+    def metric_steps(self) -> dict[str, int]:
+        """The step at which each of `metrics` was measured."""
+        return self._parts.progress.metric_steps
+
+    @property
+    def history(self) -> History:
+        """What `fit` returns."""
+        return self._parts.progress.history
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why a callback stopped the run, or None."""
+        return self._parts.progress.stop_reason
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM stopped the run."""
+        return self._parts.requests.interrupted
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder of this run; None before `fit`, or without a `log_dir`."""
+        return self._parts.run.run_dir
+
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """The checkpoints of this run, in the process that writes them; else None."""
+        return self._parts.run.checkpoints
+
+    @property
+    def max_epochs(self) -> int | None:
+        """Passes over the train split at which the run ends."""
+        return self._settings.max_epochs
+
+    @property
+    def max_steps(self) -> int | None:
+        """Optimizer steps at which the run ends."""
+        return self._settings.max_steps
+
+    @property
+    def seed(self) -> int:
+        """The seed of the order of examples and of their augmentation."""
+        return self._settings.seed
+
+    @property
+    def log_dir(self) -> str | Path | None:
+        """The parent folder of all runs."""
+        return self._settings.log_dir
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self._settings.name
+
+    @property
+    def log_every_n_steps(self) -> int:
+        """The period of `train/loss_step`, `lr` and `perf/`."""
+        return self._settings.log_every_n_steps
+
+    @property
+    def validate_every_n_epochs(self) -> int:
+        """The period of validation."""
+        return self._settings.validate_every_n_epochs
+
+    @property
+    def steps_per_execution(self) -> StepsPerExecution:
+        """The most train steps in one dispatch, or "auto"."""
+        return self._settings.steps_per_execution
+
+    @property
+    def check_finite(self) -> bool:
+        """Whether a loss that is NaN or infinite ends the run."""
+        return self._settings.check_finite
 
     @property
     def batch_size(self) -> int | None:
-        """Examples a train batch, None where the data does not say."""
+        """Examples per train batch; None if the data do not tell."""
         return None if self.data.train is None else self.data.train.batch_size
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Optimizer steps an epoch, None where the data does not say."""
+        """Optimizer steps per epoch; None if the data do not tell."""
         return None if self.data.train is None else self.data.train.num_batches
+
+    @property
+    def data_is_on_device(self) -> bool:
+        """Whether the train split stays on the device, so that only indices are sent."""
+        return self._dispatcher is not None and bool(self._dispatcher.data)
+
+    @property
+    def num_compilations(self) -> dict[str, int]:
+        """How often each of the steps used so far was compiled: once, unless shapes changed."""
+        return self._arrays.num_compilations
 
     @property
     def metric_names(self) -> frozenset[str]:
@@ -343,217 +620,63 @@ class Trainer(TrainLoop):
         Raises:
             ValueError: before the first `fit`: model, data and task do not fit together.
         """
-        at_log_points = {f"train/{metric}_step" for metric in self._known_steps().metric_names}
-        return self.epoch_metric_names | at_log_points
+        evaluation, _ = self._preparation.known(is_running=self._lifecycle.is_running)
+        return self.epoch_metric_names | metric_names.at_log_points(evaluation)
 
     @property
     def epoch_metric_names(self) -> frozenset[str]:
         """Those of `metric_names` that are published at the ends of epochs, to be monitored."""
-        steps = self._known_steps()
-        names = {name for callback in self._callbacks for name in callback.metric_names}
-        splits = ["train"] if self.data.val is None else ["train", "val"]
-        names |= {f"{split}/{metric}" for split in splits for metric in steps.metric_names}
-        names |= {*steps.rate_names, *EpochMeter.names, "perf/compile_seconds"}
-        # Not every device tells these.
-        if flops_utilization(1.0, steps.forward_flops) is not None:
-            names.add("perf/mfu")
-        if peak_memory() is not None:
-            names.add("perf/peak_memory_bytes")
-        return frozenset(names)
+        evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
+        has_val = self.data.val is not None
+        return metric_names.at_epoch_ends(
+            evaluation, training, self._hooks.callbacks, has_val=has_val
+        )
 
-    def _known_steps(self) -> Steps:
-        """Returns the steps, which are traced here if no `fit` has done so yet."""
-        if self._compiled is None or not self._compiled.rate_names_are_known:
-            loader = self._split("train")
-            if not self._is_running:  # a hook of `validate` may ask, too
-                self._begin()
-            self._measure(loader, *filter(None, [self.data.val]))
-            self._prepare_training(loader)
-        return self._steps
+    # ---- What a subclass may override -------------------------------------------------------
 
-    def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Returns the gradients that a train step on a batch would have now, by parameter path.
-
-        It runs `train_step` on the present parameters and changes nothing. The program is one of
-        its own: the first call compiles it, each takes about as long as a step.
+    def train_step(
+        self, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Mapping[str, jax.Array]
+    ) -> Outputs:
+        """Takes one train step on the modules; traced once and compiled.
 
         Args:
-            batch: as hooks get it.
-
-        Raises:
-            RuntimeError: outside of `fit`.
-        """
-        if self._optimizer is None:
-            raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
-        batch = self.placement.send(dict(batch), self._num_rows)
-        return one_at_a_time(self._steps.gradients(self._arrays(), batch, self._augmentation_key()))
-
-    def stop(self, reason: str) -> None:
-        """Asks the run to end after this step; the epoch is closed as a whole one is.
-
-        Of several processes one is enough, as for `request_checkpoint`.
-
-        Args:
-            reason: kept in `stop_reason` and shown to the user.
-        """
-        self._reason = reason
-        self._wish(stop=True)
-
-    # ---- The loop -------------------------------------------------------------------------
-
-    @property
-    def _is_going_on(self) -> bool:
-        """Whether there is an epoch to train, or a resumed one that is only to be ended."""
-        if self.interrupted:
-            return False
-        return self.is_epoch_open or not (self._is_stopping or self._is_last_epoch_done)
-
-    @property
-    def _is_last_epoch_done(self) -> bool:
-        return self.max_epochs is not None and self.epoch >= self.max_epochs
-
-    def _train_epoch(self, loader: Loader) -> None:
-        self._callbacks.call("on_train_epoch_start", self)
-        self._agree()
-        if self.step_in_epoch == 0:
-            self._meter = EpochMeter(jax.device_get(self._steps.empty))
-            self._window = self._steps.empty
-        is_whole = self._train_batches(loader)
-        if self.step_in_epoch == 0:
-            if is_whole:
-                raise ValueError(
-                    f"`data` gave no train batch in epoch {self.epoch}; an iterable must start "
-                    "anew each time it is iterated (a list, a DataLoader; not a generator)."
-                )
-            return  # it was stopped before its first step
-        self._read_all()
-        if self.interrupted:
-            return
-        # What fails from here on is done again by the run that resumes: all of it, from here.
-        self._boundary = Boundary(self._arrays(), self._callbacks.state_dict())
-        has_ended = self._end_epoch()
-        self._boundary = None
-        if not has_ended:
-            return  # the epoch stays open: its metrics and its validation are still to come
-        self.is_epoch_open = False
-        if is_whole:
-            self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        self._save_if_requested()
-
-    def _end_epoch(self) -> bool:
-        """Publishes the epoch's metrics, validation's with them if it is due, and calls hooks.
+            model: in training mode; changed in place.
+            optimizer: changed in place.
+            batch: `image` (transformed), `label`, `mask`, `index`, batch first.
 
         Returns:
-            Whether that was done: not if a signal cut the validation short.
+            The `loss` of each example, `float32[B]`, and what the task's metrics read.
         """
-        is_last = self._is_stopping or (self.max_epochs or math.inf) <= self.epoch + 1
-        is_due = is_last or (self.epoch + 1) % self.validate_every_n_epochs == 0
-        validates = is_due and self.data.val is not None
-        measured = self._evaluate("validation", "val") if validates else {}
-        if self.interrupted:
-            if validates:  # whoever changed the model for the validation changes it back
-                self._end_pass("validation")
-            return False
-        self._meter.add(jax.device_get(self._window))
-        self._window = self._steps.empty
-        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
-        metrics |= self._rates(self._meter.epoch_rates()) | self._costs() | measured
-        self._row = {"epoch": self.epoch, "step": self.global_step}
-        self._publish(metrics, self.global_step)
-        if validates:
-            self._end_pass("validation")
-        self._callbacks.call("on_train_epoch_end", self)
-        self._agree()
-        if self.data.val is not None and not validates and self._is_stopping:
-            # A callback made this the last epoch just now.
-            self._publish(self._evaluate("validation", "val"), self.global_step)
-            self._end_pass("validation")
-            validates = True
-        if validates or self.data.val is None:
-            self.history.append(self._row)
-        self._row = None
-        return not self.interrupted
+        return default_steps.train_step(self.task, model, optimizer, batch)
 
-    def _publish(self, metrics: Mapping[str, float], step: int) -> None:
-        if self._row is not None:
-            self._row.update(metrics)
-        super()._publish(metrics, step)
+    def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
+        """Computes one step of validation and test; like `train_step`, without an update."""
+        return default_steps.eval_step(self.task, model, batch)
 
-    def _costs(self) -> dict[str, float]:
-        """Returns what this fit has cost so far, besides its steps."""
-        costs = {"perf/compile_seconds": compiled().since(self._compiled_before).seconds}
-        if (memory := peak_memory()) is not None:
-            costs["perf/peak_memory_bytes"] = float(memory)
-        return costs
+    def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
+        """Returns the predictions for a batch, batch first; `label` has no meaning here."""
+        return default_steps.predict_step(self.task, model, batch)
 
-    # ---- The door, and the ways out -------------------------------------------------------
 
-    def _prepare_training(self, loader: Loader) -> None:
-        """Checks that the optimizer fits too, and that a step can be taken."""
-        check_optimizer(self._transformation, self._model)
-        with self._fitting(loader) as example:
-            self._steps.prepare_training(self._transformation, example)
+def _with_defaults(
+    given: list[Callback], *, progress_bar: bool, profile: bool, log_dir: str | Path | None
+) -> list[Callback]:
+    """Returns the given callbacks and the default ones of which there is none.
 
-    def _report_frozen_layers(self) -> None:
-        frozen, are_all = frozen_layers(self._model)
-        names = ", ".join(frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
-        if are_all:
-            logger.warning(
-                "All layers with a mode (%s) are in evaluation mode, as after model.eval(), and "
-                "stay in it: BatchNorm statistics are not updated, and dropout is off. Call "
-                "model.train() before fit() unless this is intended.",
-                names or "the model",
-            )
-        elif frozen:
-            logger.info("Frozen in evaluation mode, as they were before fit(): %s.", names)
-        parents = (name.rpartition("/")[0] for name in self._steps.still_statistics)
-        still = [each for each in dict.fromkeys(parents) if each not in frozen]
-        if still:
-            logger.warning(
-                "The statistics of %s are not updated in training, although these layers are not "
-                "frozen: the model calls them with use_running_average=True, or not at all. Pass "
-                "the mode on to them, or call their eval() before fit() if this is intended.",
-                ", ".join(each or "the model" for each in still[:5]),
-            )
-
-    def _report_untouched_parameters(self) -> None:
-        names, are_all = untouched_parameters(self._transformation, self._model)
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        if names and are_all:
-            logger.warning(
-                "`optimizer` changes no parameter, as with optax.set_to_zero(). Labels or masks "
-                "of optax.partition must identify parameters by their paths "
-                "(jax.tree_util.tree_map_with_path): updates are plain arrays, so a parameter's "
-                "type cannot identify it."
-            )
-        elif names:
-            logger.info("`optimizer` leaves these parameters as they are: %s.", shown)
-
-    def _own_config(self) -> dict[str, Any]:
-        """What is worth showing of a run that was started from Python."""
-        names = ("max_epochs", "max_steps", "seed", "log_every_n_steps", "validate_every_n_epochs")
-        return {
-            "model": {"class": type(self._model).__name__},
-            "task": {"class": type(self.task).__name__},
-            "data": {"name": self.data.name, "batch_size": self.batch_size},
-            "trainer": {name: getattr(self, name) for name in names},
-        }
-
-    def _interrupt(self, number: int) -> None:
-        self._agreement.signal = number
-        if self._agreement.is_alone:
-            self._follow(Wishes(signal=number))
-
-    def _follow(self, agreed: Wishes) -> None:
-        if agreed.save:
-            self._checkpoint_requested = True
-        if agreed.stop and self._reason is not None:
-            self.stop_reason = self._reason
-        elif agreed.stop and self.stop_reason is None:
-            self.stop_reason = "another process asked for it"
-        if agreed.signal and not self._has_ended:  # else only files are being closed
-            self.interrupted = self._is_cut_short = True
-            self._received.signal = agreed.signal
+    Those that were given run first among those of equal priority.
+    """
+    defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
+    if profile:
+        defaults.append(Profiler())
+    if log_dir is not None:
+        defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
+    given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
+    if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
+        raise ValueError(
+            "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
+            "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
+        )
+    return given
 
 
 def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
@@ -567,11 +690,3 @@ def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
             f"`callbacks` (={callbacks!r}) must be a `Callback`, a list of them, or None."
         )
     return [*callbacks]
-
-
-def _as_name(name: object) -> str:
-    """Returns the name of the run, which may be given as a path."""
-    text = os.fspath(name) if isinstance(name, os.PathLike) else name
-    if not isinstance(text, str):
-        raise TypeError(f"`name` (={name!r}) must be a str, such as 'sweep/adam'.")
-    return text

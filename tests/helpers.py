@@ -8,7 +8,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.data import augmentation_key
+from nnx_alexnet.devices import placed
 from nnx_alexnet.models import AlexNet
 
 # The contract: layer, outputs for ten 96x96x1 images and ten classes, parameters, statistics.
@@ -146,15 +148,16 @@ def collectives(program: str) -> list[tuple[str, str]]:
 def train_program(trainer: Any) -> str:
     """The compiled train step of a Trainer of arrays: what each device is to do, as text."""
     loader = trainer.data.train
-    trainer._prepare(loader)
-    steps, placement = trainer._steps, trainer.placement
-    optimizer = nnx.Optimizer(trainer._model, trainer._transformation, wrt=nnx.Param)
+    evaluation, _ = trainer._preparation.for_training()
+    arrays, placement = trainer._arrays, trainer.placement
+    arrays.begin_training(trainer._transformation)
     batch = placement.send(next(loader.batches(reads=False)), loader.batch_size)
-    compiled = steps.train.lower(
-        steps.split(trainer._model, optimizer),
-        steps.empty,
+    key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
+    compiled = arrays.steps.train.lower(
+        arrays.take(),
+        evaluation.empty,
         trainer.data.on_device(placement.replicated),
         batch,
-        trainer._augmentation_key(),
+        key,
     ).compile()
     return getattr(compiled, "compiled", compiled).as_text()

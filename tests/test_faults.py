@@ -315,8 +315,7 @@ def test_parameters_that_overflow_are_not_saved_though_the_loss_was_finite(tmp_p
 
 
 def test_a_nan_may_be_allowed(tmp_path):
-    trainer = build(tmp_path, {**JOB, "nan_at": 33, "epochs": 1})
-    trainer.check_finite = False
+    trainer = build(tmp_path, {**JOB, "nan_at": 33, "epochs": 1, "check_finite": False})
     trainer.fit()
     assert trainer.global_step == 10
 

@@ -675,7 +675,8 @@ def test_rows_that_the_mask_leaves_out_may_have_any_label():
 def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
     trainer = tiny_trainer(log_dir=tmp_path)
     trainer.fit()
-    trainer._interrupt(signal.SIGINT)  # as a signal does while `fit` waits for the last save
+    # As a signal does while `fit` waits for the last save.
+    trainer._parts.requests.interrupt(signal.SIGINT)
     assert "val/loss" in trainer.validate()
 
 

@@ -28,7 +28,8 @@ from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import absolute_path, check_positive, logger
 from nnx_alexnet.task import Task
-from nnx_alexnet.trainer import DEFAULT_EPOCHS, Trainer
+from nnx_alexnet.trainer import Trainer
+from nnx_alexnet.training import DEFAULT_EPOCHS
 
 # What the data says of a model, and the keys that the seed gives it.
 GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")

@@ -17,8 +17,6 @@ from nnx_alexnet.devices.named_arrays import (
 )
 from nnx_alexnet.devices.non_finite import NonFiniteError, non_finite_step
 from nnx_alexnet.devices.processes import (
-    Agreement,
-    Wishes,
     check_alike,
     is_main,
     on_main,
@@ -27,12 +25,10 @@ from nnx_alexnet.devices.processes import (
 from nnx_alexnet.devices.sharding import Placement
 
 __all__ = [
-    "Agreement",
     "Devices",
     "MeshLike",
     "NonFiniteError",
     "Placement",
-    "Wishes",
     "as_struct",
     "check_alike",
     "compiled",

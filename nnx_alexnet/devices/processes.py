@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
 
@@ -101,80 +99,3 @@ def one_at_a_time(results: T) -> T:
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
         jax.block_until_ready(results)
     return results
-
-
-class Wishes(NamedTuple):
-    """What a process, or any of them, asks for; what follows it is done at a step boundary."""
-
-    stop: bool = False
-    save: bool = False
-    signal: int = 0
-
-    def either(self, other: Wishes) -> Wishes:
-        """Returns what one of the two asks for."""
-        return Wishes(
-            self.stop or other.stop, self.save or other.save, max(self.signal, other.signal)
-        )
-
-
-class Agreement:
-    """Tells every process what any of them wishes.
-
-    All processes call `settle` at the same places. Wishes travel as a small collective between
-    the steps, which is read some steps later: the host does not wait for the device.
-
-    Attributes:
-        is_alone: whether there is no other process.
-        signal: that this process got; it is a wish of every call of `settle` from then on.
-
-    Example:
-        >>> from nnx_alexnet.devices.processes import Agreement
-        >>> agreement = Agreement()
-        >>> agreement.wish(stop=True)
-        >>> agreement.settle(at_most=2)
-        Wishes(stop=True, save=False, signal=0)
-    """
-
-    def __init__(self) -> None:
-        self.forget()
-        self.is_alone = jax.process_count() == 1
-        if not self.is_alone:
-            firsts = {device.process_index: device for device in reversed(jax.devices())}
-            devices = np.array([firsts[index] for index in sorted(firsts)])
-            self._mesh = Mesh(devices, ("process",))
-            whole = NamedSharding(self._mesh, PartitionSpec())
-            self._any = jax.jit(lambda wishes: wishes.max(axis=0), out_shardings=whole)
-
-    def forget(self) -> None:
-        """Drops all that was wished so far; all processes call it at the same place."""
-        self.signal = 0
-        self._own = Wishes()
-        self._pending: deque[jax.Array] = deque()
-
-    def wish(self, **wishes: Any) -> None:
-        """Notes what this process wishes, until the next call of `settle`."""
-        self._own = self._own.either(Wishes(**wishes))
-
-    def settle(self, *, at_most: int = 0) -> Wishes:
-        """Sends the own wishes, and returns what is known of those of all.
-
-        Args:
-            at_most: how many calls, this one included, need not be answered yet. 0 waits.
-
-        Returns:
-            What any process wished, in calls that are answered now. The same in all processes.
-        """
-        # Nothing that a signal handler may set is taken and put back.
-        own, self._own = self._own._replace(signal=self.signal), Wishes()
-        if self.is_alone:
-            return own
-        sharding = NamedSharding(self._mesh, PartitionSpec("process"))
-        row = np.array([[own.stop, own.save, own.signal]], np.int32)
-        shape = (jax.process_count(), row.shape[1])
-        sent = jax.make_array_from_process_local_data(sharding, row, shape)
-        self._pending.append(one_at_a_time(self._any(sent)))
-        agreed = Wishes()
-        while len(self._pending) > at_most:
-            stop, save, signal = np.asarray(self._pending.popleft()).tolist()
-            agreed = agreed.either(Wishes(bool(stop), bool(save), int(signal)))
-        return agreed

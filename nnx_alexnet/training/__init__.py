@@ -1,24 +1,52 @@
-"""The parts of a Trainer: loops, compiled steps, requests, and what a run holds."""
+"""The parts of a `Trainer`: `fit_loop` has the order of operations."""
 
-from nnx_alexnet.training.compiled_steps import Steps
-from nnx_alexnet.training.epoch_metrics import EpochMeter
-from nnx_alexnet.training.evaluator import Evaluator
-from nnx_alexnet.training.flops import flops_utilization, peak_memory
+from nnx_alexnet.training import default_steps, metric_names
+from nnx_alexnet.training.dispatcher import Dispatcher
+from nnx_alexnet.training.evaluation_loop import EvaluationLoop
+from nnx_alexnet.training.fit_loop import FitLoop, find_policy
 from nnx_alexnet.training.history import History
-from nnx_alexnet.training.loop import TrainLoop
-from nnx_alexnet.training.resuming import Boundary
-from nnx_alexnet.training.signals import graceful_stop
+from nnx_alexnet.training.hooks import Hooks
+from nnx_alexnet.training.initial_weights import forget as forget_initial_weights
+from nnx_alexnet.training.lifecycle import Lifecycle
+from nnx_alexnet.training.model_arrays import ModelArrays
+from nnx_alexnet.training.preparation import Preparation, Steps
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.run import Run
+from nnx_alexnet.training.run_identity import Ingredients
+from nnx_alexnet.training.saver import Saver
+from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name
+from nnx_alexnet.training.start_checks import check_types
+from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
+from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 __all__ = [
-    "Boundary",
-    "EpochMeter",
-    "Evaluator",
+    "DEFAULT_EPOCHS",
+    "Dispatcher",
+    "EvaluationLoop",
+    "EvaluationTrace",
+    "FitLoop",
     "History",
+    "Hooks",
+    "Ingredients",
+    "Lifecycle",
+    "ModelArrays",
+    "Preparation",
+    "Progress",
+    "Requests",
+    "Run",
+    "Saver",
+    "Settings",
     "Steps",
     "StepsPerExecution",
-    "TrainLoop",
-    "flops_utilization",
-    "graceful_stop",
-    "peak_memory",
+    "TrainingTrace",
+    "as_name",
+    "check_types",
+    "default_steps",
+    "find_policy",
+    "forget_initial_weights",
+    "metric_names",
+    "report_frozen_layers",
+    "report_untouched_parameters",
 ]

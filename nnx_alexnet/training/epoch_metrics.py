@@ -1,4 +1,4 @@
-"""Metrics of a train epoch on the host: of the whole epoch, and how fast it went."""
+"""The metrics of a train epoch on the host: its sums, and how fast it ran."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def computed(metrics: Any) -> dict[str, float]:
 
 
 class _Mark(NamedTuple):
-    """What had been done when a dispatch was seen to have finished."""
+    """The work that was done when a dispatch was seen to have finished."""
 
     time: float
     num_examples: int
@@ -35,20 +35,16 @@ class _Mark(NamedTuple):
 
 
 class EpochMeter:
-    """What is measured over one epoch of training, and between its log points.
+    """Measures one epoch of training, and the time between its log points.
 
-    The clock starts with the first dispatch of the epoch, or when it has finished if it had to be
-    compiled, so neither compilation nor the validation before it counts.
+    The clock starts with the first dispatch of the epoch, or at its end if it had to be compiled,
+    so neither compilation nor the validation before it counts.
 
     Args:
         total: the metrics of the epoch so far, on the host: the empty ones, or those that a
             checkpoint holds.
 
     Attributes:
-        num_examples: the examples dispatched so far; whoever dispatches counts them.
-        paused: the seconds in which a step was compiled, which count as no time.
-        waited: the seconds in which the device had nothing to do and the next batch was not
-            there; whoever reads the batches counts them.
         total: the metrics of all windows that were added.
 
     Example:
@@ -66,17 +62,29 @@ class EpochMeter:
     names = ("perf/images_per_second", "perf/step_seconds", "perf/data_wait")
 
     def __init__(self, total: Any) -> None:
-        self.num_examples = 0
-        self.waited = self.paused = 0.0
         self.total = total
+        self._waited = self._paused = 0.0
         self._first: _Mark | None = None
         self._last_window: _Mark | None = None
         self._last: _Mark | None = None
 
-    def started(self, step: int) -> None:
-        """Notes that the step after this number is about to be dispatched, already compiled."""
+    def pause(self, seconds: float) -> None:
+        """Leaves out the time in which a step was compiled."""
+        self._paused += seconds
+
+    def wait(self, seconds: float) -> None:
+        """Counts time in which the device had nothing to do, because a batch was missing."""
+        self._waited += seconds
+
+    def started(self, num_examples: int, step: int) -> None:
+        """Notes that a compiled step is dispatched next.
+
+        Args:
+            num_examples: the examples of the epoch so far.
+            step: the number of the step before it.
+        """
         if self._first is None:
-            self._first = self._mark(self.num_examples, step)
+            self._first = self._mark(num_examples, step)
             self._last_window = self._last = self._first
 
     def finished(self, num_examples: int, step: int) -> None:
@@ -86,7 +94,7 @@ class EpochMeter:
             self._first = self._last_window = self._last
 
     def _mark(self, num_examples: int, step: int) -> _Mark:
-        return _Mark(time.perf_counter() - self.paused, num_examples, step, self.waited)
+        return _Mark(time.perf_counter() - self._paused, num_examples, step, self._waited)
 
     def add(self, window: Any) -> None:
         """Adds the metrics of a window, on the host, to those of the epoch."""

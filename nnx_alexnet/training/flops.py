@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -90,7 +91,7 @@ def _count(jaxpr: Any, counted: dict[str, float]) -> None:
                     _count(traced, counted)
 
 
-def flops_utilization(images_per_second: float, forward_flops: dict[str, float]) -> float | None:
+def flops_utilization(images_per_second: float, forward_flops: Mapping[str, float]) -> float | None:
     """Returns the share of the device's FLOP/s that training used (MFU), None if not known.
 
     Args:

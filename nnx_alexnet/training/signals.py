@@ -18,16 +18,18 @@ _POLL_SECONDS = 0.05  # between looks for the second signal, while the first one
 
 
 class Received:
-    """The signal that a block was asked to stop by; 0 for none.
+    """The signal that asked a block to stop; 0 for none.
 
-    Whoever learns that another process got one sets it, and the block ends as if it were its own.
+    If another process received it, set it here, and the block ends as if the signal were its own.
     """
 
     signal: int = 0
 
 
 @contextmanager
-def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
+def graceful_stop(
+    on_stop: Callable[[int], None], received: Received | None = None
+) -> Iterator[Received]:
     """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, and lets the block go on.
 
     Both signals then have the effect again that they had outside the block: a second Ctrl-C
@@ -40,9 +42,10 @@ def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
 
     Args:
         on_stop: called with the signal from its handler, so it should only set a flag.
+        received: records the signal (default: a new object).
 
     Yields:
-        What was received.
+        The record.
 
     Raises:
         SystemExit: at the end of a block in which a SIGTERM arrived, with status 143: whoever sent
@@ -57,7 +60,7 @@ def graceful_stop(on_stop: Callable[[int], None]) -> Iterator[Received]:
         >>> seen
         [2]
     """
-    received = Received()
+    received = Received() if received is None else received
     if threading.current_thread() is not threading.main_thread():
         yield received
         return

@@ -1,8 +1,8 @@
-"""What one step computes, from arrays to arrays: the functions that `steps` compiles.
+"""The functions that `compiled_steps` compiles: one step, from arrays to arrays.
 
-Each merges the modules from flat lists of arrays, runs a body of `bodies` (or what a subclass of
-the Trainer puts in its place), and takes the modules apart again. Everything here runs only while a
-step is traced.
+Each function merges the modules from flat lists of arrays, runs a step of `default_steps` (or what
+a subclass of the Trainer overrides it with), and splits the modules again. All of this runs only
+while a step is traced.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
 
 Transform = Callable[..., jax.Array]
+Update = Any  # the compiled form of `StepFunctions.update`, which jax does not type
 
 
 class State(NamedTuple):
@@ -61,6 +62,7 @@ class StepFunctions:
 
     Attributes:
         definitions: the graphs of the model.
+        placement: over which devices, and how.
         model: how the model's arrays are laid out.
         optimizer: how those of the optimizer are, once `take_optimizer` has seen one.
         parameter_names: the paths of the model's parameters.
@@ -89,20 +91,27 @@ class StepFunctions:
         self._transform = transform
         self._train_step, self._eval_step = train_step, eval_step
         self._predict_step = predict_step
-        self._placement = placement
+        self.placement = placement
         self._gathered = placement.gathered(state)
 
-    # ---- What is known before a step is traced ----------------------------------------------
+    # ---- Before a step is traced ------------------------------------------------------------
 
     def take_optimizer(self, optimizer: nnx.Optimizer[Any]) -> Layout:
         """Notes how an optimizer is built; returns the layout of its state."""
         definition, state = nnx.split(optimizer)
         if self.optimizer is None or definition != self._optimizer_definition:
             self._optimizer_definition = definition
-            self.optimizer = Layout(state, self._placement, "optimizer")
+            self.optimizer = Layout(state, self.placement, "optimizer")
             shapes = [struct.shape for struct in self.optimizer.structs]
             self._rate_leaves = rate_leaves(self.optimizer.names, shapes)
         return self.optimizer
+
+    def carry(self, verb: str, numbers: list[int] | None) -> None:
+        """Sets which of the model's arrays a pass carries; None until that is known."""
+        if numbers is None:
+            self.carried.pop(verb, None)
+        else:
+            self.carried[verb] = numbers
 
     def choose_metrics(
         self, task: Task, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
@@ -140,7 +149,7 @@ class StepFunctions:
     def completed(self, data: Batch, batch: Batch) -> Batch:
         """Returns a batch with the rows of the data that are on the device."""
         rows = {name: array[batch["index"]] for name, array in data.items()}
-        sharding = self._placement.of_batch(len(batch["index"]))
+        sharding = self.placement.of_batch(len(batch["index"]))
         return {**batch, **constrained(rows, sharding)}
 
     def update(
@@ -186,7 +195,7 @@ class StepFunctions:
         recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
         self._train_step(model, recorder, self._augmented(batch, key))
         gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
-        return [constrained(each, self._placement.replicated) for each in gradients]
+        return [constrained(each, self.placement.replicated) for each in gradients]
 
     def _training_model(self, leaves: list[jax.Array]) -> nnx.Module:
         whole = self._whole(leaves)
@@ -197,7 +206,7 @@ class StepFunctions:
     def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
         with usual_promotion():
             image = self._transform(batch["image"], key=key, index=batch["index"])
-        sharding = self._placement.of_batch(len(batch["index"]))
+        sharding = self.placement.of_batch(len(batch["index"]))
         return {**batch, "image": constrained(image, sharding)}
 
     # ---- Evaluation and prediction --------------------------------------------------------------
@@ -228,7 +237,7 @@ class StepFunctions:
         model = nnx.merge(self.definitions.evaluation, self.model.state(before))
         tell_mode(model, training=False)
         with usual_promotion():
-            image = constrained(self._transform(batch["image"]), self._placement.batch)
+            image = constrained(self._transform(batch["image"]), self.placement.batch)
         batch, size = {**batch, "image": image}, len(batch["mask"])
         numbers = counters(model)
         if verb == "predict":
@@ -246,7 +255,7 @@ class StepFunctions:
         exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
         with usual_promotion():
             new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
-            return constrained(metrics.merge(new), self._placement.replicated)
+            return constrained(metrics.merge(new), self.placement.replicated)
 
     def _whole(self, leaves: list[jax.Array]) -> list[jax.Array]:
         """Gathers what is split over the batch's devices; what its own metadata split stays so."""

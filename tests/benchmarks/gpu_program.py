@@ -81,7 +81,7 @@ def _measure(arguments: argparse.Namespace) -> None:
             mesh=jax.sharding.Mesh(h100s(1), ("data",)),
         )
         compiled, _ = compiled_step(trainer)
-        flops = TRAINING_FACTOR * sum(trainer._steps.forward_flops.values())
+        flops = TRAINING_FACTOR * sum(trainer._preparation.evaluation.forward_flops.values())
     found = {
         "kernels": kernels(compiled.as_text()),
         "flops": flops * arguments.batch_size,

@@ -231,19 +231,23 @@ def compiled_step(trainer: Any) -> tuple[Any, Any]:
     import jax
     from flax import nnx
 
+    from nnx_alexnet.data import augmentation_key
+    from nnx_alexnet.devices import placed
     from nnx_alexnet.models import layers
 
     layers._SMALLEST_FOURIER_BATCH, kept = sys.maxsize, layers._SMALLEST_FOURIER_BATCH
     jax.config.update("jax_enable_compilation_cache", False)  # from the cache nothing is written
     try:
         loader, placement = trainer.data.train, trainer.placement
-        trainer._prepare(loader)
-        trainer._optimizer = nnx.Optimizer(trainer._model, trainer._transformation, wrt=nnx.Param)
+        evaluation, _ = trainer._preparation.for_training()
+        model, steps = trainer._arrays.model, trainer._arrays.steps
+        optimizer = nnx.Optimizer(model, trainer._transformation, wrt=nnx.Param)
         data = trainer.data.on_device(placement.replicated) or {}
         batch = next(iter(loader.batches(epoch=0, seed=0, reads=not data)))
-        state, key = trainer._arrays(), trainer._augmentation_key()
+        state = steps.split(model, optimizer)
+        key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
         sent = placement.send(batch, loader.batch_size)
-        lowered = trainer._steps.train.lower(state, trainer._steps.empty, data, sent, key)
+        lowered = steps.train.lower(state, evaluation.empty, data, sent, key)
         compiled = lowered.compile()
     finally:
         layers._SMALLEST_FOURIER_BATCH = kept

@@ -67,7 +67,7 @@ class OrbaxSave(Callback):
 
     def on_train_batch_end(self, trainer, outputs, batch, batch_index):
         if trainer.global_step % self.period == 0:
-            arrays = trainer._steps.to_host(trainer._arrays())
+            arrays = trainer._arrays.to_host()
             tree = traverse_util.unflatten_dict(arrays, sep="/")
             self.manager.save(trainer.global_step, args=ocp.args.StandardSave(tree))
 

@@ -256,7 +256,7 @@ def test_the_speed_is_the_mean_of_the_epochs_by_their_length(lines):
     summary.on_fit_start(trainer)
     for steps, speed in [(10, 100.0), (20, 400.0)]:  # 80 images in 0.8 s, 160 in 0.4 s
         trainer.global_step += steps
-        trainer._meter = SimpleNamespace(num_examples=steps * trainer.batch_size)
+        trainer.num_examples = steps * trainer.batch_size
         trainer.metrics["perf/images_per_second"] = speed
         trainer.metric_steps["perf/images_per_second"] = trainer.global_step
         summary.on_train_epoch_end(trainer)

@@ -17,6 +17,7 @@ from nnx_alexnet.checkpoints import same_run as identities
 from nnx_alexnet.checkpoints.program_digests import fingerprint, float_constants
 from nnx_alexnet.checkpoints.same_run import check_same, compare, describe_optimizer
 from nnx_alexnet.data import ImageTransform
+from nnx_alexnet.training.tracing import fingerprints
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 4, 4, 1)).astype(np.float32)
@@ -373,7 +374,7 @@ def test_the_devices_that_share_a_step_do_not_matter():
     for devices in (1, 2, 8):
         trainer = trainer_of(None, devices=devices)
         trainer.metric_names  # noqa: B018  # traces the steps
-        prints.append(trainer._steps.fingerprints())
+        prints.append(fingerprints(*trainer._preparation.known(is_running=False)))
     assert prints[0] == prints[1] == prints[2]
     assert set(prints[0]) == {"evaluation", "train_step", "rows"}
 

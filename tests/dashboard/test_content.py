@@ -162,7 +162,7 @@ def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_pa
     class Stop(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == stop:
-                trainer._interrupt(signal.SIGINT)
+                trainer._parts.requests.interrupt(signal.SIGINT)
 
     whole = trainer_of(tmp_path / "whole")
     whole.fit()
@@ -425,7 +425,7 @@ def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finish
         priority = -100
 
         def teardown(self, trainer, stage):
-            trainer._interrupt(signal.SIGINT)
+            trainer._parts.requests.interrupt(signal.SIGINT)
 
     trainer = trainer_of(tmp_path, Signal(), max_epochs=1)
     trainer.fit()

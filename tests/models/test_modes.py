@@ -420,4 +420,4 @@ def test_noise_in_validation_leaves_training_alone_and_differs_from_epoch_to_epo
 
 def test_a_model_that_draws_nothing_carries_nothing():
     trainer, _ = fit(Net())
-    assert trainer._steps._functions.carried == {"evaluate": []}
+    assert trainer._arrays.steps._functions.carried == {"evaluate": []}

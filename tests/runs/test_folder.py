@@ -251,7 +251,7 @@ def test_an_end_that_cannot_be_recorded_hides_nothing_and_ends_nothing(
     def refuse(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("nnx_alexnet.training.resuming.write_end", refuse)
+    monkeypatch.setattr("nnx_alexnet.training.run.write_end", refuse)
     assert len(trainer_of(tmp_path).fit()) == 2
     with pytest.raises(RuntimeError, match="the first line"):
         trainer_of(tmp_path, At(fail)).fit()

@@ -358,8 +358,8 @@ def test_the_device_lets_the_data_go_after_an_error():
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="mine"):
         trainer.fit()
-    assert not trainer._train_data
-    assert not trainer._in_flight
+    assert not trainer.data_is_on_device
+    assert not trainer._dispatcher.is_busy
 
 
 # ---- Batches of several sizes ------------------------------------------------------------------

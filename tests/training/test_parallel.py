@@ -305,7 +305,8 @@ class Parts(Callback):
     """Keeps the shape of each device's part of every array, after the first step."""
 
     def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        state = {**named_leaves(trainer.model), **named_leaves(nnx.state(trainer._optimizer))}
+        optimizer = nnx.state(trainer._arrays.optimizer)
+        state = {**named_leaves(trainer.model), **named_leaves(optimizer)}
         self.shapes = {
             name: {shard.data.shape for shard in leaf.addressable_shards}
             for name, leaf in state.items()
@@ -385,7 +386,7 @@ class Restored(Callback):
 
     def on_train_start(self, trainer):
         state = {f"model/{n}": leaf for n, leaf in named_leaves(trainer.model).items()}
-        optimizer = named_leaves(nnx.state(trainer._optimizer))
+        optimizer = named_leaves(nnx.state(trainer._arrays.optimizer))
         state |= {f"optimizer/{n}": leaf for n, leaf in optimizer.items()}
         self.arrays = {name: on_host(leaf) for name, leaf in state.items()}
 

@@ -1,0 +1,267 @@
+"""`Dispatcher`: sends train steps to the device, and reads their results later.
+
+Metrics stay on the device: those of a log point are read once the next dispatch is under way, so
+the host never waits for the step that it has just dispatched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data import Batch, augmentation_key
+from nnx_alexnet.devices import Placement, non_finite_step, one_at_a_time, placed
+from nnx_alexnet.task import Outputs
+from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
+from nnx_alexnet.training.flops import flops_utilization
+from nnx_alexnet.training.model_arrays import ModelArrays
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.settings import Settings
+from nnx_alexnet.training.steps_per_dispatch import is_ready, stacked
+from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
+
+# Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
+# bound the batches held in memory.
+MAX_IN_FLIGHT = 2
+
+
+class _Dispatched(NamedTuple):
+    """Train steps under way: the last one's number, and at a log point the metrics to read."""
+
+    step: int
+    batches: list[Batch]
+    info: Outputs  # each value a scalar, or an array with one for each step
+    window: Any
+    num_examples: int
+
+
+class Dispatcher:
+    """Holds the steps under way, and the metrics of the epoch that they add to.
+
+    Args:
+        arrays: the state that steps donate and return.
+        progress: counts the steps, and publishes the metrics of log points.
+        settings: the log points, the seed, and whether steps must be finite.
+        placement: the devices.
+        evaluation: the traced forward pass.
+        training: the traced train step.
+        complete: fills a batch that has only indices with its examples.
+
+    Attributes:
+        data: the train split if it is on the device, else empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        arrays: ModelArrays,
+        progress: Progress,
+        settings: Settings,
+        placement: Placement,
+        evaluation: EvaluationTrace,
+        training: TrainingTrace,
+        complete: Callable[[Batch], Batch],
+    ) -> None:
+        self.data: Mapping[str, jax.Array] = {}
+        self._arrays = arrays
+        self._progress = progress
+        self._settings = settings
+        self._placement = placement
+        self._evaluation = evaluation
+        self._training = training
+        self._complete = complete
+        self._in_flight: deque[_Dispatched] = deque()
+        self._meter = EpochMeter(jax.device_get(evaluation.empty))
+        self._window = evaluation.empty  # the metrics since the last log point, on the device
+        self._num_rows = 0  # of the newest batch, of all processes together
+        self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
+        self._rates_read: Mapping[str, float] = {}  # of the newest step read
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether results of steps are still awaited."""
+        return bool(self._in_flight)
+
+    def use_data(self, data: Mapping[str, jax.Array]) -> None:
+        """Takes the train split on the device, if it stays there; steps then get indices."""
+        self.data = data
+
+    def release(self) -> None:
+        """Lets the data on the device go, and forgets the steps under way."""
+        self.data = {}
+        self._in_flight.clear()
+
+    # ---- Steps --------------------------------------------------------------------------------
+
+    def augmentation_key(self) -> jax.Array:
+        """Returns the key of the epoch's augmentation, on the devices."""
+        key = augmentation_key(seed=self._settings.seed, epoch=self._progress.epoch)
+        return placed(key, self._placement.replicated)
+
+    def send(
+        self,
+        group: list[Batch],
+        key: jax.Array,
+        *,
+        num_rows: int,
+        num_examples: int,
+        max_steps: int,
+    ) -> Outputs:
+        """Dispatches a step for each batch, and counts them; reads a dispatch that has finished.
+
+        Args:
+            group: batches of one size.
+            key: the epoch's `augmentation_key`.
+            num_rows: the examples of a batch, of all processes together.
+            num_examples: the examples of all these batches.
+            max_steps: the length to which the group is padded, so that one program serves all.
+
+        Returns:
+            The scalars of the last step, on the device.
+        """
+        self._num_rows = num_rows
+        infos, last = self._dispatch_timed(group, key, max_steps)
+        progress = self._progress
+        progress.advance(num_steps=len(group), num_examples=num_examples)
+        self._newest_rates = {name: last[name] for name in self._training.rate_names}
+        window = None
+        if progress.global_step % self._settings.log_every_n_steps == 0:
+            window, self._window = self._window, self._evaluation.empty
+        self._in_flight.append(
+            _Dispatched(progress.global_step, group, infos, window, progress.num_examples)
+        )
+        if len(self._in_flight) > max_in_flight(max_steps):
+            self._read(self._in_flight.popleft())
+        return last
+
+    def _dispatch_timed(
+        self, group: list[Batch], key: jax.Array, max_steps: int
+    ) -> tuple[Outputs, Outputs]:
+        """Dispatches the steps; compiling them does not count as time of the epoch."""
+        if not self._arrays.steps.is_first_of_size(self._num_rows):
+            self._meter.started(self._progress.num_examples, self._progress.global_step)
+            return one_at_a_time(self._dispatch(group, key, max_steps))
+        if self._in_flight:
+            jax.block_until_ready(self._in_flight[-1].info)
+        began = time.perf_counter()
+        results = self._dispatch(group, key, max_steps)
+        self._meter.pause(time.perf_counter() - began)
+        return one_at_a_time(results)
+
+    def _dispatch(
+        self, group: list[Batch], key: jax.Array, max_steps: int
+    ) -> tuple[Outputs, Outputs]:
+        """Sends the batches and the steps; returns the scalars of all steps, and of the last."""
+        steps, state, size = self._arrays.steps, self._arrays.take(), self._num_rows
+        last_step = self._progress.global_step + len(group)
+        with jax.profiler.StepTraceAnnotation("train", step_num=last_step):
+            if not self._evaluation.can_loop_on_device:
+                batch = self._placement.send(group[0], size)
+                state, self._window, last = steps.train(state, self._window, self.data, batch, key)
+                self._arrays.put(state)
+                return last, last
+            together = stacked(group, max_steps)
+            sent = (self._placement.send(together, size, stacked=True), np.int32(len(group)))
+            state, self._window, infos, last = steps.train_many(
+                state, self._window, self.data, sent, key
+            )
+            self._arrays.put(state)
+            return infos, last
+
+    def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns the gradients of a train step on a batch, at the present parameters."""
+        sent = self._placement.send(dict(batch), self._num_rows)
+        found = self._arrays.steps.gradients(self._arrays.take(), sent, self.augmentation_key())
+        return one_at_a_time(found)
+
+    # ---- Results ------------------------------------------------------------------------------
+
+    def note_wait(self, seconds: float) -> None:
+        """Counts the time in which a batch was waited for, if the device had nothing to do."""
+        if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
+            self._meter.wait(seconds)
+
+    def read_all(self, *, publishes: bool = True) -> None:
+        """Waits for all steps under way, and raises if one was not finite."""
+        while self._in_flight:
+            self._read(self._in_flight.popleft(), publishes=publishes)
+
+    def _read(self, done: _Dispatched, *, publishes: bool = True) -> None:
+        """Waits for dispatched steps; at a log point reads and publishes their metrics."""
+        info = {name: np.atleast_1d(value) for name, value in jax.device_get(done.info).items()}
+        num = len(done.batches)
+        if self._settings.check_finite and not info["is_finite"][:num].all():
+            first = int(np.argmin(info["is_finite"][:num]))
+            batch = self._complete(done.batches[first])
+            number = done.step - num + first + 1
+            loss = float(info["loss"][first])
+            raise non_finite_step(loss, number, batch, self._arrays.named())
+        self._meter.finished(done.num_examples, done.step)
+        self._rates_read = {name: float(info[name][num - 1]) for name in self._training.rate_names}
+        if done.window is not None:
+            window = jax.device_get(done.window)
+            self._meter.add(window)
+            metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
+            metrics |= self._speed(self._meter.window_rates())
+            if publishes:
+                self._progress.publish(metrics, done.step)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Returns the rates of the newest step dispatched, and waits for it."""
+        rates = self._newest_rates
+        if not rates and self._arrays.optimizer is not None:  # before the first step
+            rates = self._arrays.steps.learning_rates(self._arrays.take())
+        return {name: float(rate) for name, rate in rates.items()}
+
+    def _speed(self, rates: dict[str, float]) -> dict[str, float]:
+        """Returns the learning rates, and what follows from the speed of the steps."""
+        speed = rates.get("perf/images_per_second")
+        if speed is not None:
+            per_device = speed / self._placement.num_devices
+            used = flops_utilization(per_device, self._evaluation.forward_flops)
+            rates |= {} if used is None else {"perf/mfu": used}
+        # Before the first step since a resume, none was read.
+        return dict(self._rates_read or self.learning_rates()) | rates
+
+    # ---- The metrics of an epoch ----------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Starts the sums and the clock of a new epoch."""
+        self._meter = EpochMeter(jax.device_get(self._evaluation.empty))
+        self._window = self._evaluation.empty
+
+    def end_epoch(self) -> dict[str, float]:
+        """Returns the metrics of the whole epoch, once all its steps were read."""
+        self._meter.add(jax.device_get(self._window))
+        self._window = self._evaluation.empty
+        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
+        return metrics | self._speed(self._meter.epoch_rates())
+
+    def sums(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns the sums of the open epoch by name, for a checkpoint."""
+        return {
+            f"{name}/{number}": np.array(leaf)
+            for name, metrics in (("window", self._window), ("epoch", self._meter.total))
+            for number, leaf in enumerate(jax.tree.leaves(metrics))
+        }
+
+    def restore_sums(self, sums: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Continues an epoch with the sums that `sums` returned."""
+        leaves, structure = jax.tree.flatten(self._evaluation.empty)
+        window, epoch = (
+            [sums[f"{name}/{number}"] for number in range(len(leaves))]
+            for name in ("window", "epoch")
+        )
+        sent = [placed(leaf, self._placement.replicated) for leaf in window]
+        self._window = jax.tree.unflatten(structure, sent)
+        self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
+
+
+def max_in_flight(max_steps: int) -> int:
+    """Returns how many dispatches may be under way; of long ones, one hides the host's work."""
+    return MAX_IN_FLIGHT if max_steps == 1 else 1

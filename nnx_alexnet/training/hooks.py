@@ -1,0 +1,49 @@
+"""`Hooks`: the callbacks of one trainer, called with that trainer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nnx_alexnet.callbacks import CallbackList
+from nnx_alexnet.support import logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class Hooks:
+    """Passes the trainer to the hooks, so that no part of the trainer needs to know it.
+
+    Args:
+        callbacks: all callbacks of the run.
+        trainer: the first argument of every hook.
+
+    Attributes:
+        callbacks: the same list, for questions such as which hook is due.
+    """
+
+    def __init__(self, callbacks: CallbackList, trainer: Trainer) -> None:
+        self.callbacks = callbacks
+        self._trainer = trainer
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook on every callback that overrides it.
+
+        Args:
+            hook: its name, such as "on_train_start".
+            *arguments: its arguments after the trainer.
+        """
+        self.callbacks.call(hook, self._trainer, *arguments)
+
+    def train_batch(self, hook: str, step: int, *arguments: Any) -> None:
+        """Calls a train batch hook on the callbacks that are due at a step."""
+        self.callbacks.train_batch(hook, step, self._trainer, *arguments)
+
+    def clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
+        """Calls a hook whose own error must not hide the one that ended the run."""
+        try:
+            self.call(hook, *arguments)
+        except Exception as error:
+            if failure is None:
+                raise
+            logger.error("`%s` failed too: %r", hook, error)

@@ -1,0 +1,78 @@
+"""`Lifecycle`: what every verb of the trainer does before its first hook and after its last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import jax
+
+from nnx_alexnet.callbacks import Stage
+from nnx_alexnet.data import DataModule
+from nnx_alexnet.devices import Placement
+from nnx_alexnet.training.hooks import Hooks
+from nnx_alexnet.training.model_arrays import ModelArrays
+
+
+class Lifecycle:
+    """Sets callbacks up, and cleans everything up, whatever happens in between.
+
+    Args:
+        hooks: the callbacks.
+        arrays: go back into the caller's model at the end.
+        data: its worker processes end.
+        placement: the devices.
+
+    Attributes:
+        is_running: whether a verb runs now.
+    """
+
+    def __init__(
+        self, hooks: Hooks, arrays: ModelArrays, data: DataModule, placement: Placement
+    ) -> None:
+        self.is_running = False
+        self._hooks = hooks
+        self._arrays = arrays
+        self._data = data
+        self._placement = placement
+
+    def check_idle(self) -> None:
+        """Raises `RuntimeError` if a verb runs already."""
+        if self.is_running:
+            raise RuntimeError(
+                "This Trainer is running: a hook cannot call its `fit`, `validate`, `test` or "
+                "`predict`. Ask for validation with `validate_every_n_epochs`, or apply "
+                "`trainer.model` itself."
+            )
+
+    @contextmanager
+    def running(self, stage: Stage) -> Iterator[None]:
+        """Runs the body of a verb between `setup` and `teardown` of the callbacks.
+
+        Args:
+            stage: the verb, as hooks get it.
+        """
+        failure: BaseException | None = None
+        self.is_running = True
+        try:
+            # The trainer means every transfer that it makes.
+            with self._placement.context(), jax.transfer_guard("allow"):
+                self._hooks.call("setup", stage)
+                yield
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            # The arrays go back first; then, last to first, everything on the stack is done,
+            # whatever a part of it raises.
+            with ExitStack() as stack:
+                stack.callback(self._rest)
+                stack.callback(self._hooks.clean_up, failure, "teardown", stage)
+                if failure is not None:
+                    stack.callback(self._hooks.clean_up, failure, "on_exception", failure)
+                stack.callback(self._data.close)
+                stack.callback(self._arrays.end_training)
+                self._arrays.lend()
+
+    def _rest(self) -> None:
+        self.is_running = False

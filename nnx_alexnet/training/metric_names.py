@@ -1,0 +1,40 @@
+"""The names of the metrics that a fit publishes, known before its first step."""
+
+from __future__ import annotations
+
+from nnx_alexnet.callbacks import CallbackList
+from nnx_alexnet.training.epoch_metrics import EpochMeter
+from nnx_alexnet.training.flops import flops_utilization, peak_memory
+from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
+
+
+def at_log_points(evaluation: EvaluationTrace) -> frozenset[str]:
+    """Returns the metrics of single windows, such as "train/loss_step"."""
+    return frozenset(f"train/{name}_step" for name in evaluation.metric_names)
+
+
+def at_epoch_ends(
+    evaluation: EvaluationTrace,
+    training: TrainingTrace,
+    callbacks: CallbackList,
+    *,
+    has_val: bool,
+) -> frozenset[str]:
+    """Returns the metrics that can be monitored, those of callbacks included."""
+    names = {name for callback in callbacks for name in callback.metric_names}
+    splits = ["train", "val"] if has_val else ["train"]
+    names |= {f"{split}/{metric}" for split in splits for metric in evaluation.metric_names}
+    names |= {*training.rate_names, *EpochMeter.names, "perf/compile_seconds"}
+    # Not every device tells these.
+    if flops_utilization(1.0, evaluation.forward_flops) is not None:
+        names.add("perf/mfu")
+    if peak_memory() is not None:
+        names.add("perf/peak_memory_bytes")
+    return frozenset(names)
+
+
+def of_the_trainer(evaluation: EvaluationTrace | None) -> set[str]:
+    """Returns the metrics that only the trainer may publish."""
+    names = () if evaluation is None else evaluation.metric_names
+    at_ends = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
+    return at_ends | {f"train/{name}_step" for name in names}

@@ -1,0 +1,118 @@
+"""`ModelArrays`: keeps the arrays of a model and its optimizer in one place at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
+from nnx_alexnet.support import logger
+from nnx_alexnet.training.compiled_steps import CompiledSteps
+from nnx_alexnet.training.step_functions import State
+
+
+class ModelArrays:
+    """The arrays are either in the model, for hooks and the caller, or in a state for the steps.
+
+    Traversing a module costs more than a small step, so the arrays go back into the model only
+    when somebody asks for it (`lend`), and out of it when the next step needs them (`take`).
+
+    Args:
+        model: the user's model.
+        placement: how arrays are split over devices.
+
+    Attributes:
+        model: the user's model, without a promise that it has the newest arrays; see `lend`.
+        optimizer: its optimizer during `fit`, else None.
+    """
+
+    def __init__(self, model: nnx.Module, placement: Placement) -> None:
+        self.model = model
+        self.optimizer: nnx.Optimizer[Any] | None = None
+        self._placement = placement
+        self._steps: CompiledSteps | None = None
+        self._state: State | None = None  # the arrays, while they are not in the model
+
+    @property
+    def steps(self) -> CompiledSteps:
+        """The compiled steps of the model."""
+        assert self._steps is not None, "`use` comes first"
+        return self._steps
+
+    @property
+    def num_compilations(self) -> dict[str, int]:
+        """How often each step was traced."""
+        return {} if self._steps is None else dict(self._steps.traces)
+
+    def fit_steps(self) -> bool:
+        """Returns whether there are steps, and the model is still built as they expect."""
+        return self._steps is not None and self._steps.are_of(self.model)
+
+    def use(self, steps: CompiledSteps) -> None:
+        """Takes the compiled steps of the model as it is built now."""
+        self._steps = steps
+
+    def take(self) -> State:
+        """Returns the arrays for a step, which may donate them if `put` follows."""
+        if self._state is None:
+            self._state = self.steps.split(self.model, self.optimizer)
+        return self._state
+
+    def put(self, state: State) -> None:
+        """Keeps what a step returned."""
+        self._state = state
+
+    def lend(self) -> nnx.Module:
+        """Puts the arrays into the model, and returns it."""
+        if self._state is not None:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
+                # A step failed while it ran, after it had taken the arrays.
+                logger.error("The step failed: the model has the values of before, not the newest.")
+            else:
+                self.steps.join(self._state, self.model, self.optimizer)
+            self._state = None
+        return self.model
+
+    def begin_training(self, transformation: optax.GradientTransformation) -> None:
+        """Creates the optimizer where the parameters are, split as they are."""
+        self._state = self.steps.split(self.model)
+        self.lend()
+        with jax.set_mesh(self._placement.mesh), usual_promotion():
+            self.optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
+
+    def end_training(self) -> None:
+        """Drops the optimizer."""
+        self.optimizer = None
+
+    def parameters(self) -> dict[str, jax.Array]:
+        """Returns the parameters by their path, wherever they are now."""
+        if self._state is not None:
+            return self.steps.parameters(self._state)
+        return named_leaves(nnx.state(self.model, nnx.Param))
+
+    def named(self) -> dict[str, jax.Array]:
+        """Returns all arrays by their path, such as "model/conv1/kernel"."""
+        return self.steps.named(self.take())
+
+    def to_host(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns copies of all arrays by their path; see `CompiledSteps.to_host`."""
+        return self.steps.to_host(self.take())
+
+    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Continues from the arrays that `to_host` returned; other entries are ignored."""
+        self._state = self.steps.from_host(arrays, like=self.take())
+
+    def model_to_host(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns copies of the model's arrays, without those of the optimizer."""
+        return self.steps.to_host(State(self.take().model, []))
+
+    def restore_model(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Continues from the model's arrays that `model_to_host` returned."""
+        state = self.take()
+        model = self.steps.from_host(arrays, like=State(state.model, [])).model
+        self._state = State(model, state.optimizer)

@@ -1,0 +1,204 @@
+"""`Preparation`: checks that model, data and task fit together, and compiles the steps.
+
+Everything here runs over shapes, so every mistake is reported before anything is compiled or
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from nnx_alexnet.data import Batch, DataModule, Loader, refuse_in_worker
+from nnx_alexnet.devices import Placement
+from nnx_alexnet.optimizers import check_optimizer
+from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.training.compiled_steps import CompiledSteps
+from nnx_alexnet.training.model_arrays import ModelArrays
+from nnx_alexnet.training.python_side_effects import checked_trace
+from nnx_alexnet.training.start_checks import explain
+from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
+
+
+class Steps(NamedTuple):
+    """The functions of modules that the trainer compiles.
+
+    Attributes:
+        train: `(model, optimizer, batch) -> outputs`.
+        evaluate: `(model, batch) -> outputs`.
+        predict: `(model, batch) -> predictions`.
+    """
+
+    train: Callable[[nnx.Module, nnx.Optimizer[Any], Mapping[str, jax.Array]], Outputs]
+    evaluate: Callable[[nnx.Module, Mapping[str, jax.Array]], Outputs]
+    predict: Callable[[nnx.Module, Mapping[str, jax.Array]], Any]
+
+
+class Preparation:
+    """What each verb does first.
+
+    Args:
+        data: the splits.
+        task: what is learned.
+        arrays: holds the model, and gets its compiled steps.
+        transformation: the optimizer.
+        steps: what is compiled.
+        placement: the devices.
+
+    Attributes:
+        evaluation: the forward pass that was traced last, None before.
+        training: the train step that was traced last for the present steps, None before.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: DataModule,
+        task: Task,
+        arrays: ModelArrays,
+        transformation: optax.GradientTransformation,
+        steps: Steps,
+        placement: Placement,
+    ) -> None:
+        self.evaluation: EvaluationTrace | None = None
+        self.training: TrainingTrace | None = None
+        self._data = data
+        self._task = task
+        self._arrays = arrays
+        self._transformation = transformation
+        self._steps = steps
+        self._placement = placement
+
+    def split(self, name: str) -> Loader:
+        """Returns a split of the data.
+
+        Raises:
+            ValueError: the data have no such split.
+        """
+        data = self._data
+        loader = {"train": data.train, "val": data.val, "test": data.test}[name]
+        if loader is None:
+            raise ValueError(
+                f"`data` has no {name} split; pass one, for instance as "
+                "Trainer(model, (train, val, test))."
+            )
+        return loader
+
+    def for_training(self) -> tuple[EvaluationTrace, TrainingTrace]:
+        """Checks that a train step and its validation are possible.
+
+        Returns:
+            What is known of them.
+        """
+        loader = self.split("train")
+        if loader.indexable:  # an iterable's batches have any sizes, which need not divide
+            self._placement.check_batch_size(loader.batch_size)
+        self._compile()
+        return self._trace_training(loader)
+
+    def for_evaluation(self, loader: Loader) -> EvaluationTrace:
+        """Checks that the task can be evaluated on a split."""
+        self._compile()
+        return self._trace_evaluation(loader)
+
+    def for_prediction(self, loader: Loader) -> None:
+        """Checks that the task can predict from the images of a split."""
+        self._compile()
+        with self._fitting(loader) as example:
+            self._arrays.steps.trace_prediction(example)
+
+    def known(self, *, is_running: bool) -> tuple[EvaluationTrace, TrainingTrace]:
+        """Returns what `for_training` returned last; traces now if there was no `fit` yet.
+
+        Args:
+            is_running: whether a verb runs, so that its compiled steps must stay.
+        """
+        is_current = is_running or self._arrays.fit_steps()
+        if is_current and self.evaluation is not None and self.training is not None:
+            return self.evaluation, self.training
+        loader = self.split("train")
+        if not is_running:
+            self._compile()
+        return self._trace_training(loader)
+
+    def _compile(self) -> None:
+        """Compiles anew if the model is built in another way than it was."""
+        refuse_in_worker()
+        if not self._arrays.fit_steps():
+            self._placement.check_axes(nnx.state(self._arrays.model))
+            self.evaluation = self.training = None
+            self._arrays.use(
+                CompiledSteps(
+                    self._arrays.model,
+                    self._data.transform,
+                    *self._steps,
+                    placement=self._placement,
+                )
+            )
+
+    def _trace_training(self, loader: Loader) -> tuple[EvaluationTrace, TrainingTrace]:
+        if self._data.val is not None:
+            self._trace_evaluation(self._data.val)
+        # The train split comes last: its trace is the one that is kept.
+        evaluation = self._trace_evaluation(loader)
+        check_optimizer(self._transformation, self._arrays.model)
+        with self._fitting(loader) as example:
+            self.training = self._arrays.steps.trace_training(
+                self._transformation, evaluation.empty, example
+            )
+        return evaluation, self.training
+
+    def _trace_evaluation(self, loader: Loader) -> EvaluationTrace:
+        with self._fitting(loader) as example:
+            self.evaluation = self._arrays.steps.trace_evaluation(self._task, example)
+        if (labels := loader.labels_in_memory()) is not None:
+            self._check_labels(labels, loader.argument)
+        return self.evaluation
+
+    @contextmanager
+    def _fitting(self, loader: Loader) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+        """Yields the shapes of a batch; reports what is raised over them as a `ValueError`."""
+        if not (loader.indexable or jax.process_count() == 1):
+            raise ValueError(
+                f"`{loader.argument}` is an iterable, which several processes cannot divide: its "
+                "order may differ between them. Pass arrays or a map-style dataset, which are "
+                "read by index; instead of a DataLoader, pass its dataset."
+            )
+        loader.check_workers()
+        self._data.check(loader)  # nothing was known of an iterable before
+        spec = loader.element_spec()
+        fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
+        size = self._placement.padded(loader.batch_size)
+        example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
+        try:
+            with (
+                self._placement.context(),
+                jax.transfer_guard("allow"),
+                checked_trace(self._task, self._arrays.model),
+            ):
+                yield example
+        except Exception as error:  # the model and the task are the user's, and raise all kinds
+            shape, dtype = spec["image"]
+            raise ValueError(
+                f"`model`, `data` and `task` do not fit together, with images of shape {shape} and "
+                f"dtype {dtype}, {self._data.image_shape} after the transform: "
+                f"{explain(error, example)}"
+            ) from error
+
+    def check_batch(self, loader: Loader, batch: Batch) -> None:
+        """Checks the labels of a batch, unless those of the whole split were checked before."""
+        if loader.arrays() is None:
+            self._check_labels(batch["label"][batch["mask"]], loader.argument)
+
+    def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
+        """Raises if the task cannot learn from labels of the right shape and dtype."""
+        assert self.evaluation is not None, "labels are checked after a trace"
+        outputs = self.evaluation.outputs
+        if len(labels) and (problem := self._task.label_problem(labels, outputs)) is not None:
+            raise ValueError(f"`{argument}` {problem}")

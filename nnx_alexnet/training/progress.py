@@ -1,0 +1,134 @@
+"""`Progress`: how far a run has come, and every metric that it has published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nnx_alexnet.training.history import History
+
+OnLog = Callable[[Mapping[str, float], int], None]
+
+
+class Progress:
+    """The counters and records of a run; all of them are part of a checkpoint.
+
+    Args:
+        on_log: called with the metrics and their step whenever metrics are published.
+
+    Attributes:
+        epoch: the current epoch, from 0.
+        step_in_epoch: optimizer steps of this epoch.
+        global_step: optimizer steps of the run.
+        is_epoch_open: whether the epoch has had a step, and its metrics are not published yet.
+        num_examples: examples of this epoch that this process has trained on; not saved.
+        stop_reason: why a callback stopped the run, or None.
+        metrics: the newest value of each metric.
+        metric_steps: the step at which each of those was measured.
+        history: one row per epoch that ended with a validation; per epoch without such a split.
+
+    Example:
+        >>> from nnx_alexnet.training.progress import Progress
+        >>> progress = Progress()
+        >>> progress.advance(num_steps=4, num_examples=256)
+        >>> progress.begin_row()
+        >>> progress.publish({"val/loss": 0.5}, progress.global_step)
+        >>> progress.end_row(keeps=True)
+        >>> progress.end_epoch(is_whole=True)
+        >>> progress.epoch, progress.global_step, progress.history
+        (1, 4, [{'epoch': 0, 'step': 4, 'val/loss': 0.5}])
+    """
+
+    def __init__(self, on_log: OnLog = lambda _metrics, _step: None) -> None:
+        self.epoch = 0
+        self.step_in_epoch = 0
+        self.global_step = 0
+        self.is_epoch_open = False
+        self.num_examples = 0
+        self.stop_reason: str | None = None
+        self.metrics: dict[str, float] = {}
+        self.metric_steps: dict[str, int] = {}
+        self.history = History()
+        self._on_log = on_log
+        self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
+
+    def begin_epoch(self) -> None:
+        """Starts to count the examples of an epoch."""
+        self.num_examples = 0
+
+    def advance(self, *, num_steps: int, num_examples: int) -> None:
+        """Counts train steps that were dispatched together."""
+        self.global_step += num_steps
+        self.step_in_epoch += num_steps
+        self.num_examples += num_examples
+        self.is_epoch_open = True
+
+    def end_epoch(self, *, is_whole: bool) -> None:
+        """Closes the epoch; the next one begins only if this one has no batch left."""
+        self.is_epoch_open = False
+        if is_whole:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+
+    def stop(self, reason: str | None) -> None:
+        """Records why the run stops; None if another process knows the reason."""
+        self.stop_reason = reason or self.stop_reason or "another process asked for it"
+
+    def publish(self, metrics: Mapping[str, float], step: int) -> None:
+        """Makes metrics known to everyone who reads or logs them.
+
+        Args:
+            metrics: name to value.
+            step: the optimizer step at which they were measured, which may be an earlier one.
+        """
+        if self._row is not None:
+            self._row.update(metrics)
+        self.metrics.update(metrics)
+        self.metric_steps.update(dict.fromkeys(metrics, step))
+        self._on_log(metrics, step)
+
+    def value_at_this_step(self, name: str | None) -> float | None:
+        """Returns a metric if it was measured at the present step, else None."""
+        if name is None or self.metric_steps.get(name) != self.global_step:
+            return None
+        return self.metrics[name]
+
+    def begin_row(self) -> None:
+        """Starts a row of the history, which gathers what is published until `end_row`."""
+        self._row = {"epoch": self.epoch, "step": self.global_step}
+
+    def end_row(self, *, keeps: bool) -> None:
+        """Ends the row, and appends it to the history if it is to be kept."""
+        if keeps and self._row is not None:
+            self.history.append(self._row)
+        self._row = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds of this; to add an entry, add it in `restore` too."""
+        return {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "global_step": self.global_step,
+            "is_epoch_open": self.is_epoch_open,
+            "stop_reason": self.stop_reason,
+            "metrics": self.metrics,
+            "metric_steps": self.metric_steps,
+            "history": self.history,
+        }
+
+    def restore(self, saved: Mapping[str, Any], *, repeats_epoch: bool = False) -> None:
+        """Continues from what `to_json` returned.
+
+        Args:
+            saved: the JSON of a checkpoint; other entries are ignored.
+            repeats_epoch: whether an epoch that was cut short starts again from its first batch.
+        """
+        self.epoch = saved["epoch"]
+        self.step_in_epoch = saved["step_in_epoch"]
+        self.global_step = saved["global_step"]
+        self.is_epoch_open = saved["is_epoch_open"]
+        self.stop_reason = saved["stop_reason"]
+        self.metrics = saved["metrics"]
+        self.metric_steps = saved["metric_steps"]
+        self.history = History(saved["history"])
+        if repeats_epoch and self.step_in_epoch:
+            self.step_in_epoch, self.is_epoch_open = 0, False

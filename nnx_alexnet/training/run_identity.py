@@ -1,0 +1,94 @@
+"""Describes a run: to compare it with a saved one, and between the processes of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from nnx_alexnet.callbacks import CallbackList
+from nnx_alexnet.checkpoints import (
+    describe_module,
+    describe_optimizer,
+    identify,
+    manifest_of,
+    plain_attributes,
+)
+from nnx_alexnet.data import DataModule
+from nnx_alexnet.devices import Placement, check_alike, named_leaves, on_host
+from nnx_alexnet.task import Task
+from nnx_alexnet.training.model_arrays import ModelArrays
+from nnx_alexnet.training.settings import Settings
+from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace, fingerprints
+
+
+class Ingredients(NamedTuple):
+    """What a run is made of, once the steps are traced."""
+
+    arrays: ModelArrays
+    data: DataModule
+    task: Task
+    transformation: optax.GradientTransformation
+    settings: Settings
+    config: Mapping[str, Any]
+    placement: Placement
+    evaluation: EvaluationTrace
+    training: TrainingTrace
+
+
+def check_processes_alike(run: Ingredients, callbacks: CallbackList, resume: str) -> None:
+    """Raises if the processes do not run the same; each would train another model, unnoticed.
+
+    Args:
+        run: of this process.
+        callbacks: of this process; their type and period count.
+        resume: the argument of `fit`.
+
+    Raises:
+        ValueError: the message names what differs.
+    """
+    model = run.arrays.model
+    leaves = {
+        name: on_host(run.placement.whole(leaf))  # an earlier `fit` may have split it
+        for name, leaf in named_leaves(model).items()
+    }
+    check_alike(
+        {
+            "model": [describe_module(model), manifest_of(leaves, {})["arrays"]],
+            "data": [run.data.describe(), run.data.label_digests()],
+            "task": plain_attributes(run.task),
+            "optimizer": describe_optimizer(run.transformation, model),
+            "programs": fingerprints(run.evaluation, run.training),
+            "callbacks": [
+                (type(callback).__qualname__, callback.batch_period) for callback in callbacks
+            ],
+            "resume": resume,
+            **run.settings.shared(),
+            "mesh": run.placement.describe(),
+        }
+    )
+
+
+def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a saved run and this one must share for this one to continue it.
+
+    Args:
+        run: this run.
+        about_data: what `DataModule.describe` returns.
+    """
+    arrays, optimizer = run.arrays, describe_optimizer(run.transformation, run.arrays.model)
+    leaves = arrays.named()
+    constants = [f"model/{name}" for name in run.training.constants]
+    return identify(
+        arrays.model,
+        leaves,
+        {name: on_host(run.placement.whole(leaves[name])) for name in constants},
+        task=run.task,
+        metrics=run.evaluation.metric_names,
+        data=about_data,
+        samples=run.data.sample_digests(),
+        programs={**optimizer, **fingerprints(run.evaluation, run.training)},
+        seed=run.settings.seed,
+        config=run.config,
+    )

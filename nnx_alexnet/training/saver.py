@@ -1,0 +1,190 @@
+"""`Saver`: what a checkpoint holds, when it is written, and how a run continues from it.
+
+A checkpoint is taken between two steps, when all counters have advanced and all steps so far are
+known to be finite. `(epoch, step_in_epoch, global_step)` says where the run continues. The sums of
+the open epoch, the records and the states of the callbacks are part of it, so a resumed run cannot
+be told from one that never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from nnx_alexnet.callbacks import ModelCheckpoint
+from nnx_alexnet.checkpoints import Checkpoint
+from nnx_alexnet.devices import NonFiniteError
+from nnx_alexnet.support import logger
+from nnx_alexnet.training.dispatcher import Dispatcher
+from nnx_alexnet.training.hooks import Hooks
+from nnx_alexnet.training.model_arrays import ModelArrays
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.requests import Requests, SaveRequest
+from nnx_alexnet.training.run import Run
+from nnx_alexnet.training.step_functions import State
+
+
+class _Boundary(NamedTuple):
+    """What a run holds between its last step and the hooks that end an epoch.
+
+    Attributes:
+        state: the arrays, which a hook may change for the validation.
+        callbacks: the states of the callbacks.
+    """
+
+    state: State
+    callbacks: dict[str, dict[str, Any]]
+
+
+class Saver:
+    """Writes the state of a run to its checkpoints, and reads it back.
+
+    Args:
+        progress: the counters and records.
+        arrays: the model and the optimizer.
+        dispatcher: the sums of the open epoch.
+        hooks: the states of the callbacks.
+        requests: tell when a checkpoint is due.
+        run: the folder.
+        policy: what ranks checkpoints, and whether a failed run saves its last step; None if
+            nothing is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        progress: Progress,
+        arrays: ModelArrays,
+        dispatcher: Dispatcher,
+        hooks: Hooks,
+        requests: Requests,
+        run: Run,
+        policy: ModelCheckpoint | None,
+    ) -> None:
+        self._progress = progress
+        self._arrays = arrays
+        self._dispatcher = dispatcher
+        self._hooks = hooks
+        self._requests = requests
+        self._run = run
+        self._policy = policy
+        self._boundary: _Boundary | None = None  # while an epoch ends
+
+    def save_if_asked(self) -> None:
+        """Saves this step if anybody asked for it since the last call."""
+        request = self._requests.take_save()
+        if request is not None and self._run.run_dir is not None:
+            self._save(request)
+
+    def _save(self, request: SaveRequest) -> None:
+        self._dispatcher.read_all()  # a step that is not finite must not be saved
+        arrays = self._arrays.to_host()
+        checkpoints = self._run.checkpoints
+        if checkpoints is None:  # another process writes
+            return
+        if checkpoints.has_written:
+            self._run.on_saved()
+        if self._progress.step_in_epoch:
+            sums = self._dispatcher.sums()
+            arrays |= {f"metrics/{name}": value for name, value in sums.items()}
+        # What fails while an epoch ends is done again, so the callbacks are saved as they were.
+        states = (
+            self._hooks.callbacks.state_dict()
+            if self._boundary is None
+            else self._boundary.callbacks
+        )
+        loop = {
+            **self._progress.to_json(),
+            "callbacks": states,
+            "data": self._run.about_data,
+            "identity": self._run.identity,
+        }
+        ranked_by = None if self._policy is None else self._policy.ranked_by
+        checkpoints.save(
+            self._progress.global_step,
+            arrays,
+            loop,
+            value=self._progress.value_at_this_step(ranked_by),
+            gives_way=request.gives_way,
+        )
+
+    def wait(self) -> None:
+        """Waits until all checkpoints are written."""
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.wait()
+
+    @contextmanager
+    def ending_epoch(self) -> Iterator[None]:
+        """Marks the end of an epoch: what fails inside is done again by a run that resumes."""
+        self._boundary = _Boundary(self._arrays.take(), self._hooks.callbacks.state_dict())
+        yield
+        self._boundary = None  # not after an exception, which is still to be saved
+
+    def restore(self, saved: Checkpoint, *, can_skip: bool) -> None:
+        """Continues from a checkpoint.
+
+        Args:
+            saved: the checkpoint.
+            can_skip: whether the data can be read from the middle of an epoch; if not, an epoch
+                that was cut short starts again.
+        """
+        self._arrays.restore(saved.arrays)
+        self._progress.restore(saved.loop, repeats_epoch=not can_skip)
+        if self._progress.step_in_epoch:
+            self._dispatcher.restore_sums(saved.item("metrics"))
+        self._hooks.callbacks.load_state_dict(saved.loop["callbacks"])
+        progress = self._progress
+        logger.info(
+            "Resuming %s after step %d, epoch %d.",
+            self._run.run_dir, progress.global_step, progress.epoch + 1,
+        )  # fmt: skip
+
+    # ---- When the run fails ---------------------------------------------------------------------
+
+    @contextmanager
+    def saving_on_exception(self) -> Iterator[None]:
+        """Saves the last good step when data, a callback or the machine fail."""
+        try:
+            yield
+        except NonFiniteError:  # there is no good step to save
+            raise
+        except Exception:
+            self._save_last_step()
+            raise
+        except BaseException as error:
+            # A callback may end a run by sys.exit(). Raised elsewhere, by a signal, it may have
+            # come between the arrays of a step and its counters.
+            if error is self._hooks.callbacks.raised and not self._requests.is_cut_short:
+                self._save_last_step()
+            raise
+
+    def _save_last_step(self) -> None:
+        """Saves the last finished step; an error here must not hide the one that ended the run."""
+        if self._progress.global_step == 0 or self._run.run_dir is None:
+            return
+        if self._policy is None or not self._policy.save_on_exception:
+            return
+        if not self._requests.is_alone:  # the others know nothing of it
+            return
+        try:
+            self._read_what_can_be_read()
+            if self._boundary is not None:
+                self._arrays.put(self._boundary.state)
+            self._save(self._requests.take_save() or SaveRequest(gives_way=True))
+            self.wait()
+        except Exception as error:
+            logger.error("The last step could not be saved: %s", error)
+        else:
+            step = self._progress.global_step
+            logger.info("Step %d is saved; fit(resume=...) continues from it.", step)
+
+    def _read_what_can_be_read(self) -> None:
+        """Reads the steps under way; without publishing them if a callback's `on_log` fails."""
+        try:
+            self._dispatcher.read_all()
+        except NonFiniteError:
+            raise
+        except Exception as error:
+            logger.error("Some metrics could not be published: %s", error)
+            self._dispatcher.read_all(publishes=False)

@@ -1,0 +1,74 @@
+"""`Settings`: the numbers and names that a run was started with, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from nnx_alexnet.runs import check_name
+from nnx_alexnet.support import check_positive
+from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
+
+DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of a `Trainer` that are plain values; see there for their meaning.
+
+    Raises:
+        ValueError: a value is out of range.
+
+    Example:
+        >>> from nnx_alexnet.training.settings import Settings
+        >>> Settings(name="digits", log_dir=None).log_every_n_steps
+        50
+        >>> Settings(name="digits", log_dir=None, max_steps=0)
+        Traceback (most recent call last):
+        ValueError: `max_steps` (=0) must be a positive integer.
+    """
+
+    name: str
+    log_dir: str | Path | None = "logs"
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    seed: int = 0
+    log_every_n_steps: int = 50
+    validate_every_n_epochs: int = 1
+    steps_per_execution: StepsPerExecution = "auto"
+    check_finite: bool = True
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_positive(
+            max_epochs=self.max_epochs,
+            max_steps=self.max_steps,
+            log_every_n_steps=self.log_every_n_steps,
+            validate_every_n_epochs=self.validate_every_n_epochs,
+        )
+        steps = self.steps_per_execution
+        if steps != "auto" and (type(steps) is not int or steps < 1):
+            raise ValueError(
+                f'`steps_per_execution` (={steps!r}) must be a positive integer, or "auto".'
+            )
+        if type(self.seed) is not int or self.seed < 0:
+            raise ValueError(f"`seed` (={self.seed!r}) must be an integer of at least 0.")
+
+    def shared(self) -> dict[str, str]:
+        """Returns the settings that must be equal in all processes of a run, as text."""
+        values = dataclasses.asdict(self)
+        del values["log_dir"]
+        return {name: str(value) for name, value in values.items()}
+
+
+def as_name(name: str | os.PathLike[str]) -> str:
+    """Returns the name of a run, which may be given as a path.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+    """
+    text = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(text, str):
+        raise TypeError(f"`name` (={name!r}) must be a str, such as 'sweep/adam'.")
+    return text

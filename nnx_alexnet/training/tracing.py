@@ -1,0 +1,254 @@
+"""Traces the steps over shapes before a run begins, so that mistakes show before anything compiles.
+
+Each function returns a complete description of what it traced.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from nnx_alexnet.checkpoints import fingerprint, unchanged
+from nnx_alexnet.devices import is_key, named_leaves, placed, usual_promotion
+from nnx_alexnet.support import logger
+from nnx_alexnet.task import ContractError, Task, check_same_rows, no_accidental_pairs
+from nnx_alexnet.training.default_steps import Batch
+from nnx_alexnet.training.flops import product_flops
+from nnx_alexnet.training.step_functions import State, StepFunctions, Update
+
+_SIZES = itertools.count(1)
+
+
+class EvaluationTrace(NamedTuple):
+    """What is known of a model and a task once a forward pass was traced.
+
+    Attributes:
+        outputs: shapes and dtypes of what the task returns.
+        metric_names: the metrics that accumulate.
+        empty: these metrics before any batch, on the devices.
+        forward_flops: the FLOPs of one example's forward pass, by dtype.
+        can_loop_on_device: whether several train steps may be one dispatch. XLA runs convolutions
+            on a CPU without its threaded kernels inside a loop (4 images/s instead of 148 for
+            AlexNet on two cores), and the two round differently, so there every run takes single
+            steps.
+        program: the jaxpr.
+        num_rows: examples in the batch that was traced.
+    """
+
+    outputs: Mapping[str, jax.ShapeDtypeStruct]
+    metric_names: tuple[str, ...]
+    empty: Any
+    forward_flops: Mapping[str, float]
+    can_loop_on_device: bool
+    program: Any
+    num_rows: int
+
+
+class TrainingTrace(NamedTuple):
+    """What is known of an optimizer and a model once a train step was traced.
+
+    Attributes:
+        rate_names: the metrics of the learning rates that the optimizer keeps in its state: "lr",
+            or one for each group of parameters, such as "lr/head".
+        still_statistics: the paths of the statistics that a train step returns unchanged.
+        constants: the paths of other arrays that it returns unchanged, without parameters and keys.
+        program: the jaxpr.
+        num_rows: examples in the batch that was traced.
+    """
+
+    rate_names: tuple[str, ...]
+    still_statistics: list[str]
+    constants: list[str]
+    program: Any
+    num_rows: int
+
+
+def fingerprints(evaluation: EvaluationTrace, training: TrainingTrace) -> dict[str, Any]:
+    """Returns digests of two traced programs, and the rows of their batches."""
+    return {
+        "evaluation": fingerprint(evaluation.program),
+        "train_step": fingerprint(training.program),
+        "rows": {"evaluation": evaluation.num_rows, "train_step": training.num_rows},
+    }
+
+
+def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> EvaluationTrace:
+    """Traces a forward pass, and chooses the metrics that accumulate.
+
+    Args:
+        functions: the step functions of the model.
+        task: chooses the metrics.
+        example: a batch, or the shapes and dtypes of one.
+
+    Raises:
+        ContractError: the task or its metrics break the contract of `Task`.
+    """
+    outputs: Mapping[str, jax.ShapeDtypeStruct]
+    jaxpr, outputs = _trace_forward(functions, "evaluate", example)
+    num_rows = len(example["index"])
+    flops = {dtype: count / num_rows for dtype, count in product_flops(jaxpr).items()}
+    has_convolution = "conv_general_dilated" in str(jaxpr)
+    collection = functions.choose_metrics(task, outputs, example["mask"])
+    empty = collection.empty()
+    # An empty metric may count in another dtype than a filled one; a loop takes one of them.
+    filled = jax.eval_shape(functions.measured, empty, outputs, example)
+    empty = jax.tree.map(
+        lambda old, new: placed(np.asarray(old, new.dtype), functions.placement.replicated),
+        empty,
+        filled,
+    )
+    return EvaluationTrace(
+        outputs=outputs,
+        metric_names=tuple(collection.__annotations__),
+        empty=empty,
+        forward_flops=flops,
+        can_loop_on_device=not (has_convolution and jax.default_backend() == "cpu"),
+        program=jaxpr,
+        num_rows=num_rows,
+    )
+
+
+def trace_prediction(functions: StepFunctions, example: Batch) -> None:
+    """Traces `predict`.
+
+    Args:
+        functions: the step functions of the model.
+        example: a batch, or the shapes and dtypes of one.
+
+    Raises:
+        ContractError: the first axis of what it returns is not the batch.
+    """
+    _trace_forward(functions, "predict", example)
+
+
+def _trace_forward(functions: StepFunctions, verb: str, example: Batch) -> tuple[Any, Any]:
+    """Traces a batch in evaluation mode; returns the jaxpr, and the shapes of the result."""
+    model = functions.model
+    functions.carry(verb, None)
+    moved: list[int] = []
+
+    def forward(leaves: list[jax.Array], batch: Batch) -> Any:
+        result, before, after = functions.forward(verb, leaves, [], batch)
+        pairs = enumerate(zip(before, after, strict=True))
+        moved[:] = [number for number, (old, new) in pairs if old is not new]
+        return result
+
+    made: tuple[Any, Any]
+    made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example)
+    # Parameters and statistics that an evaluation changes, it changes for one batch alone.
+    statistics = nnx.filter_state(functions.definitions.state, nnx.BatchStat)
+    fixed = {*functions.parameter_names, *named_leaves(statistics)}
+    free = [number for number in moved if model.names[number] not in fixed]
+    # A key stays as it is while its count moves; see `CompiledSteps.begin_pass`.
+    keys = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
+    _check_batch_axis(forward, functions, verb, example, made[1])
+    functions.carry(verb, sorted({*free, *keys}) if free else [])
+    return made
+
+
+def _check_batch_axis(
+    forward: Any,
+    functions: StepFunctions,
+    verb: str,
+    example: Batch,
+    result: Any,
+) -> None:
+    """Traces a batch of another size, whose results must have another first axis.
+
+    An axis that only happens to be as long as the batch, such as that of a mean over the batch for
+    each of B classes, keeps its length. The size is one that this process has not traced yet: JAX
+    does not repeat the warnings of what it remembers.
+    """
+    size = len(example["mask"]) + next(_SIZES) * functions.placement.num_parts
+    larger = {
+        name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in example.items()
+    }
+    try:
+        with no_accidental_pairs(size) if verb == "evaluate" else nullcontext():
+            other = jax.eval_shape(forward, functions.model.structs, larger)
+    except ContractError:
+        raise
+    except Exception as error:
+        logger.debug("The model takes batches of one size: %r", error)
+    else:
+        if verb == "predict":
+            check_same_rows(result, other, "`predict`")
+
+
+def trace_training(
+    functions: StepFunctions,
+    update: Update,
+    transformation: optax.GradientTransformation,
+    empty: Any,
+    example: Batch,
+) -> TrainingTrace:
+    """Traces a train step, after `trace_evaluation` chose the metrics.
+
+    Args:
+        functions: the step functions of the model.
+        update: the compiled form of `functions.update`, which keeps this trace.
+        transformation: the optimizer.
+        empty: the metrics before any batch.
+        example: shapes and dtypes of a batch.
+
+    Raises:
+        ContractError: the task breaks its contract in training mode, or the model or the
+            optimizer changes the shape or dtype of an array of the state.
+    """
+    optimizer = _abstract_optimizer(functions, transformation)
+    layout = functions.take_optimizer(optimizer)
+
+    def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    metrics, key = shaped((empty, key), functions.placement.replicated)
+    state: Any = State(functions.model.abstract(), layout.abstract())
+    jaxpr = update.trace(
+        state, metrics, shaped(dict(example), functions.placement.batch), key
+    ).jaxpr
+    names = functions.model.names
+    still = {names[number] for number in unchanged(jaxpr, len(names))}
+
+    def unmoved(*kinds: Any) -> list[str]:
+        state = nnx.filter_state(functions.definitions.state, *kinds)
+        return [name for name in named_leaves(state) if name in still]
+
+    return TrainingTrace(
+        rate_names=functions.rate_names,
+        still_statistics=unmoved(nnx.BatchStat),
+        constants=unmoved(nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat, nnx.RngState))),
+        program=jaxpr,
+        num_rows=len(example["index"]),
+    )
+
+
+def _abstract_optimizer(
+    functions: StepFunctions, transformation: optax.GradientTransformation
+) -> nnx.Optimizer[Any]:
+    """Returns an optimizer that holds shapes and no values."""
+    definition = functions.definitions.train
+    state = functions.model.state(functions.model.structs)
+    built: list[Any] = []
+
+    def build(state: Any) -> Any:
+        optimizer = nnx.Optimizer(nnx.merge(definition, state), transformation, wrt=nnx.Param)
+        graph, arrays = nnx.split(optimizer)
+        built.append(graph)
+        return arrays
+
+    # A variable that flax splits as it is made needs the mesh there and then.
+    with jax.set_mesh(functions.placement.mesh), usual_promotion():
+        arrays = jax.eval_shape(build, state)
+    optimizer: nnx.Optimizer[Any] = nnx.merge(built[0], arrays)
+    return optimizer
