@@ -68,12 +68,16 @@ from nnx_alexnet.training import (
     TrainingTrace,
     as_name,
     check_types,
-    default_steps,
+    eval_step,
     find_policy,
     forget_initial_weights,
-    metric_names,
+    names_at_epoch_ends,
+    names_at_log_points,
+    own_names,
+    predict_step,
     report_frozen_layers,
     report_untouched_parameters,
+    train_step,
 )
 
 
@@ -452,7 +456,7 @@ class Trainer:
             ValueError: a name belongs to the trainer: `step`, `epoch`, or a metric of the task.
             TypeError: a name is not text, or a value is not a number.
         """
-        own = metric_names.of_the_trainer(self._preparation.evaluation)
+        own = own_names(self._preparation.evaluation)
         for name in metrics:
             check_metric_name(name)
             if name in own:
@@ -621,16 +625,14 @@ class Trainer:
             ValueError: before the first `fit`: model, data and task do not fit together.
         """
         evaluation, _ = self._preparation.known(is_running=self._lifecycle.is_running)
-        return self.epoch_metric_names | metric_names.at_log_points(evaluation)
+        return self.epoch_metric_names | names_at_log_points(evaluation)
 
     @property
     def epoch_metric_names(self) -> frozenset[str]:
         """Those of `metric_names` that are published at the ends of epochs, to be monitored."""
         evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
         has_val = self.data.val is not None
-        return metric_names.at_epoch_ends(
-            evaluation, training, self._hooks.callbacks, has_val=has_val
-        )
+        return names_at_epoch_ends(evaluation, training, self._hooks.callbacks, has_val=has_val)
 
     # ---- What a subclass may override -------------------------------------------------------
 
@@ -647,15 +649,15 @@ class Trainer:
         Returns:
             The `loss` of each example, `float32[B]`, and what the task's metrics read.
         """
-        return default_steps.train_step(self.task, model, optimizer, batch)
+        return train_step(self.task, model, optimizer, batch)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
         """Computes one step of validation and test; like `train_step`, without an update."""
-        return default_steps.eval_step(self.task, model, batch)
+        return eval_step(self.task, model, batch)
 
     def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
         """Returns the predictions for a batch, batch first; `label` has no meaning here."""
-        return default_steps.predict_step(self.task, model, batch)
+        return predict_step(self.task, model, batch)
 
 
 def _with_defaults(

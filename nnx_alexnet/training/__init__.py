@@ -1,6 +1,6 @@
 """The parts of a `Trainer`: `fit_loop` has the order of operations."""
 
-from nnx_alexnet.training import default_steps, metric_names
+from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
 from nnx_alexnet.training.fit_loop import FitLoop, find_policy
@@ -8,6 +8,11 @@ from nnx_alexnet.training.history import History
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.initial_weights import forget as forget_initial_weights
 from nnx_alexnet.training.lifecycle import Lifecycle
+from nnx_alexnet.training.metric_names import (
+    names_at_epoch_ends,
+    names_at_log_points,
+    own_names,
+)
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.preparation import Preparation, Steps
 from nnx_alexnet.training.progress import Progress
@@ -43,10 +48,14 @@ __all__ = [
     "TrainingTrace",
     "as_name",
     "check_types",
-    "default_steps",
+    "eval_step",
     "find_policy",
     "forget_initial_weights",
-    "metric_names",
+    "names_at_epoch_ends",
+    "names_at_log_points",
+    "own_names",
+    "predict_step",
     "report_frozen_layers",
     "report_untouched_parameters",
+    "train_step",
 ]

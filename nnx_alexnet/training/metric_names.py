@@ -8,12 +8,12 @@ from nnx_alexnet.training.flops import flops_utilization, peak_memory
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 
-def at_log_points(evaluation: EvaluationTrace) -> frozenset[str]:
+def names_at_log_points(evaluation: EvaluationTrace) -> frozenset[str]:
     """Returns the metrics of single windows, such as "train/loss_step"."""
     return frozenset(f"train/{name}_step" for name in evaluation.metric_names)
 
 
-def at_epoch_ends(
+def names_at_epoch_ends(
     evaluation: EvaluationTrace,
     training: TrainingTrace,
     callbacks: CallbackList,
@@ -33,7 +33,7 @@ def at_epoch_ends(
     return frozenset(names)
 
 
-def of_the_trainer(evaluation: EvaluationTrace | None) -> set[str]:
+def own_names(evaluation: EvaluationTrace | None) -> set[str]:
     """Returns the metrics that only the trainer may publish."""
     names = () if evaluation is None else evaluation.metric_names
     at_ends = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
