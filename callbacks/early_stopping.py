@@ -6,7 +6,8 @@ import enum
 import math
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.metric_monitor import Mode, Monitor
+from nnx_alexnet.callbacks.metric_monitor import Monitor
+from nnx_alexnet.support import Mode
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer

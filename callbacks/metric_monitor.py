@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import Callback, Stage
-from nnx_alexnet.support import logger, unknown
+from nnx_alexnet.support import Mode, check_mode, is_better, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
-
-Mode = Literal["min", "max"]
 
 # Metrics that some optimizers and devices have, and others have not.
 _SOMETIMES = {
@@ -92,25 +89,18 @@ class Monitor(Callback):
         Call it once at the end of an epoch: a metric that is missing then is warned of at the end.
         """
         self._missed.note(trainer)
-        if trainer.metric_steps.get(self.monitor) != trainer.global_step:
-            return None
-        return trainer.metrics[self.monitor]
+        return current_value(trainer, self.monitor)
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Returns whether `value` improves on `best`; a value that is not finite never does."""
-        if not math.isfinite(value):
-            return False
-        if best is None:
-            return True
-        return (
-            value < best - self.min_delta if self.mode == "min" else value > best + self.min_delta
-        )
+        return is_better(value, best, mode=self.mode, min_delta=self.min_delta)
 
 
-def check_mode(mode: str) -> None:
-    """Raises `ValueError` unless `mode` is `"min"` or `"max"`."""
-    if mode not in ("min", "max"):
-        raise unknown("mode", mode, ("min", "max"))
+def current_value(trainer: Trainer, name: str) -> float | None:
+    """Returns a metric's value if it was produced at this very step, else None."""
+    if trainer.metric_steps.get(name) != trainer.global_step:
+        return None
+    return trainer.metrics[name]
 
 
 def check_monitor(monitor: str, trainer: Trainer) -> None:

@@ -13,9 +13,9 @@ from nnx_alexnet.callbacks.base import (
     Stage,
     check_period,
 )
-from nnx_alexnet.callbacks.metric_monitor import MissedValues, Mode, check_mode, check_monitor
+from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor, current_value
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import logger, unknown
+from nnx_alexnet.support import Mode, check_mode, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
@@ -130,10 +130,7 @@ class ModelCheckpoint(Callback):
 
     def monitored_value(self, trainer: Trainer) -> float | None:
         """Returns the monitored metric, None where this very step did not produce it."""
-        name = self.ranked_by
-        if name is None or trainer.metric_steps.get(name) != trainer.global_step:
-            return None
-        return trainer.metrics[name]
+        return None if self.ranked_by is None else current_value(trainer, self.ranked_by)
 
     @property
     def best_path(self) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.callbacks.metric_monitor import current_value
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
 from nnx_alexnet.callbacks.progress_bar import last_step
 from nnx_alexnet.models import readable_size
 from nnx_alexnet.support import (
+    Mode,
     absolute_path,
+    best_first,
     format_count,
     from_working_directory,
+    is_better,
     logger,
     printable,
 )
@@ -71,9 +74,7 @@ class RunSummary(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Adds the epoch's speed, which leaves compilation and validation out."""
-        speed = trainer.metrics.get("perf/images_per_second")
-        is_new = trainer.metric_steps.get("perf/images_per_second") == trainer.global_step
-        if speed and is_new:
+        if speed := current_value(trainer, "perf/images_per_second"):
             self._num_images += trainer.num_examples
             self._seconds += trainer.num_examples / speed
 
@@ -206,12 +207,13 @@ def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
     epochs = {row["step"]: row["epoch"] for row in trainer.history}
     ranked_by = None if saver is None else saver.ranked_by
     name = ranked_by or "val/loss"
-    sign = -1.0 if ranked_by and saver is not None and saver.mode == "max" else 1.0
-    rows = [row for row in trainer.history if math.isfinite(row.get(name, math.nan))]
-    row = min(rows, key=lambda row: sign * row[name], default=None)
+    mode: Mode = saver.mode if ranked_by and saver is not None else "min"
+    rows = {row["step"]: row for row in trainer.history if name in row}
+    ranked = best_first({step: row[name] for step, row in rows.items()}, mode=mode)
+    row = rows[ranked[0]] if ranked else None
     if saver is not None and saver.best_path is not None and saver.best_value is not None:
         step = int(saver.best_path.name)
-        if row is None or sign * saver.best_value <= sign * row[name]:
+        if row is None or not is_better(row[name], saver.best_value, mode=mode):
             best = f"{name} {saver.best_value:.4g} {_position(step, epochs.get(step))}"
             yield "best", f"{best}, in {_short(saver.best_path)}"
             return

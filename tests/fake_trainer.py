@@ -1,5 +1,7 @@
 """The trainer as callbacks see it, without training: a test says what is published, and when."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

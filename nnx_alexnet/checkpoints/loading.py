@@ -17,10 +17,16 @@ from nnx_alexnet.checkpoints.items import (
     read_loop,
     read_promised,
 )
-from nnx_alexnet.checkpoints.retention import kept_steps
 from nnx_alexnet.checkpoints.same_run import differences
 from nnx_alexnet.devices import describe_leaf, model_state, named_leaves, on_device
-from nnx_alexnet.support import absolute_path, logger, parse_number, shown, unknown
+from nnx_alexnet.support import (
+    absolute_path,
+    best_first,
+    logger,
+    parse_number,
+    shown,
+    unknown,
+)
 
 _FREE = ("auto", "best", "last")  # which leave the step open
 _TRIES = 20  # a run that goes on deletes old checkpoints while they are read
@@ -129,7 +135,7 @@ def _choose(rankings: Mapping[int, Mapping[str, Any]], which: str) -> tuple[int,
         for step, ranking in rankings.items()
         if ranking["monitor"] == monitor and ranking["value"] is not None
     }
-    for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=mode):
+    for step in best_first(values, mode=mode):
         return step, f"the best by {monitor} ({values[step]:.4g})"
     if which == "best":
         raise ValueError(

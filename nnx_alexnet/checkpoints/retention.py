@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-Mode = Literal["min", "max"]
+from nnx_alexnet.support import Mode, best_first
 
 
 def kept_steps(
@@ -38,8 +37,7 @@ def kept_steps(
     """
     ordered = sorted(steps)
     latest = ordered[len(ordered) - keep_latest :] if keep_latest < len(ordered) else ordered
-    ranked = [step for step in ordered if math.isfinite(values.get(step, math.nan))]
-    ranked.sort(key=lambda step: -values[step] if mode == "max" else values[step])
+    ranked = best_first({step: values[step] for step in steps if step in values}, mode=mode)
     return {*latest, *ranked[:keep_best]}
 
 
@@ -98,9 +96,8 @@ class Retention:
     def best(self) -> tuple[int, float] | tuple[None, None]:
         """Returns the step with the best value, and the value; None where no step has one."""
         values = dict(self.values)
-        for step in kept_steps([*values], values, keep_latest=0, keep_best=1, mode=self.mode):
-            return step, values[step]
-        return None, None
+        ranked = best_first(values, mode=self.mode)
+        return (ranked[0], values[ranked[0]]) if ranked else (None, None)
 
     def is_best(self, step: int, others: Mapping[int, float]) -> bool:
         """Returns whether a step would be kept as one of the best.

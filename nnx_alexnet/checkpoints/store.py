@@ -39,10 +39,11 @@ from nnx_alexnet.checkpoints.items import (
     write_checkpoint,
 )
 from nnx_alexnet.checkpoints.orbax_files import check_path
-from nnx_alexnet.checkpoints.retention import Mode, Retention
+from nnx_alexnet.checkpoints.retention import Retention
 from nnx_alexnet.devices import NonFiniteError
 from nnx_alexnet.support import (
     BackgroundWriter,
+    Mode,
     NotRegularFileError,
     absolute_path,
     first_line,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnx_alexnet.runs.lock import is_locked
-from nnx_alexnet.support import read_whole
+from nnx_alexnet.support import best_first, read_whole
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 ENDS = ("finished", "interrupted", "failed")  # what a run can say of its end
@@ -110,11 +110,10 @@ def best_step(values: Mapping[int, float], name: str) -> int:
     """Returns the step of the best value; of equal ones the earliest.
 
     Args:
-        values: by step, not empty.
+        values: by step, at least one of them finite.
         name: of the metric.
     """
-    sign = -1 if larger_is_better(name) else 1
-    return min(sorted(values), key=lambda step: sign * values[step])
+    return best_first(values, mode="max" if larger_is_better(name) else "min")[0]
 
 
 def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:

@@ -37,6 +37,7 @@ from nnx_alexnet.support.paths import (
     has_working_directory,
 )
 from nnx_alexnet.support.plain_json import check_plain
+from nnx_alexnet.support.ranking import Mode, best_first, check_mode, is_better
 from nnx_alexnet.support.standard_streams import (
     escape_unencodable,
     is_terminal,
@@ -50,12 +51,15 @@ from nnx_alexnet.support.standard_streams import (
 __all__ = [
     "BackgroundWriter",
     "MessageFormatter",
+    "Mode",
     "NotRegularFileError",
     "absolute_path",
     "as_number",
     "as_python",
+    "best_first",
     "check_encodable",
     "check_metric_name",
+    "check_mode",
     "check_plain",
     "check_positive",
     "escape_unencodable",
@@ -66,6 +70,7 @@ __all__ = [
     "format_value",
     "from_working_directory",
     "has_working_directory",
+    "is_better",
     "is_of_machine",
     "is_terminal",
     "logger",
