@@ -1,14 +1,15 @@
-"""Callbacks: what happens beside training, one class a file; README.md has the order of hooks."""
+"""Callbacks, one class per file; README.md documents the order of their hooks."""
 
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES as BETWEEN_DISPATCHES
 from nnx_alexnet.callbacks.base import Callback as Callback
-from nnx_alexnet.callbacks.base import CallbackList as CallbackList
 from nnx_alexnet.callbacks.base import Stage as Stage
+from nnx_alexnet.callbacks.callback_list import CallbackList as CallbackList
 from nnx_alexnet.callbacks.device_monitor import DeviceMonitor as DeviceMonitor
 from nnx_alexnet.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from nnx_alexnet.callbacks.early_stopping import StopReason as StopReason
 from nnx_alexnet.callbacks.json_logger import JSONLogger as JSONLogger
 from nnx_alexnet.callbacks.learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
-from nnx_alexnet.callbacks.metric_monitor import Monitor as Monitor
+from nnx_alexnet.callbacks.metric_monitor import MetricMonitor as MetricMonitor
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
 from nnx_alexnet.callbacks.profiler import Profiler as Profiler
 from nnx_alexnet.callbacks.progress_bar import ProgressBar as ProgressBar
@@ -17,13 +18,14 @@ from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
 from nnx_alexnet.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 
 __all__ = [
+    "BETWEEN_DISPATCHES",
     "Callback",
     "DeviceMonitor",
     "EarlyStopping",
     "JSONLogger",
     "LearningRateMonitor",
+    "MetricMonitor",
     "ModelCheckpoint",
-    "Monitor",
     "Profiler",
     "ProgressBar",
     "RunSummary",

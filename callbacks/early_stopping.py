@@ -6,7 +6,7 @@ import enum
 import math
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.metric_monitor import Monitor
+from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
 from nnx_alexnet.support import Mode
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class StopReason(enum.Enum):
     """The metric was NaN or infinite."""
 
 
-class EarlyStopping(Monitor):
+class EarlyStopping(MetricMonitor):
     """Stops training when a metric has not improved for some checks.
 
     A check is the end of an epoch at which the metric was produced, so with a validation every

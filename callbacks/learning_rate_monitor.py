@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from nnx_alexnet.callbacks.base import Batch, Callback, check_period
+from nnx_alexnet.callbacks.base import Callback, check_period
 
 if TYPE_CHECKING:
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 

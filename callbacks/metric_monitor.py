@@ -1,4 +1,4 @@
-"""`Monitor`: what callbacks that follow one metric share."""
+"""`MetricMonitor`: what callbacks that follow one metric share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SOMETIMES = {
 }
 
 
-class Monitor(Callback):
+class MetricMonitor(Callback):
     """Base of callbacks that follow one metric and remember its best value.
 
     Args:
@@ -38,7 +38,7 @@ class Monitor(Callback):
             metric that this fit cannot publish.
 
     Example:
-        >>> monitor = Monitor("val/accuracy", mode="max", min_delta=0.01)
+        >>> monitor = MetricMonitor("val/accuracy", mode="max", min_delta=0.01)
         >>> monitor.is_better(0.92, 0.9), monitor.is_better(0.905, 0.9)
         (True, False)
     """

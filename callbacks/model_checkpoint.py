@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet.callbacks.base import (
     BETWEEN_DISPATCHES,
-    Batch,
     Callback,
     Stage,
     check_period,
@@ -19,6 +18,7 @@ from nnx_alexnet.support import Mode, check_mode, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 

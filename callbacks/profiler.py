@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from nnx_alexnet.callbacks.base import Batch, Callback, Stage
+from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import logger
 
 if TYPE_CHECKING:
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Batch, Callback, Stage
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import is_terminal, logger, printable
 
 if TYPE_CHECKING:
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 _MIN_BAR_WIDTH = 12  # columns of the bar itself; metrics that leave less are not shown

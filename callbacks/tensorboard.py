@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet.callbacks.base import Batch, Callback, Stage, check_period
+from nnx_alexnet.callbacks.base import Callback, Stage, check_period
 from nnx_alexnet.dashboard import (
     NUM_EXAMPLES,
     ClassificationResults,
@@ -31,6 +31,7 @@ from nnx_alexnet.devices import is_main, one_at_a_time, usual_promotion
 from nnx_alexnet.support import logger, unknown
 
 if TYPE_CHECKING:
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 Picture = Literal[

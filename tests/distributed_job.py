@@ -30,8 +30,11 @@ from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
 from worker_datasets import Stripes  # noqa: E402
 
 from nnx_alexnet import DataModule, Trainer  # noqa: E402
-from nnx_alexnet.callbacks import Callback, ModelCheckpoint  # noqa: E402
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES  # noqa: E402
+from nnx_alexnet.callbacks import (  # noqa: E402
+    BETWEEN_DISPATCHES,
+    Callback,
+    ModelCheckpoint,
+)
 from nnx_alexnet.data import ImageTransform  # noqa: E402
 
 

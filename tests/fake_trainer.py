@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnx_alexnet.callbacks.base import Callback, CallbackList
+from nnx_alexnet.callbacks import Callback, CallbackList
 
 
 class FakeTrainer:

@@ -4,7 +4,7 @@ import math
 import pytest
 from fake_trainer import FakeTrainer
 
-from nnx_alexnet.callbacks import EarlyStopping, Monitor, StopReason
+from nnx_alexnet.callbacks import EarlyStopping, StopReason
 
 
 def losses(*values, name="val/loss"):
@@ -96,12 +96,6 @@ def test_a_stale_value_is_not_counted():
     assert stopping.num_bad_checks == 0
 
 
-def test_a_metric_that_the_fit_cannot_publish_is_refused_with_the_names_that_work():
-    with pytest.raises(ValueError, match=r"`monitor`.*did you mean 'val/loss'.*'train/loss'"):
-        FakeTrainer([EarlyStopping("val/losss")]).begin()
-    FakeTrainer([EarlyStopping("val/losss")]).callbacks.call("setup", FakeTrainer(), "test")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -116,18 +110,6 @@ def test_a_metric_that_the_fit_cannot_publish_is_refused_with_the_names_that_wor
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         EarlyStopping(**arguments)
-
-
-def test_what_is_better():
-    smaller, larger = Monitor("x"), Monitor("x", mode="max")
-    assert smaller.is_better(1, None)
-    assert smaller.is_better(1, 2)
-    assert not smaller.is_better(2, 2)
-    assert larger.is_better(2, 1)
-    assert not larger.is_better(1, 1)
-    for value in (math.nan, math.inf, -math.inf):
-        assert not smaller.is_better(value, None)
-        assert not larger.is_better(value, 1)
 
 
 def test_two_metrics_can_be_followed():

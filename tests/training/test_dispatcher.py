@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import (
+    BETWEEN_DISPATCHES,
     Callback,
+    CallbackList,
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
     TensorBoard,
 )
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, CallbackList
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.devices.named_arrays import named_leaves
 from nnx_alexnet.devices.sharding import Placement

@@ -1,6 +1,5 @@
 """Names of metrics: which can be logged, which can be monitored, and what is told before a fit."""
 
-import types
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from nnx_alexnet.callbacks import (
     ModelCheckpoint,
     ThroughputMonitor,
 )
-from nnx_alexnet.callbacks.metric_monitor import MissedValues
 from nnx_alexnet.runs.reader import read_metrics
 
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
@@ -187,16 +185,6 @@ def test_a_metric_that_is_missing_now_and_then_is_warned_of_at_the_end(
 def test_an_epoch_without_a_validation_owes_no_metric_of_it(warnings):
     trainer_of(EarlyStopping(), epochs=3, validate_every_n_epochs=2).fit()
     assert warnings.messages == []
-
-
-def test_missed_values_are_counted():
-    missed = MissedValues("x", "Saver")
-    for step in (1, 2, 3):
-        steps = {"x": 2, "val/loss": step}
-        missed.note(types.SimpleNamespace(global_step=step, metric_steps=steps))
-    assert (
-        missed.describe() == "`monitor` (='x') of Saver had no value at the end of 2 of 3 epochs."
-    )
 
 
 # ---- What is known before a fit -----------------------------------------------------------------
