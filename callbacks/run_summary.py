@@ -1,4 +1,4 @@
-"""`RunSummary`: a few lines that say what a run will do, and at its end what it did."""
+"""`RunSummary`: logs what a run will do, and at its end what it did."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from nnx_alexnet.support import (
     absolute_path,
     best_first,
     format_count,
+    format_duration,
     from_working_directory,
     is_better,
     logger,
@@ -35,10 +36,11 @@ _LABEL_WIDTH = 8
 
 
 class RunSummary(Callback):
-    """Logs device, model, data, length and folder of a run; at its end, why it ended and the best.
+    """Logs the devices, model, data, length and folder of a run, and at its end the outcome.
 
-    The Trainer adds it where it adds a `ProgressBar`. What is not known, such as the size of an
-    iterable, is left out. After an exception nothing is said: the error says it.
+    The outcome is why the run ended, the best value, where it is saved, and the time. Facts that
+    are not known, such as the size of an iterable, are omitted. After an exception there is no
+    outcome. The Trainer adds this callback together with a `ProgressBar`.
 
     Example:
         >>> from nnx_alexnet.callbacks import RunSummary
@@ -51,7 +53,7 @@ class RunSummary(Callback):
 
     def _reset(self) -> None:
         self._first_step = self._num_images = 0
-        self._seconds = 0.0  # in which those images were trained on
+        self._seconds = 0.0  # of training on those images
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Starts the clock."""
@@ -63,50 +65,50 @@ class RunSummary(Callback):
         self._reset()
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Says what will happen; the data are where they stay, and a restored state is there."""
+        """Logs what the run will do; the data and the restored state are in place."""
         self._first_step = trainer.global_step
         parameters = [*trainer.parameters().values()]
-        _say("device", _device, trainer)
-        _say("model", _model, trainer, parameters)
-        _say("data", _data, trainer)
-        _say("run", _length, trainer)
-        _say("folder", _folder, trainer)
+        _log("device", _device, trainer)
+        _log("model", _model, trainer, parameters)
+        _log("data", _data, trainer)
+        _log("run", _length, trainer)
+        _log("folder", _folder, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Adds the epoch's speed, which leaves compilation and validation out."""
+        """Adds the speed of the epoch, which excludes compilation and validation."""
         if speed := current_value(trainer, "perf/images_per_second"):
             self._num_images += trainer.num_examples
             self._seconds += trainer.num_examples / speed
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Says what happened; the last checkpoint is written."""
-        _say("ended", _ending, trainer, self._first_step)
+        """Logs the outcome; the last checkpoint has been written."""
+        _log("ended", _ending, trainer, self._first_step)
         for label, text in _best(trainer):
-            _say(label, str, text)
-        took = _duration(time.perf_counter() - self._began)
+            _log(label, str, text)
+        took = format_duration(time.perf_counter() - self._began)
         if self._num_images:
             took += f", training at {self._num_images / self._seconds:,.0f} images/s"
-        _say("time", str, took)
+        _log("time", str, took)
         if trainer.interrupted and trainer.run_dir is not None:
-            _say("go on", _how_to_go_on, trainer)
+            _log("resume", _how_to_resume, trainer)
 
 
-def _say(label: str, describe: Callable[..., str], *arguments: Any) -> None:
-    """Logs one line; a model of the user's own may be such that it cannot be described."""
+def _log(label: str, describe: Callable[..., str], *arguments: Any) -> None:
+    """Logs one line, unless the description fails: models and tasks may be of any kind."""
     try:
         text = describe(*arguments)
     except Exception as error:
-        logger.debug("Nothing is said of %r: %r", label, error)
+        logger.debug("The summary has no line %r: %r", label, error)
     else:
         logger.info("%s%s", label.ljust(_LABEL_WIDTH), printable(text))
 
 
 def _device(trainer: Trainer) -> str:
     placement = trainer.placement
-    device, there = placement.mesh.devices.flat[0], jax.device_count()
+    device, available = placement.mesh.devices.flat[0], jax.device_count()
     backend = "" if device.device_kind == device.platform else f" ({device.platform})"
-    count = f"{placement.num_devices} of " if placement.num_devices < there else ""
-    text = f"{device.device_kind}{backend}, {count}{format_count(there, 'device')}"
+    count = f"{placement.num_devices} of " if placement.num_devices < available else ""
+    text = f"{device.device_kind}{backend}, {count}{format_count(available, 'device')}"
     if jax.process_count() > 1:
         text += f" in {jax.process_count()} processes"
     if placement.num_devices > 1:
@@ -121,18 +123,18 @@ def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:
     shape = "x".join(map(str, trainer.data.image_shape))
     items = [f"{type(model).__name__} on {shape}"]
     items += [f"{sum(array.size for array in parameters):,} parameters", size]
-    kept = {array.dtype.name for array in parameters} - {"float32"}
+    stored = {array.dtype.name for array in parameters} - {"float32"}
     dtypes = [getattr(module, "dtype", None) for _, module in nnx.iter_modules(model)]
-    used = {name for dtype in dtypes if (name := _dtype_name(dtype))} - {"float32"}
-    if used:
-        items.append(f"computes in {', '.join(sorted(used))}")
-    if kept:
-        items.append(f"kept in {', '.join(sorted(kept))}")
+    computed = {name for dtype in dtypes if (name := _dtype_name(dtype))} - {"float32"}
+    if computed:
+        items.append(f"computed in {', '.join(sorted(computed))}")
+    if stored:
+        items.append(f"stored in {', '.join(sorted(stored))}")
     return ", ".join(items)
 
 
 def _dtype_name(dtype: Any) -> str | None:
-    """Returns the name of a dtype, None where an attribute of that name is something else."""
+    """Returns the name of a dtype, None if the attribute is something else."""
     try:
         return None if dtype is None else str(jnp.dtype(dtype).name)
     except TypeError:
@@ -149,8 +151,8 @@ def _data(trainer: Trainer) -> str:
     ]
     if trainer.data_is_on_device:
         items.append("on the device")
-    elif num := data.train.num_workers:
-        items.append(f"read by {format_count(num, 'worker')}")
+    elif num_workers := data.train.num_workers:
+        items.append(f"read by {format_count(num_workers, 'worker')}")
     else:
         items.append("sent batch by batch")
     return f"{data.name}: {', '.join(items)}"
@@ -178,11 +180,11 @@ def _length(trainer: Trainer) -> str:
 
 def _folder(trainer: Trainer) -> str:
     if trainer.run_dir is None:
-        return "none, nothing is written"
+        return "none: nothing is written"
     root = absolute_path(trainer.log_dir or trainer.run_dir, "log_dir")
     runs = root if trainer.run_dir.is_relative_to(root) else trainer.run_dir.parent
     command = f"tensorboard --logdir {shlex.quote(_short(runs))}"
-    return f"{_short(trainer.run_dir)}, to be seen with {command}"
+    return f"{_short(trainer.run_dir)}; to view it: {command}"
 
 
 def _ending(trainer: Trainer, first_step: int) -> str:
@@ -198,11 +200,11 @@ def _ending(trainer: Trainer, first_step: int) -> str:
     where = f"at step {step:,}"
     if trainer.step_in_epoch:
         where += f", in epoch {trainer.epoch + 1}"
-    return f"{where}: {why}" + ("" if step > first_step else "; there was nothing left to train")
+    return f"{where}: {why}" + ("" if step > first_step else "; nothing was left to train")
 
 
 def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """Yields the line of the best metric, and that of the checkpoint if it is not the best's."""
+    """Yields labels and texts: the best value and, if it is elsewhere, the last checkpoint."""
     saver = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
     epochs = {row["step"]: row["epoch"] for row in trainer.history}
     ranked_by = None if saver is None else saver.ranked_by
@@ -230,20 +232,11 @@ def _position(step: int, epoch: int | None) -> str:
     return f"at step {step:,}" + ("" if epoch is None else f", epoch {epoch + 1}")
 
 
-def _how_to_go_on(trainer: Trainer) -> str:
-    # The command writes its own configuration, with import paths.
+def _how_to_resume(trainer: Trainer) -> str:
+    # Only the command line writes configurations with import paths.
     if "class_path" in (trainer.config.get("model") or {}):
         return f"nnx-alexnet fit --resume {shlex.quote(_short(trainer.run_dir))}"
     return 'fit(resume="auto")'
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds) // 60
-    if minutes < 60:
-        return f"{minutes} min {int(seconds) % 60} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _short(path: Path | None) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from nnx_alexnet.callbacks import Callback, CallbackList
 
 
@@ -42,6 +44,8 @@ class FakeTrainer:
         self.stop_reason: str | None = None
         self.interrupted = False
         self.checkpoints: Any = None
+        self.history: list[dict[str, Any]] = []
+        self.num_examples = 0
         self._learning_rate = learning_rate
         self._requests: list[int] = []  # the steps at which a save was asked for
 
@@ -50,6 +54,9 @@ class FakeTrainer:
 
     def learning_rates(self) -> dict[str, float]:
         return {} if self._learning_rate is None else {"lr": self._learning_rate}
+
+    def parameters(self) -> dict[str, jax.Array]:
+        return {}
 
     def stop(self, reason: str) -> None:
         self.stop_reason = reason

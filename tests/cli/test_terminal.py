@@ -135,7 +135,7 @@ def test_after_ctrl_c_the_bar_is_gone_and_it_is_said_how_to_go_on(screens):
     assert not any(map(is_bar, end)), "\n".join(end)
     assert "^C" not in "\n".join(end)
     assert any("interrupted" in row for row in end if row.startswith("ended"))
-    assert 'go on   fit(resume="auto")' in end
+    assert 'resume  fit(resume="auto")' in end
     assert end[-1] == "exit=0"
 
 
