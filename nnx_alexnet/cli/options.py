@@ -26,7 +26,7 @@ from nnx_alexnet.data import DataModule, load_data
 from nnx_alexnet.devices import initialize_distributed
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.runs import find_runs
-from nnx_alexnet.support import absolute_path, check_positive, logger
+from nnx_alexnet.support import absolute_path, check_integer, logger
 from nnx_alexnet.task import Task
 from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.training import DEFAULT_EPOCHS
@@ -216,7 +216,8 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
 
 def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) -> int | None:
     """Returns the steps of a run, None where the data do not tell how many an epoch has."""
-    check_positive(max_epochs=max_epochs, max_steps=max_steps)
+    check_integer("max_epochs", max_epochs, also=(None,))
+    check_integer("max_steps", max_steps, also=(None,))
     if max_epochs is None and max_steps is None:
         max_epochs = DEFAULT_EPOCHS
     steps = data.train.num_batches

@@ -10,7 +10,7 @@ from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.seeding import order
 from nnx_alexnet.data.sources import ArraySource, MapSource, Source
 from nnx_alexnet.data.workers import Request, Workers
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import as_python, check_integer, logger
 
 _MOST_BAD = 0.01  # of a split
 
@@ -65,9 +65,8 @@ class Loader:
         num_workers: int = 0,
         argument: str = "data",
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`{name}` (={value!r}) must be an integer of at least {least}.")
+        check_integer("batch_size", as_python(batch_size))
+        check_integer("num_workers", as_python(num_workers), minimum=0)
         if not isinstance(source, IterableSource) and drop_last and batch_size > len(source):
             raise ValueError(
                 f"`batch_size` (={batch_size}) is larger than the {argument} split, which has "

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from nnx_alexnet.support import MessageFormatter, logger, settle_streams
+from nnx_alexnet.support import MessageFormatter, check_integer, logger, settle_streams
 
 _PAUSE = 0.5  # seconds between two tries to reach the coordinator
 
@@ -70,8 +70,7 @@ def initialize_distributed(
     if num_processes == 1 or (coordinator is None and num_processes is None and not found):
         return False
     for name, value in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"`{name}` (={value!r}) must be a positive number of seconds.")
+        check_integer(name, value, reason="it is a number of seconds")
     if coordinator is not None or "detected" not in found:
         _check(coordinator, num_processes, process_id)
     # Its handler would swallow the SIGTERM that a run takes as the request to save and stop.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import jax
 from jax.sharding import Mesh
 
+from nnx_alexnet.support import check_integer, format_count
+
 Devices = int | Literal["auto"]
 if TYPE_CHECKING:
     MeshLike = Mesh | Mapping[str, int]
@@ -28,11 +30,8 @@ def choose_devices(devices: Devices) -> list[jax.Device]:
             return list(jax.devices())
         return [jax.devices(default)[0] if isinstance(default, str) else default]
     local = list(jax.local_devices())
-    if type(devices) is not int or not 1 <= devices <= len(local):
-        raise ValueError(
-            f'`devices` (={devices!r}) must be "auto" or an integer from 1 to {len(local)}, the '
-            f"number of {local[0].platform} devices that this process has."
-        )
+    reason = f"this process has {format_count(len(local), f'{local[0].platform} device')}"
+    check_integer("devices", devices, maximum=len(local), also=("auto",), reason=reason)
     return local[:devices]
 
 
@@ -41,8 +40,8 @@ def as_mesh(mesh: MeshLike) -> Mesh:
     if isinstance(mesh, Mapping):
         sizes = tuple(mesh.values())
         there = jax.device_count()
-        if not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(f"`mesh` (={dict(mesh)}) must give each axis a positive integer.")
+        for axis, size in mesh.items():
+            check_integer(f"mesh[{axis!r}]", size)
         if math.prod(sizes) > there:
             raise ValueError(
                 f"`mesh` (={dict(mesh)}) takes {math.prod(sizes)} devices, there are {there}."

@@ -1,5 +1,12 @@
 """Helpers without a subject of their own: error texts, files, numbers, paths, the log."""
 
+from nnx_alexnet.support.argument_checks import (
+    as_number,
+    as_python,
+    check_integer,
+    check_metric_name,
+    check_positive,
+)
 from nnx_alexnet.support.atomic_files import (
     NotRegularFileError,
     numbered_folders,
@@ -12,16 +19,7 @@ from nnx_alexnet.support.atomic_files import (
     write_whole,
 )
 from nnx_alexnet.support.background_writer import BackgroundWriter
-from nnx_alexnet.support.error_messages import (
-    as_number,
-    as_python,
-    check_metric_name,
-    check_positive,
-    first_line,
-    is_of_machine,
-    shown,
-    unknown,
-)
+from nnx_alexnet.support.error_messages import first_line, is_of_machine, shown, unknown
 from nnx_alexnet.support.log import MessageFormatter, logger
 from nnx_alexnet.support.number_formats import (
     format_count,
@@ -58,6 +56,7 @@ __all__ = [
     "as_python",
     "best_first",
     "check_encodable",
+    "check_integer",
     "check_metric_name",
     "check_mode",
     "check_plain",

@@ -1,0 +1,133 @@
+"""Checks arguments, so that each rule has one wording: argument, value, rule, what would work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def check_integer(
+    argument: str,
+    value: object,
+    *,
+    minimum: int = 1,
+    maximum: int | None = None,
+    also: tuple[str | None, ...] = (),
+    reason: str = "",
+) -> None:
+    """Raises a `ValueError` unless a value is an integer within bounds.
+
+    NumPy integers and bools are refused; `as_python` converts the former.
+
+    Args:
+        argument: the argument's name, as the caller wrote it.
+        value: the value that was passed.
+        minimum: the smallest integer that works (default 1).
+        maximum: the largest integer that works (default None: there is no limit).
+        also: other values that work, such as None or "auto" (default none).
+        reason: why, as the end of the sentence (default none).
+
+    Example:
+        >>> from nnx_alexnet.support.argument_checks import check_integer
+        >>> check_integer("max_epochs", None, also=(None,))
+        >>> check_integer("steps_per_execution", 0, also=("auto",))
+        Traceback (most recent call last):
+        ValueError: `steps_per_execution` (=0) must be a positive integer or 'auto'.
+        >>> check_integer("num_workers", -1, minimum=0)
+        Traceback (most recent call last):
+        ValueError: `num_workers` (=-1) must be an integer of at least 0.
+    """
+    if any(type(value) is type(each) and value == each for each in also):
+        return
+    if type(value) is int and minimum <= value and (maximum is None or value <= maximum):
+        return
+    if maximum is not None:
+        rule = f"an integer from {minimum} to {maximum}"
+    else:
+        rule = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
+    rule = " or ".join([rule, *map(repr, also)])
+    ending = f": {reason}." if reason else "."
+    raise ValueError(f"`{argument}` (={value!r}) must be {rule}{ending}")
+
+
+def check_positive(**arguments: object) -> None:
+    """Raises a `ValueError` for an argument that is neither a positive integer nor None.
+
+    Example:
+        >>> from nnx_alexnet.support.argument_checks import check_positive
+        >>> check_positive(max_epochs=3, max_steps=None)
+    """
+    for argument, value in arguments.items():
+        check_integer(argument, value, also=(None,))
+
+
+def as_python(value: Any) -> Any:
+    """Returns a NumPy integer as an `int`, and anything else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.support.argument_checks import as_python
+        >>> as_python(np.int64(3)), as_python(None)
+        (3, None)
+    """
+    return int(value) if isinstance(value, np.integer) else value
+
+
+RESERVED_NAMES = ("step", "epoch")  # keys of each record, besides its metrics
+
+
+def check_metric_name(name: object) -> None:
+    """Raises unless `name` can be the name of a metric that a callback publishes.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it is empty, has characters that cannot be printed, or is a key of each record.
+
+    Example:
+        >>> from nnx_alexnet.support.argument_checks import check_metric_name
+        >>> check_metric_name("my/score")
+        >>> check_metric_name("step")
+        Traceback (most recent call last):
+        ValueError: A metric cannot have the name 'step': `step` and `epoch` are part of ...
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"A metric cannot have the name {name!r}; a name must be a str.")
+    if name in RESERVED_NAMES:
+        raise ValueError(
+            f"A metric cannot have the name {name!r}: `step` and `epoch` are part of every record "
+            "already. Use another name, such as 'my/step'."
+        )
+    if not name.strip() or not name.isprintable():
+        raise ValueError(
+            f"A metric cannot have the name {name!r}; a name must consist of printable characters."
+        )
+
+
+def as_number(name: str, value: Any) -> float:
+    """Returns the value of a metric as a float.
+
+    Args:
+        name: of the metric, for the error.
+        value: a number, or an array of no axes.
+
+    Raises:
+        TypeError: it is neither.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.support.argument_checks import as_number
+        >>> as_number("my/score", np.float32(0.5))
+        0.5
+    """
+    shape = getattr(value, "shape", ())
+    if shape == () and not isinstance(value, str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    what = f"an array of shape {tuple(shape)}" if shape else repr(value)
+    raise TypeError(
+        f"The metric {name!r} has {what} as its value; it must be a real number. Log each entry of "
+        "an array under a name of its own, or its mean."
+    )
