@@ -32,6 +32,12 @@ ALEXNET_LAYERS = [
     ("dense3", (10, 10), 40_970, 0),
 ]
 
+# A name that would act on a terminal, a page or a format, and how it is shown.
+HOSTILE = "a\x1b[2J\nb\r\t\x07\x9b31m\u202egnp.exe\u2028\udcff\ud800{x}%s```"
+HOSTILE_SHOWN = r"a\x1b[2J\nb\r\t\x07\x9b31m\u202egnp.exe\u2028\udcff\ud800{x}%s```"
+# Its characters that are escaped.
+CONTROLS = set("\x1b\n\r\t\x07\x9b\u202e\u2028\udcff\ud800")
+
 
 def alexnet_shapes(**arguments: Any) -> AlexNet:
     """An AlexNet that holds shapes and no values, which costs nothing."""

@@ -202,7 +202,7 @@ def runs(arguments: Namespace) -> int:
     else:
         # What reads a file or a pipe wants the names whole.
         has_width = is_terminal(sys.stdout) or "COLUMNS" in os.environ
-        width = shutil.get_terminal_size().columns if has_width else sys.maxsize
+        width = shutil.get_terminal_size().columns if has_width else None
         print_result(format_runs(rows, width))
         write_message(
             "Losses and accuracies of val/ are the best of each run, all other columns the newest."

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
 from nnx_alexnet.runs import larger_is_better, parse_time
 from nnx_alexnet.support import format_duration, format_value, printable, unknown
 
 Row = Mapping[str, Any]
 
-_LEFT = ("run", "status")  # the columns of text
 _COLUMNS = ("run", "status", "epochs", "steps", "started", "duration")
-_SHORT = {"epochs": "ep", "duration": "took", "accuracy": "acc"}
+_TEXT_COLUMNS = ("run", "status")
+_SHORT_HEADINGS = {"epochs": "ep", "duration": "took", "accuracy": "acc"}
+_MIN_NAME_WIDTH = 9  # of run names that are cut
+_MAX_WIDTH = 1_000_000  # of a table without a limit
 
 
 def sort_runs(rows: Sequence[Row], by: str) -> list[Row]:
@@ -21,11 +28,11 @@ def sort_runs(rows: Sequence[Row], by: str) -> list[Row]:
 
     Args:
         rows: what `list_runs` returned.
-        by: a column, or a metric such as `val/accuracy`: of accuracies the largest comes first,
-            of everything else the smallest.
+        by: a column, or a metric such as `val/accuracy`. Accuracies are sorted in descending
+            order, all other values in ascending order.
 
     Returns:
-        The rows; those without a value come last.
+        The rows; those without a value are last.
 
     Raises:
         ValueError: no run has such a value.
@@ -39,21 +46,21 @@ def sort_runs(rows: Sequence[Row], by: str) -> list[Row]:
     known = {*_COLUMNS} | {name for row in rows for name in row if name != "best_steps"}
     if by not in known:
         raise unknown("sort", by, known)
-    there = [row for row in rows if row.get(by) is not None]
+    present = [row for row in rows if row.get(by) is not None]
     missing = [row for row in rows if row.get(by) is None]
-    return [*sorted(there, key=lambda row: row[by], reverse=larger_is_better(by)), *missing]
+    return [*sorted(present, key=lambda row: row[by], reverse=larger_is_better(by)), *missing]
 
 
-def format_runs(rows: Sequence[Row], width: int = 80, now: datetime | None = None) -> str:
-    """Returns a table of runs, in columns as wide as there is room.
+def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | None = None) -> str:
+    """Returns a table with one line per run.
 
-    Where the width does not suffice, dates and headings are shortened, then the test and the
-    validation loss are left out, then the runs' names lose their beginnings.
+    A table that is too wide has shorter dates and headings, then no losses of splits that have an
+    accuracy, then run names without their beginnings; then its right end is cut off.
 
     Args:
         rows: what `list_runs` returned.
-        width: columns of the terminal; no line is longer.
-        now: of today a short date has the time (default: the present time).
+        width: the largest number of columns (default 80); None does not limit it.
+        now: short dates of today show the time (default: the present time).
 
     Example:
         >>> from nnx_alexnet.cli.runs_table import format_runs
@@ -62,77 +69,96 @@ def format_runs(rows: Sequence[Row], width: int = 80, now: datetime | None = Non
         mine/version_0  killed       -      -    0.5000        -         -
     """
     now = datetime.now().astimezone() if now is None else now
-    names = dict.fromkeys(name for row in rows for name in row)
-    val, test = ([n for n in names if n.startswith(split)] for split in ("val/", "test/"))
-    columns = [*_COLUMNS[:4], *val, *test, *_COLUMNS[4:]]
-    lines: list[str] = []
-    for level in range(6):
-        if level == 3:
-            columns = _without_loss(columns, "test/")
-        if level == 5:
-            columns = _without_loss(columns, "val/")
-        cells = [[printable(_heading(name, level)) for name in columns]]
-        cells += [[_cell(name, row.get(name), level, now) for name in columns] for row in rows]
-        cells = [[_printable(cell) for cell in row] for row in cells]
-        lines = _aligned(columns, cells, " " if level >= 4 else "  ")
-        too_long = max(map(len, lines)) - width
-        if too_long <= 0:
+    limit = _MAX_WIDTH if width is None else width
+    metrics = [
+        name
+        for split in ("val/", "test/")
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if name.startswith(split)
+    ]
+    for is_short, shown in ((False, metrics), (True, metrics), (True, _without_losses(metrics))):
+        table = _table(rows, [*_COLUMNS[:4], *shown, *_COLUMNS[4:]], now if is_short else None)
+        lines = _rendered(table, _MAX_WIDTH)
+        natural_width = max(map(len, lines))
+        if natural_width <= limit:
             return "\n".join(lines)
-    room = max(max(len(row[0]) for row in cells) - too_long, 8)
-    for row in cells:
-        row[0] = row[0] if len(row[0]) <= room else "…" + row[0][-(room - 1) :]
-    lines = _aligned(columns, cells, " ")
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
+    spare = max(len(printable(row.get("run"))) for row in rows) - _MIN_NAME_WIDTH
+    lines = _rendered(table, max(limit, natural_width - max(spare, 0)))
+    return "\n".join(line if len(line) <= limit else f"{line[: limit - 1]}…" for line in lines)
 
 
-def _without_loss(columns: list[str], split: str) -> list[str]:
-    """Drops the loss of a split of which an accuracy is shown."""
-    if not any(name.startswith(split) and larger_is_better(name) for name in columns):
-        return columns
-    return [name for name in columns if name != f"{split}loss"]
+def _without_losses(metrics: Sequence[str]) -> list[str]:
+    """Drops the loss of each split that has an accuracy."""
+    splits = {name.split("/")[0] for name in metrics if larger_is_better(name)}
+    return [name for name in metrics if name not in {f"{split}/loss" for split in splits}]
 
 
-def _heading(name: str, level: int) -> str:
-    if level == 0 or (name == "epochs" and level < 4):
+def _table(rows: Sequence[Row], columns: Sequence[str], now: datetime | None) -> Table:
+    """Returns the table with all its texts; those of a short one depend on the time `now`."""
+    gap = 2 if now is None else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="")
+    for name in columns:
+        heading = Text(printable(_heading(name, is_short=now is not None)))
+        is_run = name == "run"  # the only column that rich may narrow
+        table.add_column(
+            heading,
+            justify="left" if name in _TEXT_COLUMNS else "right",
+            no_wrap=not is_run,
+        )
+    for row in rows:
+        run, *others = (_cell(name, row.get(name), now) for name in columns)
+        table.add_row(_RunName(run), *map(Text, others))
+    return table
+
+
+def _rendered(table: Table, width: int) -> list[str]:
+    console = Console(width=width, color_system=None, force_terminal=False, force_jupyter=False)
+    with console.capture() as capture:
+        console.print(table)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+class _RunName:
+    """A name that loses its beginning where there is no room for it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = Text(name)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, self._name.cell_len).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        name = self._name
+        while name.cell_len > options.max_width and len(name) > 1:
+            name = Text("…") + name[2:]
+        yield name
+
+
+def _heading(name: str, *, is_short: bool) -> str:
+    if not is_short:
         return name
     *split, last = name.split("/")
-    return "/".join([*split, _SHORT.get(last, last)])
+    return "/".join([*split, _SHORT_HEADINGS.get(last, last)])
 
 
-def _cell(name: str, value: Any, level: int, now: datetime) -> str:
+def _cell(name: str, value: Any, now: datetime | None) -> str:
     if value is None:
         return "-"
     if name == "started":
-        return _date(value, level, now)
+        return _date(value, now)
     if name == "duration":
         return format_duration(value)
     return format_value(value) if "/" in name else printable(value)
 
 
-def _printable(text: str) -> str:
-    """Returns a text without what moves the cursor, or that a terminal cannot show."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def _date(text: str, level: int, now: datetime) -> str:
+def _date(text: str, now: datetime | None) -> str:
+    """Returns date and time; if `now` is given, the time of today's and the date of others."""
     time = parse_time(text)
     if time is None:
         return "-"
+    if now is None:
+        return f"{time.astimezone():%Y-%m-%d %H:%M}"
     time = time.astimezone(now.tzinfo)
-    if level <= 1:
-        return f"{time:%Y-%m-%d %H:%M}" if level == 0 else f"{time:%m-%d %H:%M}"
     if time.date() == now.date():
         return f"{time:%H:%M}"
     return f"{time:%d %b}" if time.year == now.year else f"{time:%Y}"
-
-
-def _aligned(columns: Sequence[str], cells: Sequence[Sequence[str]], gap: str) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        padded = [
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        ]
-        lines.append(gap.join(padded).rstrip())
-    return lines

@@ -1,0 +1,106 @@
+"""The table of runs: its columns, its widths and the order of its rows."""
+
+from datetime import UTC, datetime
+
+import pytest
+from helpers import HOSTILE, HOSTILE_SHOWN
+
+from nnx_alexnet.cli.runs_table import format_runs, sort_runs
+from nnx_alexnet.support import printable
+
+NOW = datetime(2026, 11, 26, 16, 0, tzinfo=UTC)
+ROWS = [
+    {"run": "alexnet/version_5", "status": "finished", "epochs": 10, "steps": 400,
+     "started": "2026-11-25T10:11:12+0000", "duration": 1866.0,
+     "val/loss": 0.5476, "val/accuracy": 0.98611, "test/loss": 0.6, "test/accuracy": 0.98},
+    {"run": "alexnet/version_6", "status": "interrupted", "epochs": None, "steps": 51111,
+     "started": "2026-11-26T10:11:12+0000", "duration": None, "val/loss": 1234.5},
+]  # fmt: skip
+
+
+def test_a_wide_table_has_all_columns():
+    lines = [line.split() for line in format_runs(ROWS, None).splitlines()]
+    assert lines[0] == [
+        "run", "status", "epochs", "steps", "val/loss", "val/accuracy", "test/loss",
+        "test/accuracy", "started", "duration",
+    ]  # fmt: skip
+    first, second = lines[1:]
+    assert first[:8] == [
+        "alexnet/version_5", "finished", "10", "400", "0.5476", "0.9861", "0.6000", "0.9800",
+    ]  # fmt: skip
+    assert first[8].startswith("2026-11-2")
+    assert first[-1] == "31m06s"
+    assert second[:8] == [
+        "alexnet/version_6", "interrupted", "-", "51111", "1,234", "-", "-", "-",
+    ]  # fmt: skip
+    assert second[-1] == "-"
+
+
+def test_80_columns_show_short_dates_and_no_losses():
+    assert format_runs(ROWS, 80, now=NOW).splitlines() == [
+        "run               status      ep steps val/acc test/acc started   took",
+        "alexnet/version_5 finished    10   400  0.9861   0.9800  25 Nov 31m06s",
+        "alexnet/version_6 interrupted  - 51111       -        -   10:11      -",
+    ]
+
+
+def test_a_loss_stays_where_there_is_no_accuracy():
+    rows = [{"run": "a" * 60, "status": "finished", "val/loss": 0.5, "test/loss": 0.25}]
+    assert "val/loss test/loss" in format_runs(rows, 80, now=NOW)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_no_line_is_wider_than_the_limit(width):
+    lines = format_runs(ROWS, width, now=NOW).splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+
+
+def test_names_too_long_for_the_width_keep_their_ends():
+    rows = [{"run": f"sweep/{'x' * 99}/version_{k}", "status": "finished"} for k in range(2)]
+    lines = format_runs(rows, 60, now=NOW).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert [line.split()[0][0] for line in lines[1:]] == ["…", "…"]
+    assert [line.split()[0][-9:] for line in lines[1:]] == ["version_0", "version_1"]
+
+
+def test_columns_are_aligned_where_letters_are_two_columns_wide():
+    rows = [{"run": "猫/version_0", "status": "finished"}, {"run": "cat/version_0", "status": None}]
+    _, first, second = format_runs(rows, None).splitlines()
+    assert first.startswith("猫/version_0   finished  ")
+    assert second.startswith("cat/version_0  -         ")
+
+
+@pytest.mark.parametrize("width", [None, 80, 40])
+def test_control_characters_in_any_cell_are_escaped(width):
+    rows = [{"run": HOSTILE, "status": HOSTILE, f"val/{HOSTILE}": 0.5, "started": HOSTILE}]
+    table = format_runs(rows, width, now=NOW)
+    assert printable(table, keep="\n") == table
+    assert len(table.splitlines()) == 2
+    assert HOSTILE_SHOWN in table or width is not None
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("val/accuracy", "bcad"),
+        ("val/loss", "bcad"),
+        ("run", "abcd"),
+        ("steps", "cbad"),
+        ("train/loss", "dabc"),
+    ],
+)
+def test_sorting_puts_the_best_first_and_missing_values_last(by, names):
+    rows = [
+        {"run": "a", "steps": 30, "val/loss": 1.3, "val/accuracy": 0.2},
+        {"run": "b", "steps": 20, "val/loss": 0.6, "val/accuracy": 0.9},
+        {"run": "c", "steps": 10, "val/loss": 1.1, "val/accuracy": 0.4},
+        {"run": "d", "train/loss": 1.0, "best_steps": {}},
+    ]
+    assert [row["run"] for row in sort_runs(rows, by)] == [*names]
+
+
+@pytest.mark.parametrize("by", ["val/acuracy", "best_steps"])
+def test_sorting_by_an_unknown_column_is_refused(by):
+    with pytest.raises(ValueError, match=r"`sort` .*'val/accuracy'"):
+        sort_runs([{"run": "a", "val/accuracy": 0.5, "best_steps": {}}], by)
