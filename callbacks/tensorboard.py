@@ -27,7 +27,7 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.devices import is_main, one_at_a_time, usual_promotion
+from nnx_alexnet.devices import is_main, usual_promotion
 from nnx_alexnet.support import logger, unknown
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class TensorBoard(Callback):
         step = trainer.global_step
         try:
             named = {f"{kind}/{name}": array for name, array in arrays().items()}
-            taken = one_at_a_time(samples(named))
+            taken = samples(named)
             sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
         except Exception as error:  # gradients run the user's own train step once more
             self._report(error)

@@ -159,7 +159,7 @@ def train_program(trainer: Any) -> str:
     arrays.begin_training(trainer._transformation)
     batch = placement.send(next(loader.batches(reads=False)), loader.batch_size)
     key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
-    compiled = arrays.steps.train.lower(
+    compiled = arrays.steps.train.function.lower(
         arrays.take(),
         evaluation.empty,
         trainer.data.on_device(placement.replicated),

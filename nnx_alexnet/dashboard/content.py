@@ -15,6 +15,7 @@ import numpy as np
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.data import augmentation_key
+from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
 from nnx_alexnet.support import logger, printable
 
@@ -177,6 +178,7 @@ def first_kernel(
     return max(kernels, key=lambda kernel: kernel.shape[0] * kernel.shape[1], default=None)
 
 
+@SharedProgram
 @jax.jit
 def samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns copies of the values of each array, or of an evenly spaced part of them."""

@@ -20,15 +20,16 @@ from nnx_alexnet.devices.processes import (
     check_alike,
     is_main,
     on_main,
-    one_at_a_time,
 )
 from nnx_alexnet.devices.sharding import Placement
+from nnx_alexnet.devices.shared_program import SharedProgram
 
 __all__ = [
     "Devices",
     "MeshLike",
     "NonFiniteError",
     "Placement",
+    "SharedProgram",
     "as_struct",
     "check_alike",
     "compiled",
@@ -45,7 +46,6 @@ __all__ = [
     "on_device",
     "on_host",
     "on_main",
-    "one_at_a_time",
     "placed",
     "use_compilation_cache",
     "usual_promotion",

@@ -88,14 +88,3 @@ def check_alike(parts: Mapping[str, Any]) -> None:
                 f"{np.flatnonzero(~same).tolist()} have another one than process 0. Each process "
                 "runs the same program: give them the same arguments, seeds and data."
             )
-
-
-def one_at_a_time(results: T) -> T:
-    """Waits for what a program returns, where two programs must not be under way together.
-
-    That is between processes on CPUs: their collectives (Gloo, jax 0.10) wait for each other for
-    ever, now and then, when another program has been dispatched meanwhile.
-    """
-    if jax.process_count() > 1 and jax.default_backend() == "cpu":
-        jax.block_until_ready(results)
-    return results

@@ -23,10 +23,11 @@ from jax.sharding import PartitionSpec as P  # as JAX's own documentation calls 
 
 from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, MeshLike, as_mesh, choose_devices
 from nnx_alexnet.devices.named_arrays import named_leaves
-from nnx_alexnet.devices.processes import one_at_a_time
+from nnx_alexnet.devices.shared_program import SharedProgram
 
 # Arrays of fewer values stay whole: sending them costs more than keeping them.
 _LEAST_SHARDED = 2**10
+_put = SharedProgram(jax.device_put)
 
 
 class Placement:
@@ -208,7 +209,7 @@ class Placement:
         """Returns an array that this process can read; all processes call it together."""
         if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
-        gathered: jax.Array = one_at_a_time(jax.device_put(array, self.replicated))
+        gathered: jax.Array = _put(array, self.replicated)
         return gathered
 
     # ---- State ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.devices import Placement, is_key, is_main, on_device, on_host
+from nnx_alexnet.devices import Placement, SharedProgram, is_key, is_main, on_device, on_host
 from nnx_alexnet.models import define
 from nnx_alexnet.task import Outputs, Task
 from nnx_alexnet.training.default_steps import Batch
@@ -114,15 +114,17 @@ class CompiledSteps:
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update: Update = jax.jit(functions.update, inline=True)
         # Tree mode: the steps take and return arrays alone, so no call traverses a graph.
-        self.train: Compiled = nnx.jit(
-            _train(functions, self._update, self.traces), donate_argnums=0, graph=False
+        self.train = SharedProgram(
+            nnx.jit(_train(functions, self._update, self.traces), donate_argnums=0, graph=False)
         )
-        self.train_many: Compiled = nnx.jit(
-            _train_many(functions, self._update, self.traces), donate_argnums=0, graph=False
+        self.train_many = SharedProgram(
+            nnx.jit(
+                _train_many(functions, self._update, self.traces), donate_argnums=0, graph=False
+            )
         )
-        self.evaluate: Compiled = nnx.jit(_evaluate(functions, self.traces), graph=False)
-        self.predict: Compiled = nnx.jit(_predict(functions, self.traces), graph=False)
-        self._gradients: Compiled = nnx.jit(_gradients(functions, self.traces), graph=False)
+        self.evaluate = SharedProgram(nnx.jit(_evaluate(functions, self.traces), graph=False))
+        self.predict = SharedProgram(nnx.jit(_predict(functions, self.traces), graph=False))
+        self._gradients = SharedProgram(nnx.jit(_gradients(functions, self.traces), graph=False))
 
     # ---- Before the first batch -----------------------------------------------------------------
 

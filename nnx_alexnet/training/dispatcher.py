@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data import Batch, augmentation_key
-from nnx_alexnet.devices import Placement, non_finite_step, one_at_a_time, placed
+from nnx_alexnet.devices import Placement, non_finite_step, placed
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
 from nnx_alexnet.training.flops import flops_utilization
@@ -145,13 +145,13 @@ class Dispatcher:
         """Dispatches the steps; compiling them does not count as time of the epoch."""
         if not self._arrays.steps.is_first_of_size(self._num_rows):
             self._meter.started(self._progress.num_examples, self._progress.global_step)
-            return one_at_a_time(self._dispatch(group, key, max_steps))
+            return self._dispatch(group, key, max_steps)
         if self._in_flight:
             jax.block_until_ready(self._in_flight[-1].info)
         began = time.perf_counter()
         results = self._dispatch(group, key, max_steps)
         self._meter.pause(time.perf_counter() - began)
-        return one_at_a_time(results)
+        return results
 
     def _dispatch(
         self, group: list[Batch], key: jax.Array, max_steps: int
@@ -176,8 +176,7 @@ class Dispatcher:
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the gradients of a train step on a batch, at the present parameters."""
         sent = self._placement.send(dict(batch), self._num_rows)
-        found = self._arrays.steps.gradients(self._arrays.take(), sent, self.augmentation_key())
-        return one_at_a_time(found)
+        return self._arrays.steps.gradients(self._arrays.take(), sent, self.augmentation_key())
 
     # ---- Results ------------------------------------------------------------------------------
 

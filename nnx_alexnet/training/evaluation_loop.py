@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data import Batch, Loader
-from nnx_alexnet.devices import Placement, one_at_a_time
+from nnx_alexnet.devices import Placement
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.dispatcher import MAX_IN_FLIGHT
 from nnx_alexnet.training.epoch_metrics import computed
@@ -132,7 +132,7 @@ class EvaluationLoop:
                 self._check_batch(loader, batch)
             self._hooks.call(f"on_{kind}_batch_start", batch, index)
             size = max(smallest, len(batch["index"]))  # an iterable may have larger ones
-            outputs = one_at_a_time(step(placement.send(batch, size)))
+            outputs = step(placement.send(batch, size))
             in_flight.append(outputs)
             # Predictions are whole everywhere.
             own = placement.own_rows(outputs, part if is_prediction else None)

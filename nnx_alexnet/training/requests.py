@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nnx_alexnet.devices import one_at_a_time
+from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.training.signals import Received
 
 
@@ -63,7 +63,7 @@ class Agreement:
             firsts = {device.process_index: device for device in reversed(jax.devices())}
             self._mesh = Mesh(np.array([firsts[index] for index in sorted(firsts)]), ("process",))
             whole = NamedSharding(self._mesh, PartitionSpec())
-            self._any = jax.jit(lambda asked: asked.max(axis=0), out_shardings=whole)
+            self._any = SharedProgram(jax.jit(lambda asked: asked.max(axis=0), out_shardings=whole))
 
     def forget(self) -> None:
         """Drops all that was asked so far; all processes call it at the same place."""
@@ -98,7 +98,7 @@ class Agreement:
         row = np.array([[*own]], np.int32)
         shape = (jax.process_count(), row.shape[1])
         sent = jax.make_array_from_process_local_data(sharding, row, shape)
-        self._pending.append(one_at_a_time(self._any(sent)))
+        self._pending.append(self._any(sent))
         agreed = Asked()
         while len(self._pending) > at_most:
             stop, save, signal = np.asarray(self._pending.popleft()).tolist()

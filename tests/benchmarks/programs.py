@@ -247,7 +247,7 @@ def compiled_step(trainer: Any) -> tuple[Any, Any]:
         state = steps.split(model, optimizer)
         key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
         sent = placement.send(batch, loader.batch_size)
-        lowered = steps.train.lower(state, evaluation.empty, data, sent, key)
+        lowered = steps.train.function.lower(state, evaluation.empty, data, sent, key)
         compiled = lowered.compile()
     finally:
         layers._SMALLEST_FOURIER_BATCH = kept

@@ -1,0 +1,22 @@
+"""`SharedProgram`: results are awaited between processes on CPUs, and only there."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nnx_alexnet.devices.shared_program import SharedProgram
+
+
+@pytest.mark.parametrize(
+    ("processes", "backend", "waits"),
+    [(1, "cpu", False), (2, "cpu", True), (2, "gpu", False)],
+)
+def test_a_call_waits_between_processes_on_cpus_only(monkeypatch, processes, backend, waits):
+    awaited = []
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "block_until_ready", awaited.append)
+    program = SharedProgram(jax.jit(lambda x, y: {"sum": x + y}))
+    results = program(jnp.float32(1), jnp.float32(2))
+    assert float(results["sum"]) == 3.0
+    assert awaited == ([results] if waits else [])
