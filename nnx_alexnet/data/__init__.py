@@ -15,8 +15,8 @@ from nnx_alexnet.data.seeding import generator_states as generator_states
 from nnx_alexnet.data.seeding import restored_generators as restored_generators
 from nnx_alexnet.data.transform import ImageTransform as ImageTransform
 from nnx_alexnet.data.transform import augmentation_key as augmentation_key
+from nnx_alexnet.data.worker_process import WorkerDiedError as WorkerDiedError
 from nnx_alexnet.data.worker_start import refuse_in_worker as refuse_in_worker
-from nnx_alexnet.data.workers import WorkerDiedError as WorkerDiedError
 
 __all__ = [
     "DATASETS",

@@ -9,7 +9,8 @@ from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.seeding import order
 from nnx_alexnet.data.sources import ArraySource, MapSource, Source
-from nnx_alexnet.data.workers import Request, Workers
+from nnx_alexnet.data.worker_process import BatchRequest
+from nnx_alexnet.data.workers import Workers
 from nnx_alexnet.support import as_python, check_integer, logger
 
 _MOST_BAD = 0.01  # of a split
@@ -251,7 +252,9 @@ class Loader:
         source = self._source
         assert not isinstance(source, IterableSource)
         if self._workers is not None:
-            requests = [Request(each.rows, seed, epoch, start + n) for n, each in enumerate(plan)]
+            requests = [
+                BatchRequest(each.rows, seed, epoch, start + n) for n, each in enumerate(plan)
+            ]
             read = self._workers.read(requests)
         else:
             if isinstance(source, MapSource):

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker, spawn, util
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -28,6 +29,7 @@ _LONGEST_SOCKET = 103
 _BELOW_TEMPORARY = len("/pymp-abcdefgh")
 _BELOW_FOLDER = len("/listener-abcdefgh")
 _SHORT_FOLDERS = ("/tmp", "/var/tmp")
+_MOST_IN_FRAME = 2**20  # bytes of a pickle that are searched for names
 
 
 def refuse_in_worker() -> None:
@@ -106,6 +108,46 @@ def check_torch_workers(loader: Any) -> None:
     context = loader.multiprocessing_context or multiprocessing
     if (context.get_start_method(allow_none=True) or default) != "fork":
         check_main_guard(loader.num_workers)
+
+
+class _Sink:
+    """A file that keeps nothing, and notes whether a pickle names the main module."""
+
+    names_main = False
+
+    def write(self, data: Any) -> None:
+        # Classes are in frames of 64 KiB; what is larger is an array or a string by itself.
+        if len(data) < _MOST_IN_FRAME:
+            self.names_main |= b"__main__" in bytes(data)
+
+
+def check_can_be_sent(source: object) -> None:
+    """Checks that a dataset can be pickled, and that workers can import what it is made of.
+
+    Args:
+        source: what is sent to the workers.
+
+    Raises:
+        ValueError: it cannot be pickled, or is defined in a main program that is no script.
+
+    Example:
+        >>> from nnx_alexnet.data.worker_start import check_can_be_sent
+        >>> check_can_be_sent([1, 2])
+    """
+    sink = _Sink()
+    try:
+        ForkingPickler(sink).dump(source)
+    except Exception as error:  # whatever the dataset's own methods raise
+        raise ValueError(
+            f"The dataset cannot be sent to workers: {type(error).__name__}: {error}. Use "
+            "functions of a module in place of lambdas and local functions, or num_workers=0."
+        ) from error
+    if sink.names_main and imported_script() is None:
+        raise ValueError(
+            "The dataset is defined in the main program, which workers cannot import: a notebook, "
+            "an interactive session, or `python -m package`. Put it into a module of its own, or "
+            "use num_workers=0."
+        )
 
 
 def imported_script() -> Path | None:

@@ -20,8 +20,7 @@ from PIL import Image
 from nnx_alexnet import Trainer
 from nnx_alexnet.cli.commands import COMMANDS, main
 from nnx_alexnet.cli.options import fit_parser
-from nnx_alexnet.data import DATASETS
-from nnx_alexnet.data.workers import WorkerDiedError
+from nnx_alexnet.data import DATASETS, WorkerDiedError
 
 TINY = [
     "--model", "helpers.TinyNet", "--data.image_size", "16", "--data.batch_size", "128",

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -548,7 +550,8 @@ def test_workers_give_the_same_bytes_also_after_a_break_and_end_with_close():
         assert same(loader.batches(seed=1, epoch=2, start=3), own.batches(seed=1, epoch=2, start=3))
         with pytest.raises(RuntimeError, match="ended by a later one"):
             next(abandoned)
-        processes = list(loader._workers._iterator._workers)
+        processes = multiprocessing.active_children()
+        assert len(processes) == 2
         assert all(process.is_alive() for process in processes)
     finally:
         loader.close()

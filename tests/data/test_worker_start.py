@@ -13,8 +13,8 @@ import torch
 from helpers import Dense, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.data import WorkerDiedError
 from nnx_alexnet.data import worker_start as start
-from nnx_alexnet.data import workers
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.worker_start import (
     check_main_guard,
@@ -267,13 +267,13 @@ def loader_of(dataset):
 def test_a_dataset_of_a_notebook_is_refused_before_workers_start(monkeypatch):
     monkeypatch.setattr(Examples, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Examples", Examples, raising=False)
-    monkeypatch.setattr(workers, "imported_script", lambda: None)
+    monkeypatch.setattr(start, "imported_script", lambda: None)
     loader = loader_of(Examples())
     with pytest.raises(
         ValueError, match="defined in the main program, which workers cannot import"
     ):
         loader.check_workers()
-    monkeypatch.setattr(workers, "imported_script", lambda: Path("script.py"))
+    monkeypatch.setattr(start, "imported_script", lambda: Path(__file__))
     loader.check_workers()
 
 
@@ -309,15 +309,15 @@ def test_whatever_a_dataset_raises_as_it_is_pickled_is_said(monkeypatch):
             OSError,
             "2 workers of `train` could not",
         ),
-        (EOFError(), workers.WorkerDiedError, "failed to start"),
-        (ConnectionResetError(), workers.WorkerDiedError, "failed to start"),
+        (EOFError(), WorkerDiedError, "failed to start"),
+        (ConnectionResetError(), WorkerDiedError, "failed to start"),
     ],
 )
 def test_workers_that_cannot_be_started_are_one_error(monkeypatch, error, kind, message):
     def fails(*arguments):
         raise error
 
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fails)
+    monkeypatch.setattr(multiprocessing.get_context("forkserver").Process, "start", fails)
     with pytest.raises(kind, match=message):
         next(loader_of(Examples()).batches())
 
@@ -344,7 +344,7 @@ trainer = Trainer(Dense(), data, max_epochs=1)
         # It looks like a guard, so that the workers find out.
         pytest.param(
             "is_main = True\nif is_main:\n    trainer.fit()",
-            "nnx_alexnet.data.workers.WorkerDiedError",
+            "nnx_alexnet.data.worker_process.WorkerDiedError",
             marks=pytest.mark.slow,
         ),
     ],

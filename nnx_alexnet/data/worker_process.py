@@ -1,0 +1,168 @@
+"""A process that reads batches of a map-style dataset, and its parent's end of the pipes to it.
+
+Only the public interface of `multiprocessing` is used. A torch `DataLoader` has no public way, as
+of torch 2.14, to notice a dead child of a fork server in less than 5 seconds, or to kill a worker
+that is stuck in a read.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.data.examples import Rows
+from nnx_alexnet.data.map_source import MapSource
+from nnx_alexnet.support import existing_working_directory
+
+
+class BatchRequest(NamedTuple):
+    """The rows of one batch that a worker is asked to read."""
+
+    indices: np.ndarray
+    seed: int
+    epoch: int
+    batch: int
+
+
+class Failure(NamedTuple):
+    """A worker's answer for a batch that it could not read."""
+
+    error: Exception
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended by itself, or was killed."""
+
+
+class WorkerProcess:
+    """A daemon process that answers requests in order.
+
+    It is started by a fork server: forking a process that runs JAX, which is multithreaded, can
+    deadlock. It ends when its parent closes the pipes or ends itself.
+
+    Args:
+        source: what the process reads; it is pickled.
+    """
+
+    def __init__(self, source: MapSource) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # The server imports these modules once, and its children share them. No thread runs there.
+        context.set_forkserver_preload(["__main__", "torch", __name__])
+        requests, self._requests = context.Pipe(duplex=False)
+        self._answers, answers = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_serve, args=(source, requests, answers), daemon=True
+        )
+        try:
+            self._process.start()
+        finally:  # only the child holds these ends, so that each side notices the other's end
+            requests.close()
+            answers.close()
+
+    def ask(self, read: int, request: BatchRequest) -> None:
+        """Sends a request.
+
+        Args:
+            read: a number that the answer carries.
+            request: what to read.
+        """
+        with contextlib.suppress(OSError):  # of a dead process, which `answer` reports
+            self._requests.send((read, request))
+
+    def answer(self, read: int) -> Rows | Failure:
+        """Waits for the next answer to a request of this read; drops those of earlier reads.
+
+        Raises:
+            WorkerDiedError: the process has ended.
+        """
+        try:
+            while True:
+                number, rows = self._answers.recv()
+                if number == read:
+                    found: Rows | Failure = rows
+                    return found
+        except (EOFError, OSError):
+            raise self._died() from None
+
+    def hang_up(self) -> None:
+        """Closes the pipes, so that the process ends after what it is reading."""
+        self._requests.close()
+        self._answers.close()
+
+    def end(self, seconds: float) -> None:
+        """Waits for the process to end, and kills it if it takes longer."""
+        self._process.join(seconds)
+        if self._process.is_alive():  # stuck in a read: it ignores all other signals
+            self._process.kill()
+            self._process.join()
+
+    def _died(self) -> WorkerDiedError:
+        self._process.join(1)
+        code = self._process.exitcode
+        how = "ended" if code is None else f"ended with exit code {code}"
+        if code is not None and code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        return WorkerDiedError(f"process {self._process.pid} {how}")
+
+
+def _serve(source: MapSource, requests: Connection, answers: Connection) -> None:
+    """Reads one request after another until the parent closes the pipe."""
+    _settle()
+    # A thread of its own sends, so that the next batch is read while the parent is busy.
+    outbox: queue.SimpleQueue[tuple[int, Rows | Failure]] = queue.SimpleQueue()
+    threading.Thread(target=_send, args=(outbox, answers), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            read, request = requests.recv()
+            outbox.put((read, _answer(source, request)))
+
+
+def _settle() -> None:
+    """Ties a worker's life to its parent's, and leaves the other CPUs to the other workers."""
+    # The parent handles these signals, and may finish its step first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with existing_working_directory():  # without one, torch ends the process (its MKL does)
+        import torch
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Ends a worker that is stuck in a read while its parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _send(outbox: "queue.SimpleQueue[tuple[int, Rows | Failure]]", answers: Connection) -> None:
+    with answers, contextlib.suppress(OSError):  # whatever ends this thread, the parent notices
+        while True:
+            answers.send(outbox.get())
+
+
+def _answer(source: MapSource, request: BatchRequest) -> Rows | Failure:
+    try:
+        return source.take(request.indices, seed=request.seed, epoch=request.epoch)
+    except Exception as error:
+        return Failure(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an exception that can be sent to the parent, with a note where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"Raised in a data worker, at {place.filename}:{place.lineno}.")
+    return error
