@@ -1,7 +1,12 @@
 """What several test files share: comparisons, small models and data, a recording callback."""
 
+import contextlib
 import functools
+import os
 import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -134,6 +139,28 @@ def _record(name: str) -> Any:
 for _name in dir(Callback):
     if _name.startswith("on_") or _name in ("setup", "teardown"):
         setattr(RecordingCallback, _name, _record(_name))
+
+
+@contextlib.contextmanager
+def obstacle(path: Path, kind: str, target: Path) -> Iterator[None]:
+    """Puts something that is not a regular file at `path`; links point to `target`."""
+    if kind == "link":
+        path.symlink_to(target)
+    elif kind == "link to nothing":
+        path.symlink_to(target.with_name("nothing"))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        here = Path.cwd()
+        with socket.socket(socket.AF_UNIX) as opened:
+            os.chdir(path.parent)  # the path may be too long for a socket
+            opened.bind(path.name)
+            os.chdir(here)
+            yield
+        return
+    yield
 
 
 def collectives(program: str) -> list[tuple[str, str]]:

@@ -1,29 +1,35 @@
-"""A lock on a run's folder that ends with the process that took it."""
+"""A lock on a run's folder that ends with the process that acquired it.
+
+`filelock` does the locking. Two things are missing there: it locks a FIFO of the lock's name, and
+it cannot test a lock without acquiring it exclusively, which needs write access and would show the
+run as running to another process that tests it at the same moment.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
-import time
-import weakref
+import stat
 from pathlib import Path
 
-from nnx_alexnet.support import NotRegularFileError, open_regular
+from filelock import FileLock, Timeout, lock_descriptor, unlock_descriptor
 
-_TRIES, _PAUSE = 25, 0.02  # seconds; `is_locked` holds a lock for a small part of one
+from nnx_alexnet.support import open_regular, read_whole
+
+_TIMEOUT, _POLL = 0.5, 0.02  # seconds; `is_locked` holds a lock for far less
 
 
 class RunLock:
-    """Held by the one process that writes a run; released by `close` or by its death.
+    """Held by the one process that writes a run; released by `close` or when the process ends.
 
-    A process that it forks, a loader worker for instance, does not hold it.
+    Forked children, such as loader workers, do not hold it.
 
     Args:
         run_dir: the folder of the run.
 
     Raises:
-        ValueError: another run holds it; the message names its host and process.
+        ValueError: another run holds the lock; the message names its host and process.
         OSError: the folder cannot be written.
 
     Example:
@@ -39,91 +45,28 @@ class RunLock:
     """
 
     def __init__(self, run_dir: str | Path) -> None:
-        self._descriptor: int | None = None
-        try:
-            import fcntl
-        except ImportError:  # there is none on Windows
-            return
-        path = Path(run_dir) / ".lock"
-        for left in reversed(range(_TRIES)):
-            self._descriptor = _open(path)
-            _held.add(self)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(path, self._descriptor):
-                    break
-            except BlockingIOError:
-                if not left:
-                    owner = os.pread(self._descriptor, 1000, 0).decode(errors="replace").strip()
-                    self.close()
-                    raise ValueError(
-                        f"The run {run_dir} is being written by {owner or 'another process'}. "
-                        'Wait until it ends, or start a new one with resume="never".'
-                    ) from None
-                time.sleep(_PAUSE)  # perhaps somebody only looks whether it is locked
-            except OSError:
-                self.close()
-                raise
-            self.close()
-        else:
-            raise OSError(
-                f"{path} was replaced while the run was being locked; start the run again."
-            )
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(
-            self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0
+        path = _lock_file(run_dir)
+        _remove_irregular(path)
+        self._lock = FileLock(
+            path, thread_local=False, preserve_lock_file=True, on_acquired=_write_owner
         )
+        try:
+            self._lock.acquire(timeout=_TIMEOUT, poll_interval=_POLL)
+        except Timeout:
+            raise ValueError(
+                f"The run {run_dir} is being written by {_owner(path)}. "
+                'Wait until it ends, or start a new one with resume="never".'
+            ) from None
 
     def close(self) -> None:
-        """Lets go of the folder; a second call does nothing."""
-        if self._descriptor is not None:
-            import fcntl
-
-            # Not only by closing it: a child forked right now may not have closed its copy yet.
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            self._abandon()
-
-    def _abandon(self) -> None:
-        """Closes the file, which leaves the lock to other processes that have it open."""
-        _held.discard(self)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-# A lock belongs to the open file, which a forked child shares: it would outlive its parent.
-_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
-
-
-def _abandon_in_child() -> None:
-    for lock in [*_held]:
-        lock._abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_in_child)
-
-
-def _open(path: Path) -> int:
-    """Opens the lock's file; what else has its name, a link to another file say, gives way."""
-    try:
-        return open_regular(path, os.O_RDWR | os.O_CREAT)
-    except NotRegularFileError:
-        path.unlink()
-        return open_regular(path, os.O_RDWR | os.O_CREAT)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file still has that name: nobody would meet a lock on another."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        """Releases the lock; a second call does nothing."""
+        self._lock.release()
 
 
 def is_locked(run_dir: str | Path) -> bool:
-    """Returns whether a process writes the run; False where that cannot be told.
+    """Returns whether a process writes the run; False if that cannot be determined.
+
+    Any number of processes may ask at the same time; read access is enough.
 
     Args:
         run_dir: the folder of the run.
@@ -140,17 +83,51 @@ def is_locked(run_dir: str | Path) -> bool:
         False
     """
     try:
-        import fcntl
-
-        descriptor = open_regular(Path(run_dir) / ".lock", os.O_RDONLY)
-    except (ImportError, OSError):
+        descriptor = open_regular(_lock_file(run_dir), os.O_RDONLY)
+    except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _can_lock(descriptor)
     except OSError:
         return False
     finally:
         os.close(descriptor)
-    return False
+
+
+def _lock_file(run_dir: str | Path) -> Path:
+    return Path(run_dir) / ".lock"
+
+
+def _remove_irregular(path: Path) -> None:
+    """Removes a link, a FIFO or a socket that has the name of the lock's file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            path.unlink()
+
+
+def _write_owner(descriptor: int) -> None:
+    """Writes into the locked file who holds it, for the error that others get."""
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _owner(path: Path) -> str:
+    try:
+        return read_whole(path).decode(errors="replace").strip() or "another process"
+    except OSError:  # on Windows, a locked file cannot be read
+        return "another process"
+
+
+def _can_lock(descriptor: int) -> bool:
+    """Acquires and releases a lock, shared with other calls of this function where possible."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        if is_free := lock_descriptor(descriptor, blocking=False):
+            unlock_descriptor(descriptor)
+        return is_free
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when it is closed
+    except BlockingIOError:
+        return False
+    return True

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from warnings import catch_warnings
@@ -32,7 +31,7 @@ from nnx_alexnet.runs.folder import (
     write_end,
     write_record,
 )
-from nnx_alexnet.runs.lock import RunLock, is_locked
+from nnx_alexnet.runs.lock import is_locked
 from nnx_alexnet.runs.reader import duration, read_all, read_environment
 from nnx_alexnet.support import printable
 from nnx_alexnet.training.history import History
@@ -266,27 +265,6 @@ def test_a_start_that_is_refused_leaves_the_record_of_the_run_as_it_was(tmp_path
     with pytest.raises(ValueError, match="seed"):
         trainer_of(tmp_path, seed=3).fit(resume=trainer.run_dir)
     assert environment_of(trainer) == before
-
-
-def test_a_run_can_start_while_others_look_at_its_lock(tmp_path):
-    stop = threading.Event()
-
-    def look():
-        while not stop.is_set():
-            is_locked(tmp_path)
-            time.sleep(0.0005)
-
-    RunLock(tmp_path).close()
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        for _ in range(100):
-            lock = RunLock(tmp_path)
-            assert is_locked(tmp_path)
-            lock.close()
-    finally:
-        stop.set()
-        thread.join()
 
 
 # ---- The table --------------------------------------------------------------------------------

@@ -1,19 +1,14 @@
-"""Files written as a whole, links that are not followed, and the lock of a run."""
+"""Files written as a whole, and links that are not followed."""
 
-import contextlib
 import errno
-import multiprocessing
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from helpers import obstacle
 
-from nnx_alexnet.runs.lock import RunLock, is_locked
 from nnx_alexnet.support import atomic_files as files
 from nnx_alexnet.support.atomic_files import (
     NotRegularFileError,
@@ -96,28 +91,6 @@ def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
     assert read_whole(tmp_path / "a") == b"x"
 
 
-@contextlib.contextmanager
-def obstacle(path, kind, target):
-    """Something that is no regular file, under the name of one."""
-    if kind == "link":
-        path.symlink_to(target)
-    elif kind == "link to nothing":
-        path.symlink_to(target.with_name("nothing"))
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "socket":
-        here = Path.cwd()
-        with socket.socket(socket.AF_UNIX) as opened:
-            os.chdir(path.parent)  # the path may be too long for a socket
-            opened.bind(path.name)
-            os.chdir(here)
-            yield
-        return
-    yield
-
-
 KINDS = ["link", "link to nothing", "fifo", "folder", "socket"]
 
 
@@ -197,113 +170,3 @@ def test_only_real_folders_with_canonical_numbers_are_numbered(tmp_path):
         (10, tmp_path / "v10"),
     ]
     assert numbered_folders(tmp_path / "missing") == numbered_folders(tmp_path / "v11") == {}
-
-
-# ---- The lock ---------------------------------------------------------------------------------
-
-
-def test_two_locks_of_one_process_exclude_each_other(tmp_path):
-    lock = RunLock(tmp_path)
-    with pytest.raises(ValueError, match=f"is being written by process {os.getpid()} on "):
-        RunLock(tmp_path)
-    assert is_locked(tmp_path)
-    lock.close()
-    lock.close()
-    assert not is_locked(tmp_path)
-
-
-def wait_for_end(connection):
-    with contextlib.suppress(EOFError):
-        connection.recv()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_forked_children_do_not_hold_the_lock(tmp_path):
-    lock, other = RunLock(tmp_path), RunLock(tmp_path.parent)
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=wait_for_end, args=(theirs,), daemon=True)
-    child.start()
-    try:
-        assert is_locked(tmp_path), "the parent still does"
-        lock.close()
-        assert not is_locked(tmp_path)
-        RunLock(tmp_path).close()
-        assert is_locked(tmp_path.parent)
-    finally:
-        ours.send(None)
-        child.join()
-        other.close()
-
-
-JOB = """
-import os, sys, time
-from nnx_alexnet.locks import RunLock
-lock = RunLock(sys.argv[1])
-if os.fork() == 0:
-    {child}
-print("locked", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.parametrize("child", ["time.sleep(5)", "lock.close(); time.sleep(5)"])
-def test_the_lock_ends_with_the_process_that_took_it(tmp_path, child):
-    job = JOB.format(child=child)
-    process = subprocess.Popen(
-        [sys.executable, "-c", job, str(tmp_path)], stdout=subprocess.PIPE, text=True,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout.readline() == "locked\n"
-    time.sleep(0.2)
-    assert is_locked(tmp_path), "what the child does with its copy changes nothing"
-    process.kill()
-    process.wait()
-    RunLock(tmp_path).close()
-    process.stdout.close()
-
-
-def test_nobody_who_looks_takes_the_lock_or_keeps_others_from_it(tmp_path):
-    lock = RunLock(tmp_path)
-    threads = [threading.Thread(target=is_locked, args=(tmp_path,)) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with pytest.raises(ValueError, match="is being written"):
-        RunLock(tmp_path)
-    lock.close()
-
-
-@pytest.mark.parametrize("kind", ["link", "link to nothing", "fifo", "socket"])
-def test_a_lock_that_is_no_file_is_replaced_and_a_link_is_not_followed(tmp_path, kind):
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    with obstacle(tmp_path / ".lock", kind, victim):
-        assert not is_locked(tmp_path)
-        lock = RunLock(tmp_path)
-    assert is_locked(tmp_path)
-    with pytest.raises(ValueError, match="is being written"):
-        RunLock(tmp_path)
-    lock.close()
-    assert victim.read_text() == "precious"
-    assert not victim.with_name("nothing").exists()
-
-
-def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_taken_again(tmp_path, monkeypatch):
-    import fcntl
-
-    flock, replaced = fcntl.flock, []
-
-    def replace(descriptor, operation):
-        if not replaced:
-            replaced.append(True)
-            (tmp_path / ".lock").unlink()
-        flock(descriptor, operation)
-
-    monkeypatch.setattr(fcntl, "flock", replace)
-    lock = RunLock(tmp_path)
-    assert is_locked(tmp_path)
-    lock.close()
