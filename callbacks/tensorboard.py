@@ -141,9 +141,27 @@ class TensorBoard(Callback):
         restart = trainer.global_step + 1 if trainer.global_step else 0
         if self._given is None:
             self._attempt(trainer, lambda writer: drop_steps(writer.directory, restart))
-        self._attempt(trainer, partial(begin_session, trainer))
-        if self.texts and trainer.global_step == 0:
-            self._attempt(trainer, partial(write_texts, trainer))
+        is_new = trainer.global_step == 0
+        self._attempt(
+            trainer,
+            lambda writer: begin_session(
+                writer,
+                config=trainer.config,
+                metric_names=trainer.metric_names,
+                is_new_run=is_new,
+            ),
+        )
+        if self.texts and is_new:
+            self._attempt(
+                trainer,
+                lambda writer: write_texts(
+                    writer,
+                    step=0,
+                    config=trainer.config,
+                    model=trainer.model,
+                    data=trainer.data,
+                ),
+            )
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Writes the metrics, each once a step: at the end of an epoch some come again."""
@@ -165,7 +183,7 @@ class TensorBoard(Callback):
             return
         if stage == "fit":
             success = not (self._exception or trainer.interrupted)
-            self._attempt(trainer, partial(end_session, success))
+            self._attempt(trainer, partial(end_session, success=success))
         self._attempt(trainer, lambda writer: writer.flush())
         if self._given is None:
             self._attempt(trainer, lambda writer: writer.close())
@@ -185,8 +203,15 @@ class TensorBoard(Callback):
         """Draws the images of the batch, and writes its gradients."""
         self._wants_batch = False
         if "train/images" in self.images:
-            step = trainer.global_step
-            self._draw(trainer, partial(write_inputs, trainer, step, trainer.epoch, batch))
+            inputs = partial(
+                write_inputs,
+                step=trainer.global_step,
+                epoch=trainer.epoch,
+                batch=batch,
+                data=trainer.data,
+                seed=trainer.seed,
+            )
+            self._draw(trainer, inputs)
         if self.gradients:
             self._write_histograms(trainer, "gradients", lambda: trainer.gradients(batch))
 
@@ -251,7 +276,7 @@ class TensorBoard(Callback):
             if kernel is not None:
                 # The next step takes the original.
                 copy = jnp.array(trainer.placement.whole(kernel), copy=True)
-                self._draw(trainer, partial(write_filters, step, copy))
+                self._draw(trainer, partial(write_filters, step=step, kernel=copy))
 
     def _write_results(self, trainer: Trainer) -> None:
         step, results = trainer.global_step, self._results
@@ -263,8 +288,14 @@ class TensorBoard(Callback):
             except Exception as error:
                 self._report(error)
                 return
-            names = trainer.data.class_names
-            self._draw(trainer, partial(write_results, step, results, names, self.images))
+            drawn = partial(
+                write_results,
+                step=step,
+                results=results,
+                class_names=trainer.data.class_names,
+                tags=self.images,
+            )
+            self._draw(trainer, drawn)
 
     def _write_histograms(
         self, trainer: Trainer, kind: str, arrays: Callable[[], Mapping[str, jax.Array]]
@@ -277,7 +308,7 @@ class TensorBoard(Callback):
         except Exception as error:  # gradients run the user's own train step once more
             self._report(error)
             return
-        self._draw(trainer, partial(write_histograms, step, sampled))
+        self._draw(trainer, partial(write_histograms, step=step, arrays=sampled))
 
     # ---- What may fail ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, and the event files that hold it."""
+"""What TensorBoard shows of a run, and the event files that store it."""
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.dashboard.content import (
@@ -14,13 +14,15 @@ from nnx_alexnet.dashboard.content import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.dashboard.event_reader import Newest, Picture, drop_steps, read_newest
+from nnx_alexnet.dashboard.event_reader import Newest, StoredImage, drop_steps, read_newest
+from nnx_alexnet.dashboard.metric_writer import MetricWriter
 
 __all__ = [
     "NUM_EXAMPLES",
     "ClassificationResults",
+    "MetricWriter",
     "Newest",
-    "Picture",
+    "StoredImage",
     "begin_session",
     "class_labels",
     "drop_steps",

@@ -1,4 +1,4 @@
-"""What a classifier got right and wrong over a split, gathered batch by batch."""
+"""Collects the correct and wrong predictions of a classifier over a split, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-# Batches that are still on the device when the next ones come: the trainer waits for a batch when
-# it is two behind, so what is older is ready, and reading it does not hold up the pass.
+# Batches whose results are left on the device. The trainer waits until all but the last two batches
+# are finished, so reading older results does not delay the validation.
 _IN_FLIGHT = 3
-_MOST_COUNTED = 2000  # classes in a matrix
+_MAX_CLASSES = 2000  # in a confusion matrix
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One example that was taken for another class.
+    """One misclassified example.
 
     Attributes:
         confidence: the probability given to the wrong class.
         index: the example's index in its split.
         label: its class.
-        predicted: the class it was taken for.
-        image: as the split holds it, before the transform.
+        predicted: the predicted class.
+        image: as stored in the split, before the transform.
     """
 
     confidence: float
@@ -38,17 +38,18 @@ class Mistake:
 
 
 class ClassificationResults:
-    """The confusion matrix and the surest mistakes of a pass over a split.
+    """The confusion matrix and the most confident mistakes over a split.
 
     Args:
-        num_mistakes: how many mistakes are kept, the surest ones.
+        num_mistakes: how many of the most confident mistakes to keep.
 
     Attributes:
-        right: `int64[K]`, how many examples of each class were recognised; None before the first
+        right: `int64[K]`, the number of correct predictions per class; None before the first
             batch.
-        total: `int64[K]`, how many there were.
-        counts: `int64[K, K]`, examples by their class (rows) and the predicted class (columns);
-            None for more than 2,000 classes, of which nobody reads a matrix.
+        total: `int64[K]`, the number of examples per class.
+        counts: `int64[K, K]`, the number of examples per class (rows) and predicted class
+            (columns); None for more than 2,000 classes, whose matrix would be illegible.
+        mistakes: the most confident ones, in order.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -72,12 +73,12 @@ class ClassificationResults:
         self._waiting: deque[tuple[Any, Mapping[str, Any]]] = deque()
 
     def add(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, Any]) -> None:
-        """Takes a batch; it is read some batches later, when the device has finished with it.
+        """Adds a batch; its results are read some batches later, when the device is done with it.
 
         Args:
             outputs: what the evaluation step returned, with `logits` `[B, K]` of at least two
-                classes and `labels` `int32[B]`; others are left out.
-            batch: its `image`, `mask` and `index`, as NumPy arrays.
+                classes and `labels` `int32[B]`; any other outputs are ignored.
+            batch: with `image`, `mask` and `index` as NumPy arrays.
         """
         logits, labels = outputs.get("logits"), outputs.get("labels")
         if logits is None or labels is None or logits.ndim != 2 or labels.ndim != 1:
@@ -87,20 +88,20 @@ class ClassificationResults:
             return
         if self.total is None:
             self.right, self.total = np.zeros((2, num_classes), np.int64)
-            if num_classes <= _MOST_COUNTED:
+            if num_classes <= _MAX_CLASSES:
                 self.counts = np.zeros((num_classes, num_classes), np.int64)
-        self._waiting.append((_judged(logits, labels), batch))
+        self._waiting.append((_predictions(logits, labels), batch))
         if len(self._waiting) > _IN_FLIGHT:
             self._read()
 
     def finish(self) -> None:
-        """Reads what is still on the device."""
+        """Reads the results that are still on the device."""
         while self._waiting:
             self._read()
 
     def _read(self) -> None:
-        judged, batch = self._waiting.popleft()
-        labels, predicted, confidence = (np.asarray(array) for array in judged)
+        predictions, batch = self._waiting.popleft()
+        labels, predicted, confidence = (np.asarray(array) for array in predictions)
         mask = batch["mask"]
         assert self.total is not None
         assert self.right is not None
@@ -116,7 +117,7 @@ class ClassificationResults:
                 index=int(batch["index"][row]),
                 label=int(labels[row]),
                 predicted=int(predicted[row]),
-                image=np.array(batch["image"][row]),  # not a view, which would keep the batch
+                image=np.array(batch["image"][row]),  # a view would keep the whole batch
             )
             for row in rows
         ]
@@ -125,7 +126,7 @@ class ClassificationResults:
 
 
 def class_labels(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """Returns a name for each class; its number where it has none.
+    """Returns the name of each class; its number if it has no name.
 
     Example:
         >>> from nnx_alexnet.dashboard.classification_results import class_labels
@@ -137,7 +138,7 @@ def class_labels(class_names: Sequence[str] | None, num_classes: int) -> list[st
 
 
 @jax.jit
-def _judged(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns class, predicted class and the probability of the latter, each `[B]`."""
+def _predictions(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the class, the predicted class and its probability, each `[B]`."""
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     return labels, jnp.argmax(logits, axis=-1), jnp.max(probabilities, axis=-1)

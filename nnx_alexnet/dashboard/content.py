@@ -1,10 +1,10 @@
-"""What the TensorBoard callback writes: each function takes what is to be shown, and the writer."""
+"""What TensorBoard shows of a run: each function writes one part of it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,49 +12,63 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
-from nnx_alexnet.data import augmentation_key
+from nnx_alexnet.dashboard.metric_writer import MetricWriter
+from nnx_alexnet.data import DataModule, augmentation_key
 from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
 from nnx_alexnet.support import logger, printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
-    from nnx_alexnet.trainer import Trainer
 
-NUM_EXAMPLES = 16  # in a picture of images
-_MOST_VALUES = 2**18  # of an array in a histogram: a sample of more looks the same
+NUM_EXAMPLES = 16  # on a sheet of images
+_MAX_VALUES = 2**18  # of an array in a histogram; more look the same
 
 
 def open_writer(folder: str | Path) -> TensorBoardWriter:
-    """Returns a writer of event files in a folder, which is made if it is missing.
+    """Returns a writer of event files in a folder, which is created if it is missing.
 
-    TensorBoard takes a while to import, so that waits until something is written.
+    TensorBoard is imported here because that takes long, and not every program writes.
     """
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
     return TensorBoardWriter(folder)
 
 
-def begin_session(trainer: Trainer, writer: Any) -> None:
-    """Begins a session of the HParams tab; of a new run, says which metrics share a chart."""
+def begin_session(
+    writer: MetricWriter,
+    *,
+    config: Mapping[str, Any],
+    metric_names: Iterable[str],
+    is_new_run: bool,
+) -> None:
+    """Begins a session of the HParams tab, and groups the metrics of a new run into charts.
+
+    Args:
+        writer: only a `TensorBoardWriter` has results and charts; others get the configuration.
+        config: the configuration of the run, nested.
+        metric_names: all metrics that the run will publish.
+        is_new_run: whether no step has been run yet.
+    """
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
-    hparams = flatten(trainer.config)
-    if not isinstance(writer, TensorBoardWriter):  # CLU's have neither results nor charts
+    hparams = _hparams(config)
+    if not isinstance(writer, TensorBoardWriter):
         writer.write_hparams(hparams)
         return
-    names = sorted(trainer.metric_names)
+    names = sorted(metric_names)
     writer.write_hparams(hparams, metric_names=[n for n in names if not n.endswith("_step")])
-    if trainer.global_step > 0:
-        return
-    metrics = [name.removeprefix("val/") for name in names if name.startswith("val/")]
-    charts = {name: [f"train/{name}", f"val/{name}"] for name in metrics}
-    writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
+    if is_new_run:
+        metrics = [name.removeprefix("val/") for name in names if name.startswith("val/")]
+        charts = {name: [f"train/{name}", f"val/{name}"] for name in metrics}
+        writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
 
 
-def end_session(success: bool, writer: Any) -> None:
+def end_session(writer: MetricWriter, *, success: bool) -> None:
     """Ends the session of the HParams tab."""
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
@@ -62,24 +76,37 @@ def end_session(success: bool, writer: Any) -> None:
         writer.write_session_end(success=success)
 
 
-def write_texts(trainer: Trainer, writer: Any) -> None:
-    """Writes the model's layers and the configuration."""
+def write_texts(
+    writer: MetricWriter,
+    *,
+    step: int,
+    config: Mapping[str, Any],
+    model: nnx.Module,
+    data: DataModule,
+) -> None:
+    """Writes the model's layers and the configuration.
+
+    Args:
+        writer: receives the texts.
+        step: the current optimizer step.
+        config: the configuration of the run, nested.
+        model: the model to summarize; one that does not accept float32 images has no summary.
+        data: defines the shape of a batch.
+    """
     from nnx_alexnet.models import summarize
 
-    texts = {"config": config_text(trainer.config)}
+    texts = {"config": config_text(config)}
     try:
-        shape = (trainer.batch_size or 1, *trainer.data.image_shape)
-        texts["model/summary"] = summarize(trainer.model, shape)
-    except Exception as error:  # a model may take other batches than of float32 images
+        texts["model/summary"] = summarize(model, (data.batch_size or 1, *data.image_shape))
+    except Exception as error:
         logger.debug("The model has no summary: %r", error)
-    code = {name: as_code(text) for name, text in texts.items()}
-    writer.write_texts(trainer.global_step, code)
+    writer.write_texts(step, {name: as_code(text) for name, text in texts.items()})
 
 
 def as_code(text: str) -> str:
-    r"""Returns text as a block of code in Markdown, in which columns stay columns.
+    r"""Returns text as a Markdown code block, which keeps its columns aligned.
 
-    Nothing in the text ends the block: the fence is longer than any other.
+    The fence is longer than any in the text, so nothing in the text ends the block.
 
     Example:
         >>> from nnx_alexnet.dashboard.content import as_code
@@ -93,26 +120,33 @@ def as_code(text: str) -> str:
 
 
 def write_inputs(
-    trainer: Trainer, step: int, epoch: int, batch: Mapping[str, Any], writer: Any
+    writer: MetricWriter,
+    *,
+    step: int,
+    epoch: int,
+    batch: Mapping[str, Any],
+    data: DataModule,
+    seed: int,
 ) -> None:
-    """Writes the images of a train batch as the network saw them, with their labels.
+    """Writes the images of a train batch as the model received them, with their labels.
 
     Args:
-        trainer: whose transform and seed are taken.
-        step: the step that the batch was of.
-        epoch: the epoch that it was of.
-        batch: as hooks get it.
-        writer: writes the picture.
+        writer: receives the images.
+        step: the step that used the batch.
+        epoch: the epoch of that step.
+        batch: as hooks receive it.
+        data: has the transform and the names of the classes.
+        seed: of the run, for the augmentation.
     """
     from nnx_alexnet.dashboard.images import captioned
 
-    transform, names = trainer.data.transform, trainer.data.class_names
+    transform = data.transform
     rows = np.flatnonzero(batch["mask"])[:NUM_EXAMPLES]
-    key = augmentation_key(seed=trainer.seed, epoch=epoch)
+    key = augmentation_key(seed=seed, epoch=epoch)
     seen = _compiled(transform)(batch["image"][rows], key=key, index=batch["index"][rows])
     if _are_images(seen.shape[1:]):
         images = np.asarray(seen) * np.array(transform.std) + np.array(transform.mean)
-        captions = [_caption(label, names) for label in batch["label"][rows]]
+        captions = [_caption(label, data.class_names) for label in batch["label"][rows]]
         writer.write_images(step, {"train/images": captioned(images, captions)})
 
 
@@ -121,7 +155,7 @@ def _compiled(transform: Any) -> Any:
     return jax.jit(transform)
 
 
-def write_filters(step: int, kernel: jax.Array, writer: Any) -> None:
+def write_filters(writer: MetricWriter, *, step: int, kernel: jax.Array) -> None:
     """Writes the filters of a convolution."""
     from nnx_alexnet.dashboard.images import filters
 
@@ -129,37 +163,38 @@ def write_filters(step: int, kernel: jax.Array, writer: Any) -> None:
 
 
 def write_results(
+    writer: MetricWriter,
+    *,
     step: int,
     results: ClassificationResults,
     class_names: Sequence[str] | None,
-    wanted: Collection[str],
-    writer: Any,
+    tags: Collection[str],
 ) -> None:
-    """Writes what a validation got right and wrong; nothing where it was no classification.
+    """Writes the results of a validation; nothing if it was not a classification.
 
     Args:
+        writer: receives the images.
         step: the step that was validated.
-        results: what was gathered.
+        results: the collected results.
         class_names: the name of each class; None numbers them.
-        wanted: the tags of the pictures.
-        writer: writes them.
+        tags: the images to write: `val/confusion_matrix`, `val/class_accuracy`, `val/mistakes`.
     """
-    from nnx_alexnet.dashboard import images as pictures
+    from nnx_alexnet.dashboard import images
 
     if results.right is None or results.total is None:
         return
     names = class_labels(class_names, len(results.total))
     drawn = {}
-    if "val/confusion_matrix" in wanted and results.counts is not None:
-        drawn["val/confusion_matrix"] = pictures.confusion_matrix(results.counts, names)
-    if "val/class_accuracy" in wanted:
-        drawn["val/class_accuracy"] = pictures.class_accuracy(results.right, results.total, names)
-    if "val/mistakes" in wanted and all(_are_images(m.image.shape) for m in results.mistakes):
-        drawn["val/mistakes"] = pictures.mistakes(results.mistakes, names)
+    if "val/confusion_matrix" in tags and results.counts is not None:
+        drawn["val/confusion_matrix"] = images.confusion_matrix(results.counts, names)
+    if "val/class_accuracy" in tags:
+        drawn["val/class_accuracy"] = images.class_accuracy(results.right, results.total, names)
+    if "val/mistakes" in tags and all(_are_images(m.image.shape) for m in results.mistakes):
+        drawn["val/mistakes"] = images.mistakes(results.mistakes, names)
     writer.write_images(step, drawn)
 
 
-def write_histograms(step: int, arrays: Mapping[str, jax.Array], writer: Any) -> None:
+def write_histograms(writer: MetricWriter, *, step: int, arrays: Mapping[str, jax.Array]) -> None:
     """Writes the distribution of the values of each array."""
     writer.write_histograms(step, jax.device_get(dict(arrays)))
 
@@ -167,10 +202,11 @@ def write_histograms(step: int, arrays: Mapping[str, jax.Array], writer: Any) ->
 def first_kernel(
     parameters: Mapping[str, jax.Array], image_shape: tuple[int, ...]
 ) -> jax.Array | None:
-    """Returns the kernel of the convolution that reads the images, None without one.
+    """Returns the kernel of the convolution that reads the images, None if there is none.
 
-    Parameters come in the order of their names. Of kernels of as many channels as the images have
-    (of one channel, those of a depthwise convolution look so too) it is the largest.
+    Parameters are in the order of their names, which does not tell the first layer. The largest
+    kernel with as many input channels as the images is chosen: for images of one channel, the
+    kernels of depthwise convolutions have that many too.
     """
     if not _are_images(image_shape):
         return None
@@ -181,12 +217,12 @@ def first_kernel(
 @SharedProgram
 @jax.jit
 def samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns copies of the values of each array, or of an evenly spaced part of them."""
+    """Returns copies of the values of each array; of large ones, of an evenly spaced part."""
 
     def sample(array: jax.Array) -> jax.Array:
-        stride = max(1, array.size // _MOST_VALUES)
+        stride = max(1, array.size // _MAX_VALUES)
         while array.ndim and math.gcd(stride, array.shape[-1]) > 1:
-            stride += 1  # else always the same columns
+            stride += 1  # otherwise, some columns would never be sampled
         return jnp.copy(array).ravel()[::stride]
 
     return {name: sample(array) for name, array in arrays.items()}
@@ -197,7 +233,7 @@ def _are_images(shape: Sequence[int]) -> bool:
 
 
 def _caption(label: Any, class_names: Sequence[str] | None) -> str:
-    """Returns what a label says: a class by its name; of soft labels the largest."""
+    """Returns the text for a label: the name of the class, or of the largest soft label."""
     if np.ndim(label) == 1:
         label = np.argmax(label)
     if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):
@@ -205,17 +241,10 @@ def _caption(label: Any, class_names: Sequence[str] | None) -> str:
     return printable(class_labels(class_names, int(label) + 1)[-1])
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | float | str]:
-    """Returns the bools, numbers and strings of a nested configuration by their dotted names.
-
-    Example:
-        >>> flatten({"seed": 0, "data": {"name": "digits", "std": [1.0]}})
-        {'seed': 0, 'data.name': 'digits'}
-    """
-    flat: dict[str, bool | float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        elif isinstance(value, bool | int | float | str):
-            flat[f"{prefix}{name}"] = value
-    return flat
+def _hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
+    """Returns the bools, numbers and strings of a nested configuration by their dotted names."""
+    return {
+        ".".join(map(str, path)): value
+        for path, value in flatten_dict(dict(config)).items()
+        if isinstance(value, bool | int | float | str)
+    }

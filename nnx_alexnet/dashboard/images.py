@@ -1,7 +1,7 @@
-"""Pictures of a run: images with captions, filters, and how well each class is told apart.
+"""Draws the images of a run: examples with captions, filters, and results per class.
 
-Every function takes NumPy arrays and returns `uint8[H, W, 3]`. Tiles are drawn with Pillow, charts
-with Matplotlib's Agg canvas without pyplot, so that a thread may draw them.
+Every function takes NumPy arrays and returns `uint8[H, W, 3]`. Pillow draws the sheets of tiles.
+Matplotlib draws the charts, on its Agg canvas and without pyplot, so that any thread may draw.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from PIL import Image, ImageDraw, ImageFont
 from nnx_alexnet.dashboard.classification_results import Mistake
 from nnx_alexnet.support import printable
 
-Picture = NDArray[np.uint8]
+RGB = NDArray[np.uint8]  # [..., 3]
 
-_TILE = 112  # pixels of a tile's side, about
-_GAP = 6  # pixels between tiles
-_CAPTION = 13  # pixels of a caption's letters
-_MOST_CHARACTERS = 200  # of a caption's line, more than fit
+_TILE = 112  # approximate side of a tile, in pixels
+_GAP = 6  # between tiles, in pixels
+_CAPTION = 13  # height of a caption's letters, in pixels
+_MAX_CHARACTERS = 200  # of a caption's line, more than fit
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
-_MOST_NUMBERED = 25  # classes with a number in each cell, and with all names at the axes
-_MOST_BARS = 40  # classes in the chart of accuracies
+_MAX_NUMBERED = 25  # classes up to which each cell has a number and the axes have all names
+_MAX_BARS = 40  # classes in the chart of accuracies
 _BLUE, _GREY = "#2a6fbb", "#5f6368"
 
 
-def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> Picture:
+def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> RGB:
     """Draws images side by side, each with a caption of any number of lines below it.
 
     Args:
-        images: `[H, W]` or `[H, W, C]` each, all of one shape; see `as_pixels`.
-        captions: one for each; what does not fit is cut off.
+        images: `[H, W]` or `[H, W, C]` each, all of the same shape; see `as_pixels`.
+        captions: one per image; lines that do not fit are cut off.
 
     Example:
         >>> import numpy as np
@@ -61,14 +61,15 @@ def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> Pictur
     return np.asarray(sheet)
 
 
-def filters(kernel: NDArray[Any]) -> Picture:
+def filters(kernel: NDArray[Any]) -> RGB:
     """Draws the filters of a first convolution as small images, each on its own scale.
 
-    Grey is a weight of 0; the filter's largest weight, of either sign, is full black or white. It
-    is the paper's figure 3 for `[11, 11, 3, 96]`.
+    A weight of 0 is grey; the filter's largest absolute weight is black or white. A kernel
+    `[11, 11, 3, 96]` gives the layout of figure 3 of the paper.
 
     Args:
-        kernel: `[height, width, channels, filters]`; of other than 3 channels their mean is shown.
+        kernel: `[height, width, channels, filters]`; unless there are 3 channels, their mean is
+            drawn.
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
     Neural Networks", NIPS 2012, figure 3.
@@ -88,7 +89,7 @@ def filters(kernel: NDArray[Any]) -> Picture:
     factor = max(1, 44 // max(height, width))
     tiles = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     gap = max(2, factor)
-    columns = 16 if num == 96 else _columns(num, width / height * 1.5)  # as the paper's 6 x 16
+    columns = 16 if num == 96 else _columns(num, width / height * 1.5)  # 6 x 16 as in the paper
     rows = -(-num // columns)
     cell_height, cell_width = height * factor + gap, width * factor + gap
     sheet = np.full((rows * cell_height + gap, columns * cell_width + gap, 3), 255, np.uint8)
@@ -99,15 +100,16 @@ def filters(kernel: NDArray[Any]) -> Picture:
     return sheet
 
 
-def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> Picture:
-    """Draws examples that were taken for another class, with both names and the confidence.
+def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> RGB:
+    """Draws misclassified examples with their class, the predicted class and its probability.
 
     Args:
-        worst: the mistakes, in the order in which they are drawn; none is drawn as a sentence.
+        worst: the mistakes in the order in which to draw them; if there are none, a sentence is
+            drawn.
         class_names: the name of each class.
     """
     if not worst:
-        return _message("No example was taken for another class.")
+        return _message("No example was misclassified.")
     captions = [
         f"true: {printable(class_names[m.label])}\n"
         f"{m.confidence:.0%} {printable(class_names[m.predicted])}"
@@ -116,26 +118,26 @@ def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> Picture:
     return captioned([m.image for m in worst], captions)
 
 
-def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> Picture:
-    """Draws how often each class was taken for each.
+def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> RGB:
+    """Draws the confusion matrix.
 
     Args:
-        counts: `[K, K]`, examples by their class (rows) and the predicted class (columns). Colours
-            are shares of a row.
-        class_names: the name of each class; with many classes only some are written.
+        counts: `[K, K]`, the number of examples per class (rows) and predicted class (columns).
+            Colours show the share of the row.
+        class_names: the name of each class; if there are many, only some are written.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
     num = len(counts)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    is_numbered = num <= _MOST_NUMBERED
+    is_numbered = num <= _MAX_NUMBERED
     side = min(9.0, max(4.5, 0.42 * num + 2)) if is_numbered else 9.0
     figure, axes = _figure(side, side * 0.96)
     blues = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9ec5ee", "#0b3d7a"])
-    # Pale shares of a few percent are what one looks for.
+    # The square root makes shares of a few percent visible.
     axes.imshow(np.sqrt(shares), cmap=blues, vmin=0, vmax=1)
-    names = [_short(str(name), 18) for name in class_names]
+    names = [_shortened(str(name), 18) for name in class_names]
     step = 1 if is_numbered else -(-num // 25)
     ticks = range(0, num, step)
     shown = [names[k] for k in ticks]
@@ -145,7 +147,7 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> Pictur
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")
     correct, total = int(np.trace(counts)), int(counts.sum())
-    axes.set_title(f"{correct:,} of {total:,} right", loc="left", fontsize=11, color=_GREY)
+    axes.set_title(f"{correct:,} of {total:,} correct", loc="left", fontsize=11, color=_GREY)
     if is_numbered:
         size = 10 if num <= 12 else 7
         for row, column in np.argwhere(counts > 0):
@@ -154,51 +156,52 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> Pictur
                 ha="center", va="center", fontsize=size,
                 color="white" if shares[row, column] > 0.3 else "#202124",
             )  # fmt: skip
-    return _drawn(figure)
+    return _rendered(figure)
 
 
-def class_accuracy(right: NDArray[Any], total: NDArray[Any], class_names: Sequence[str]) -> Picture:
-    """Draws the share of each class that was recognised, the lowest first.
+def class_accuracy(right: NDArray[Any], total: NDArray[Any], class_names: Sequence[str]) -> RGB:
+    """Draws the accuracy per class, the lowest first.
+
+    Only the 40 lowest are drawn. Classes without examples are left out.
 
     Args:
-        right: `[K]`, how many examples of each class were recognised.
-        total: `[K]`, how many there were. Of more than 40 classes the 40 lowest are drawn, and a
-            class without examples is left out.
+        right: `[K]`, the number of correct predictions per class.
+        total: `[K]`, the number of examples per class.
         class_names: the name of each class.
     """
-    there = np.flatnonzero(total)
-    shares = right[there] / total[there]
-    ranked = np.argsort(shares, kind="stable")[:_MOST_BARS]
+    present = np.flatnonzero(total)
+    shares = right[present] / total[present]
+    ranked = np.argsort(shares, kind="stable")[:_MAX_BARS]
     figure, axes = _figure(7.0, 1.3 + 0.27 * len(ranked))
     rows = np.arange(len(ranked))
     axes.barh(rows, shares[ranked], height=0.7, color=_BLUE)
-    names = [_short(str(class_names[k]), 28) for k in there[ranked]]
+    names = [_shortened(str(class_names[k]), 28) for k in present[ranked]]
     axes.set_yticks(rows, names, parse_math=False)
     axes.set_xlim(0, 1.2)
     axes.set_ylim(len(ranked) - 0.4, -0.6)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.tick_params(length=0, labelsize=9)
     for row, k in zip(rows, ranked, strict=True):
-        text = f"{shares[k]:.1%} of {total[there[k]]:,}"
+        text = f"{shares[k]:.1%} of {total[present[k]]:,}"
         axes.text(1.02, row, text, va="center", fontsize=8, color=_GREY)
     overall = right.sum() / max(1, total.sum())
     axes.axvline(overall, color=_GREY, linewidth=1, linestyle="--")
-    title = f"share recognised; of all classes {overall:.1%} (dashed)"
-    if len(there) > len(ranked):
-        title += f"\nthe lowest {len(ranked)} of {len(there):,} classes"
+    title = f"accuracy per class; {overall:.1%} overall (dashed)"
+    if len(present) > len(ranked):
+        title += f"\nthe lowest {len(ranked)} of {len(present):,} classes"
     axes.set_title(title, loc="left", fontsize=11, color=_GREY)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    return _drawn(figure)
+    return _rendered(figure)
 
 
-def as_pixels(image: NDArray[Any]) -> Picture:
+def as_pixels(image: NDArray[Any]) -> RGB:
     """Returns an image, or several, as `uint8[..., 3]`.
 
     Args:
-        image: `[..., H, W]` or `[..., H, W, C]`; uint8, or float from 0 to 1. Where a float lies
-            outside, the smallest becomes black and the largest white. Of other than 3 channels the
-            first three are shown, or the first alone.
+        image: `[..., H, W]` or `[..., H, W, C]`; uint8, or float from 0 to 1. If floats are
+            outside of that range, the smallest becomes black or the largest white. Of 4 or more
+            channels the first three are kept, of 2 the first.
 
     Example:
         >>> import numpy as np
@@ -217,8 +220,8 @@ def as_pixels(image: NDArray[Any]) -> Picture:
     return image[..., :3] if channels >= 3 else image[..., :1].repeat(3, axis=-1)
 
 
-def _scaled(pixels: Picture) -> Picture:
-    """Enlarges a small image by a whole factor, to sharp squares; reduces a large one."""
+def _scaled(pixels: RGB) -> RGB:
+    """Enlarges a small image by a whole factor, without smoothing; reduces a large one."""
     height, width = pixels.shape[:2]
     factor = _TILE // max(height, width)
     if factor > 1:
@@ -231,15 +234,15 @@ def _scaled(pixels: Picture) -> Picture:
 
 
 def _columns(num: int, aspect: float) -> int:
-    """Returns how many columns make a sheet about 1.6 times as wide as high, with few gaps."""
+    """Returns the number of columns for a sheet about 1.6 times as wide as high, with few gaps."""
     wanted = min(num, math.sqrt(num * 1.6 / aspect))
     near = range(max(1, round(wanted) - 1), min(num, round(wanted) + 2) + 1)
     return min(near, key=lambda columns: (-num % columns, abs(columns - wanted)))
 
 
 def _fitting(text: str, width: int, font: Any) -> str:
-    """Returns the text, cut so that it is no wider than a tile."""
-    text = printable(text[:_MOST_CHARACTERS])  # a name may be of any length
+    """Returns the text, cut to the width of a tile."""
+    text = printable(text[:_MAX_CHARACTERS])  # measuring a name of any length would take long
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -247,7 +250,7 @@ def _fitting(text: str, width: int, font: Any) -> str:
     return text + "…"
 
 
-def _short(text: str, length: int) -> str:
+def _shortened(text: str, length: int) -> str:
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -256,7 +259,7 @@ def _are_long(names: Iterable[str]) -> bool:
     return max(map(len, names)) > 3
 
 
-def _message(text: str) -> Picture:
+def _message(text: str) -> RGB:
     sheet = Image.new("RGB", (420, 60), _PAPER)
     ImageDraw.Draw(sheet).text((16, 20), text, _INK, ImageFont.load_default(16))
     return np.asarray(sheet)
@@ -271,6 +274,6 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _drawn(figure: Any) -> Picture:
+def _rendered(figure: Any) -> RGB:
     figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3]

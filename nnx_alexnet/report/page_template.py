@@ -1,4 +1,4 @@
-"""What every report looks like: the frame of the page, and its style."""
+"""The frame of every report, and its style."""
 
 from string import Template
 
@@ -49,7 +49,7 @@ figcaption span { color: var(--muted); font-weight: 400; font-size: .85rem; marg
 .curves svg text { font-family: inherit !important; }
 section > figure + figure, figure + .note { margin-top: 28px; }
 img { display: block; max-width: 100%; height: auto; }
-.pictures { display: flex; flex-wrap: wrap; gap: 8px; }
+.images { display: flex; flex-wrap: wrap; gap: 8px; }
 .small { image-rendering: pixelated; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 0 6px 16px; border-bottom: 1px solid var(--line); text-align: right; }
@@ -88,7 +88,7 @@ details pre { margin-top: 12px; }
 }
 """
 
-# The policy lets the browser load nothing at all but what the page itself holds.
+# The policy forbids the browser to load anything from outside the page.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -103,7 +103,7 @@ PAGE = Template("""<!DOCTYPE html>
 <main>
 <header>
 <div class="name"><h1>$title</h1><span class="status $status_class">$status</span></div>
-<p>$when</p>
+<p>$period</p>
 $reason
 <dl>$tiles</dl>
 </header>

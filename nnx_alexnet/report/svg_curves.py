@@ -1,4 +1,4 @@
-"""Draws curves as SVG that stands inside an HTML page."""
+"""Draws curves as SVG elements for an HTML page."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _INK, _MUTED, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
-_LARGEST = 1e300
+_MAX_DRAWN = 1e300
 TRAIN, VAL, OTHER = "#2f6fdb", "#e0662b", "#3d8b6d"
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
-    "svg.hashsalt": "nnx_alexnet",  # the same run gives the same file
+    "svg.hashsalt": "nnx_alexnet",  # the same run produces the same file
     "text.parse_math": False,  # a metric may be called $x
     "font.size": 9,
     "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],  # what the layout is measured with
+    "font.sans-serif": ["DejaVu Sans"],  # its widths determine the layout
     "text.color": _INK,
     "axes.edgecolor": "#9aa5b1",
     "axes.labelcolor": _MUTED,
@@ -41,7 +44,7 @@ class Curve(NamedTuple):
     """One line of a figure.
 
     Attributes:
-        label: what the legend calls it.
+        label: its text in the legend.
         values: by optimizer step.
         color: of the line.
         faint: whether it is drawn thin, behind the others.
@@ -60,8 +63,8 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
 
     Args:
         curves: those with values.
-        name: what the curves show, for who does not see them.
-        number: makes the identifiers of each figure of a page its own.
+        name: describes the figure to screen readers.
+        number: makes the identifiers in each figure of a page unique.
         from_zero: whether the vertical axis begins at 0.
 
     Example:
@@ -71,61 +74,71 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.9, 2.9), layout="constrained")
         axes = figure.add_subplot()
         for curve in curves:
-            steps = [*curve.values]
-            values = [_drawable(value) for value in curve.values.values()]
-            is_sparse = len(steps) == 1 or (len(steps) <= 12 and not curve.faint)
-            axes.plot(
-                steps,
-                values,
-                label=curve.label,
-                color=curve.color,
-                linewidth=0.9 if curve.faint else 1.9,
-                alpha=0.45 if curve.faint else 1,
-                zorder=2 if curve.faint else 3,
-                marker="o" if is_sparse else "",
-                markersize=3.2,
-                solid_capstyle="round",
-                solid_joinstyle="round",
-            )
-            if curve.best is not None:
-                axes.plot(
-                    [curve.best],
-                    [_drawable(curve.values[curve.best])],
-                    label=f"best {curve.label}",
-                    zorder=4,
-                    linestyle="",
-                    marker="o",
-                    markersize=8,
-                    markerfacecolor="none",
-                    markeredgecolor=curve.color,
-                    markeredgewidth=1.4,
-                )
-        axes.set_xlabel("optimizer step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(_tick))
-        axes.margins(x=0.03, y=0.1)
-        if from_zero:
-            axes.set_ylim(bottom=0)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2,
-            handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
-        )  # fmt: skip
+            _plot(axes, curve)
+        _format(axes, from_zero)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _inline(file.getvalue(), f"figure{number}-", name)
 
 
+def _plot(axes: Axes, curve: Curve) -> None:
+    steps = [*curve.values]
+    values = [_drawable(value) for value in curve.values.values()]
+    is_sparse = len(steps) == 1 or (len(steps) <= 12 and not curve.faint)
+    axes.plot(
+        steps,
+        values,
+        label=curve.label,
+        color=curve.color,
+        linewidth=0.9 if curve.faint else 1.9,
+        alpha=0.45 if curve.faint else 1,
+        zorder=2 if curve.faint else 3,
+        marker="o" if is_sparse else "",
+        markersize=3.2,
+        solid_capstyle="round",
+        solid_joinstyle="round",
+    )
+    if curve.best is not None:
+        axes.plot(
+            [curve.best],
+            [_drawable(curve.values[curve.best])],
+            label=f"best {curve.label}",
+            zorder=4,
+            linestyle="",
+            marker="o",
+            markersize=8,
+            markerfacecolor="none",
+            markeredgecolor=curve.color,
+            markeredgewidth=1.4,
+        )
+
+
+def _format(axes: Axes, from_zero: bool) -> None:
+    """Sets the ticks, the margins and the legend."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(_tick))
+    axes.margins(x=0.03, y=0.1)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2,
+        handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
+    )  # fmt: skip
+
+
 def _drawable(value: float) -> float:
-    """Returns a value to whose range Matplotlib can add a margin without an overflow."""
-    return min(max(value, -_LARGEST), _LARGEST)
+    """Limits a value so that the margins that Matplotlib adds do not overflow."""
+    return min(max(value, -_MAX_DRAWN), _MAX_DRAWN)
 
 
 def _tick(value: float, _position: int | None = None) -> str:
@@ -135,11 +148,11 @@ def _tick(value: float, _position: int | None = None) -> str:
 
 
 def _inline(svg: str, prefix: str, name: str) -> str:
-    """Returns the element alone, without what points elsewhere, with identifiers of its own."""
+    """Returns the element alone, without links, with identifiers that begin with `prefix`."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match[1] + prefix, svg)
-    # Its size is that of its place in the page; the viewBox keeps the proportions.
+    # The page determines the size; the viewBox keeps the proportions.
     box = re.search(r'viewBox="[^"]*"', svg)
     body = svg[svg.index(">") + 1 :].strip()
     return f'<svg {box[0] if box else ""} role="img" aria-label="{escape(name)}">{body}'

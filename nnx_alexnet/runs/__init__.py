@@ -1,13 +1,10 @@
-"""The folder of a run: its name, its lock, and the records that it holds."""
+"""The folder of a run: its name, its lock, and its records."""
 
 from nnx_alexnet.runs.folder import (
     check_name,
     choose_run_dir,
-    config_text,
     find_runs,
     list_runs,
-    write_end,
-    write_record,
 )
 from nnx_alexnet.runs.lock import RunLock
 from nnx_alexnet.runs.reader import (
@@ -20,6 +17,7 @@ from nnx_alexnet.runs.reader import (
     read_all,
     series,
 )
+from nnx_alexnet.runs.records import config_text, write_end, write_record
 
 __all__ = [
     "RunLock",

@@ -1,46 +1,26 @@
-"""The folder of a run: `<log_dir>/<name>/version_<n>/`, and what says how it was made."""
+"""Names, creates and finds the folders of runs: `<log_dir>/<name>/version_<n>/`."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import platform
 import re
 import stat
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from nnx_alexnet.runs.reader import TIME_FORMAT, read_environment, read_run
-from nnx_alexnet.support import (
-    absolute_path,
-    check_encodable,
-    logger,
-    numbered_folders,
-    parse_number,
-    remove_leftovers,
-    write_whole,
-)
+from nnx_alexnet.runs.reader import read_run
+from nnx_alexnet.support import absolute_path, check_encodable, numbered_folders, parse_number
 
 _VERSION = "version_"
-PACKAGES = (
-    "nnx-alexnet", "jax", "jaxlib", "flax", "optax", "clu", "orbax-checkpoint", "numpy",
-    "tensorboard", "torch", "torchvision",
-)  # fmt: skip
 
 
 def check_name(name: str) -> None:
     """Raises a `ValueError` unless `name` names a folder inside the log folder.
 
     Args:
-        name: the run's name: letters, digits, `.`, `_`, `-`, and `/` for folders in between.
+        name: the run's name: letters, digits, `.`, `_`, `-`, and `/` between folders.
 
     Example:
         >>> from nnx_alexnet.runs.folder import check_name
@@ -92,7 +72,7 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
             run_dir = parent / f"{_VERSION}{version}"
             try:
                 run_dir.mkdir()
-            except FileExistsError:  # another process was faster, or it is no folder
+            except FileExistsError:  # created by another process meanwhile, or not a folder
                 version += 1
             else:
                 return run_dir
@@ -104,13 +84,13 @@ def create_run_dir(log_dir: str | Path, name: str) -> Path:
 
 
 def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
-    """Returns the folder that a run writes: a new one, or that of the run it goes on with.
+    """Returns the folder that a run writes: a new one, or that of the run that it resumes.
 
     Args:
         log_dir: the folder of all runs.
         name: the run's name, see `check_name`.
-        resume: `"never"`: a new folder; `"auto"`: the newest of that name, and a new one where
-            there is none; else the folder of a run.
+        resume: `"never"`: a new folder; `"auto"`: the newest folder of that name, or a new one if
+            there is none; otherwise the folder of a run.
 
     Returns:
         An absolute path of a folder that exists.
@@ -129,21 +109,32 @@ def choose_run_dir(log_dir: str | Path, name: str, resume: str | Path) -> Path:
         return create_run_dir(log_dir, name)
     if resume == "auto":
         check_name(name)
-        parent = absolute_path(log_dir, "log_dir") / name
-        versions = numbered_folders(parent, _VERSION)
+        versions = sibling_runs(absolute_path(log_dir, "log_dir") / name)
         return versions[max(versions)] if versions else create_run_dir(log_dir, name)
     folder = absolute_path(resume, "resume")
     if not (folder / "checkpoints").is_dir():
         raise ValueError(
             f'`resume` (={str(resume)!r}) must be "auto", "never", or the folder of a run with '
-            "its `checkpoints`, such as logs/alexnet/version_0. To begin a new run with the "
-            "weights of one checkpoint, call load_checkpoint(path, model) and fit()."
+            "its `checkpoints`, such as logs/alexnet/version_0. To start a new run from the "
+            "weights of a checkpoint, call load_checkpoint(path, model) and fit()."
         )
     return folder
 
 
+def sibling_runs(parent: Path) -> dict[int, Path]:
+    """Returns the run folders of one name by their version, in order.
+
+    Args:
+        parent: `<log_dir>/<name>`; may be missing.
+
+    Raises:
+        OSError: `parent` cannot be read.
+    """
+    return numbered_folders(parent, _VERSION)
+
+
 def find_runs(log_dir: str | Path) -> list[Path]:
-    """Returns the run folders below `log_dir` that hold a `config.yaml`, oldest first.
+    """Returns the run folders below `log_dir` that have a `config.yaml`, the newest last.
 
     Example:
         >>> import tempfile
@@ -153,19 +144,19 @@ def find_runs(log_dir: str | Path) -> list[Path]:
     """
     found = []
     for run_dir in _run_folders(absolute_path(log_dir, "log_dir")):
-        with contextlib.suppress(OSError):  # it was deleted meanwhile
+        with contextlib.suppress(OSError):  # deleted meanwhile
             status = os.lstat(run_dir / "config.yaml")
             if stat.S_ISREG(status.st_mode):
                 found.append((status.st_mtime_ns, run_dir))
-    # It is written whenever the run is started, so the newest is the one started last.
+    # Each start of a run writes this file, so its time is that of the newest start.
     return [run_dir for _, run_dir in sorted(found)]
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Yields every folder below `root` named `version_<n>`, also behind links to folders."""
+    """Yields every folder below `root` named `version_<n>`, following links to other folders."""
     seen = set()
     for path, folders, _ in os.walk(root, followlinks=True):
-        if (real := Path(path).resolve()) in seen:  # links can make a circle
+        if (real := Path(path).resolve()) in seen:  # links can form a cycle
             folders.clear()
             continue
         seen.add(real)
@@ -174,7 +165,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
                 folders.remove(name)
                 if not (folder := Path(path, name)).is_symlink():
                     yield folder
-            elif _is_version((real / name).resolve().name):  # "latest", for instance
+            elif _is_version((real / name).resolve().name):  # a link such as "latest"
                 folders.remove(name)
 
 
@@ -183,21 +174,23 @@ def _is_version(name: str) -> bool:
 
 
 def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
-    """Returns what there is to say of each run below `log_dir`, the one started last at the end.
+    """Returns a summary of each run below `log_dir`, the newest last.
 
     Args:
         log_dir: the folder of all runs (default `logs`).
 
     Returns:
-        One dict a run: `run` (its path in `log_dir`), `path`, `status` ("running", "finished",
-        "interrupted", "failed", or "killed" if it could not say), `epochs`, `steps`, `started`,
-        `ended`, `duration` in seconds over all starts that ended, `stop_reason`, `error`,
-        `best_steps`, and each metric by its name: the best of `val/`, the newest of all others.
-        None stands for what cannot be read.
+        One dict per run: `run` (its path in `log_dir`), `path`, `status` ("running", "finished",
+        "interrupted", "failed", or "killed" if the run could not record its end), `epochs`,
+        `steps`, `started`, `ended`, `duration` in seconds over all starts that ended,
+        `stop_reason`, `error`, `best_steps`, and each metric by its name: the best value of
+        losses and accuracies in `val/`, the newest value of other metrics. None stands for what
+        cannot be read.
 
     Example:
         >>> import tempfile
-        >>> from nnx_alexnet.runs.folder import create_run_dir, list_runs, write_record
+        >>> from nnx_alexnet.runs.folder import create_run_dir, list_runs
+        >>> from nnx_alexnet.runs.records import write_record
         >>> log_dir = tempfile.mkdtemp()
         >>> write_record(create_run_dir(log_dir, "mine"), {})
         >>> [(row["run"], row["status"], row["steps"]) for row in list_runs(log_dir)]
@@ -207,115 +200,6 @@ def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
     rows = []
     for run_dir in find_runs(root):
         where = {"run": run_dir.relative_to(root).as_posix(), "path": str(run_dir)}
-        # A metric of such a name gives way.
+        # The first `where` determines the order, the second overrides metrics of these names.
         rows.append({**where, **read_run(run_dir), **where})
     return rows
-
-
-def config_text(config: Mapping[str, Any]) -> str:
-    """Returns a configuration as YAML; what YAML does not know is written as text.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from nnx_alexnet.runs.folder import config_text
-        >>> print(config_text({"seed": 0, "root": Path("data")}), end="")
-        seed: 0
-        root: data
-    """
-    import yaml
-
-    text: str = yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False)
-    return text
-
-
-def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.yaml` and `environment.json`: what was run, and on what.
-
-    A resumed run keeps the environments it had, in `before`. Of the runs of its name this one
-    counts as the one started last, even if the clock was set back.
-
-    Args:
-        run_dir: the folder of the run.
-        config: nested dicts and lists of plain values.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    remove_leftovers(run_dir)
-    _write(run_dir / "config.yaml", config_text(config).encode())
-    _make_newest(run_dir)
-    environment: dict[str, Any] = {
-        "command": sys.argv,
-        "started": time.strftime(TIME_FORMAT),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-        "packages": {package: _installed(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
-    }
-    if previous := read_environment(run_dir):
-        environment["before"] = [*previous.pop("before"), previous]
-    elif os.path.lexists(run_dir / "environment.json"):
-        logger.warning(
-            "environment.json of %s cannot be read, so the run continues without the records of "
-            "its earlier starts.", run_dir,
-        )  # fmt: skip
-    _write_environment(run_dir, environment)
-
-
-def _make_newest(run_dir: Path) -> None:
-    """Sets the time of a run's configuration, by which `find_runs` orders, after all others."""
-    times = []
-    for other in numbered_folders(run_dir.parent, _VERSION).values():
-        with contextlib.suppress(OSError):
-            times.append(os.lstat(other / "config.yaml").st_mtime_ns)
-    latest = max(times, default=0)
-    if os.lstat(run_dir / "config.yaml").st_mtime_ns < latest or times.count(latest) > 1:
-        os.utime(run_dir / "config.yaml", ns=(latest + 1, latest + 1))
-
-
-def _write_environment(run_dir: Path, environment: Mapping[str, Any]) -> None:
-    _write(run_dir / "environment.json", (json.dumps(environment, indent=2) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a record, or warns where a folder has its name: no run needs its records to go on."""
-    try:
-        write_whole(path, content)
-    except IsADirectoryError:
-        logger.warning("%s cannot be written: a folder has this name.", path)
-
-
-def write_end(
-    run_dir: Path, status: str, *, seconds: float | None = None, **reason: str | None
-) -> None:
-    """Adds to `environment.json` when and how this start of the run ended.
-
-    Args:
-        run_dir: the folder of the run.
-        status: "finished", "interrupted" or "failed".
-        seconds: how long it took, by a clock that nobody sets (default: not recorded).
-        reason: `stop_reason`, or the first line of an `error`.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    ended = {"ended": time.strftime(TIME_FORMAT), "seconds": seconds, "status": status}
-    _write_environment(run_dir, read_environment(run_dir) | ended | reason)
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of the working folder, the user's own code, where it is a checkout."""
-    try:
-        command = ["git", "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.decode("ascii", "replace").strip()

@@ -1,7 +1,7 @@
-"""Reads what a run has left in its folder, whatever state that is in.
+"""Reads the records in the folder of a run, whatever state they are in.
 
-A run may be writing, may have been killed in the middle of a line, and may have lost files; others
-may have changed them. What cannot be read counts as missing, and nothing here raises for it.
+The run may still be writing them, may have been killed in the middle of a line, or may have lost
+files; others may have changed them. What cannot be read counts as missing and raises no error.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ from nnx_alexnet.runs.lock import is_locked
 from nnx_alexnet.support import best_first, read_whole
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
-ENDS = ("finished", "interrupted", "failed")  # what a run can say of its end
-
-_LARGEST_COUNT = 2**53  # of steps and epochs; larger ones are no float
+_ENDS = ("finished", "interrupted", "failed")  # how a run can record its end
+_MAX_COUNT = 2**53  # of steps and epochs; floats do not represent all larger integers
 
 
 def read_environment(run_dir: Path) -> dict[str, Any]:
-    """Returns what `environment.json` of a run holds; an empty dict where it cannot be read.
+    """Returns the content of a run's `environment.json`; an empty dict if it cannot be read.
 
-    `before` has the earlier starts of a run that was resumed.
+    `before` lists the earlier starts of a resumed run.
 
     Args:
         run_dir: the folder of the run.
     """
     try:
         found = json.loads(read_whole(run_dir / "environment.json"))
-        json.dumps(found, indent=2)  # as the next start of the run writes it again
-    except Exception:  # deep nesting is a RecursionError, for instance
+        json.dumps(found, indent=2)  # the next start of the run must be able to write it again
+    except Exception:  # for instance, a RecursionError for deep nesting
         return {}
     if not isinstance(found, dict):
         return {}
@@ -43,7 +42,7 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's `metrics.jsonl` that are whole.
+    """Returns the complete lines of a run's `metrics.jsonl`.
 
     Args:
         run_dir: the folder of the run.
@@ -59,7 +58,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def parse_row(line: bytes) -> dict[str, Any] | None:
-    """Returns the row that a line of `metrics.jsonl` holds, None if it is none.
+    """Returns the row in a line of `metrics.jsonl`, None if the line is not a valid row.
 
     Example:
         >>> from nnx_alexnet.runs.reader import parse_row
@@ -74,7 +73,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 
 def series(rows: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
-    """Returns the finite values of a metric by their step; of one step the newest.
+    """Returns the finite values of a metric by step; the newest if a step has several.
 
     Example:
         >>> from nnx_alexnet.runs.reader import series
@@ -85,7 +84,7 @@ def series(rows: Iterable[Mapping[str, Any]], name: str) -> dict[int, float]:
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns the names of all metrics in the order in which they first come."""
+    """Returns the names of all metrics in the order of their first appearance."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if name not in ("step", "epoch")]
 
@@ -117,29 +116,32 @@ def best_step(values: Mapping[int, float], name: str) -> int:
 
 
 def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Returns how many epochs have ended, None where nothing was logged."""
+    """Returns the number of epochs that have ended, None if nothing was logged."""
     ended = [
         row["epoch"] + 1
         for row in rows
         if _is_count(row.get("epoch"))
-        and ("train/loss" in row or "perf/compile_seconds" in row)  # published only then
+        and (
+            "train/loss" in row or "perf/compile_seconds" in row
+        )  # both are published at the end of an epoch only
     ]
     return max(ended, default=0) if rows else None
 
 
 def parse_time(text: object) -> datetime | None:
-    """Returns a recorded time, None where there is none that can be read."""
+    """Returns a recorded time, None if it cannot be read."""
     try:
         time = datetime.strptime(str(text), TIME_FORMAT)
     except (ValueError, RecursionError):
         return None
-    return time if 1 < time.year < 9999 else None  # others do not exist in every time zone
+    return time if 1 < time.year < 9999 else None  # the others do not exist in every time zone
 
 
 def duration(environment: Mapping[str, Any], is_running: bool) -> float | None:
-    """Returns the seconds that a run took: the sum over its starts, without those killed.
+    """Returns the duration of a run in seconds: the sum over its starts, except those killed.
 
-    What a start measured itself counts more than its times: the clock may have been set.
+    A duration that was measured takes precedence over the difference of two recorded times, as
+    the clock may have been set in between.
 
     Args:
         environment: what `read_environment` returned.
@@ -159,28 +161,32 @@ def duration(environment: Mapping[str, Any], is_running: bool) -> float | None:
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """Returns all that a table says of one run; None stands for what cannot be read.
+    """Returns the summary of one run that a table shows; None stands for what cannot be read.
 
     Args:
         run_dir: the folder of the run.
 
     Returns:
         `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
-        seconds, `stop_reason`, `error`, and each metric by its name: of the validation's losses
-        and accuracies the best value, of every other one the newest. `best_steps` has the steps
-        of the best. `status` is "running" while a process holds the run's lock, else what it wrote
-        at its end: "finished", "interrupted" or "failed"; "killed" if it wrote nothing.
+        seconds, `stop_reason`, `error`, and each metric by its name: the best value of losses and
+        accuracies in `val/`, the newest value of other metrics. `best_steps` has the steps of the
+        best values. `status` is "running" while a process holds the run's lock, then what the run
+        recorded at its end: "finished", "interrupted" or "failed"; "killed" if it recorded nothing.
     """
     return read_all(run_dir)[0]
 
 
 def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Returns what `read_run` says, and the metrics and the environment that it was read from."""
-    # The lock first: a run that ends in between has written how.
+    """Returns what `read_run` returns, the logged metrics, and the environment.
+
+    Args:
+        run_dir: the folder of the run.
+    """
+    # Test the lock first: a run that ends before the next line has recorded how.
     is_running = is_locked(run_dir)
     environment, rows = read_environment(run_dir), read_metrics(run_dir)
     ended = environment.get("status", "killed") if environment else None
-    if ended not in (*ENDS, "killed"):
+    if ended not in (*_ENDS, "killed"):
         ended = None
     found: dict[str, Any] = {
         "status": "running" if is_running else ended,
@@ -202,7 +208,7 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
             metrics[name] = values[best_steps[name]]
         else:
             metrics[name] = [*values.values()][-1]
-    # A callback's metric may have the name of a column, which then comes first.
+    # The first `found` determines the order, the second overrides metrics of these names.
     run = {**found, **metrics, **found, "best_steps": best_steps}
     return run, rows, environment
 
@@ -214,9 +220,9 @@ def _text(value: object) -> str | None:
 def _is_number(value: Any) -> bool:
     try:
         return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:  # an integer that is no float
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST_COUNT
+    return type(value) is int and 0 <= value <= _MAX_COUNT

@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
-from nnx_alexnet.dashboard.event_reader import drop_steps, event_files, read_newest
+from nnx_alexnet.dashboard.event_files import event_files
+from nnx_alexnet.dashboard.event_reader import drop_steps, read_newest
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 
@@ -303,7 +304,7 @@ class Refuse:
             raise RuntimeError(f"imported {name}")
 
 sys.meta_path.insert(0, Refuse())
-from nnx_alexnet.writers import TensorBoardWriter
+from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 writer = TensorBoardWriter(sys.argv[1])
 writer.write_scalars(0, {"a": 1})
 writer.write_images(0, {"b": np.zeros((4, 4, 3), np.uint8)})

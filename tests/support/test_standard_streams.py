@@ -15,7 +15,8 @@ from flax import nnx
 from nnx_alexnet import Trainer
 from nnx_alexnet.cli.commands import main
 from nnx_alexnet.cli.prediction_output import open_output
-from nnx_alexnet.runs.folder import create_run_dir, write_record
+from nnx_alexnet.runs.folder import create_run_dir
+from nnx_alexnet.runs.records import write_record
 from nnx_alexnet.support.log import StandardErrorHandler, logger
 from nnx_alexnet.support.standard_streams import (
     escape_unencodable,

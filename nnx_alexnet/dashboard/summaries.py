@@ -1,0 +1,219 @@
+"""Builds the summaries of TensorBoard events from plain values, without TensorFlow."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util.tensor_util import make_tensor_proto
+
+_CHANNELS = (1, 2, 3, 4)  # grey; grey and alpha; RGB; RGBA
+_NUM_BUCKETS = 30  # as in TensorBoard's own histograms
+
+
+def scalar_summary(scalars: Mapping[str, Any]) -> Summary:
+    """Returns a summary of numbers or arrays of one element; NaN and infinity are kept."""
+    summary = Summary()
+    for name, value in scalars.items():
+        summary.MergeFrom(scalar_pb(utf8(name), float(value)))
+    return summary
+
+
+def image_summary(images: Mapping[str, ArrayLike]) -> Summary:
+    """Returns a summary of images.
+
+    Args:
+        images: see `TensorBoardWriter.write_images`.
+
+    Raises:
+        ValueError: an array has another shape or dtype.
+    """
+    summary = Summary()
+    for name, value in images.items():
+        pixels = _pixels(name, value)
+        height, width = pixels.shape[1:3]
+        strings = [str(width).encode(), str(height).encode(), *map(_png, pixels)]
+        summary.value.add(
+            tag=utf8(name),
+            metadata=image_metadata.create_summary_metadata(None, None),
+            tensor=make_tensor_proto(strings, dtype=np.object_),
+        )
+    return summary
+
+
+def text_summary(texts: Mapping[str, str]) -> Summary:
+    """Returns a summary of texts, which TensorBoard shows as Markdown."""
+    summary = Summary()
+    for name, text in texts.items():
+        summary.MergeFrom(text_pb(utf8(name), utf8(text)))
+    return summary
+
+
+def histogram_summary(
+    arrays: Mapping[str, ArrayLike], num_buckets: Mapping[str, int] | None = None
+) -> Summary:
+    """Returns a summary of the distribution of each array's finite values.
+
+    Args:
+        arrays: name to an array of any shape.
+        num_buckets: name to its number of buckets; 30 for other names.
+    """
+    summary = Summary()
+    for name, array in arrays.items():
+        num = (num_buckets or {}).get(name, _NUM_BUCKETS)
+        summary.value.add(
+            tag=utf8(name),
+            metadata=histogram_metadata.create_summary_metadata(None, None),
+            tensor=make_tensor_proto(_buckets(array, num), dtype=np.float64),
+        )
+    return summary
+
+
+def session_start_summary(
+    run: str, hparams: Mapping[str, Any], metric_names: Iterable[str]
+) -> Summary:
+    """Returns the summary that starts a session of the HParams tab.
+
+    Args:
+        run: identifies the session.
+        hparams: see `TensorBoardWriter.write_hparams`.
+        metric_names: the scalars whose last values are the session's results.
+    """
+    values = {utf8(name): _hparam(value) for name, value in hparams.items()}
+    experiment = api_pb2.Experiment(
+        hparam_infos=[
+            api_pb2.HParamInfo(name=name, type=_hparam_type(value))
+            for name, value in values.items()
+        ],
+        metric_infos=[
+            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=utf8(name)))
+            for name in sorted(metric_names)
+        ],
+        time_created_secs=time.time(),
+    )
+    data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+    summary = _hparams_summary(hparams_metadata.EXPERIMENT_TAG, data)
+    summary.MergeFrom(hparams_pb(values, trial_id=run))
+    return summary
+
+
+def session_end_summary(success: bool) -> Summary:
+    """Returns the summary that ends a session of the HParams tab."""
+    end = plugin_data_pb2.SessionEndInfo(
+        status=api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE,
+        end_time_secs=time.time(),
+    )
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    return _hparams_summary(hparams_metadata.SESSION_END_INFO_TAG, data)
+
+
+def layout_summary(charts: Mapping[str, Iterable[str]]) -> Summary:
+    """Returns the summary that lists the charts of the Custom Scalars tab.
+
+    Args:
+        charts: the title of each chart to the names of its scalars.
+    """
+    drawn = [
+        layout_pb2.Chart(
+            title=utf8(title),
+            multiline=layout_pb2.MultilineChartContent(
+                tag=[f"^{re.escape(utf8(name))}$" for name in names]
+            ),
+        )
+        for title, names in charts.items()
+    ]
+    category = layout_pb2.Category(title="training and validation", chart=drawn)
+    layout = layout_pb2.Layout(category=[category])
+    summary = Summary()
+    summary.value.add(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        metadata=layout_metadata.create_summary_metadata(),
+        tensor=make_tensor_proto(layout.SerializeToString(), dtype=np.object_),
+    )
+    return summary
+
+
+def utf8(text: str) -> str:
+    """Returns text whose lone surrogates are escaped; file names that are not text have them."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _pixels(name: str, value: ArrayLike) -> NDArray[np.uint8]:
+    array = np.asarray(value)
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or array.shape[-1] not in _CHANNELS:
+        raise ValueError(
+            f"`images[{name!r}]` has the shape {np.shape(value)}; it must be [N, H, W, C] or "
+            "[H, W, C] with 1, 2, 3 or 4 channels."
+        )
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in "iub":
+        raise ValueError(
+            f"`images[{name!r}]` has the dtype {array.dtype}; it must be uint8, or float from 0 "
+            "to 1."
+        )
+    unit = np.clip(np.nan_to_num(array.astype(np.float32)), 0, 1)
+    return np.round(unit * 255).astype(np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    channels = pixels.shape[-1]
+    encoded = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(encoded, format="png")
+    return encoded.getvalue()
+
+
+def _buckets(array: ArrayLike, num_buckets: int) -> NDArray[np.float64]:
+    """Returns [num_buckets, 3]: left edge, right edge and count, as TensorBoard reads them."""
+    values = np.asarray(array)
+    if np.iscomplexobj(values):
+        values = np.abs(values)
+    values = values.astype(np.float64).ravel()
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.zeros((num_buckets, 3))
+    counts, edges = np.histogram(values, bins=num_buckets)
+    return np.stack([edges[:-1], edges[1:], counts], axis=1)
+
+
+def _hparam(value: Any) -> bool | float | str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    # TensorBoard sends numbers to the browser as JSON, which has no NaN and no infinity.
+    if isinstance(value, bool) or (isinstance(value, int | float) and np.isfinite(value)):
+        return value
+    return utf8(str(value))
+
+
+def _hparam_type(value: bool | float | str) -> Any:
+    if isinstance(value, bool):
+        return api_pb2.DATA_TYPE_BOOL
+    return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+
+
+def _hparams_summary(tag: str, data: plugin_data_pb2.HParamsPluginData) -> Summary:
+    summary = Summary()
+    summary.value.add(
+        tag=tag,
+        metadata=hparams_metadata.create_summary_metadata(data),
+        tensor=hparams_metadata.NULL_TENSOR,
+    )
+    return summary

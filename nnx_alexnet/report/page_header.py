@@ -1,0 +1,90 @@
+"""The header of a report: when the run was started, how it ended, and its main numbers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from nnx_alexnet.runs import best_step, has_best, metric_names, parse_time, series
+from nnx_alexnet.support import format_count, format_duration, format_value
+
+
+def period(run: Mapping[str, Any]) -> str:
+    """Returns when the run was started and when it ended, as HTML.
+
+    Args:
+        run: what `read_all` returned of the run.
+    """
+    started, ended = parse_time(run["started"]), parse_time(run["ended"])
+    if started is None:
+        return "The time of the start is unknown"
+    text = f"Started {started:%d %B %Y, %H:%M}"
+    if ended is not None:
+        is_same_day = started.date() == ended.date()
+        text += f", ended {ended:%H:%M}" if is_same_day else f", ended {ended:%d %B %Y, %H:%M}"
+    return escape(text)
+
+
+def end_reason(run: Mapping[str, Any]) -> str:
+    """Returns why the run ended, as HTML; empty if it finished, or has not ended.
+
+    Args:
+        run: what `read_all` returned of the run.
+    """
+    for name, text in [("error", "Ended by an error"), ("stop_reason", "Stopped")]:
+        if run[name] is not None:
+            return f'<p class="reason">{text}: {escape(str(run[name]))}</p>'
+    return ""
+
+
+def tiles(
+    run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]
+) -> str:
+    """Returns the main numbers of a run, as HTML.
+
+    Args:
+        run: what `read_all` returned of the run.
+        rows: its logged metrics.
+        environment: its environment, with those of earlier starts.
+    """
+    shown = []
+    if (best := best_metric(rows)) is not None:
+        name, step, value = best
+        shown.append((f"Best {name}", format_value(value), f"at step {step:,}"))
+    tested = [name for name in run if name.startswith("test/")]
+    chosen = [name for name in tested if name.endswith("accuracy")] or tested[:1]
+    shown += [(name, format_value(run[name]), "") for name in chosen]
+    if run["steps"] is not None:
+        shown.append(("Steps", f"{run['steps']:,}", format_count(run["epochs"] or 0, "epoch")))
+    num_starts = 1 + len(environment.get("before", []))
+    starts = f"over {num_starts} starts" if num_starts > 1 else ""
+    shown.append(("Duration", format_duration(run["duration"]), starts))
+    if speeds := series(rows, "perf/images_per_second"):
+        speed = statistics.median(speeds.values())
+        shown.append(("Images per second", format_value(speed), "median"))
+    return "".join(
+        f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
+        for label, value, note in shown
+    )
+
+
+def best_metric(rows: Sequence[Mapping[str, Any]]) -> tuple[str, int, float] | None:
+    """Returns name, step and value of the metric that represents a run best.
+
+    The first of these that was logged: `val/accuracy`, `val/loss`, another metric of the
+    validation, `train/loss`.
+
+    Example:
+        >>> from nnx_alexnet.report.page_header import best_metric
+        >>> best_metric([{"step": 4, "val/loss": 0.7}, {"step": 8, "val/loss": 0.5}])
+        ('val/loss', 8, 0.5)
+    """
+    names = metric_names(rows)
+    first = ("val/accuracy", "val/loss", *(n for n in names if n.startswith("val/")), "train/loss")
+    for name in first:
+        if values := series(rows, name):
+            step = best_step(values, name) if has_best(name) else max(values)
+            return name, step, values[step]
+    return None
