@@ -10,16 +10,18 @@ The Trainer owns the parts of a run, each of which is the only writer of its sta
 | `Requests` | what hooks, signals and other processes ask for | requests |
 | `Run` | the folder, its lock, the checkpoints | run |
 | `Preparation` | what was traced before the first step | preparation |
-| `Dispatcher` | the steps under way | dispatcher |
 | `EvaluationLoop` | one pass over a split | evaluation_loop |
 | `FitLoop` | the order of operations of `fit`: start there | fit_loop |
+| `EpochLoop` | the steps of an epoch | epoch_loop |
+| `Dispatcher` | the steps under way | dispatcher |
+| `Saver` | what a checkpoint holds | saver |
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,17 +31,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.callbacks import (
-    Callback,
-    CallbackList,
-    JSONLogger,
-    ModelCheckpoint,
-    Profiler,
-    ProgressBar,
-    RunSummary,
-    Stage,
-    TensorBoard,
-)
+from nnx_alexnet.callbacks import Callback, CallbackList, Stage
 from nnx_alexnet.checkpoints import Checkpoints
 from nnx_alexnet.data import DataModule, as_data_module
 from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
@@ -48,7 +40,6 @@ from nnx_alexnet.support import as_number, as_python, check_metric_name, open_st
 from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
     DEFAULT_EPOCHS,
-    Dispatcher,
     EvaluationLoop,
     EvaluationTrace,
     FitLoop,
@@ -61,7 +52,6 @@ from nnx_alexnet.training import (
     Progress,
     Requests,
     Run,
-    Saver,
     Settings,
     Steps,
     StepsPerExecution,
@@ -69,7 +59,6 @@ from nnx_alexnet.training import (
     as_name,
     check_types,
     eval_step,
-    find_policy,
     forget_initial_weights,
     names_at_epoch_ends,
     names_at_log_points,
@@ -78,6 +67,7 @@ from nnx_alexnet.training import (
     report_frozen_layers,
     report_untouched_parameters,
     train_step,
+    with_defaults,
 )
 
 
@@ -213,8 +203,8 @@ class Trainer:
         self.placement = Placement(devices, mesh, shard_state=shard_state)
         self.data = as_data_module(data)
         self.task = Classification() if task is None else task
-        given = _with_defaults(
-            _as_list(callbacks), progress_bar=progress_bar, profile=profile, log_dir=log_dir
+        given = with_defaults(
+            callbacks, progress_bar=progress_bar, profile=profile, writes=log_dir is not None
         )
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self.placement)
@@ -230,7 +220,7 @@ class Trainer:
             placement=self.placement,
         )
         self._parts = self._new_parts()
-        self._dispatcher: Dispatcher | None = None  # of the newest fit
+        self._fit_loop: FitLoop | None = None  # the newest one
 
     def _new_parts(self) -> _Parts:
         progress = Progress(partial(self._hooks.call, "on_log"))
@@ -304,30 +294,12 @@ class Trainer:
         report_frozen_layers(self._arrays.model, training.still_statistics)
         report_untouched_parameters(self._transformation, self._arrays.model)
         use_compilation_cache()
-        self._fit_loop(evaluation, training).run(resume, accepted)
+        self._fit_loop = self._new_fit_loop(evaluation, training)
+        self._fit_loop.run(resume, accepted)
         return parts.progress.history
 
-    def _fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
+    def _new_fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
         """Puts the parts of a fit together."""
-        progress, requests, run, evaluation_loop = self._parts
-        self._dispatcher = dispatcher = Dispatcher(
-            arrays=self._arrays,
-            progress=progress,
-            settings=self._settings,
-            placement=self.placement,
-            evaluation=evaluation,
-            training=training,
-            complete=self._preparation.split("train").complete,
-        )
-        saver = Saver(
-            progress=progress,
-            arrays=self._arrays,
-            dispatcher=dispatcher,
-            hooks=self._hooks,
-            requests=requests,
-            run=run,
-            policy=None if self.log_dir is None else find_policy(self._hooks),
-        )
         ingredients = Ingredients(
             arrays=self._arrays,
             data=self.data,
@@ -341,15 +313,13 @@ class Trainer:
         )
         return FitLoop(
             ingredients=ingredients,
-            progress=progress,
-            requests=requests,
+            progress=self._parts.progress,
+            requests=self._parts.requests,
             hooks=self._hooks,
-            run=run,
-            dispatcher=dispatcher,
-            evaluation=evaluation_loop,
-            saver=saver,
+            run=self._parts.run,
+            evaluation=self._parts.evaluation,
             lifecycle=self._lifecycle,
-            check_batch=self._preparation.check_batch,
+            preparation=self._preparation,
         )
 
     def validate(self) -> dict[str, float]:
@@ -428,9 +398,9 @@ class Trainer:
         Raises:
             RuntimeError: outside of `fit`.
         """
-        if self._dispatcher is None or self._arrays.optimizer is None:
+        if self._fit_loop is None or self._arrays.optimizer is None:
             raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
-        return self._dispatcher.gradients(batch)
+        return self._fit_loop.dispatcher.gradients(batch)
 
     def learning_rates(self) -> dict[str, float]:
         """Returns the rates of the newest step, by the names of their metrics.
@@ -439,7 +409,7 @@ class Trainer:
         `lr`. If an optimizer has several such parts, each is `lr/<part>`. The call waits for the
         step.
         """
-        return {} if self._dispatcher is None else self._dispatcher.learning_rates()
+        return {} if self._fit_loop is None else self._fit_loop.dispatcher.learning_rates()
 
     def learning_rate(self) -> float | None:
         """Returns the rate of the newest step; None if the optimizer keeps none, or several."""
@@ -610,7 +580,7 @@ class Trainer:
     @property
     def data_is_on_device(self) -> bool:
         """Whether the train split stays on the device, so that only indices are sent."""
-        return self._dispatcher is not None and bool(self._dispatcher.data)
+        return self._fit_loop is not None and bool(self._fit_loop.dispatcher.data)
 
     @property
     def num_compilations(self) -> dict[str, int]:
@@ -658,37 +628,3 @@ class Trainer:
     def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
         """Returns the predictions for a batch, batch first; `label` has no meaning here."""
         return predict_step(self.task, model, batch)
-
-
-def _with_defaults(
-    given: list[Callback], *, progress_bar: bool, profile: bool, log_dir: str | Path | None
-) -> list[Callback]:
-    """Returns the given callbacks and the default ones of which there is none.
-
-    Those that were given run first among those of equal priority.
-    """
-    defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
-    if profile:
-        defaults.append(Profiler())
-    if log_dir is not None:
-        defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
-    given += [each for each in defaults if not any(isinstance(c, type(each)) for c in given)]
-    if sum(isinstance(callback, ModelCheckpoint) for callback in given) > 1:
-        raise ValueError(
-            "`callbacks` holds more than one ModelCheckpoint; a run has one folder of "
-            "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
-        )
-    return given
-
-
-def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
-    """Returns the callbacks that were given in any of the forms that users write."""
-    if callbacks is None:
-        return []
-    if isinstance(callbacks, Callback):
-        return [callbacks]
-    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str | bytes | Mapping):
-        raise TypeError(
-            f"`callbacks` (={callbacks!r}) must be a `Callback`, a list of them, or None."
-        )
-    return [*callbacks]

@@ -1,9 +1,9 @@
 """The parts of a `Trainer`: `fit_loop` has the order of operations."""
 
+from nnx_alexnet.training.default_callbacks import with_defaults
 from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
-from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
-from nnx_alexnet.training.fit_loop import FitLoop, find_policy
+from nnx_alexnet.training.fit_loop import FitLoop
 from nnx_alexnet.training.history import History
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.initial_weights import forget as forget_initial_weights
@@ -19,7 +19,6 @@ from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_identity import Ingredients
-from nnx_alexnet.training.saver import Saver
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name
 from nnx_alexnet.training.start_checks import check_types
 from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
@@ -28,7 +27,6 @@ from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 __all__ = [
     "DEFAULT_EPOCHS",
-    "Dispatcher",
     "EvaluationLoop",
     "EvaluationTrace",
     "FitLoop",
@@ -41,7 +39,6 @@ __all__ = [
     "Progress",
     "Requests",
     "Run",
-    "Saver",
     "Settings",
     "Steps",
     "StepsPerExecution",
@@ -49,7 +46,6 @@ __all__ = [
     "as_name",
     "check_types",
     "eval_step",
-    "find_policy",
     "forget_initial_weights",
     "names_at_epoch_ends",
     "names_at_log_points",
@@ -58,4 +54,5 @@ __all__ = [
     "report_frozen_layers",
     "report_untouched_parameters",
     "train_step",
+    "with_defaults",
 ]

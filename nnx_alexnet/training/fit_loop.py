@@ -5,8 +5,7 @@ The order matters, so change it with care. `Preparation` has checked everything 
 1. `setup` of the callbacks; the run folder, its lock and the checkpoint to resume from, which is
    compared with this run before its arrays are read; `on_fit_start`; the restored state;
    `on_train_start`.
-2. An epoch: `on_train_epoch_start`, then for each dispatch its batches, the checkpoint that a hook
-   asked for, `on_train_batch_start`, the compiled steps, all counters, `on_train_batch_end`.
+2. An epoch: `on_train_epoch_start`, then its steps (`EpochLoop`).
 3. The end of an epoch: validation; its metrics and those of training are published together,
    before `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
    checkpoint is ranked by a value of its own step; then the checkpoint that was asked for. A signal
@@ -24,24 +23,23 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import jax
-
 from nnx_alexnet.callbacks import ModelCheckpoint, RunSummary
-from nnx_alexnet.data import Batch
-from nnx_alexnet.devices import check_alike, compiled, describe, on_host
+from nnx_alexnet.devices import compiled, describe, on_host
 from nnx_alexnet.support import logger
 from nnx_alexnet.training import initial_weights
-from nnx_alexnet.training.batch_groups import BatchGroups
-from nnx_alexnet.training.dispatcher import Dispatcher, max_in_flight
-from nnx_alexnet.training.evaluation_loop import CheckBatch, EvaluationLoop
+from nnx_alexnet.training.dispatcher import Dispatcher
+from nnx_alexnet.training.epoch_loop import EpochLoop
+from nnx_alexnet.training.evaluation_loop import EvaluationLoop
 from nnx_alexnet.training.flops import peak_memory
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.lifecycle import Lifecycle
+from nnx_alexnet.training.preparation import Preparation
 from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_identity import Ingredients, check_processes_alike, identify_run
 from nnx_alexnet.training.saver import Saver
+from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.signals import graceful_stop
 
 
@@ -54,11 +52,12 @@ class FitLoop:
         requests: what hooks, signals and other processes ask for.
         hooks: the callbacks.
         run: the folder.
-        dispatcher: sends the steps.
         evaluation: validates.
-        saver: saves and restores.
         lifecycle: sets up and cleans up.
-        check_batch: raises if the task cannot learn from the labels of a batch.
+        preparation: checks the labels of batches.
+
+    Attributes:
+        dispatcher: the steps under way.
     """
 
     def __init__(
@@ -69,12 +68,39 @@ class FitLoop:
         requests: Requests,
         hooks: Hooks,
         run: Run,
-        dispatcher: Dispatcher,
         evaluation: EvaluationLoop,
-        saver: Saver,
         lifecycle: Lifecycle,
-        check_batch: CheckBatch,
+        preparation: Preparation,
     ) -> None:
+        self.dispatcher = Dispatcher(
+            arrays=ingredients.arrays,
+            progress=progress,
+            settings=ingredients.settings,
+            placement=ingredients.placement,
+            evaluation=ingredients.evaluation,
+            training=ingredients.training,
+            complete=preparation.split("train").complete,
+        )
+        self._policy = _find_policy(hooks, ingredients.settings)
+        self._saver = Saver(
+            progress=progress,
+            arrays=ingredients.arrays,
+            dispatcher=self.dispatcher,
+            hooks=hooks,
+            requests=requests,
+            run=run,
+            policy=self._policy,
+        )
+        self._epoch_loop = EpochLoop(
+            ingredients=ingredients,
+            progress=progress,
+            requests=requests,
+            hooks=hooks,
+            run=run,
+            dispatcher=self.dispatcher,
+            saver=self._saver,
+            check_batch=preparation.check_batch,
+        )
         self._ingredients = ingredients
         self._settings = ingredients.settings
         self._data = ingredients.data
@@ -82,11 +108,8 @@ class FitLoop:
         self._requests = requests
         self._hooks = hooks
         self._run = run
-        self._dispatcher = dispatcher
         self._evaluation = evaluation
-        self._saver = saver
         self._lifecycle = lifecycle
-        self._check_batch = check_batch
         self._compiled_before = compiled()
 
     # ---- The order of operations ----------------------------------------------------------------
@@ -101,7 +124,7 @@ class FitLoop:
             ExitStack() as stack,
         ):
             self._open(resume, accept)
-            stack.callback(self._dispatcher.release)
+            stack.callback(self.dispatcher.release)
             with self._saver.saving_on_exception():
                 self._train()
             requests.settle()  # it waits, so no process leaves before the first one has written
@@ -116,14 +139,14 @@ class FitLoop:
             check_processes_alike(made, self._hooks.callbacks, str(resume))
         arrays.begin_training(made.transformation)
         saved = None
-        if self._settings.log_dir is not None:
+        if self._policy is not None:
             about_data = self._data.describe()
             saved, accepted = self._run.open(
                 resume,
                 accept,
                 identity=identify_run(made, about_data),
                 about_data=about_data,
-                policy=find_policy(self._hooks),
+                policy=self._policy,
                 parameter_names=arrays.steps.parameter_names,
             )
             if not self._can_skip:
@@ -145,11 +168,11 @@ class FitLoop:
 
     def _train(self) -> None:
         """Trains all epochs, and saves the last state."""
-        groups = self._take_data()
+        self._epoch_loop.take_data()
         self._hooks.call("on_train_start")
         self._requests.settle()
         while self._has_more:
-            self._train_epoch(groups)
+            self._train_epoch()
         logger.info("%s", describe(compiled().since(self._compiled_before)))
         reason = self._progress.stop_reason
         if reason is not None and not self._has_summary:
@@ -159,15 +182,15 @@ class FitLoop:
         self._saver.save_if_asked()
         self._saver.wait()
 
-    def _train_epoch(self, groups: BatchGroups) -> None:
+    def _train_epoch(self) -> None:
         """Trains one epoch, or what is left of it, and ends it."""
         progress = self._progress
         self._hooks.call("on_train_epoch_start")
         self._requests.settle()
         if progress.step_in_epoch == 0:
             progress.begin_epoch()
-            self._dispatcher.begin_epoch()
-        is_whole = self._train_batches(groups)
+            self.dispatcher.begin_epoch()
+        is_whole = self._epoch_loop.run()
         if progress.step_in_epoch == 0:
             if is_whole:
                 raise ValueError(
@@ -175,7 +198,7 @@ class FitLoop:
                     "anew each time it is iterated (a list, a DataLoader; not a generator)."
                 )
             return  # it was stopped before its first step
-        self._dispatcher.read_all()
+        self.dispatcher.read_all()
         if self._requests.interrupted:
             return
         with self._saver.ending_epoch():
@@ -198,100 +221,20 @@ class FitLoop:
             if validates:  # lets callbacks undo what they changed for the validation
                 self._evaluation.end("validation")
             return False
-        metrics = self._dispatcher.end_epoch() | self._costs() | measured
+        metrics = self.dispatcher.end_epoch() | self._costs() | measured
         progress.begin_row()
         progress.publish(metrics, progress.global_step)
         if validates:
             self._evaluation.end("validation")
         self._hooks.call("on_train_epoch_end")
         self._requests.settle()
-        if data.val is not None and not validates and self._is_stopping:
+        if data.val is not None and not validates and self._epoch_loop.is_stopping:
             # A callback made this the last epoch just now, and the last one has a validation.
             progress.publish(self._validate(), progress.global_step)
             self._evaluation.end("validation")
             validates = True
         progress.end_row(keeps=validates or data.val is None)
         return not self._requests.interrupted
-
-    # ---- The steps of an epoch ------------------------------------------------------------------
-
-    def _train_batches(self, groups: BatchGroups) -> bool:
-        """Trains on the batches that are left of the epoch; returns whether none is left."""
-        progress, loader = self._progress, groups.loader
-        key = self._dispatcher.augmentation_key()
-        batches = loader.batches(
-            epoch=progress.epoch,
-            seed=self._settings.seed,
-            start=progress.step_in_epoch,
-            reads=not self._dispatcher.data,
-            part=self._ingredients.placement.rows,
-        )
-        groups.begin_epoch(batches, start=progress.step_in_epoch)
-        while not self._is_stopping:
-            group = groups.next_group(progress.global_step, self._dispatcher.note_wait)
-            if not group:
-                groups.report_sizes()
-                return True
-            self._saver.save_if_asked()
-            if self._is_stopping:  # since the batches or the save were waited for
-                groups.give_back(group)
-                break
-            num_trained = self._train_group(groups, group, key)
-            groups.give_back(group[num_trained:])
-        return groups.is_at_end(progress.step_in_epoch)
-
-    def _train_group(self, groups: BatchGroups, group: list[Batch], key: jax.Array) -> int:
-        """Dispatches a step for each batch; returns how many of them it trained on."""
-        progress, requests, hooks = self._progress, self._requests, self._hooks
-        step, index = progress.global_step, progress.step_in_epoch
-        is_due, is_due_by_step = hooks.callbacks.is_due, hooks.callbacks.is_due_by_step
-        if is_due("on_train_batch_start", step + 1):
-            first = groups.loader.complete(group[0])
-            hooks.train_batch("on_train_batch_start", step + 1, first, index)
-            if is_due_by_step("on_train_batch_start", step + 1):
-                requests.settle()
-            if self._is_stopping or requests.is_save_asked:  # after this very step
-                group = group[:1]
-        for batch in group:
-            self._check_batch(groups.loader, batch)
-        if self._run.checkpoints is not None:
-            self._run.checkpoints.check()  # raises what a save in the background has raised
-        num_rows = groups.count(index, group[0])
-        max_steps = groups.max_steps(num_rows)
-        last = self._dispatcher.send(
-            group,
-            key,
-            num_rows=num_rows,
-            num_examples=sum(groups.count(index + n, batch) for n, batch in enumerate(group)),
-            max_steps=max_steps,
-        )
-        at_most = max_in_flight(max_steps)
-        if is_due("on_train_batch_end", progress.global_step):
-            batch = groups.loader.complete(group[-1])
-            hooks.train_batch(
-                "on_train_batch_end", progress.global_step, last, batch, progress.step_in_epoch - 1
-            )
-            if is_due_by_step("on_train_batch_end", progress.global_step):
-                at_most = 0  # what is asked for at this step is done at this step
-        requests.settle(at_most=at_most)
-        return len(group)
-
-    def _take_data(self) -> BatchGroups:
-        """Puts the train split on the devices, if it stays there, and limits the dispatches."""
-        made = self._ingredients
-        loader = self._data.train
-        assert loader is not None
-        data = self._data.on_device(made.placement.replicated) or {}
-        check_alike({"keep_on_device": bool(data)})  # the memory of the processes may differ
-        self._dispatcher.use_data(data)
-        return BatchGroups(
-            loader,
-            self._settings,
-            self._hooks.callbacks,
-            made.evaluation,
-            num_devices=made.placement.num_devices,
-            sends_indices=bool(data),
-        )
 
     # ---- Questions ------------------------------------------------------------------------------
 
@@ -311,25 +254,14 @@ class FitLoop:
             return False
         max_epochs = self._settings.max_epochs
         is_last_done = max_epochs is not None and self._progress.epoch >= max_epochs
-        return self._progress.is_epoch_open or not (self._is_stopping or is_last_done)
-
-    @property
-    def _is_stopping(self) -> bool:
-        """Whether this step is the last one.
-
-        A further limit belongs to a callback that calls `Trainer.stop`: here it would be decided
-        by each process for itself.
-        """
-        max_steps = self._settings.max_steps
-        is_enough = max_steps is not None and self._progress.global_step >= max_steps
-        has_reason = self._progress.stop_reason is not None
-        return self._requests.interrupted or has_reason or is_enough
+        return self._progress.is_epoch_open or not (self._epoch_loop.is_stopping or is_last_done)
 
     @property
     def _is_validation_due(self) -> bool:
         num_done = self._progress.epoch + 1
-        is_last = self._is_stopping or (self._settings.max_epochs or math.inf) <= num_done
-        return is_last or num_done % self._settings.validate_every_n_epochs == 0
+        is_last = num_done >= (self._settings.max_epochs or math.inf)
+        is_due = num_done % self._settings.validate_every_n_epochs == 0
+        return is_due or is_last or self._epoch_loop.is_stopping
 
     def _validate(self) -> dict[str, float]:
         loader = self._data.val
@@ -345,6 +277,8 @@ class FitLoop:
         return costs
 
 
-def find_policy(hooks: Hooks) -> ModelCheckpoint:
-    """Returns the callback that says which checkpoints are kept; there is one with a `log_dir`."""
+def _find_policy(hooks: Hooks, settings: Settings) -> ModelCheckpoint | None:
+    """Returns the callback that chooses which checkpoints are kept; None if nothing is written."""
+    if settings.log_dir is None:
+        return None
     return next(each for each in hooks.callbacks if isinstance(each, ModelCheckpoint))

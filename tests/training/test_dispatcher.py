@@ -360,7 +360,7 @@ def test_the_device_lets_the_data_go_after_an_error():
     with pytest.raises(RuntimeError, match="mine"):
         trainer.fit()
     assert not trainer.data_is_on_device
-    assert not trainer._dispatcher.is_busy
+    assert not trainer._fit_loop.dispatcher.is_busy
 
 
 # ---- Batches of several sizes ------------------------------------------------------------------

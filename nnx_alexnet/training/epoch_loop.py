@@ -1,0 +1,149 @@
+"""`EpochLoop`: trains on the batches of an epoch.
+
+For each dispatch: its batches, the checkpoint that a hook asked for, `on_train_batch_start`, the
+compiled steps, all counters, `on_train_batch_end`.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from nnx_alexnet.data import Batch
+from nnx_alexnet.devices import check_alike
+from nnx_alexnet.training.batch_groups import BatchGroups
+from nnx_alexnet.training.dispatcher import Dispatcher, max_in_flight
+from nnx_alexnet.training.evaluation_loop import CheckBatch
+from nnx_alexnet.training.hooks import Hooks
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.run import Run
+from nnx_alexnet.training.run_identity import Ingredients
+from nnx_alexnet.training.saver import Saver
+
+
+class EpochLoop:
+    """Takes the steps of an epoch, as many in one dispatch as the host has nothing to do between.
+
+    Args:
+        ingredients: data, settings and devices.
+        progress: the counters.
+        requests: what hooks, signals and other processes ask for.
+        hooks: the callbacks.
+        run: its checkpoints report what failed in the background.
+        dispatcher: sends the steps.
+        saver: saves between two dispatches.
+        check_batch: raises if the task cannot learn from the labels of a batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        ingredients: Ingredients,
+        progress: Progress,
+        requests: Requests,
+        hooks: Hooks,
+        run: Run,
+        dispatcher: Dispatcher,
+        saver: Saver,
+        check_batch: CheckBatch,
+    ) -> None:
+        loader = ingredients.data.train
+        assert loader is not None, "`Preparation` has checked it"
+        self._settings = ingredients.settings
+        self._data = ingredients.data
+        self._placement = ingredients.placement
+        self._progress = progress
+        self._requests = requests
+        self._hooks = hooks
+        self._run = run
+        self._dispatcher = dispatcher
+        self._saver = saver
+        self._check_batch = check_batch
+        self._loader = loader
+        self._groups = BatchGroups(
+            loader,
+            ingredients.settings,
+            hooks.callbacks,
+            ingredients.evaluation,
+            num_devices=ingredients.placement.num_devices,
+            sends_indices=lambda: bool(dispatcher.data),
+        )
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this step is the last one.
+
+        A further limit belongs to a callback that calls `Trainer.stop`: here it would be decided
+        by each process for itself.
+        """
+        max_steps = self._settings.max_steps
+        is_enough = max_steps is not None and self._progress.global_step >= max_steps
+        has_reason = self._progress.stop_reason is not None
+        return self._requests.interrupted or has_reason or is_enough
+
+    def take_data(self) -> None:
+        """Puts the train split on the devices, if it stays there."""
+        data = self._data.on_device(self._placement.replicated) or {}
+        check_alike({"keep_on_device": bool(data)})  # the memory of the processes may differ
+        self._dispatcher.use_data(data)
+
+    def run(self) -> bool:
+        """Trains on the batches that are left of the epoch; returns whether none is left."""
+        progress, groups = self._progress, self._groups
+        key = self._dispatcher.augmentation_key()
+        batches = self._loader.batches(
+            epoch=progress.epoch,
+            seed=self._settings.seed,
+            start=progress.step_in_epoch,
+            reads=not self._dispatcher.data,
+            part=self._placement.rows,
+        )
+        groups.begin_epoch(batches, start=progress.step_in_epoch)
+        while not self.is_stopping:
+            group = groups.next_group(progress.global_step, self._dispatcher.note_wait)
+            if not group:
+                groups.report_sizes()
+                return True
+            self._saver.save_if_asked()
+            if self.is_stopping:  # since the batches or the save were waited for
+                groups.give_back(group)
+                break
+            num_trained = self._train_group(group, key)
+            groups.give_back(group[num_trained:])
+        return groups.is_at_end(progress.step_in_epoch)
+
+    def _train_group(self, group: list[Batch], key: jax.Array) -> int:
+        """Dispatches a step for each batch; returns how many of them it trained on."""
+        progress, hooks, groups = self._progress, self._hooks, self._groups
+        step, index = progress.global_step, progress.step_in_epoch
+        is_due, is_due_by_step = hooks.callbacks.is_due, hooks.callbacks.is_due_by_step
+        if is_due("on_train_batch_start", step + 1):
+            first = self._loader.complete(group[0])
+            hooks.train_batch("on_train_batch_start", step + 1, first, index)
+            if is_due_by_step("on_train_batch_start", step + 1):
+                self._requests.settle()
+            if self.is_stopping or self._requests.is_save_asked:  # after this very step
+                group = group[:1]
+        for batch in group:
+            self._check_batch(self._loader, batch)
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.check()  # raises what a save in the background has raised
+        num_rows = groups.count(index, group[0])
+        max_steps = groups.max_steps(num_rows)
+        last = self._dispatcher.send(
+            group,
+            key,
+            num_rows=num_rows,
+            num_examples=sum(groups.count(index + n, batch) for n, batch in enumerate(group)),
+            max_steps=max_steps,
+        )
+        at_most = max_in_flight(max_steps)
+        if is_due("on_train_batch_end", progress.global_step):
+            batch = self._loader.complete(group[-1])
+            hooks.train_batch(
+                "on_train_batch_end", progress.global_step, last, batch, progress.step_in_epoch - 1
+            )
+            if is_due_by_step("on_train_batch_end", progress.global_step):
+                at_most = 0  # what is asked for at this step is done at this step
+        self._requests.settle(at_most=at_most)
+        return len(group)
