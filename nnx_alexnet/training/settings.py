@@ -26,7 +26,7 @@ class Settings:
         50
         >>> Settings(name="digits", log_dir=None, max_steps=0)
         Traceback (most recent call last):
-        ValueError: `max_steps` (=0) must be a positive integer.
+        ValueError: `max_steps` (=0) must be ...
     """
 
     name: str
