@@ -72,7 +72,7 @@ from nnx_alexnet.training import (
 
 
 class _Parts(NamedTuple):
-    """The parts that every `fit` gets anew; other verbs go on with those of the last one."""
+    """The parts that each `fit` creates anew; the other verbs use those of the last `fit`."""
 
     progress: Progress
     requests: Requests
@@ -83,8 +83,8 @@ class _Parts(NamedTuple):
 class Trainer:
     """Trains, evaluates and applies a Flax NNX model.
 
-    `Trainer(model, data).fit()` is enough: every other argument has a default. After any way out
-    of `fit`, an exception included, `model` holds the newest parameters and statistics.
+    `Trainer(model, data).fit()` is enough: every other argument has a default. However `fit` ends,
+    even by an exception, `model` holds the newest parameters and statistics afterwards.
 
     Args:
         model: any `nnx.Module` called with a batch of images, `float32[B, ...]`.
@@ -94,57 +94,59 @@ class Trainer:
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
-        callbacks: one, or several, which are called in the order of their `priority`, then as
-            given. A `RunSummary`, `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint`
-            are added where none is given.
+        callbacks: one or several; they are called in the order of their `priority`, then as given.
+            A `RunSummary`, `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are
+            added if none is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
-        seed: of the order of examples and of their augmentation (default 0). The model's own
-            seed is in the `nnx.Rngs` it was built with.
-        log_dir: the folder of all runs (default `logs`); None writes nothing.
+        seed: determines the order of examples and their augmentation (default 0). The model's own
+            seed is in the `nnx.Rngs` that it was built with.
+        log_dir: the parent folder of all runs (default `logs`); None writes nothing.
         name: the run is `<log_dir>/<name>/version_<n>` (default: the model's class, in lower
             case).
-        devices: how many devices share each batch; `"auto"` (the default): all there are, of all
-            processes (only that of `jax.default_device`, if it is set); of several processes no
-            other will do. The batch size stays what the data say, a multiple of their number.
-        mesh: the devices and what they share instead: a `jax.sharding.Mesh`, or the sizes of its
-            axes by name. Its axis `data` splits the batch, each other one the parameters whose
-            sharding metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet
-            over two devices.
-        shard_state: whether parameters and optimizer state are split over `data`, too, for a
-            state that is too large for one device (default False: each device has a copy). A step
-            gathers the parameters, and keeps them until it ends.
+        devices: how many devices share each batch. `"auto"` (the default) means all devices of all
+            processes, or only `jax.default_device` if that is set; with several processes only
+            `"auto"` works. The batch size remains that of the data, which must be a multiple of
+            the number of devices.
+        mesh: instead of `devices`, a `jax.sharding.Mesh`, or the sizes of its axes by name. The
+            axis `data` splits the batch; every other axis splits the parameters whose sharding
+            metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet over two
+            devices.
+        shard_state: whether parameters and optimizer state are split over `data` too, for a state
+            that is too large for one device (default False: each device has a copy). A step
+            gathers the parameters and keeps them until it ends.
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
-        validate_every_n_epochs: the period of validation (default 1); the last epoch always has
-            one.
-        steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer
-            where the host sends large batches). A dispatch ends where anything is due: a log
-            point, a save, a callback's `every_n_steps`, the end of the epoch; so this changes the
-            speed, and not one bit of the result (on a CPU, where that was tested), except for a
-            callback that stops the run in `on_log`, which comes a dispatch late. A model with
-            convolutions on a CPU always takes one, which is faster there.
-        check_finite: whether a loss, or a statistic of BatchNorm, that is NaN or infinite ends the
-            run (default True).
-        progress_bar: whether to show one, and to say what the run will do and did (default True).
-        profile: whether to trace some steps early in the run, for TensorBoard's Profile tab
-            (default False; a `Profiler` in `callbacks` says which).
-        config: what `config.yaml` and the HParams tab say of the run (default: what the
-            Trainer knows of its arguments).
+        validate_every_n_epochs: the period of validation (default 1); the last epoch always ends
+            with a validation.
+        steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
+            the host sends large batches). A dispatch ends where anything is due: a log point, a
+            save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
+            the results (verified on a CPU). Exception: a callback that stops in `on_log` stops one
+            dispatch later. A model with convolutions on a CPU always takes single steps, which are
+            faster there.
+        check_finite: whether a loss or a BatchNorm statistic that is NaN or infinite ends the run
+            (default True).
+        progress_bar: whether to show a progress bar, and to log a summary of the run before and
+            after it (default True).
+        profile: whether to trace some steps early in the run for TensorBoard's Profile tab
+            (default False; a `Profiler` in `callbacks` chooses the steps).
+        config: the content of `config.yaml` and of the HParams tab (default: what the Trainer
+            knows of its arguments).
 
     Attributes:
         global_step: optimizer steps done.
         epoch: the current epoch, from 0.
-        metrics: the newest value of each metric published.
-        metric_steps: the step at which each of those was produced.
+        metrics: the newest value of each published metric.
+        metric_steps: the step at which each of them was measured.
         history: what `fit` returns.
-        run_dir: the folder of this run, None before `fit` or without `log_dir`.
+        run_dir: the folder of this run; None before `fit`, or without a `log_dir`.
         placement: the devices, and how batches and state are split over them.
         stop_reason: why a callback stopped the run, or None.
         interrupted: whether Ctrl-C or SIGTERM stopped it.
 
     Raises:
-        ValueError: an argument, or what `data` holds, does not work; said before anything is
-            compiled or written.
+        ValueError: an argument or the data cannot work; raised before anything is compiled or
+            written.
 
     Example:
         >>> import numpy as np
@@ -257,33 +259,33 @@ class Trainer:
     # ---- The verbs ------------------------------------------------------------------------
 
     def fit(self, *, resume: str | Path = "never", accept: str | Sequence[str] = ()) -> History:
-        """Trains the model, in a new run or by going on with one that was stopped or killed.
+        """Trains the model, in a new run, or by resuming one that was stopped or killed.
 
-        A resumed run ends with the very parameters that it would have had without the stop, on
-        the same machine and number of devices. A run that had ended stays as it was. Training
-        data that are an iterable cannot be read from the middle: their epoch begins anew.
+        A resumed run ends with exactly the parameters that it would have had without the stop, on
+        the same machine and number of devices. A finished run does not change. Training data that
+        are an iterable cannot be read from the middle, so an epoch that was cut short starts again.
 
         Args:
-            resume: `"never"` (the default): a new run, in a new folder, that starts from the
-                model's present parameters. `"auto"`: goes on with the newest run of this name,
-                or starts a new one where there is none: what a job that is started again and
-                again wants. Or the folder of a run.
+            resume: `"never"` (the default) starts a new run in a new folder, from the model's
+                present parameters. `"auto"` resumes the newest run of this name, or starts a new
+                one if there is none, as a job needs that is restarted again and again. Or the
+                folder of a run.
             accept: differences from the saved run that a resumed one may have, by the names that
                 the error lists or by their beginnings: `"optimizer"`, `"versions"` (default none).
-                A hyperparameter whose change is accepted is that of the code from then on.
+                An accepted hyperparameter is that of the code from then on.
 
         Returns:
-            A list: one dict an epoch that ended with an evaluation (an epoch, where there is no
-            validation split): `epoch`, `step`, and the metrics published there. Those of before
-            a resume are part of it. `to_pandas()` makes a frame of it.
+            A list with one dict per epoch that ended with a validation; per epoch if there is no
+            validation split. Each holds `epoch`, `step` and the metrics published there. The list
+            includes the epochs before a resume. `to_pandas()` converts it to a frame.
 
         Raises:
             ValueError: the data, the model, the task or a callback do not fit together; or the
-                run to resume is another one (the message lists what differs), is being written
+                run to resume is another one (the message lists the differences), is being written
                 by another process, or has only damaged checkpoints.
             FloatingPointError: the loss or a parameter is not finite; it was not saved.
             OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
-            SystemExit: after SIGTERM, when all is saved and closed; with status 143.
+            SystemExit: after SIGTERM, when everything is saved and closed; with status 143.
         """
         open_standard_descriptors()
         self._lifecycle.check_idle()

@@ -1,4 +1,4 @@
-"""What one step does to the modules: plain functions, which `steps` traces and compiles."""
+"""The default train, eval and predict step: plain functions of modules, traced and compiled."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def train_step(
 ) -> Outputs:
     """Takes one optimizer step, in place.
 
-    Optimizers that take them get the loss as `value`, the gradient as `grad`, and the loss as a
-    function of the parameters as `value_fn`, as optax's line searches need them.
+    An optimizer that accepts them receives the loss as `value`, the gradient as `grad`, and the
+    loss as a function of the parameters as `value_fn`, which optax's line searches need.
 
     Args:
         task: what is learned.
-        model: in training mode; its parameters, statistics and dropout keys move.
-        optimizer: moves too.
+        model: in training mode; its parameters, statistics and dropout keys change.
+        optimizer: changes too.
         batch: `image` (transformed), `label`, `mask`.
 
     Returns:
-        What `task.outputs` returned, of the model before the update.
+        What `task.outputs` returned for the model before the update.
 
     Raises:
-        ContractError: the task returned no loss for each example.
+        ContractError: the task did not return one loss per example.
     """
-    # A line search evaluates the loss of this batch with the dropout keys of this step, which are
-    # copied: a call moves those of its model.
+    # A line search evaluates the loss of this batch with the dropout keys of this step. They are
+    # copied, because a call changes the keys of its model.
     definition, *states = nnx.split(model, optimizer.wrt, True)
     others = nnx.as_pure(states[1])
 
@@ -89,9 +89,9 @@ def _outputs(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
 
 
 class GradientRecorder(nnx.Optimizer[Any]):
-    """Keeps the gradients of a step, and leaves the model as it is."""
+    """Records the gradients of a step, and does not change the model."""
 
     def update(self, model: Any, grads: Any, /, **_: Any) -> Any:
-        """Keeps the gradients, and returns updates of zero."""
+        """Records the gradients, and returns updates of zero."""
         self.gradients = nnx.data(grads)
         return jax.tree.map(jnp.zeros_like, grads)

@@ -1,4 +1,4 @@
-"""What a step computes, and what the device could: for `perf/mfu` and `perf/peak_memory_bytes`."""
+"""Counts the FLOPs of a step and those of the device, for `perf/mfu`; measures peak memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Products of bfloat16 matrices, dense, in FLOP/s, from the vendors' data sheets; the part of
-# `device_kind` that names the device. The first that fits counts.
+# FLOP/s of dense bfloat16 matrix products, from the vendors' data sheets, by the part of
+# `device_kind` that names the device. The first match counts.
 _PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -36,7 +36,7 @@ TRAINING_FACTOR = 3
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Returns the FLOP/s of bfloat16 products that a device is sold with, None if not known.
+    """Returns the advertised FLOP/s of a device for bfloat16 products; None if unknown.
 
     Example:
         >>> from nnx_alexnet.training.flops import peak_flops
@@ -51,8 +51,8 @@ def peak_flops(device_kind: str) -> float | None:
 def product_flops(jaxpr: Any) -> dict[str, float]:
     """Counts the FLOPs of the matrix products and convolutions of a traced function.
 
-    A multiplication and its addition are two. Elementwise work is not counted, and neither are
-    loops that are left on tracing.
+    A multiplication and its addition count as two. Elementwise operations are not counted, nor
+    are loops whose number of rounds is unknown while tracing.
 
     Args:
         jaxpr: what `jax.make_jaxpr` returned.
@@ -92,15 +92,15 @@ def _count(jaxpr: Any, counted: dict[str, float]) -> None:
 
 
 def flops_utilization(images_per_second: float, forward_flops: Mapping[str, float]) -> float | None:
-    """Returns the share of the device's FLOP/s that training used (MFU), None if not known.
+    """Returns the share of the device's FLOP/s that training used (MFU); None if unknown.
 
     Args:
-        images_per_second: trained on one device.
-        forward_flops: of one image, as `product_flops` counts them.
+        images_per_second: the speed of training on one device.
+        forward_flops: the FLOPs of one image by dtype, as `product_flops` counts them.
 
     Returns:
-        Between 0 and 1; None where the device's peak is not known, or where not nearly all
-        products are of 16 bits, for which alone the peak holds.
+        A number between 0 and 1; None if the device's peak is unknown, or if less than 90% of the
+        products are in 16 bits, because the peak holds only for those.
     """
     peak = peak_flops(jax.local_devices()[0].device_kind)
     total = sum(forward_flops.values())
@@ -111,6 +111,6 @@ def flops_utilization(images_per_second: float, forward_flops: Mapping[str, floa
 
 
 def peak_memory() -> int | None:
-    """Returns the most bytes that were in use on the first device; None where it does not say."""
+    """Returns the peak of bytes in use on the first device; None if it does not report them."""
     stats = jax.local_devices()[0].memory_stats()
     return None if not stats else stats.get("peak_bytes_in_use")

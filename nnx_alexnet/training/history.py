@@ -6,7 +6,7 @@ from typing import Any
 
 
 class History(list[dict[str, Any]]):
-    """A list of dicts, one an evaluation, that turns into a pandas frame.
+    """A list of dicts, one per validation, that converts to a pandas frame.
 
     Args:
         rows: dicts with `epoch`, `step` and the metrics published there (default none).

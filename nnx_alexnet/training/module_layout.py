@@ -1,4 +1,4 @@
-"""How a module is taken apart: the names, shapes and places of its arrays, in one order."""
+"""`Layout`: the names, shapes and shardings of a module's arrays, in one order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Layout:
 
     Args:
         state: of the module; its values are not kept.
-        placement: says what each array is split over.
-        owner: whose state it is, for errors: "model" or "optimizer".
+        placement: chooses how each array is split.
+        owner: the owner of the state, for errors: "model" or "optimizer".
 
     Attributes:
         names: the path of each array, such as "conv1/kernel".
         structs: its shape and dtype as a step takes it.
-        shardings: what it is split over.
+        shardings: how it is split.
 
     Raises:
-        ValueError: a variable holds something that is no array.
+        ValueError: a variable holds something that is not an array.
 
     Example:
         >>> from flax import nnx
@@ -53,7 +53,7 @@ class Layout:
         return list(map(_copied, jax.tree.leaves(model_state(module)), self.shardings))
 
     def state(self, leaves: Sequence[Any]) -> nnx.State[Any, Any]:
-        """Returns the state that arrays in this order make."""
+        """Returns the state with these arrays, which are in the order of `names`."""
         state: nnx.State[Any, Any] = jax.tree.unflatten(self._tree, leaves)
         return state
 
@@ -66,11 +66,11 @@ class Layout:
         """Returns the arrays of a module after a step, while it is traced.
 
         Args:
-            module: what the step has changed. What its call has sown is left out.
+            module: as the step has changed it. Sown intermediates are left out.
             before: the arrays before the step.
 
         Raises:
-            ContractError: the step has made or removed variables, or changed the shape or dtype
+            ContractError: the step has added or removed variables, or changed the shape or dtype
                 of one.
         """
         state = model_state(module)
@@ -94,13 +94,13 @@ class Layout:
     def _other_variables(self, now: Sequence[str]) -> str:
         new = [f"`{name}`" for name in now if name not in self.names]
         gone = [f"`{name}`" for name in self.names if name not in now]
-        made = f" It makes {', '.join(new[:5])}." if new else ""
+        made = f" It adds {', '.join(new[:5])}." if new else ""
         removed = f" It removes {', '.join(gone[:5])}." if gone else ""
         return (
-            f"`{self._owner}` makes or removes variables when it is called, but a step takes and "
-            f"returns the same ones.{made}{removed} If the model creates its layers in its first "
-            "call, call it once, model(images), before the Trainer is built. What a call leaves "
-            "behind for others to read must be a subclass of nnx.Intermediate."
+            f"`{self._owner}` adds or removes variables when it is called, but a step must return "
+            f"the same ones.{made}{removed} If the model creates its layers in its first call, "
+            "call it once, model(images), before the Trainer is built. A value that a call only "
+            "leaves for others to read must be a subclass of nnx.Intermediate."
         )
 
 
@@ -131,10 +131,10 @@ def _text(array: jax.Array) -> str:
 
 
 def constrained(tree: Any, sharding: Any) -> Any:
-    """Tells the compiler how to divide all arrays of a tree.
+    """Tells the compiler how to split all arrays of a tree.
 
     Args:
-        tree: arrays of a program that is traced; an empty tree stays as it is.
+        tree: arrays of a program that is traced; an empty tree is returned unchanged.
         sharding: of each of them.
     """
     return jax.lax.with_sharding_constraint(tree, sharding) if jax.tree.leaves(tree) else tree

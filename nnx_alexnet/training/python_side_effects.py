@@ -1,8 +1,7 @@
-"""Notices what a task or a model does in Python while it is traced, which no later step repeats.
+"""Detects Python side effects of a task or a model, which only happen while it is traced.
 
-A compiled step repeats the operations on arrays alone. A random number that NumPy draws during the
-trace becomes a constant of the program, and a counter that Python increments keeps the value that
-the trace left it with.
+A compiled step repeats only the operations on arrays. A random number that NumPy draws during the
+trace becomes a constant of the program, and a counter that Python increments never changes again.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from nnx_alexnet.task import ContractError
 
 @contextmanager
 def checked_trace(task: object, model: nnx.Module) -> Iterator[None]:
-    """Refuses random numbers that JAX does not see, and reports counters of the task.
+    """Raises for random numbers that JAX does not see, and reports counters of the task.
 
     Args:
-        task: what is traced inside the block.
-        model: as the user holds it; what the trace makes of it is for `report_counters`.
+        task: the task that is traced inside the block.
+        model: the user's object; `report_counters` looks at the traced one.
 
     Raises:
         ContractError: random numbers were drawn from the global generators, or from one that the
@@ -44,7 +43,7 @@ def checked_trace(task: object, model: nnx.Module) -> Iterator[None]:
     """
     attributes: Mapping[str, Any] = getattr(task, "__dict__", {})
     before = {name: _numbers(value) for name, value in attributes.items()}
-    with restored_generators():  # which other threads may not use meanwhile
+    with restored_generators():
         states = pickle.dumps(generator_states(task, model))
         yield
         is_drawn = pickle.dumps(generator_states(task, model)) != states
@@ -86,7 +85,7 @@ def report_counters(model: nnx.Module, before: Mapping[str, int | float]) -> Non
     """
     for name, new in counters(model).items():
         old = before.get(name, new)
-        # An integer that changes by more is likely the size of an array, the same in each call.
+        # An integer that changes by more is likely the size of an array, equal in every call.
         is_counted = abs(new - old) == 1 if type(old) is type(new) is int else new != old
         if is_counted:
             _report(name, "the model")

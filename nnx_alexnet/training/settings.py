@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from nnx_alexnet.runs import check_name
-from nnx_alexnet.support import check_positive
+from nnx_alexnet.support import check_integer, check_positive
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
 
 DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
@@ -41,19 +41,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_positive(
-            max_epochs=self.max_epochs,
-            max_steps=self.max_steps,
-            log_every_n_steps=self.log_every_n_steps,
-            validate_every_n_epochs=self.validate_every_n_epochs,
-        )
-        steps = self.steps_per_execution
-        if steps != "auto" and (type(steps) is not int or steps < 1):
-            raise ValueError(
-                f'`steps_per_execution` (={steps!r}) must be a positive integer, or "auto".'
-            )
-        if type(self.seed) is not int or self.seed < 0:
-            raise ValueError(f"`seed` (={self.seed!r}) must be an integer of at least 0.")
+        check_positive(max_epochs=self.max_epochs, max_steps=self.max_steps)
+        check_integer("log_every_n_steps", self.log_every_n_steps)
+        check_integer("validate_every_n_epochs", self.validate_every_n_epochs)
+        check_integer("steps_per_execution", self.steps_per_execution, also=("auto",))
+        check_integer("seed", self.seed, minimum=0)
 
     def shared(self) -> dict[str, str]:
         """Returns the settings that must be equal in all processes of a run, as text."""

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that let a run finish its step: the first one asks, the second one ends."""
+"""Lets Ctrl-C and SIGTERM end a run after its step; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from nnx_alexnet.support import logger
 
-_POLL_SECONDS = 0.05  # between looks for the second signal, while the first one is not handled
+_POLL_SECONDS = 0.05  # between checks for a second signal, until the first one is handled
 
 
 class Received:
@@ -30,15 +30,15 @@ class Received:
 def graceful_stop(
     on_stop: Callable[[int], None], received: Received | None = None
 ) -> Iterator[Received]:
-    """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, and lets the block go on.
+    """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, which then continues.
 
-    Both signals then have the effect again that they had outside the block: a second Ctrl-C
-    raises `KeyboardInterrupt`, a second SIGTERM kills. That holds also if the second one arrives
-    before Python could handle the first, for instance while a program is compiled: a signal that
-    ends the process outside the block then ends it at once, with status 128 plus its number.
+    After that, both signals have their previous effect again: a second Ctrl-C raises
+    `KeyboardInterrupt`, and a second SIGTERM kills the process. This also holds if the second one
+    arrives before Python can handle the first, for instance while a program is compiled: a signal
+    that ends the process outside the block then ends it at once, with status 128 plus its number.
 
-    Signals that the program ignores, and a SIGTERM that it handles itself, are left alone. So are
-    all of them outside the main thread, where Python takes none.
+    Signals that the program ignores, and a SIGTERM that it handles itself, are left alone. Outside
+    the main thread, where Python handles no signals, all of them are.
 
     Args:
         on_stop: called with the signal from its handler, so it should only set a flag.
@@ -48,8 +48,8 @@ def graceful_stop(
         The record.
 
     Raises:
-        SystemExit: at the end of a block in which a SIGTERM arrived, with status 143: whoever sent
-            it wants the process gone. After Ctrl-C the program goes on.
+        SystemExit: at the end of a block in which a SIGTERM arrived, with status 143, because its
+            sender wants the process to end. After Ctrl-C the program continues.
 
     Example:
         >>> import signal
@@ -87,14 +87,14 @@ def graceful_stop(
             signal.signal(number, handler)
 
     def in_child() -> None:
-        """Lets a forked data worker end when it is told to, and leaves Ctrl-C to the parent."""
+        """Lets a forked data worker end on SIGTERM, and leaves Ctrl-C to the parent."""
         arrivals.forget()
         give_back()
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    global _in_child  # noqa: PLW0603  # signals are the process's
-    outer, _in_child = _in_child, in_child  # a hook of a run may start another one
+    global _in_child  # noqa: PLW0603  # signals belong to the process
+    outer, _in_child = _in_child, in_child  # a hook of a run may start another run
     for number in before:
         signal.signal(number, handle)
     try:
@@ -110,11 +110,12 @@ def graceful_stop(
 class _Arrivals:
     """Counts the signals that arrive before Python calls their handler.
 
-    The main thread calls handlers between two instructions, so it calls none while it is in a
-    library such as XLA's compiler. The interpreter writes each signal to a file as it arrives.
+    Python runs handlers in the main thread between two instructions, so none runs while that
+    thread is inside a library such as XLA's compiler. The interpreter writes the number of each
+    signal to a file descriptor as it arrives.
 
     Args:
-        before: the signals to count, each with the handler that it had.
+        before: the signals to count, each with its previous handler.
     """
 
     def __init__(self, before: Mapping[signal.Signals, Any]) -> None:
@@ -122,10 +123,10 @@ class _Arrivals:
         self._deadly = {number for number, handler in before.items() if handler == signal.SIG_DFL}
         self._is_open = False
         others = signal.set_wakeup_fd(-1)
-        if others != -1:  # an event loop waits for signals, and is left alone
+        if others != -1:  # an event loop uses the file descriptor
             signal.set_wakeup_fd(others)
             return
-        if not hasattr(socket, "MSG_DONTWAIT"):  # Windows has no such signals
+        if not hasattr(socket, "MSG_DONTWAIT"):  # on Windows
             return
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -134,17 +135,17 @@ class _Arrivals:
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def close(self) -> int:
-        """Stops counting; returns how many have arrived, at the first call."""
+        """Stops counting; the first call returns how many signals have arrived."""
         if not self._is_open:
             return 0
         signal.set_wakeup_fd(-1)
         arrived = self._arrived(socket.MSG_DONTWAIT)
-        self._is_open = False  # not earlier: the thread then closes what was just read
-        self._writer.close()  # which wakes the thread
+        self._is_open = False  # not earlier: the thread then closes the reader
+        self._writer.close()  # this wakes the thread
         return len(arrived)
 
     def forget(self) -> None:
-        """Leaves the file to the parent process, in a child that was forked."""
+        """Leaves the file descriptor to the parent process, in a forked child."""
         if self._is_open:
             self._is_open = False
             signal.set_wakeup_fd(-1)
@@ -152,7 +153,7 @@ class _Arrivals:
             self._writer.close()
 
     def _arrived(self, flags: int = 0) -> list[int]:
-        """Returns the signals that arrived; without flags it waits for the first, or the end."""
+        """Returns the signals that arrived; without flags, waits for the first or for `close`."""
         try:
             return [
                 n for n in self._reader.recv(4096, socket.MSG_PEEK | flags) if n in self._numbers
@@ -161,7 +162,7 @@ class _Arrivals:
             return []
 
     def _watch(self) -> None:
-        """Ends the process at the second signal, if the main thread cannot."""
+        """Ends the process at the second signal if the main thread cannot."""
         with self._reader:
             while self._is_open:
                 arrived = self._arrived()
@@ -170,7 +171,7 @@ class _Arrivals:
                 time.sleep(_POLL_SECONDS)
 
 
-_in_child: Callable[[], None] | None = None  # what a forked child does first, while a block runs
+_in_child: Callable[[], None] | None = None  # what a forked child runs first, inside a block
 
 
 def _after_fork() -> None:
@@ -183,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_free(number: signal.Signals, handler: Any) -> bool:
-    """Whether nobody else wants this signal; None is a handler that was not set from Python."""
+    """Returns whether nobody handles this signal; the handler None was not set from Python."""
     if number == signal.SIGINT:
         return handler not in (signal.SIG_IGN, None)
     return bool(handler == signal.SIG_DFL)

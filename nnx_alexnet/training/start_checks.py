@@ -1,4 +1,4 @@
-"""The errors for a model, data and a task that do not fit together, with what works instead."""
+"""Errors for a model, data and a task that do not fit together, and what would work instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flax import nnx
 from nnx_alexnet.support import shown
 from nnx_alexnet.task import Task
 
-# What works instead, for errors of flax whose text does not tell.
+# What would work, for errors of flax that do not mention it.
 _HINTS = {
     flax.errors.TraceContextError: (
         ". A second model, such as a teacher, that is not a part of `model` must not change when "
@@ -28,12 +28,12 @@ def check_types(model: object, data: object, task: object) -> None:
     """Checks that a model is a module and a task is a task.
 
     Args:
-        model: what was given as the model.
-        data: what was given as the data; the two may have been swapped.
-        task: what was given as the task; None is the default task.
+        model: the first argument of a `Trainer`.
+        data: the second one; the two may have been swapped.
+        task: the task, None for the default.
 
     Raises:
-        TypeError: one of them is something else; the message says what would work.
+        TypeError: one of them is something else.
 
     Example:
         >>> from flax import nnx
@@ -70,8 +70,8 @@ def explain(error: Exception, keys: Collection[str]) -> str:
     """Returns why a model or a task cannot be traced with a batch, with what works instead.
 
     Args:
-        error: what tracing raised.
-        keys: of the batch.
+        error: the exception that tracing raised.
+        keys: the keys of the batch.
 
     Example:
         >>> from nnx_alexnet.training.start_checks import explain
@@ -83,7 +83,7 @@ def explain(error: Exception, keys: Collection[str]) -> str:
     if isinstance(error, KeyError) and error.args and error.args[0] not in keys:
         return (
             f"there is no {error}. A batch has the keys {', '.join(sorted(keys))}; other values "
-            "that a dataset returns are not passed on."
+            "of a dataset are dropped."
         )
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return text + next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")

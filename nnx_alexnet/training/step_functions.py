@@ -41,7 +41,7 @@ class State(NamedTuple):
 
 
 class Forwarded(NamedTuple):
-    """What a batch gives in evaluation mode, and the model's arrays before and after it."""
+    """The result of a batch in evaluation mode, and the model's arrays before and after it."""
 
     result: Any
     before: list[jax.Array]
@@ -63,8 +63,8 @@ class StepFunctions:
     Attributes:
         definitions: the graphs of the model.
         placement: over which devices, and how.
-        model: how the model's arrays are laid out.
-        optimizer: how those of the optimizer are, once `take_optimizer` has seen one.
+        model: the layout of the model's arrays.
+        optimizer: the layout of the optimizer's arrays; None before `take_optimizer`.
         parameter_names: the paths of the model's parameters.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
     """
@@ -97,7 +97,7 @@ class StepFunctions:
     # ---- Before a step is traced ------------------------------------------------------------
 
     def take_optimizer(self, optimizer: nnx.Optimizer[Any]) -> Layout:
-        """Notes how an optimizer is built; returns the layout of its state."""
+        """Records how an optimizer is built, and returns the layout of its state."""
         definition, state = nnx.split(optimizer)
         if self.optimizer is None or definition != self._optimizer_definition:
             self._optimizer_definition = definition
@@ -118,7 +118,7 @@ class StepFunctions:
     ) -> type[Collection]:
         """Returns the metrics that accumulate: those of the task, and always the loss.
 
-        The first choice stays: another class would be another program.
+        The first choice is kept, because another class would be another program.
 
         Raises:
             ContractError: they cannot be computed from the outputs.
@@ -139,15 +139,15 @@ class StepFunctions:
 
     def learning_rates(self, state: State) -> dict[str, jax.Array]:
         """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
-        # `optax.inject_hyperparams` gives them the dtype of the first parameter, which is complex
-        # if that one is.
+        # `optax.inject_hyperparams` gives them the dtype of the first parameter, which may be
+        # complex.
         rates = {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
         return {name: jnp.real(rate) for name, rate in rates.items()}
 
     # ---- Training -----------------------------------------------------------------------------
 
     def completed(self, data: Batch, batch: Batch) -> Batch:
-        """Returns a batch with the rows of the data that are on the device."""
+        """Adds to a batch its rows of the data on the device."""
         rows = {name: array[batch["index"]] for name, array in data.items()}
         sharding = self.placement.of_batch(len(batch["index"]))
         return {**batch, **constrained(rows, sharding)}
@@ -172,8 +172,8 @@ class StepFunctions:
             self.optimizer.leaves(optimizer, state.optimizer),
         )
         loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
-        # On a CPU XLA's maximum may drop a NaN, so that ReLU hides it from the loss. The
-        # statistics have seen it.
+        # On a CPU, XLA's maximum may drop a NaN, so ReLU can hide it from the loss, but not from
+        # the statistics.
         seen = [loss, *jax.tree.leaves(nnx.state(model, nnx.BatchStat))]
         is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
         info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
@@ -190,7 +190,7 @@ class StepFunctions:
         return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
 
     def gradients(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
-        """Returns the gradients that a step hands to its optimizer."""
+        """Returns the gradients that a step passes to its optimizer."""
         model = self._training_model(leaves)
         recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
         self._train_step(model, recorder, self._augmented(batch, key))
@@ -214,12 +214,12 @@ class StepFunctions:
     def evaluated(
         self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
     ) -> tuple[Any, list[jax.Array]]:
-        """Returns what a batch gives in evaluation mode, and what the next one starts from.
+        """Returns the result of a batch in evaluation mode, and what the next batch starts from.
 
         Args:
             verb: "evaluate" or "predict".
-            leaves: of the model, as they are before the pass.
-            carried: those of them that `carried` names, as the batch before left them.
+            leaves: the model's arrays before the pass.
+            carried: those of them that `self.carried` names, as the previous batch left them.
             batch: before the transform.
         """
         result, _, after = self.forward(verb, leaves, carried, batch)
@@ -251,14 +251,14 @@ class StepFunctions:
     def measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
         """Returns the metrics with those of a batch added."""
         assert self._collection is not None, "`choose_metrics` comes first"
-        # Sums of 16 bits are wrong after some hundred examples, whatever a metric adds up.
+        # Sums in 16 bits are wrong after a few hundred examples, whatever a metric adds up.
         exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
         with usual_promotion():
             new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
             return constrained(metrics.merge(new), self.placement.replicated)
 
     def _whole(self, leaves: list[jax.Array]) -> list[jax.Array]:
-        """Gathers what is split over the batch's devices; what its own metadata split stays so."""
+        """Gathers arrays that are split over `data`; keeps the splits of their own metadata."""
         return list(map(constrained, leaves, self._gathered))
 
 

@@ -1,4 +1,4 @@
-"""Several train steps in one dispatch: how many, and their batches side by side."""
+"""How many train steps one dispatch has, and how their batches are stacked."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ T = TypeVar("T")
 
 StepsPerExecution = int | Literal["auto"]
 
-# Enough to hide what a dispatch costs the host: 64 steps of a tiny network take it 1.5 ms.
-_MOST_STEPS = 64
-# Of batches that the host sends, 64 steps of ImageNet would be gigabytes, and the device would
-# wait for the first of them until the last was read.
-_MOST_BYTES = 64 * 2**20
-# A signal, a clock and the progress bar wait for a dispatch to end: a fraction of a second.
-_MOST_FLOPS = {"cpu": 20e9, "accelerator": 50e12}
+# Enough to hide the host's cost of a dispatch: 64 steps of a tiny network cost it 1.5 ms.
+_MAX_STEPS = 64
+# If the host sends the batches, 64 steps of ImageNet would be gigabytes, and the device would wait
+# for the first batch until the last was read.
+_MAX_BYTES = 64 * 2**20
+# Signals, clocks and the progress bar wait for a dispatch to end: this limits it to a fraction of a
+# second.
+_MAX_FLOPS = {"cpu": 20e9, "accelerator": 50e12}
 
 
 def choose_steps(argument: StepsPerExecution, *, batch_bytes: int, step_flops: float = 0.0) -> int:
-    """Returns the most train steps that one dispatch takes.
+    """Returns the largest number of train steps in one dispatch.
 
     Args:
-        argument: `steps_per_execution` of the `Trainer`; a number is taken as it is.
-        batch_bytes: what the host sends for a step.
-        step_flops: what a step computes.
+        argument: `steps_per_execution` of the `Trainer`; a number is returned as it is.
+        batch_bytes: the bytes that the host sends for a step.
+        step_flops: the FLOPs of a step on one device (default 0).
 
     Example:
         >>> from nnx_alexnet.training.steps_per_dispatch import choose_steps
@@ -39,8 +40,8 @@ def choose_steps(argument: StepsPerExecution, *, batch_bytes: int, step_flops: f
     """
     if argument != "auto":
         return argument
-    most_flops = _MOST_FLOPS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    steps = min(_MOST_STEPS, _MOST_BYTES / max(1, batch_bytes), most_flops / max(1.0, step_flops))
+    most_flops = _MAX_FLOPS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    steps = min(_MAX_STEPS, _MAX_BYTES / max(1, batch_bytes), most_flops / max(1.0, step_flops))
     return max(1, int(steps))
 
 
@@ -56,10 +57,10 @@ def next_multiple(step: int, period: int) -> int:
 
 
 class Pushback(Generic[T]):
-    """An iterator that takes items back, to give them again.
+    """An iterator that accepts items back and returns them again.
 
     Args:
-        items: what it gives first.
+        items: the items.
 
     Example:
         >>> from nnx_alexnet.training.steps_per_dispatch import Pushback
@@ -81,20 +82,20 @@ class Pushback(Generic[T]):
         return self._back.popleft() if self._back else next(self._items)
 
     def push(self, items: Sequence[T]) -> None:
-        """Takes items back, which come next, in their order."""
+        """Puts items back; they are next, in their order."""
         self._back.extendleft(reversed(items))
 
 
 def is_ready(array: Any) -> bool:
-    """Whether the device has computed an array; it is not waited for."""
+    """Returns at once whether the device has computed an array."""
     return bool(array.is_ready())  # jax.Array has it, its stub does not
 
 
 def stacked(batches: Sequence[Mapping[str, Any]], length: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Returns batches side by side, `[length, B, ...]`; the rows after the last are zeros.
+    """Stacks batches to `[length, B, ...]`; the rows after the last batch are zeros.
 
-    There are two rows at least: for one alone XLA takes the loop's slices away, and the
-    program that is left may round differently.
+    There are at least two rows: for a single one, XLA removes the loop's slices, and the resulting
+    program may round differently.
 
     Example:
         >>> import numpy as np
