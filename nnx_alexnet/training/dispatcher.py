@@ -242,23 +242,22 @@ class Dispatcher:
         return metrics | self._speed(self._meter.epoch_rates())
 
     def sums(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns the sums of the open epoch by name, for a checkpoint."""
-        return {
-            f"{name}/{number}": np.array(leaf)
-            for name, metrics in (("window", self._window), ("epoch", self._meter.total))
-            for number, leaf in enumerate(jax.tree.leaves(metrics))
-        }
+        """Returns the sums of the open epoch by name, such as "epoch/loss/total"."""
+        parts = {"window": self._window, "epoch": self._meter.total}
+        found, _ = jax.tree_util.tree_flatten_with_path(parts)
+        return {_name(path): np.array(leaf) for path, leaf in found}
 
     def restore_sums(self, sums: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Continues an epoch with the sums that `sums` returned."""
-        leaves, structure = jax.tree.flatten(self._evaluation.empty)
-        window, epoch = (
-            [sums[f"{name}/{number}"] for number in range(len(leaves))]
-            for name in ("window", "epoch")
-        )
-        sent = [placed(leaf, self._placement.replicated) for leaf in window]
-        self._window = jax.tree.unflatten(structure, sent)
-        self._meter = EpochMeter(jax.tree.unflatten(structure, epoch))
+        parts = {"window": self._window, "epoch": self._meter.total}
+        parts = jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], parts)
+        whole = self._placement.replicated
+        self._window = jax.tree.map(lambda leaf: placed(leaf, whole), parts["window"])
+        self._meter = EpochMeter(parts["epoch"])
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def max_in_flight(max_steps: int) -> int:
