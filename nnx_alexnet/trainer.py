@@ -166,7 +166,7 @@ class Trainer:
     def __init__(
         self,
         model: nnx.Module,
-        data: DataModule | Sequence[Any],
+        data: DataModule | Sequence[object],
         *,
         task: Task | None = None,
         optimizer: optax.GradientTransformation | None = None,
@@ -185,7 +185,7 @@ class Trainer:
         check_finite: bool = True,
         progress_bar: bool = True,
         profile: bool = False,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, object] | None = None,
     ) -> None:
         check_types(model, data, task)
         self._settings = Settings(
@@ -210,7 +210,7 @@ class Trainer:
         )
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self.placement)
-        self.config = self._own_config() if config is None else dict(config)
+        self.config: dict[str, Any] = self._own_config() if config is None else dict(config)
         self._lifecycle = Lifecycle(self._hooks, self._arrays, self.data, self.placement)
         self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
         self._preparation = Preparation(

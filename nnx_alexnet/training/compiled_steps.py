@@ -13,7 +13,7 @@ split, and the compiler partitions everything in between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,10 +23,24 @@ from flax import nnx
 
 from nnx_alexnet.devices import Placement, SharedProgram, is_key, is_main, on_device, on_host
 from nnx_alexnet.models import define
-from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task import Task
 from nnx_alexnet.training.default_steps import Batch
-from nnx_alexnet.training.module_layout import constrained
-from nnx_alexnet.training.step_functions import State, StepFunctions, Transform, Update
+from nnx_alexnet.training.step_functions import (
+    EvalStep,
+    PredictStep,
+    State,
+    StepFunctions,
+    TrainStep,
+    Transform,
+    Update,
+)
+from nnx_alexnet.training.step_programs import (
+    evaluate_program,
+    gradients_program,
+    predict_program,
+    train_many_program,
+    train_program,
+)
 from nnx_alexnet.training.tracing import (
     EvaluationTrace,
     TrainingTrace,
@@ -37,8 +51,6 @@ from nnx_alexnet.training.tracing import (
 
 # Added to the number of a pass that a key is mixed with, so that no draw is one of training's.
 _EVALUATION = 0x65766100
-
-Compiled = Callable[..., Any]
 
 
 class CompiledSteps:
@@ -98,9 +110,9 @@ class CompiledSteps:
         self,
         model: nnx.Module,
         transform: Transform,
-        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
-        eval_step: Callable[[nnx.Module, Batch], Outputs],
-        predict_step: Callable[[nnx.Module, Batch], Any],
+        train_step: TrainStep,
+        eval_step: EvalStep,
+        predict_step: PredictStep,
         *,
         placement: Placement | None = None,
     ) -> None:
@@ -115,16 +127,24 @@ class CompiledSteps:
         self._update: Update = jax.jit(functions.update, inline=True)
         # Tree mode: the steps take and return arrays alone, so no call traverses a graph.
         self.train = SharedProgram(
-            nnx.jit(_train(functions, self._update, self.traces), donate_argnums=0, graph=False)
+            nnx.jit(
+                train_program(functions, self._update, self.traces), donate_argnums=0, graph=False
+            )
         )
         self.train_many = SharedProgram(
             nnx.jit(
-                _train_many(functions, self._update, self.traces), donate_argnums=0, graph=False
+                train_many_program(functions, self._update, self.traces),
+                donate_argnums=0,
+                graph=False,
             )
         )
-        self.evaluate = SharedProgram(nnx.jit(_evaluate(functions, self.traces), graph=False))
-        self.predict = SharedProgram(nnx.jit(_predict(functions, self.traces), graph=False))
-        self._gradients = SharedProgram(nnx.jit(_gradients(functions, self.traces), graph=False))
+        self.evaluate = SharedProgram(
+            nnx.jit(evaluate_program(functions, self.traces), graph=False)
+        )
+        self.predict = SharedProgram(nnx.jit(predict_program(functions, self.traces), graph=False))
+        self._gradients = SharedProgram(
+            nnx.jit(gradients_program(functions, self.traces), graph=False)
+        )
 
     # ---- Before the first batch -----------------------------------------------------------------
 
@@ -249,78 +269,6 @@ class CompiledSteps:
         if state.optimizer and self._functions.optimizer is not None:
             names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
-
-
-# ---- What is compiled ---------------------------------------------------------------------------
-
-
-def _train(functions: StepFunctions, update: Update, traces: Counter[str]) -> Compiled:
-    def train(
-        state: State, metrics: Any, data: Batch, batch: Batch, key: jax.Array
-    ) -> tuple[State, Any, Outputs]:
-        traces["train"] += 1
-        updated: tuple[State, Any, Outputs] = update(
-            state, metrics, functions.completed(data, batch), key
-        )
-        return updated
-
-    return train
-
-
-def _train_many(functions: StepFunctions, update: Update, traces: Counter[str]) -> Compiled:
-    def train_many(
-        state: State, metrics: Any, data: Batch, group: tuple[Batch, jax.Array], key: jax.Array
-    ) -> tuple[State, Any, Outputs, Outputs]:
-        traces["train"] += 1
-        batches, count = group
-        infos = functions.no_info(state, len(batches["index"]))
-
-        def step(number: jax.Array, carried: Any) -> Any:
-            state, metrics, infos = carried
-            batch = functions.completed(
-                data, {name: rows[number] for name, rows in batches.items()}
-            )
-            state, metrics, info = update(state, metrics, batch, key)
-            infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
-            return state, metrics, infos
-
-        # The number of rounds is not compiled in: one program serves every length.
-        state, metrics, infos = jax.lax.fori_loop(0, count, step, (state, metrics, infos))
-        return state, metrics, infos, {name: all_[count - 1] for name, all_ in infos.items()}
-
-    return train_many
-
-
-def _evaluate(functions: StepFunctions, traces: Counter[str]) -> Compiled:
-    def evaluate(
-        leaves: list[jax.Array], carried: list[jax.Array], metrics: Any, batch: Batch
-    ) -> tuple[list[jax.Array], Any, Outputs]:
-        traces["evaluate"] += 1
-        outputs, carried = functions.evaluated("evaluate", leaves, carried, batch)
-        metrics = functions.measured(metrics, outputs, batch)
-        return carried, metrics, constrained(outputs, functions.placement.batch)
-
-    return evaluate
-
-
-def _predict(functions: StepFunctions, traces: Counter[str]) -> Compiled:
-    def predict(
-        leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
-    ) -> tuple[list[jax.Array], Any, jax.Array]:
-        traces["predict"] += 1
-        predictions, carried = functions.evaluated("predict", leaves, carried, batch)
-        whole = constrained((predictions, batch["mask"]), functions.placement.replicated)
-        return carried, *whole
-
-    return predict
-
-
-def _gradients(functions: StepFunctions, traces: Counter[str]) -> Compiled:
-    def gradients(leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
-        traces["gradients"] += 1
-        return functions.gradients(leaves, batch, key)
-
-    return gradients
 
 
 @jax.jit

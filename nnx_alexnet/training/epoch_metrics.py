@@ -6,6 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+from clu.metrics import Collection
 
 from nnx_alexnet.devices import usual_promotion
 
@@ -61,7 +62,7 @@ class EpochMeter:
 
     names = ("perf/images_per_second", "perf/step_seconds", "perf/data_wait")
 
-    def __init__(self, total: Any) -> None:
+    def __init__(self, total: Collection) -> None:
         self.total = total
         self._waited = self._paused = 0.0
         self._first: _Mark | None = None

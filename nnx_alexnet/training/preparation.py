@@ -6,7 +6,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,11 +18,12 @@ from flax import nnx
 from nnx_alexnet.data import Batch, DataModule, Loader, refuse_in_worker
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.optimizers import check_optimizer
-from nnx_alexnet.task import Outputs, Task
+from nnx_alexnet.task import Task
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.python_side_effects import checked_trace
 from nnx_alexnet.training.start_checks import explain
+from nnx_alexnet.training.step_functions import EvalStep, PredictStep, TrainStep
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 
@@ -35,9 +36,9 @@ class Steps(NamedTuple):
         predict: `(model, batch) -> predictions`.
     """
 
-    train: Callable[[nnx.Module, nnx.Optimizer[Any], Mapping[str, jax.Array]], Outputs]
-    evaluate: Callable[[nnx.Module, Mapping[str, jax.Array]], Outputs]
-    predict: Callable[[nnx.Module, Mapping[str, jax.Array]], Any]
+    train: TrainStep
+    evaluate: EvalStep
+    predict: PredictStep
 
 
 class Preparation:

@@ -44,7 +44,7 @@ class Run:
     def __init__(
         self,
         settings: Settings,
-        config: Mapping[str, Any],
+        config: Mapping[str, object],
         progress: Progress,
         requests: Requests,
         on_saved: Callable[[], None] = lambda: None,

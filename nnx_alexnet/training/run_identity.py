@@ -31,7 +31,7 @@ class Ingredients(NamedTuple):
     task: Task
     transformation: optax.GradientTransformation
     settings: Settings
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     placement: Placement
     evaluation: EvaluationTrace
     training: TrainingTrace

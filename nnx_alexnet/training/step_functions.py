@@ -25,6 +25,9 @@ from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
 
 Transform = Callable[..., jax.Array]
+TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
+EvalStep = Callable[[nnx.Module, Batch], Outputs]
+PredictStep = Callable[[nnx.Module, Batch], Any]
 Update = Any  # the compiled form of `StepFunctions.update`, which jax does not type
 
 
@@ -73,9 +76,9 @@ class StepFunctions:
         self,
         model: nnx.Module,
         transform: Transform,
-        train_step: Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs],
-        eval_step: Callable[[nnx.Module, Batch], Outputs],
-        predict_step: Callable[[nnx.Module, Batch], Any],
+        train_step: TrainStep,
+        eval_step: EvalStep,
+        predict_step: PredictStep,
         *,
         placement: Placement,
     ) -> None:
