@@ -35,6 +35,7 @@ from nnx_alexnet.training.step_functions import (
     Update,
 )
 from nnx_alexnet.training.step_programs import (
+    Compiled,
     evaluate_program,
     gradients_program,
     predict_program,
@@ -125,26 +126,13 @@ class CompiledSteps:
         self._sizes: set[int] = set()  # of the batches that `train` was dispatched with
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update: Update = jax.jit(functions.update, inline=True)
-        # Tree mode: the steps take and return arrays alone, so no call traverses a graph.
-        self.train = SharedProgram(
-            nnx.jit(
-                train_program(functions, self._update, self.traces), donate_argnums=0, graph=False
-            )
-        )
-        self.train_many = SharedProgram(
-            nnx.jit(
-                train_many_program(functions, self._update, self.traces),
-                donate_argnums=0,
-                graph=False,
-            )
-        )
-        self.evaluate = SharedProgram(
-            nnx.jit(evaluate_program(functions, self.traces), graph=False)
-        )
-        self.predict = SharedProgram(nnx.jit(predict_program(functions, self.traces), graph=False))
-        self._gradients = SharedProgram(
-            nnx.jit(gradients_program(functions, self.traces), graph=False)
-        )
+        train = train_program(functions, self._update, self.traces)
+        train_many = train_many_program(functions, self._update, self.traces)
+        self.train = _compiled(train, donates_state=True)
+        self.train_many = _compiled(train_many, donates_state=True)
+        self.evaluate = _compiled(evaluate_program(functions, self.traces))
+        self.predict = _compiled(predict_program(functions, self.traces))
+        self._gradients = _compiled(gradients_program(functions, self.traces))
 
     # ---- Before the first batch -----------------------------------------------------------------
 
@@ -269,6 +257,12 @@ class CompiledSteps:
         if state.optimizer and self._functions.optimizer is not None:
             names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
         return dict(zip(names, jax.tree.leaves(state), strict=True))
+
+
+def _compiled(program: Compiled, *, donates_state: bool = False) -> SharedProgram[Any]:
+    """Compiles a program; in tree mode, as it takes and returns only arrays."""
+    donated = (0,) if donates_state else ()
+    return SharedProgram(nnx.jit(program, donate_argnums=donated, graph=False))
 
 
 @jax.jit
