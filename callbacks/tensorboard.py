@@ -1,10 +1,8 @@
-"""`TensorBoard`: metrics, pictures, histograms, texts and the HParams tab, in event files."""
+"""`TensorBoard`: metrics, images, histograms, texts and the HParams tab, in event files."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,14 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from nnx_alexnet.callbacks.base import Callback, Stage, check_period
+from nnx_alexnet.callbacks.tensorboard_output import TensorBoardOutput
 from nnx_alexnet.dashboard import (
     NUM_EXAMPLES,
     ClassificationResults,
+    MetricWriter,
     begin_session,
     drop_steps,
     end_session,
     first_kernel,
-    open_writer,
     samples,
     write_filters,
     write_histograms,
@@ -27,58 +26,56 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.devices import is_main, usual_promotion
-from nnx_alexnet.support import logger, unknown
+from nnx_alexnet.support import unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
-Picture = Literal[
+ImageKind = Literal[
     "train/images", "model/filters", "val/confusion_matrix", "val/class_accuracy", "val/mistakes"
 ]
-PICTURES: tuple[Picture, ...] = get_args(Picture)
-
-_MOST_WAITING = 8  # pictures that are still to be drawn
+IMAGE_KINDS: tuple[ImageKind, ...] = get_args(ImageKind)
 
 
 class TensorBoard(Callback):
-    """Writes what a run does to an event file in the run's folder.
+    """Writes event files for TensorBoard in the run folder.
 
-    Every published metric is written, and one chart holds each metric of training together with
-    that of validation. A fit begins a session of the HParams tab with the run's configuration, and
-    ends it with success or, after an exception or Ctrl-C, failure; the results that the tab shows
-    are the last values of the metrics.
+    Every published metric is written, and one chart shows each metric of training and validation
+    together. A fit begins a session of the HParams tab with the configuration of the run, and ends
+    it with success or, after an exception or Ctrl-C, with failure. The tab shows the last values
+    of the metrics.
 
-    Pictures and histograms are written after the epochs 1, 2, 4, 8, ... and at the end, so that
-    they cost a long run nothing. A thread draws them beside training.
+    Images and histograms are written after epochs 1, 2, 4, 8, ... and at the end, so their cost
+    vanishes in a long run. A background thread draws them while training continues.
 
-    What cannot be drawn or written never ends training: it is reported once, and later ones are
-    tried again. Pictures that were still to be drawn when the process was killed are lost. Without
-    a run folder and without `writer` this does nothing.
+    A failure to draw or write never ends training: the first one is logged, and later writes are
+    attempted. If the process is killed, drawings that are not finished are lost. Without a run
+    folder and without `writer`, this callback does nothing.
 
     Args:
-        writer: an object with the methods of CLU's `MetricWriter`, for instance a CLU writer; it
-            must take calls from two threads. It is flushed at the end of each run and never closed
-            here. None: a `TensorBoardWriter` in `trainer.run_dir`, opened when it is first needed
-            and closed at the end of each run.
-        images: which pictures, by their tags (default True: all):
+        writer: an object with the methods of CLU's `MetricWriter`, such as a CLU writer. It must
+            accept calls from two threads. It is flushed at the end of each run and never closed.
+            None: an event file in `trainer.run_dir`, opened by the first write and closed at the
+            end of each run.
+        images: which images to write, by their tags (default True: all):
 
-            - `"train/images"`: the epoch's first training images as the network sees them, with
-              their augmentation and their labels;
+            - `"train/images"`: the first training images of the epoch as the network sees them,
+              with augmentation and labels;
             - `"model/filters"`: the filters of the first convolution;
-            - `"val/confusion_matrix"`, `"val/class_accuracy"`: which validation examples were
-              taken for what, with the names of the classes;
-            - `"val/mistakes"`: those that were surely taken for another class.
-        histograms: whether to write those of each parameter; of a large one, of a sample.
-        gradients: whether to write those of the gradients on the epoch's first batch (default
-            False: they take the compilation of a second train step, and one more step each time).
-        texts: whether to write the model's layers and the configuration.
-        every_n_epochs: the period of pictures and histograms in epochs; None (the default) is
-            after 1, 2, 4, 8, ...
+            - `"val/confusion_matrix"` and `"val/class_accuracy"`: how the validation examples of
+              each class were classified;
+            - `"val/mistakes"`: the most confident mistakes.
+        histograms: whether to write a histogram of each parameter; large ones are sampled.
+        gradients: whether to write histograms of the gradients on the first batch of the epoch
+            (default False: they need the compilation of a second train step, and one more step
+            each time).
+        texts: whether to write the layers of the model and the configuration.
+        every_n_epochs: the period of images and histograms in epochs; None (the default): after
+            epochs 1, 2, 4, 8, ...
 
     Raises:
-        ValueError: an unknown picture, or a wrong period.
+        ValueError: if `images` has an unknown tag, or `every_n_epochs` is not a positive integer.
 
     Example:
         >>> from nnx_alexnet.callbacks import TensorBoard
@@ -87,33 +84,31 @@ class TensorBoard(Callback):
 
     def __init__(
         self,
-        writer: Any = None,
+        writer: MetricWriter | None = None,
         *,
-        images: bool | Sequence[Picture] = True,
+        images: bool | Sequence[ImageKind] = True,
         histograms: bool = True,
         gradients: bool = False,
         texts: bool = True,
         every_n_epochs: int | None = None,
     ):
         check_period("every_n_epochs", every_n_epochs)
-        pictures = [*PICTURES] if images is True else [*(images or ())]
-        for picture in pictures:
-            if picture not in PICTURES:
-                raise unknown("images", picture, PICTURES)
-        self.images = frozenset(pictures)
+        kinds = [*IMAGE_KINDS] if images is True else [*(images or ())]
+        for kind in kinds:
+            if kind not in IMAGE_KINDS:
+                raise unknown("images", kind, IMAGE_KINDS)
+        self.images = frozenset(kinds)
         self.histograms = histograms
         self.gradients = gradients
         self.texts = texts
         self.every_n_epochs = every_n_epochs
-        self._given = writer
-        self._writer: Any = writer
-        self._artist: ThreadPoolExecutor | None = None
-        self._forget()
+        self._output = TensorBoardOutput(writer)
+        self._reset()
 
-    def _forget(self) -> None:
-        self._failed_write = self._failed_picture = self._exception = False
+    def _reset(self) -> None:
+        self._output.reset()
+        self._failed = False
         self._stage: Stage = "fit"
-        self._drawing: deque[Future[None]] = deque()
         self._wants_batch = False
         self._logged: dict[str, int] = {}  # the step at which each metric was written last
         self._results: ClassificationResults | None = None  # of the newest validation
@@ -121,28 +116,28 @@ class TensorBoard(Callback):
 
     @property
     def batch_period(self) -> int | None:
-        """The first step of an epoch with pictures; no other."""
+        """1 until the first step of an epoch with drawings, else None (never)."""
         return 1 if self._wants_batch else None
 
-    # ---- The session, and the metrics -----------------------------------------------------
+    # ---- The session and the metrics ------------------------------------------------------
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Notes whether this is a fit: a validation alone gets no pictures."""
+        """Notes the stage: only a fit draws."""
         self._stage = stage
-        self._logged = {}  # each validation or test alone is a measurement of its own
+        self._logged = {}  # a validation or test on its own measures anew
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit."""
-        self._forget()
+        self._reset()
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Begins a session, and takes out what was written of the steps that are taken again."""
-        # A run that had no checkpoint yet begins anew, with its texts of step 0.
+        """Begins a session, and removes what was written of the steps that will be repeated."""
+        # A run without a checkpoint starts again, with its texts of step 0.
         restart = trainer.global_step + 1 if trainer.global_step else 0
-        if self._given is None:
-            self._attempt(trainer, lambda writer: drop_steps(writer.directory, restart))
+        if self._output.owns_writer:
+            self._write(trainer, lambda writer: drop_steps(writer.directory, restart))
         is_new = trainer.global_step == 0
-        self._attempt(
+        self._write(
             trainer,
             lambda writer: begin_session(
                 writer,
@@ -152,7 +147,7 @@ class TensorBoard(Callback):
             ),
         )
         if self.texts and is_new:
-            self._attempt(
+            self._write(
                 trainer,
                 lambda writer: write_texts(
                     writer,
@@ -164,36 +159,31 @@ class TensorBoard(Callback):
             )
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
-        """Writes the metrics, each once a step: at the end of an epoch some come again."""
+        """Writes the metrics, each once per step: the end of an epoch publishes some again."""
         new = {name: value for name, value in metrics.items() if self._logged.get(name) != step}
         self._logged.update(dict.fromkeys(metrics, step))
-        self._attempt(trainer, lambda writer: writer.write_scalars(step, new))
+        self._write(trainer, lambda writer: writer.write_scalars(step, new))
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Notes that the run failed."""
-        self._exception = True
+        self._failed = True
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
-        """Ends the session and closes the file, however the run ended."""
-        if self._artist is not None:
-            self._artist.shutdown()  # when all is drawn
-            self._artist = None
+        """Ends the session and closes the event file, however the run ended."""
+        self._output.finish_drawing()
         self._results = None
-        if self._writer is None:
+        if not self._output.is_open:
             return
         if stage == "fit":
-            success = not (self._exception or trainer.interrupted)
-            self._attempt(trainer, partial(end_session, success=success))
-        self._attempt(trainer, lambda writer: writer.flush())
-        if self._given is None:
-            self._attempt(trainer, lambda writer: writer.close())
-            self._writer = None
+            success = not (self._failed or trainer.interrupted)
+            self._write(trainer, partial(end_session, success=success))
+        self._output.close()
 
-    # ---- Pictures and histograms ----------------------------------------------------------
+    # ---- Images and histograms ------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
-        """Asks for the first batch, if this epoch's is to be shown."""
-        wanted = self._writes(trainer) and ("train/images" in self.images or self.gradients)
+        """Requests the first batch of an epoch with drawings."""
+        wanted = self._can_write(trainer) and ("train/images" in self.images or self.gradients)
         is_whole = trainer.step_in_epoch == 0
         self._wants_batch = wanted and is_whole and self._is_due(trainer.epoch + 1)
 
@@ -216,24 +206,24 @@ class TensorBoard(Callback):
             self._write_histograms(trainer, "gradients", lambda: trainer.gradients(batch))
 
     def on_validation_start(self, trainer: Trainer) -> None:
-        """Begins to gather what the validation gets right and wrong."""
-        wanted = any(picture.startswith("val/") for picture in self.images)
-        wanted = wanted and self._stage == "fit" and self._writes(trainer)
+        """Starts collecting results, if an image of the validation is wanted."""
+        wanted = any(kind.startswith("val/") for kind in self.images)
+        wanted = wanted and self._stage == "fit" and self._can_write(trainer)
         self._results = ClassificationResults(NUM_EXAMPLES) if wanted else None
 
     def on_validation_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Gathers, without waiting for the device."""
+        """Collects results, without waiting for the device."""
         if self._results is not None:
             try:
                 self._results.add(outputs, batch)
-            except Exception as error:  # the outputs are those of a task of the user's own
+            except Exception as error:  # the outputs are those of any task
                 self._results = None
-                self._report(error)
+                self._output.report_drawing(error)
 
     def on_validation_end(self, trainer: Trainer) -> None:
-        """Notes the step that the validation was of."""
+        """Notes the step that was validated."""
         self._steps["validated"] = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
@@ -246,19 +236,20 @@ class TensorBoard(Callback):
             self._write_results(trainer)
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Draws and writes the last state; an interrupted run will do so when it is resumed."""
+        """Draws and writes the last state; after an interruption, the resumed run will."""
         if not trainer.interrupted and self._steps.get("trained") == trainer.global_step:
             self._write_parameters(trainer)
             self._write_results(trainer)
 
     def _is_due(self, number: int, period: int = 1) -> bool:
-        """Whether an epoch with pictures is among the last `period` epochs, `number` the last."""
+        """Returns whether one of the last `period` epochs, up to epoch `number`, has drawings."""
 
-        def due_until(number: int) -> int:
-            return number.bit_length() if self.every_n_epochs is None else number // period_
+        def num_due(number: int) -> int:
+            if self.every_n_epochs is None:
+                return number.bit_length()
+            return number // self.every_n_epochs
 
-        period_ = self.every_n_epochs or 1
-        return due_until(number) > due_until(max(0, number - period))
+        return num_due(number) > num_due(max(0, number - period))
 
     def _is_first(self, kind: str, step: int) -> bool:
         is_first = self._steps.get(kind) != step
@@ -267,14 +258,14 @@ class TensorBoard(Callback):
 
     def _write_parameters(self, trainer: Trainer) -> None:
         step = trainer.global_step
-        if not self._writes(trainer) or not self._is_first("parameters", step):
+        if not self._can_write(trainer) or not self._is_first("parameters", step):
             return
         if self.histograms:
             self._write_histograms(trainer, "parameters", trainer.parameters)
         if "model/filters" in self.images:
             kernel = first_kernel(trainer.parameters(), trainer.data.image_shape)
             if kernel is not None:
-                # The next step takes the original.
+                # The next step overwrites the original.
                 copy = jnp.array(trainer.placement.whole(kernel), copy=True)
                 self._draw(trainer, partial(write_filters, step=step, kernel=copy))
 
@@ -286,7 +277,7 @@ class TensorBoard(Callback):
             try:
                 results.finish()
             except Exception as error:
-                self._report(error)
+                self._output.report_drawing(error)
                 return
             drawn = partial(
                 write_results,
@@ -305,50 +296,16 @@ class TensorBoard(Callback):
             named = {f"{kind}/{name}": array for name, array in arrays().items()}
             taken = samples(named)
             sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
-        except Exception as error:  # gradients run the user's own train step once more
-            self._report(error)
+        except Exception as error:  # gradients run the user's train step once more
+            self._output.report_drawing(error)
             return
         self._draw(trainer, partial(write_histograms, step=step, arrays=sampled))
 
-    # ---- What may fail ----------------------------------------------------------------------
+    def _can_write(self, trainer: Trainer) -> bool:
+        return self._output.can_write(trainer.run_dir)
+
+    def _write(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
+        self._output.write(trainer.run_dir, action)
 
     def _draw(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
-        """Draws and writes beside training."""
-        self._attempt(trainer, bool)  # opens the file, if it is not open
-        if self._writer is None or not is_main():
-            return
-        if self._artist is None:
-            self._artist = ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
-        while len(self._drawing) >= _MOST_WAITING:
-            self._drawing.popleft().result()
-
-        def draw() -> None:
-            try:
-                # The settings of this thread are those of the process.
-                with jax.transfer_guard("allow"), usual_promotion():
-                    action(self._writer)
-            except Exception as error:
-                self._report(error)
-
-        self._drawing.append(self._artist.submit(draw))
-
-    def _writes(self, trainer: Trainer) -> bool:
-        return self._given is not None or trainer.run_dir is not None
-
-    def _report(self, error: Exception) -> None:
-        if not self._failed_picture:
-            self._failed_picture = True
-            logger.warning("TensorBoard lacks a picture, training goes on: %r", error)
-
-    def _attempt(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
-        if not is_main():
-            return
-        try:
-            if self._writer is None and trainer.run_dir is not None:
-                self._writer = open_writer(trainer.run_dir)
-            if self._writer is not None:
-                action(self._writer)
-        except Exception as error:  # a full disk, or whatever a given writer raises
-            if not self._failed_write:
-                self._failed_write = True
-                logger.warning("TensorBoard could not write, training goes on: %s", error)
+        self._output.draw(trainer.run_dir, action)

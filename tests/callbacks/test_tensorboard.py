@@ -115,7 +115,7 @@ def test_one_instance_serves_two_fits_and_a_test(tmp_path):
     assert status(tmp_path / "b") == api_pb2.STATUS_SUCCESS
     trainer.log({"test/loss": 0.25})
     trainer.callbacks.call("teardown", trainer, "test")
-    assert callback._writer is None
+    assert not callback._output.is_open
     events = read(tmp_path / "b").Tensors("test/loss")
     assert [make_ndarray(event.tensor_proto).item() for event in events] == [0.25]
 

@@ -20,7 +20,7 @@ from nnx_alexnet.callbacks import Callback, EarlyStopping, TensorBoard, tensorbo
 from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.transform import augmentation_key
 
-PICTURES = set(tensorboard.PICTURES)
+PICTURES = set(tensorboard.IMAGE_KINDS)
 STEPS = 4  # an epoch
 
 
@@ -253,7 +253,7 @@ def test_a_picture_that_fails_is_reported_once_and_training_goes_on(
     trainer.fit()
     assert trainer.global_step == 3 * STEPS
     assert [record.message for record in warnings.records if "no ink" in record.message] == [
-        "TensorBoard lacks a picture, training goes on: ZeroDivisionError('no ink')"
+        "TensorBoard could not draw, training continues: ZeroDivisionError('no ink')"
     ]
     assert "train/images" in steps_of(trainer.run_dir)
 
@@ -270,7 +270,7 @@ def test_a_train_step_of_another_shape_has_gradients_or_none_but_trains(tmp_path
     )  # fmt: skip
     trainer.fit()
     assert trainer.global_step == STEPS
-    assert "TensorBoard lacks a picture" in warnings.text
+    assert "TensorBoard could not draw" in warnings.text
 
 
 class Regression(Task):
