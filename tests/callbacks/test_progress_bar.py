@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from fake_trainer import FakeTrainer
 
-from nnx_alexnet.callbacks import ProgressBar, progress_bar
+from nnx_alexnet.callbacks import ProgressBar, bar_display
 from nnx_alexnet.support.log import logger
 
 METRICS = {
@@ -36,13 +36,13 @@ def lines(caplog, monkeypatch):
 def terminal(monkeypatch):
     stream = Terminal()
     fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
-    monkeypatch.setattr(progress_bar, "sys", fake)
+    monkeypatch.setattr(bar_display, "sys", fake)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     return stream
 
 
-def test_one_line_an_epoch_where_there_is_no_terminal(lines):
+def test_without_a_terminal_each_epoch_has_one_line(lines):
     trainer = FakeTrainer([ProgressBar()], max_epochs=3)
     trainer.begin()
     trainer.run([METRICS, {"train/loss": 0.1}])
@@ -56,7 +56,7 @@ def test_one_line_an_epoch_where_there_is_no_terminal(lines):
     assert second.startswith("epoch 2/3  step 20  train/loss 0.1  812 images/s")
 
 
-def test_the_length_of_an_epoch_and_of_the_fit_may_be_unknown(lines, terminal):
+def test_a_fit_of_unknown_length_shows_the_elapsed_time(lines, terminal):
     trainer = FakeTrainer([ProgressBar(1e-9)], max_epochs=None, steps_per_epoch=None)
     trainer.begin()
     trainer.run_epoch(METRICS, steps=3)
@@ -73,7 +73,7 @@ def test_the_length_of_an_epoch_and_of_the_fit_may_be_unknown(lines, terminal):
         ({"max_epochs": None, "steps_per_epoch": 10, "max_steps": 50}, "/50"),
     ],
 )
-def test_the_bar_ends_where_the_fit_ends(terminal, limits, total):
+def test_the_bar_is_full_at_the_last_step(terminal, limits, total):
     trainer = FakeTrainer([ProgressBar(1e-9)], **limits)
     trainer.begin()
     trainer.run_epoch(METRICS, steps=2)
@@ -82,34 +82,34 @@ def test_the_bar_ends_where_the_fit_ends(terminal, limits, total):
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_what_is_drawn_fits_the_terminal(terminal, monkeypatch, columns):
+def test_the_bar_fits_the_terminal(terminal, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     trainer = FakeTrainer([ProgressBar(1e-9)])
     trainer.begin()
     trainer.run([METRICS] * 2)
     trainer.end()
-    shown = terminal.getvalue().replace("\x1b[J", "")  # it clears the rest
+    shown = terminal.getvalue().replace("\x1b[J", "")  # clears the rest of the line
     drawn = [part for line in shown.splitlines() for part in line.split("\r")]
     assert max(map(len, drawn)) < columns
     assert any("left" in part for part in drawn)
     assert any("val/accuracy 1" in part for part in drawn if "left" in part) == (columns == 200)
 
 
-def test_a_bar_of_before_the_terminal_got_narrower_is_cut(terminal, monkeypatch):
+def test_a_terminal_that_gets_narrower_cuts_the_bar(terminal, monkeypatch):
     bar = ProgressBar(1e-9)
     trainer = FakeTrainer([bar])
     trainer.begin()
     trainer.run([METRICS])
     monkeypatch.setenv("COLUMNS", "40")
     before = len(terminal.getvalue())
-    bar._bar.refresh()  # as after a line of the log, which comes when it will
+    bar._display._bar.refresh()  # as tqdm does after a line of the log
     shown = terminal.getvalue()[before:].replace("\x1b[J", "").strip("\r")
     assert shown.startswith("epoch 1/6 |")
     assert len(shown) == 39
     trainer.end()
 
 
-def test_a_terminal_that_cannot_move_its_cursor_gets_lines_only(lines, terminal, monkeypatch):
+def test_a_dumb_terminal_has_only_lines(lines, terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     trainer = FakeTrainer([ProgressBar(1e-9)])
     trainer.begin()
@@ -120,11 +120,11 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_only(lines, terminal,
 
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["none", "without a kernel"])
-def test_ipython_without_a_notebook_gets_lines_only(lines, monkeypatch, shell):
+def test_ipython_without_a_kernel_has_only_lines(lines, monkeypatch, shell):
     stream = io.StringIO()
     ipython = SimpleNamespace(get_ipython=lambda: shell)  # and nothing to display with
     fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": ipython})
-    monkeypatch.setattr(progress_bar, "sys", fake)
+    monkeypatch.setattr(bar_display, "sys", fake)
     trainer = FakeTrainer([ProgressBar(1e-9)])
     trainer.begin()
     trainer.run([METRICS] * 2)
@@ -133,22 +133,22 @@ def test_ipython_without_a_notebook_gets_lines_only(lines, monkeypatch, shell):
 
 
 @pytest.mark.parametrize("exception", [None, RuntimeError("boom"), KeyboardInterrupt()])
-def test_the_bar_is_removed_and_the_log_restored_however_the_fit_ends(terminal, exception):
+def test_every_end_of_a_fit_removes_the_bar_and_restores_the_log(terminal, exception):
     handlers = list(logger.handlers)
     bar = ProgressBar(1e-9)
     trainer = FakeTrainer([bar])
     trainer.begin()
     trainer.run([METRICS])
-    assert bar._bar is not None
+    assert bar._display.is_open
     trainer.end(exception)
-    assert bar._bar is None
+    assert not bar._display.is_open
     assert logger.handlers == handlers
     assert terminal.getvalue().endswith("\r")
     trainer.run([METRICS])  # after the end nothing is drawn
     assert terminal.getvalue().endswith("\r")
 
 
-def test_a_resumed_fit_starts_its_bar_where_it_left_off(terminal):
+def test_a_resumed_fit_continues_the_bar(terminal):
     trainer = FakeTrainer([ProgressBar()])
     trainer.global_step, trainer.epoch = 30, 3
     trainer.begin()
@@ -157,7 +157,7 @@ def test_a_resumed_fit_starts_its_bar_where_it_left_off(terminal):
     assert "step 30/60" in terminal.getvalue()
 
 
-def test_the_bar_is_drawn_by_the_clock_and_costs_a_step_microseconds(terminal):
+def test_between_drawings_a_step_costs_microseconds(terminal):
     bar = ProgressBar(refresh_seconds=60)
     trainer = FakeTrainer([bar])
     trainer.begin()
@@ -172,6 +172,6 @@ def test_the_bar_is_drawn_by_the_clock_and_costs_a_step_microseconds(terminal):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_a_refresh_time_that_is_not_positive_is_refused(seconds):
+def test_a_refresh_time_must_be_positive(seconds):
     with pytest.raises(ValueError, match="`refresh_seconds`"):
         ProgressBar(seconds)

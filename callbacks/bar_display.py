@@ -1,0 +1,180 @@
+"""Where a progress bar is drawn: on the last line of a terminal, or in a notebook cell."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nnx_alexnet.support import is_terminal, logger
+
+_NOTEBOOK_COLUMNS = 100  # what an output cell of usual width shows on one line
+
+
+class BarDisplay:
+    """A bar of tqdm that is drawn again and again at one place, below the log.
+
+    tqdm measures the time and formats the text; drawing and logging are ours. Without a terminal
+    or a notebook, nothing is drawn and `is_open` stays False.
+
+    Example:
+        >>> from nnx_alexnet.callbacks.bar_display import BarDisplay
+        >>> display = BarDisplay()
+        >>> display.is_open
+        False
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._is_notebook = False
+        self._cleanup = contextlib.ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a bar."""
+        return self._bar is not None
+
+    @property
+    def columns(self) -> int:
+        """The number of columns that a line may have now."""
+        return _NOTEBOOK_COLUMNS if self._is_notebook else _terminal_columns()
+
+    def open(self, step: int, total: int | None, bar_format: Callable[[int], str]) -> None:
+        """Shows the bar, if there is a terminal or a notebook.
+
+        Args:
+            step: the step at which it starts.
+            total: the step at which it will be full, None if that is not known.
+            bar_format: returns tqdm's `bar_format` for a number of columns.
+        """
+        printer: type[_TerminalLine] | type[_NotebookCell]
+        place: dict[str, Any]
+        if _is_terminal():
+            for log in (logger, logging.getLogger()):
+                self._cleanup.callback(_set_handlers, log, log.handlers)
+                log.handlers = [_above_bar(each) for each in log.handlers]
+            self._is_notebook, printer = False, _TerminalLine
+            place = {"file": sys.stderr}
+        elif _is_notebook():
+            self._is_notebook, printer = True, _NotebookCell
+            place = {"file": io.StringIO(), "ascii": False}
+        else:
+            return
+        from tqdm.std import tqdm
+
+        bar = type("_Bar", (tqdm,), {"status_printer": staticmethod(printer)})
+        self._bar = self._cleanup.enter_context(
+            bar(
+                total=total,
+                initial=step,
+                bar_format=bar_format(self.columns),
+                ncols=self.columns,
+                leave=False,
+                mininterval=0,
+                miniters=1,
+                **place,
+            )
+        )
+        # The system time, which tqdm uses, may be set back.
+        self._bar._time = time.monotonic
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
+
+    def draw(self, step: int, total: int | None, bar_format: Callable[[int], str]) -> None:
+        """Draws the bar again, if there is one; the arguments are those of `open`."""
+        if self._bar is None:
+            return
+        self._bar.total = total
+        self._bar.ncols = self.columns
+        self._bar.bar_format = bar_format(self.columns)
+        if not self._bar.update(step - self._bar.n):
+            self._bar.refresh()  # the same step, but other metrics
+
+    def close(self) -> None:
+        """Removes the bar, and restores the log."""
+        self._bar = None
+        with contextlib.suppress(Exception):  # tqdm writes to a terminal that may be gone
+            self._cleanup.close()
+
+
+def _set_handlers(log: logging.Logger, handlers: list[logging.Handler]) -> None:
+    log.handlers = handlers
+
+
+def _above_bar(handler: logging.Handler) -> logging.Handler:
+    """Returns a handler that prints above the bar, in place of one that prints to the terminal."""
+    streams = sys.stdout, sys.stderr
+    if isinstance(handler, logging.StreamHandler) and any(handler.stream is s for s in streams):
+        return _AboveBar(handler)
+    return handler
+
+
+class _AboveBar(logging.Handler):
+    """Prints the records of a handler above the bar instead of into it."""
+
+    def __init__(self, replaced: logging.StreamHandler[Any]):
+        super().__init__(replaced.level)
+        self.setFormatter(replaced.formatter)
+        self.filters = [*replaced.filters]
+        self._stream = replaced.stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.std import tqdm
+
+        with contextlib.suppress(Exception):  # the terminal is gone
+            tqdm.write(self.format(record), file=self._stream)
+
+
+class _TerminalLine:
+    """Draws a text on the last line of a terminal, over the one before.
+
+    The cursor stays at the beginning of the line. A terminal that gets narrower breaks the line in
+    two and leaves the cursor there, so the next text clears both parts; and text that the terminal
+    itself shows, such as `^C`, does not make the line too long.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __call__(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # the terminal is gone, or was closed
+            self._stream.write(f"\r{text[: _terminal_columns()]}\x1b[J\r")
+            self._stream.flush()
+
+
+class _NotebookCell:
+    """Draws a text in the output of a notebook cell, over the one before; the last one stays."""
+
+    def __init__(self, _stream: Any):
+        display = sys.modules["IPython"].display.display
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def __call__(self, text: str) -> None:
+        if text:  # tqdm clears the bar at the end by an empty text
+            self._handle.update({"text/plain": text}, raw=True)
+
+
+def _is_terminal() -> bool:
+    return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+
+
+def _is_notebook() -> bool:
+    """Returns whether this process runs a notebook; IPython in a terminal has no kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _terminal_columns() -> int:
+    """Returns the length of a line: one column is left free, because some terminals wrap there."""
+    try:
+        # Of the terminal that is drawn on; standard output may be redirected.
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        columns = shutil.get_terminal_size().columns
+    return max(1, columns - 1)
