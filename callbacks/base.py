@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from nnx_alexnet.support import check_positive
+
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
@@ -52,7 +54,7 @@ class Callback:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuses a hook with an unknown name or other arguments, which would never run."""
         super().__init_subclass__(**kwargs)
-        check_period("every_n_steps", cls.__dict__.get("every_n_steps"))
+        check_positive(every_n_steps=cls.__dict__.get("every_n_steps"))
         for name, function in cls.__dict__.items():
             if inspect.isfunction(function) and (name in HOOKS or name.startswith("on_")):
                 _check_hook(cls, name, function)
@@ -232,12 +234,6 @@ class Callback:
 HOOKS: tuple[str, ...] = tuple(
     name for name in vars(Callback) if name.startswith("on_") or name in ("setup", "teardown")
 )
-
-
-def check_period(argument: str, period: object) -> None:
-    """Raises `ValueError` unless `period` is None or a whole number of at least 1."""
-    if period is not None and (type(period) is not int or period < 1):
-        raise ValueError(f"`{argument}` (={period!r}) must be None or a whole number, 1 or more.")
 
 
 def _check_hook(cls: type[Callback], name: str, function: Callable[..., Any]) -> None:

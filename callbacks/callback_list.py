@@ -6,8 +6,14 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, HOOKS, Callback, check_period
-from nnx_alexnet.support import check_metric_name, check_plain, logger, unknown
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, HOOKS, Callback
+from nnx_alexnet.support import (
+    check_metric_name,
+    check_plain,
+    check_positive,
+    logger,
+    unknown,
+)
 
 # A failure in one of these must not keep the other callbacks from closing their files.
 _CLEANUP_HOOKS = ("on_exception", "teardown")
@@ -45,7 +51,7 @@ class CallbackList:
                 raise TypeError(
                     f"`callbacks` must hold instances of `Callback`, got {callback!r}: pass {hint}."
                 )
-            check_period("every_n_steps", callback.every_n_steps)
+            check_positive(every_n_steps=callback.every_n_steps)
             for name in callback.metric_names:
                 check_metric_name(name)
         self.raised: BaseException | None = None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from nnx_alexnet.callbacks.base import Callback, Stage, check_period
+from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.support import check_positive
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -45,7 +46,7 @@ class DeviceMonitor(Callback):
     priority = -1  # what it publishes is known when others check what they monitor
 
     def __init__(self, every_n_steps: int | None = None):
-        check_period("every_n_steps", every_n_steps)
+        check_positive(every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._period = every_n_steps
 

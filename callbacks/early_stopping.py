@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode
+from nnx_alexnet.support import Mode, check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -67,8 +67,7 @@ class EarlyStopping(MetricMonitor):
         check_finite: bool = True,
     ):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
-        if type(patience) is not int or patience < 1:
-            raise ValueError(f"`patience` (={patience!r}) must be a whole number, 1 or more.")
+        check_integer("patience", patience)
         if threshold is not None and math.isnan(threshold):
             raise ValueError(f"`threshold` (={threshold!r}) must be a number or None.")
         self.patience = patience

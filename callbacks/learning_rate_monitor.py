@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from nnx_alexnet.callbacks.base import Callback, check_period
+from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.support import check_positive
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -46,7 +47,7 @@ class LearningRateMonitor(Callback):
         *,
         every_n_steps: int | None = None,
     ):
-        check_period("every_n_steps", every_n_steps)
+        check_positive(every_n_steps=every_n_steps)
         self.schedule = schedule
         self.every_n_steps = every_n_steps
 

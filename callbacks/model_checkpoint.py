@@ -6,15 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet.callbacks.base import (
-    BETWEEN_DISPATCHES,
-    Callback,
-    Stage,
-    check_period,
-)
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor, current_value
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import Mode, check_mode, logger, unknown
+from nnx_alexnet.support import Mode, check_integer, check_mode, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
@@ -92,21 +87,10 @@ class ModelCheckpoint(Callback):
             raise ValueError(
                 f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
             )
-        if isinstance(every_n_epochs, str) and every_n_epochs != "auto":
-            raise ValueError(
-                f'`every_n_epochs` (={every_n_epochs!r}) must be "auto", a whole number of 1 or '
-                "more, or None."
-            )
-        if every_n_epochs != "auto":
-            check_period("every_n_epochs", every_n_epochs)
-        check_period("every_n_steps", every_n_steps)
-        if type(save_top_k) is not int or save_top_k < 0:
-            raise ValueError(f"`save_top_k` (={save_top_k!r}) must be a whole number, 0 or more.")
-        if type(keep_latest) is not int or keep_latest < 1:
-            raise ValueError(
-                f"`keep_latest` (={keep_latest!r}) must be a whole number, 1 or more: a run "
-                "resumes from the latest checkpoint."
-            )
+        check_integer("every_n_epochs", every_n_epochs, also=("auto", None))
+        check_integer("every_n_steps", every_n_steps, also=(None,))
+        check_integer("save_top_k", save_top_k, minimum=0)
+        check_integer("keep_latest", keep_latest, reason="a run resumes from the latest checkpoint")
         self.monitor = monitor
         self.mode = mode
         self.save_top_k = save_top_k

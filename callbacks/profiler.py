@@ -8,7 +8,7 @@ import jax
 
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import check_integer, logger
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -40,10 +40,8 @@ class Profiler(Callback):
     """
 
     def __init__(self, start_step: int = 10, num_steps: int = 5):
-        if type(start_step) is not int or start_step < 1:
-            raise ValueError(f"`start_step` (={start_step!r}) must be a whole number, 1 or more.")
-        if type(num_steps) is not int or num_steps < 1:
-            raise ValueError(f"`num_steps` (={num_steps!r}) must be a whole number, 1 or more.")
+        check_integer("start_step", start_step)
+        check_integer("num_steps", num_steps)
         self.start_step = start_step
         self.num_steps = num_steps
         self._next_step: int | None = None  # at which the trace begins, or ends

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet.callbacks.base import Callback, Stage, check_period
+from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.callbacks.tensorboard_output import TensorBoardOutput
 from nnx_alexnet.dashboard import (
     NUM_EXAMPLES,
@@ -26,7 +26,7 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.support import unknown
+from nnx_alexnet.support import check_positive, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -92,7 +92,7 @@ class TensorBoard(Callback):
         texts: bool = True,
         every_n_epochs: int | None = None,
     ):
-        check_period("every_n_epochs", every_n_epochs)
+        check_positive(every_n_epochs=every_n_epochs)
         kinds = [*IMAGE_KINDS] if images is True else [*(images or ())]
         for kind in kinds:
             if kind not in IMAGE_KINDS:
