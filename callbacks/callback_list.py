@@ -20,19 +20,20 @@ _CLEANUP_HOOKS = ("on_exception", "teardown")
 
 
 class CallbackList:
-    """Callbacks in the order in which they run; the single place that calls their hooks.
+    """The callbacks in callback order; the only place that calls their hooks.
 
-    A hook is called only on callbacks whose class overrides it, which is looked up once, here.
+    A hook is called only on callbacks whose class overrides it; the constructor looks these up.
 
     Args:
-        callbacks: the callbacks, in any order; sorted by `priority`, else kept in order.
+        callbacks: the callbacks; sorted by `priority`, those of equal priority keep their order.
 
     Attributes:
-        raised: what a hook raised last, but for those that clean up.
+        raised: the newest exception of a hook, except `on_exception` and `teardown`.
 
     Raises:
-        TypeError: for something that is not an instance of `Callback`.
-        ValueError: for a wrong `every_n_steps`, or two callbacks with state and one `state_key`.
+        TypeError: if `callbacks` holds anything but instances of `Callback`.
+        ValueError: if an `every_n_steps` is not a positive integer or None, a name in
+            `metric_names` is reserved, or two callbacks with state have the same `state_key`.
 
     Example:
         >>> from nnx_alexnet.callbacks import Callback, CallbackList
@@ -68,8 +69,8 @@ class CallbackList:
                 key = callback.state_key
                 if key in self._stateful:
                     raise ValueError(
-                        f"`callbacks` holds two callbacks with the `state_key` {key!r}, so a "
-                        "checkpoint cannot hold both; remove one, or override `state_key`."
+                        f"`callbacks` holds two callbacks with the `state_key` {key!r}: a "
+                        "checkpoint cannot store both states. Remove one, or override `state_key`."
                     )
                 self._stateful[key] = callback
 
@@ -88,8 +89,8 @@ class CallbackList:
 
         Raises:
             ValueError: if there is no such hook.
-            BaseException: what a callback raised: at once; or, from `on_exception` and `teardown`,
-                after all callbacks were called (the first error; later ones are logged).
+            BaseException: an exception of a callback, immediately; for `on_exception` and
+                `teardown`, the first one after all callbacks were called (others are logged).
         """
         if hook not in self._hooks:
             raise unknown("hook", hook, HOOKS)
@@ -128,17 +129,17 @@ class CallbackList:
             raise
 
     def is_due(self, hook: str, step: int) -> bool:
-        """Whether `train_batch` would call any callback."""
+        """Returns whether `train_batch` would call any callback."""
         return any(_is_due(callback.batch_period, step) for callback, _ in self._hooks[hook])
 
     def is_due_by_step(self, hook: str, step: int) -> bool:
-        """Whether it would call one whose period is counted in steps, not between dispatches."""
+        """Returns whether `train_batch` would call a callback whose period is in steps."""
         periods = [callback.batch_period for callback, _ in self._hooks[hook]]
         return any(period and step % period == 0 for period in periods)
 
     def next_train_batch(self, step: int) -> int | None:
-        """Returns the step up to which no train batch hook is due after `step`; None: no end."""
-        # A start hook runs before its step, so the dispatch before ends one step earlier.
+        """Returns the step at which the dispatch after `step` must end for a hook; None: never."""
+        # A start hook runs before its step, so the previous dispatch ends one step earlier.
         ends = [
             ((step + lead) // callback.batch_period + 1) * callback.batch_period - lead
             for hook, lead in (("on_train_batch_start", 1), ("on_train_batch_end", 0))
@@ -148,10 +149,10 @@ class CallbackList:
         return min(ends, default=None)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
-        """Returns each callback's state by its `state_key`; callbacks without any are left out.
+        """Returns the state of each callback by its `state_key`; empty states are omitted.
 
         Raises:
-            TypeError: a state holds what JSON would change; the message names callback and value.
+            TypeError: if JSON would change a state; the message names the callback and the value.
         """
         states = {key: callback.state_dict() for key, callback in self._stateful.items()}
         for key, state in states.items():
@@ -159,12 +160,12 @@ class CallbackList:
         return {key: state for key, state in states.items() if state}
 
     def load_state_dict(self, states: Mapping[str, dict[str, Any]]) -> None:
-        """Gives each callback a copy of its state; a state that no callback claims is reported."""
+        """Restores each callback from a copy of its state; logs states without a callback."""
         for key, state in states.items():
             if key in self._stateful:
                 self._stateful[key].load_state_dict(copy.deepcopy(state))
             else:
-                logger.info("The state of callback %r is not used: no such callback is given.", key)
+                logger.info("The saved state of %r is not used: there is no such callback.", key)
 
 
 def _is_due(period: int | None, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""`DeviceMonitor`: how much memory the devices and the process have in use."""
+"""`DeviceMonitor`: publishes the memory in use by the devices and by the process."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 _STATM = Path("/proc/self/statm")
 
-# What a metric ends with, and what the backend calls it.
+# The end of a metric's name, and the backend's name for the statistic.
 _STATISTICS = {"memory_bytes": "bytes_in_use", "peak_memory_bytes": "peak_bytes_in_use"}
 
 
 class DeviceMonitor(Callback):
-    """Publishes the memory in use, at each log point.
+    """Publishes the memory in use, at every log point.
 
-    `perf/device_<i>/memory_bytes` and `perf/device_<i>/peak_memory_bytes` are of the i-th local
-    device, where the backend tells them (a CPU does not); `perf/host_memory_bytes` is what of
-    this process lies in the host's memory. The host is asked, so no step is waited for: the device
-    may be a few steps behind.
+    `perf/device_<i>/memory_bytes` and `perf/device_<i>/peak_memory_bytes` belong to the i-th local
+    device, if the backend reports them (CPUs do not). `perf/host_memory_bytes` is the resident
+    memory of this process. Reading them waits for no step, so the device may be a few steps
+    behind.
 
     Args:
-        every_n_steps: publish after every n-th optimizer step; None: at the trainer's
+        every_n_steps: publish after every n-th optimizer step; None (the default): the trainer's
             `log_every_n_steps`.
 
     Raises:
-        ValueError: if `every_n_steps` is not a whole number of at least 1, or None.
+        ValueError: if `every_n_steps` is neither a positive integer nor None.
 
     Example:
         >>> callbacks = [DeviceMonitor(), DeviceMonitor(every_n_steps=1000)]
@@ -43,7 +43,7 @@ class DeviceMonitor(Callback):
         1000
     """
 
-    priority = -1  # what it publishes is known when others check what they monitor
+    priority = -1  # `setup` sets `metric_names` before others check what they monitor
 
     def __init__(self, every_n_steps: int | None = None):
         check_positive(every_n_steps=every_n_steps)
@@ -56,33 +56,33 @@ class DeviceMonitor(Callback):
         return self._period
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Finds out what there is to publish, and how often."""
-        if stage == "fit":  # not before: to name the devices is to start the backend
+        """Determines what can be published, and how often."""
+        if stage == "fit":  # not in the constructor: listing the devices starts the backend
             self._period = self.every_n_steps or trainer.log_every_n_steps
             self.metric_names = tuple(_measure())
 
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Publishes the memory in use now."""
+        """Publishes the memory in use."""
         trainer.log(_measure())
 
 
 def _measure() -> dict[str, float]:
     metrics = {}
     for number, device in enumerate(jax.local_devices()):
-        told = device.memory_stats() or {}
+        statistics = device.memory_stats() or {}
         for name, statistic in _STATISTICS.items():
-            if statistic in told:
-                metrics[f"perf/device_{number}/{name}"] = float(told[statistic])
+            if statistic in statistics:
+                metrics[f"perf/device_{number}/{name}"] = float(statistics[statistic])
     return {**metrics, "perf/host_memory_bytes": float(host_memory())}
 
 
 def host_memory() -> int:
-    """Returns the bytes of this process that lie in memory; without /proc, the most so far.
+    """Returns the resident memory of this process in bytes; without /proc, its peak.
 
     Example:
-        >>> host_memory() > 10_000_000  # JAX alone takes more
+        >>> host_memory() > 10_000_000  # JAX alone needs more
         True
     """
     try:

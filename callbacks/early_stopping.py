@@ -1,4 +1,4 @@
-"""`EarlyStopping`: end training when a metric no longer improves, is good enough, or is lost."""
+"""`EarlyStopping`: ends training when a metric stops improving, is good enough, or is NaN."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ class StopReason(enum.Enum):
 
 
 class EarlyStopping(MetricMonitor):
-    """Stops training when a metric has not improved for some checks.
+    """Stops training when a metric has stopped improving.
 
-    A check is the end of an epoch at which the metric was produced, so with a validation every
-    second epoch `patience=3` spans six epochs. On resume the patience used up so far and the best
-    value come from the checkpoint, the arguments from the code.
+    The metric is checked at the end of each epoch that produced it: with a validation every second
+    epoch, `patience=3` spans six epochs. On resume, the number of checks without improvement and
+    the best value are those of the checkpoint; the arguments are those in the code.
 
     Args:
-        monitor: the metric's name; by default the validation loss.
-        mode: `"min"` if smaller is better, `"max"` if larger is.
-        min_delta: an improvement must be greater than this; 0 or more.
-        patience: stop after so many checks in a row without improvement; 1 or more.
-        threshold: stop as soon as the metric is at least this good; None: never.
-        check_finite: stop as soon as the metric is NaN or infinite. If False, such a value counts
-            as no improvement.
+        monitor: the metric's name (default: the validation loss).
+        mode: `"min"` (the default) if smaller is better, `"max"` if larger is.
+        min_delta: an improvement must exceed this; 0 (the default) or more.
+        patience: stop after this many checks in a row without improvement (default 3); 1 or more.
+        threshold: stop as soon as the metric is at least this good; None (the default): never.
+        check_finite: whether to stop as soon as the metric is NaN or infinite (default True).
+            Otherwise, such a value counts as no improvement.
 
     Attributes:
-        num_bad_checks: checks in a row without improvement, up to now.
-        stop_reason: why training was stopped; None if it was not, or not by this callback.
-        stopped_step: the optimizer step at which it was stopped.
+        num_bad_checks: the number of checks in a row without improvement.
+        stop_reason: why this callback stopped training; None if it did not.
+        stopped_step: the optimizer step at which it stopped training; None if it did not.
 
     Raises:
-        ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
+        ValueError: if an argument is out of range; in `setup` of a fit, if the fit cannot publish
+            the metric.
 
     Example:
         >>> stopping = EarlyStopping("val/accuracy", mode="max", patience=5, threshold=0.99)
@@ -54,7 +55,7 @@ class EarlyStopping(MetricMonitor):
         True
     """
 
-    priority = 50  # after the callbacks whose metrics it may monitor
+    priority = 50  # after the callbacks that publish metrics
 
     def __init__(
         self,
@@ -78,11 +79,11 @@ class EarlyStopping(MetricMonitor):
         self.stopped_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value, its step, and the patience used up."""
+        """Returns the best value, its step, and the number of checks without improvement."""
         return {**super().state_dict(), "num_bad_checks": self.num_bad_checks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         super().load_state_dict(state)
         self.num_bad_checks = state["num_bad_checks"]
 

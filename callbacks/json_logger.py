@@ -1,4 +1,4 @@
-"""`JSONLogger`: every published metric as a line of JSON."""
+"""`JSONLogger`: appends published metrics to `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class JSONLogger(Callback):
-    """Appends every published metric to `metrics.jsonl` in the run's folder.
+    """Appends published metrics to `metrics.jsonl` in the run folder.
 
     Each line is one JSON object: `step`, `epoch` and the metrics that were published together;
-    null stands for a value that is not finite. A line that cannot be written never ends training:
-    that is reported once. Without a run folder this does nothing.
+    null stands for a value that is not finite. A failed write never ends training: the first one
+    is logged. Without a run folder, this callback does nothing.
 
     Example:
         Read it with `pandas.read_json("metrics.jsonl", lines=True)`, or line by line:
@@ -42,19 +42,19 @@ class JSONLogger(Callback):
         self._failed_write = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how long the file is."""
+        """Returns the size of the file."""
         return {"size": self._size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back how long the file was."""
+        """Restores the size of the file."""
         self._size = state["size"]
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Begins with an empty file, unless the run is a resumed one."""
+        """Starts with an empty file; a resumed run then restores its size."""
         self._size = 0
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Cuts off what the steps wrote that are taken again, and repairs what was lost."""
+        """Removes the lines of steps that will be repeated, and restores lines that were lost."""
         if trainer.run_dir is None or not is_main():
             return
         path = trainer.run_dir / "metrics.jsonl"
@@ -63,7 +63,7 @@ class JSONLogger(Callback):
             lines = content[: self._size].splitlines(keepends=True)
             if len(content) < self._size or any(_whole_row(line) is None for line in lines):
                 lines = _repaired(lines, trainer.history)
-            if self._size:  # what was measured after the run had ended is not taken again
+            if self._size:  # a resumed run does not repeat tests after its end
                 lines += filter(_is_of_test, content[self._size :].splitlines(keepends=True))
             kept = b"".join(lines)
             if kept != content:
@@ -84,13 +84,13 @@ class JSONLogger(Callback):
     def _report(self, error: OSError) -> None:
         if not self._failed_write:
             self._failed_write = True
-            logger.warning("metrics.jsonl could not be written, training goes on: %s", error)
+            logger.warning("metrics.jsonl could not be written, training continues: %s", error)
 
     def _append(self, path: Path, line: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b") as file:
             end = file.seek(0, os.SEEK_END)
-            if end > self._size:  # a full disk cut the last line short
+            if end > self._size:  # a full disk left an incomplete line
                 file.truncate(self._size)
                 end = file.seek(self._size)
             file.write(line)
@@ -107,13 +107,13 @@ def _whole_row(line: bytes) -> dict[str, Any] | None:
 
 
 def _repaired(lines: Iterable[bytes], history: Iterable[Mapping[str, Any]]) -> list[bytes]:
-    """Returns the lines that are whole, and those of ended epochs that were lost, by their steps.
+    """Returns the complete lines and the lost lines of finished epochs, in the order of steps.
 
-    A file system that loses power may lose the end of a file, or have zeros there.
+    After a power failure, the end of a file may be missing or consist of zeros.
 
     Args:
-        lines: of the file.
-        history: the rows of `Trainer.history`, which the checkpoint held.
+        lines: the lines of the file.
+        history: the rows of `Trainer.history` from the checkpoint.
     """
     rows = [(row["step"], line) for line in lines if (row := _whole_row(line)) is not None]
     names: dict[int, set[str]] = {}

@@ -1,4 +1,4 @@
-"""`LearningRateMonitor`: publish the learning rate of optimizers that do not tell it."""
+"""`LearningRateMonitor`: publishes the learning rate of optimizers that do not store it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.callbacks.metric_monitor import current_value
 from nnx_alexnet.support import check_positive
 
 if TYPE_CHECKING:
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
 
 
 class LearningRateMonitor(Callback):
-    """Publishes `lr`, the rate of the newest finished step, at every epoch's end.
+    """Publishes `lr`, the learning rate of the newest step, at the end of every epoch.
 
-    An optimizer wrapped in `optax.inject_hyperparams` holds its rate in its state; the trainer
-    then publishes `lr` by itself. Any other optax optimizer hides the rate, so give the schedule
-    that it was built with here.
+    An optimizer wrapped in `optax.inject_hyperparams` stores its rate, and the trainer publishes
+    `lr` without this callback. Other optax optimizers do not store it: pass the schedule that the
+    optimizer was built with.
 
     Args:
-        schedule: an optax schedule (step, from 0, to rate) or the constant rate; None: the
-            optimizer tells it.
-        every_n_steps: publish also after every n-th optimizer step; None: at epochs' ends only.
+        schedule: an optax schedule (from the step, from 0, to the rate) or the constant rate; None
+            (the default): the rate that the optimizer stores.
+        every_n_steps: publish also after every n-th optimizer step; None (the default): only at
+            the ends of epochs.
 
     Raises:
-        ValueError: when a fit starts, if there is neither a schedule nor an optimizer that tells
-            one rate.
+        ValueError: if `every_n_steps` is neither a positive integer nor None; in `on_fit_start`,
+            if there is no schedule and the optimizer does not store exactly one rate.
 
     Example:
         >>> import optax
@@ -53,30 +55,30 @@ class LearningRateMonitor(Callback):
 
     @property
     def batch_period(self) -> int | None:
-        """`every_n_steps`, where None is never (not each step, as in other callbacks)."""
+        """`every_n_steps`; None means never, not every step as in other callbacks."""
         return self.every_n_steps
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Refuses an optimizer that hides its rate, if no schedule was given."""
+        """Refuses an optimizer that does not store its rate, if there is no schedule."""
         if self.schedule is not None or trainer.learning_rate() is not None:
             return
         if rates := trainer.learning_rates():
             raise ValueError(
                 "`LearningRateMonitor()` publishes one rate, but this optimizer has several. The "
-                f"trainer publishes them without this callback: {', '.join(rates)}. Leave the "
-                "callback out."
+                f"trainer publishes them without this callback: {', '.join(rates)}. Remove the "
+                "callback."
             )
         raise ValueError(
-            "`LearningRateMonitor()` cannot see the learning rate of this optimizer. Either make "
+            "`LearningRateMonitor()` cannot read the learning rate of this optimizer. Either make "
             "the optimizer store it, "
-            "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the schedule "
-            "here, `LearningRateMonitor(schedule)`."
+            "`optax.inject_hyperparams(optax.adam)(learning_rate=schedule)`, or pass the schedule, "
+            "`LearningRateMonitor(schedule)`."
         )
 
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Publishes the rate; called every `every_n_steps` steps."""
+        """Publishes the rate, every `every_n_steps` steps."""
         self._publish(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
@@ -84,8 +86,8 @@ class LearningRateMonitor(Callback):
         self._publish(trainer)
 
     def _publish(self, trainer: Trainer) -> None:
-        if trainer.global_step < 1 or trainer.metric_steps.get("lr") == trainer.global_step:
-            return  # no step yet, or published already by the trainer or by this callback
+        if trainer.global_step < 1 or current_value(trainer, "lr") is not None:
+            return  # no step yet, or the trainer or this callback has published it
         rate = self._rate(trainer)
         if rate is not None:
             trainer.log({"lr": rate})
@@ -95,7 +97,7 @@ class LearningRateMonitor(Callback):
             return trainer.learning_rate()
         if not callable(self.schedule):
             return float(self.schedule)
-        # On the accelerator this small sum would queue behind the steps in flight.
+        # On the accelerator, this small computation would queue behind the dispatched steps.
         with jax.default_device(_cpu()), jax.transfer_guard("allow"):
             return float(self.schedule(trainer.global_step - 1))
 
@@ -103,5 +105,5 @@ class LearningRateMonitor(Callback):
 def _cpu() -> jax.Device | None:
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return None

@@ -1,4 +1,4 @@
-"""`MetricMonitor`: what callbacks that follow one metric share."""
+"""`MetricMonitor`: the base class of callbacks that monitor one metric."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from nnx_alexnet.support import Mode, check_mode, is_better, logger, unknown
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
 
-# Metrics that some optimizers and devices have, and others have not.
+# Metrics that only some optimizers and devices have, and why they may be missing.
 _SOMETIMES = {
     "lr": (
         "the optimizer does not store its learning rate; "
         "optax.inject_hyperparams(optax.adam)(1e-3) does."
     ),
-    "perf/mfu": "the device's peak is not known, or the model does not compute in 16 bits.",
+    "perf/mfu": "the peak of the device is unknown, or the model does not compute in 16 bits.",
     "perf/peak_memory_bytes": "the device does not report how much memory is in use.",
 }
 
 
 class MetricMonitor(Callback):
-    """Base of callbacks that follow one metric and remember its best value.
+    """Base class of callbacks that monitor one metric and remember its best value.
 
     Args:
         monitor: the metric's name, such as `"val/loss"`.
         mode: `"min"` if smaller is better, `"max"` if larger is.
-        min_delta: a value must be better than the best by more than this; 0 or more.
+        min_delta: an improvement must exceed this; 0 or more.
 
     Attributes:
         best: the best value of this fit, None before the first finite one.
-        best_step: the optimizer step at which it was produced.
+        best_step: the optimizer step of the best value.
 
     Raises:
-        ValueError: for an unknown `mode`, a negative `min_delta`, and, when a fit starts, for a
-            metric that this fit cannot publish.
+        ValueError: if `mode` is unknown or `min_delta` negative; in `setup` of a fit, if the fit
+            cannot publish the metric.
 
     Example:
         >>> monitor = MetricMonitor("val/accuracy", mode="max", min_delta=0.01)
@@ -56,7 +56,7 @@ class MetricMonitor(Callback):
 
     @property
     def state_key(self) -> str:
-        """The class and the metric: several metrics can be followed in one run."""
+        """The class and the metric, so that one run can monitor several metrics."""
         return f"{type(self).__qualname__}({self.monitor})"
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class MetricMonitor(Callback):
         return {"best": self.best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back the best value and its step."""
+        """Restores the best value and its step."""
         self.best = state["best"]
         self.best_step = state["best_step"]
 
@@ -74,7 +74,7 @@ class MetricMonitor(Callback):
             check_monitor(self.monitor, trainer)
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Forgets an earlier fit; a state that is to be resumed is loaded after this."""
+        """Forgets an earlier fit."""
         self.best = None
         self.best_step = None
         self._missed = MissedValues(self.monitor, type(self).__name__)
@@ -84,27 +84,28 @@ class MetricMonitor(Callback):
         self._missed.warn()
 
     def current(self, trainer: Trainer) -> float | None:
-        """Returns the metric's value if it was produced at this very step, else None.
+        """Returns the value of the metric if the current step produced it, else None.
 
-        Call it once at the end of an epoch: a metric that is missing then is warned of at the end.
+        Call it once at the end of each epoch: it also counts the epochs without a value, which
+        `on_train_end` reports.
         """
         self._missed.note(trainer)
         return current_value(trainer, self.monitor)
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Returns whether `value` improves on `best`; a value that is not finite never does."""
+        """Returns whether `value` improves on `best`; only a finite value does."""
         return is_better(value, best, mode=self.mode, min_delta=self.min_delta)
 
 
 def current_value(trainer: Trainer, name: str) -> float | None:
-    """Returns a metric's value if it was produced at this very step, else None."""
+    """Returns the value of a metric if the current step produced it, else None."""
     if trainer.metric_steps.get(name) != trainer.global_step:
         return None
     return trainer.metrics[name]
 
 
 def check_monitor(monitor: str, trainer: Trainer) -> None:
-    """Raises `ValueError`, with the names that would work, if no epoch ends with such a metric."""
+    """Raises `ValueError` if the ends of epochs never publish a metric; lists those that work."""
     known = trainer.epoch_metric_names
     if monitor in known:
         return
@@ -119,11 +120,11 @@ def check_monitor(monitor: str, trainer: Trainer) -> None:
 
 
 class MissedValues:
-    """Counts the ends of epochs at which a monitored metric had no value, to warn of it.
+    """Counts the epochs that end without a value of the monitored metric.
 
     Args:
         monitor: the metric's name.
-        owner: which callback monitors it.
+        owner: the callback that monitors it.
 
     Example:
         >>> from types import SimpleNamespace
@@ -140,7 +141,7 @@ class MissedValues:
         self._num_checks = self._num_missed = 0
 
     def note(self, trainer: Trainer) -> None:
-        """Notes the end of an epoch; one without a validation owes no metric of it."""
+        """Counts the end of an epoch; for a `val/` metric, only of one with a validation."""
         produced = {n for n, step in trainer.metric_steps.items() if step == trainer.global_step}
         is_of_validation = self.monitor.startswith("val/")
         if is_of_validation and not any(name.startswith("val/") for name in produced):
@@ -149,7 +150,7 @@ class MissedValues:
         self._num_missed += self.monitor not in produced
 
     def describe(self) -> str | None:
-        """Returns how often the metric had no value, None if it always had one."""
+        """Returns in how many epochs the metric had no value, None if in none."""
         if not self._num_missed:
             return None
         return (
@@ -158,6 +159,6 @@ class MissedValues:
         )
 
     def warn(self) -> None:
-        """Logs a warning, unless the metric always had a value."""
+        """Logs a warning if the metric had no value in some epochs."""
         if (text := self.describe()) is not None:
             logger.warning("%s These epochs were ignored.", text)

@@ -18,45 +18,47 @@ if TYPE_CHECKING:
 
 
 class ModelCheckpoint(Callback):
-    """Asks the trainer to save, and says what is kept: the latest, and the best by a metric.
+    """Requests checkpoints, and decides which to keep: the latest, and the best by a metric.
 
     A checkpoint is kept if it is one of the `keep_latest` newest OR one of the `save_top_k` best,
-    so the newest state is always there to resume from. Saves by numbers of epochs and steps are due
-    by `trainer.epoch` and `trainer.global_step` alone, hence a resumed run saves where the unbroken
-    one would have. The last state of a fit is always saved. A value that is not finite, or that was
-    not produced at the very step of the save, is never best; of equal values the first is.
+    so the newest state can always be resumed. Saves by epochs and steps depend only on
+    `trainer.epoch` and `trainer.global_step`, so a resumed run saves at the same steps as an
+    uninterrupted one. The last state of a fit is always saved. A value is never the best if it is
+    not finite, or if another step than that of the checkpoint produced it. Of equal values, the
+    earliest is the best.
 
     Args:
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
-            `"auto"` (the default): `"val/loss"` where the fit publishes it, else no ranking.
-        mode: `"min"` (the default) if smaller is better, `"max"` if larger is; only with a
-            `monitor` of your own.
+            `"auto"` (the default): `"val/loss"` if the fit publishes it, otherwise no ranking.
+        mode: `"min"` (the default) if smaller is better, `"max"` if larger is; `"max"` needs the
+            name of a `monitor`.
         save_top_k: how many of the best to keep (default 1); 0: no ranking.
-        keep_latest: how many of the newest to keep; 1 or more. With 2 there is one to fall back to
-            if the newest is damaged.
-        every_n_epochs: save at the end of every n-th epoch; None: not at epochs' ends. `"auto"`
-            (the default): at the end of each, except where epochs are shorter than a save takes: of
-            those that end while one is under way, or sooner after it than it took, only such as are
-            among the `save_top_k` best. They wait in memory until the one before was as long ago
-            as it took, and training does not wait for them; what is no longer among the best by
-            then is not written.
-        every_n_steps: save after every n-th optimizer step; None: not by steps.
-        every_n_seconds: save at the next step when so many seconds have passed since the last such
-            save; None: not by the clock.
-        save_on_exception: whether the last finished step is saved, too, when an exception ends the
-            fit, so that a resumed run goes on from there.
-        on_error: what a save that fails does, on a full disk for instance: `"raise"` ends the run,
-            `"warn"` reports it and goes on. The checkpoints before it stay either way.
+        keep_latest: how many of the newest to keep (default 2); 1 or more. With 2, there is a
+            fallback if the newest is damaged.
+        every_n_epochs: save at the end of every n-th epoch; None: not at the ends of epochs.
+            `"auto"` (the default): at the end of every epoch, unless epochs are shorter than a
+            save. While a save is running, and for as long again as it took, only checkpoints
+            among the `save_top_k` best are requested. Such a checkpoint waits in memory for that
+            time, training does not wait, and if others have replaced it among the best by then,
+            it is not written.
+        every_n_steps: save after every n-th optimizer step; None (the default): not by steps.
+        every_n_seconds: save at the next step once this many seconds have passed since the last
+            such save; None (the default): not by the clock.
+        save_on_exception: whether to save the last finished step when an exception ends the fit,
+            so that a resumed run continues from it (default True).
+        on_error: what happens if a save fails, for example on a full disk: `"raise"` (the
+            default) ends the run, `"warn"` logs a warning. Earlier checkpoints stay in both cases.
 
     Attributes:
-        ranked_by: the metric that ranks the checkpoints of the newest fit, None without one.
+        ranked_by: the metric that ranks the checkpoints of the newest fit, None if there is none.
 
     Raises:
-        ValueError: for arguments out of range, and, when a fit starts, for an unknown metric.
+        ValueError: if an argument is out of range; in `setup` of a fit, if the fit cannot publish
+            the metric or has no `log_dir`.
 
     Example:
         >>> saver = ModelCheckpoint("val/accuracy", mode="max", save_top_k=3, every_n_steps=1000)
-        >>> saver.best_path is None  # until a fit saved something
+        >>> saver.best_path is None  # before the first save
         True
     """
 
@@ -107,20 +109,24 @@ class ModelCheckpoint(Callback):
 
     @property
     def batch_period(self) -> int | None:
-        """`every_n_steps`, where None is never; with a clock to look at, each dispatch or step."""
+        """`every_n_steps`, where None means never.
+
+        With `every_n_seconds`, the hook runs after every dispatch, or after every step if both are
+        set.
+        """
         if self.every_n_seconds is None:
             return self.every_n_steps
         return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
 
     def monitored_value(self, trainer: Trainer) -> float | None:
-        """Returns the monitored metric, None where this very step did not produce it."""
+        """Returns the value that ranks a checkpoint of this step, None if there is none."""
         return None if self.ranked_by is None else current_value(trainer, self.ranked_by)
 
     @property
     def best_path(self) -> Path | None:
-        """The folder of the best checkpoint; None without a ranking, or before the first.
+        """The folder of the best checkpoint; None without a ranking, or before the first save.
 
-        Of several processes the first one alone knows it.
+        Only the first process knows it.
         """
         checkpoints = self._checkpoints
         if self.ranked_by is None or checkpoints is None or checkpoints.best_step is None:
@@ -129,13 +135,13 @@ class ModelCheckpoint(Callback):
 
     @property
     def best_value(self) -> float | None:
-        """The metric of the best checkpoint; None without a ranking, or before the first."""
+        """The value of the best checkpoint; None without a ranking, or before the first save."""
         checkpoints = self._checkpoints
         return None if self.ranked_by is None or checkpoints is None else checkpoints.best_value
 
     @property
     def last_path(self) -> Path | None:
-        """The folder of the newest checkpoint; None before the first."""
+        """The folder of the newest checkpoint; None before the first save."""
         checkpoints = self._checkpoints
         if checkpoints is None or checkpoints.latest_step is None:
             return None
@@ -146,24 +152,24 @@ class ModelCheckpoint(Callback):
         return None if self._trainer is None else self._trainer.checkpoints
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Refuses a metric that this fit cannot publish, and a run without a folder.
+        """Refuses a fit that cannot publish the metric or has no folder.
 
-        Where an earlier fit ended at another step than its best one, the other verbs say so.
+        For the other stages, logs if the model does not have the best weights of the earlier fit.
         """
         if stage == "fit":
             if trainer.log_dir is None:
                 raise ValueError(
                     "`callbacks` holds a ModelCheckpoint, but `log_dir` is None: there is no "
-                    "folder to save to. Give a `log_dir`, or leave the ModelCheckpoint out."
+                    "folder to save to. Pass a `log_dir`, or remove the ModelCheckpoint."
                 )
             self.ranked_by = self._choose_metric(trainer)
             self._missed = MissedValues(self.ranked_by or "", type(self).__name__)
             self._trainer = trainer
         elif (best := self.best_path) is not None and int(best.name) != trainer.global_step:
             logger.info(
-                "`%s` uses the current weights of the model, those of step %d, where the fit "
-                "ended. load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, "
-                "those of step %s (%s %.4g).",
+                "`%s` uses the current weights of the model, from the end of the fit at step %d. "
+                "load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, from "
+                "step %s (%s %.4g).",
                 stage, trainer.global_step, best.name, self.ranked_by, self.best_value,
             )  # fmt: skip
 
@@ -179,10 +185,10 @@ class ModelCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Asks for a save, if one is due by steps or by the clock."""
+        """Requests a checkpoint that is due by steps or by the clock."""
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
             trainer.request_checkpoint()
-        if self.every_n_seconds is not None and is_main():  # one clock is enough
+        if self.every_n_seconds is not None and is_main():  # the clocks of processes differ
             now = time.monotonic()
             if now - self._last_timed >= self.every_n_seconds:
                 self._last_timed = now
@@ -193,11 +199,11 @@ class ModelCheckpoint(Callback):
         self._last_timed = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Asks for a save at every n-th epoch, or where it is worth its time."""
+        """Requests a checkpoint that is due by epochs, or in time for `"auto"`."""
         if self.ranked_by is not None:
             self._missed.note(trainer)
         if self.every_n_epochs == "auto":
-            checkpoints = trainer.checkpoints  # those of the first process alone
+            checkpoints = trainer.checkpoints  # None in all processes but the first
             if checkpoints is not None:
                 if checkpoints.has_rested:
                     trainer.request_checkpoint()
@@ -207,6 +213,6 @@ class ModelCheckpoint(Callback):
             trainer.request_checkpoint()
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Asks for a save of the last state; the trainer saves no step twice."""
+        """Requests a checkpoint of the last state; the trainer never saves a step twice."""
         self._missed.warn()
         trainer.request_checkpoint()

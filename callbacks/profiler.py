@@ -1,4 +1,4 @@
-"""`Profiler`: a trace of some train steps, for TensorBoard's Profile tab."""
+"""`Profiler`: traces some train steps for TensorBoard's Profile tab."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
 
 
 class Profiler(Callback):
-    """Traces some steps of a fit with `jax.profiler`, into the run's folder.
+    """Traces some steps of a fit with `jax.profiler`, and writes the trace to the run folder.
 
-    Of several processes the first one is traced.
-
-    Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab, if xprof
-    is installed (the extra `profile`). A trace slows the steps in it and takes megabytes,
-    so it should be short. A resumed run that is past the first of these steps traces nothing.
+    Each dispatch is marked with its step. TensorBoard shows the trace in its Profile tab if xprof
+    is installed (the extra `profile`). Keep the trace short: it slows the traced steps, and takes
+    megabytes. A run that is resumed after `start_step` traces nothing. With several processes,
+    only the first one is traced.
 
     Args:
-        start_step: how many steps of the run come before the trace (default 10: the first one
-            compiles).
-        num_steps: how many steps are traced (default 5).
+        start_step: the number of steps before the trace (default 10: the first one compiles).
+        num_steps: the number of traced steps (default 5).
 
     Raises:
-        ValueError: an argument is out of its range, or, in `fit`, there is no run folder.
+        ValueError: if an argument is not a positive integer; in `setup` of a fit, if there is no
+            `log_dir`.
 
     Source: https://docs.jax.dev/en/latest/profiling.html
 
@@ -44,12 +43,12 @@ class Profiler(Callback):
         check_integer("num_steps", num_steps)
         self.start_step = start_step
         self.num_steps = num_steps
-        self._next_step: int | None = None  # at which the trace begins, or ends
+        self._next_step: int | None = None  # the step at which the trace begins or ends
         self._is_tracing = False
 
     @property
     def batch_period(self) -> int | None:
-        """The step at which the trace begins, then the one at which it ends; then never."""
+        """The step at which the trace begins, then the one at which it ends, then never."""
         return self._next_step
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
@@ -57,11 +56,11 @@ class Profiler(Callback):
         if stage == "fit" and trainer.log_dir is None:
             raise ValueError(
                 "`callbacks` holds a Profiler, or `profile` is True, but `log_dir` is None: there "
-                "is no folder for the trace."
+                "is no folder for the trace. Pass a `log_dir`, or remove the Profiler."
             )
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Waits for the first step of the trace."""
+        """Schedules the trace, unless the run is past its first step."""
         is_ahead = trainer.global_step < self.start_step
         self._next_step = self.start_step if is_ahead else None
 
@@ -69,25 +68,25 @@ class Profiler(Callback):
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
         """Begins or ends the trace."""
-        assert self._next_step is not None, "it is called for that step alone"
-        jax.block_until_ready(outputs)  # the steps before do not belong to it
+        assert self._next_step is not None, "the hook runs at that step only"
+        jax.block_until_ready(outputs)  # earlier steps do not belong to the trace
         if self._next_step != self.start_step:
             self._next_step = None
             if self._is_tracing:
                 self._stop(trainer)
             return
-        # Also without a trace: all processes take the same steps in one dispatch.
+        # In every process, traced or not: all must dispatch the same steps together.
         self._next_step = self.start_step + self.num_steps
         if is_main():
             try:
                 jax.profiler.start_trace(str(trainer.run_dir))
-            except Exception as error:  # another trace is under way, or the disk is full
-                logger.warning("The profiler could not start, training goes on: %s", error)
+            except Exception as error:  # another trace is running, or the disk is full
+                logger.warning("The profiler could not start, training continues: %s", error)
             else:
                 self._is_tracing = True
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
-        """Ends the trace of a run that was shorter, however it ended."""
+        """Ends the trace of a run that ended before it."""
         self._next_step = None
         if self._is_tracing:
             self._stop(trainer)
@@ -97,9 +96,9 @@ class Profiler(Callback):
         try:
             jax.profiler.stop_trace()
         except Exception as error:
-            logger.warning("The trace could not be written, training goes on: %s", error)
+            logger.warning("The trace could not be written, training continues: %s", error)
         else:
             logger.info(
-                "A trace of the steps %d to %d is in %s.",
+                "The trace of steps %d to %d is in %s.",
                 self.start_step + 1, trainer.global_step, trainer.run_dir,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`ThroughputMonitor`: what a run has got done, and how much of its time was training."""
+"""`ThroughputMonitor`: publishes the examples and the time of the whole run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 class ThroughputMonitor(Callback):
-    """Publishes the totals of a run at each epoch's end, those of before a resume among them.
+    """Publishes the totals of a run at the end of every epoch, including those before a resume.
 
-    `perf/total_images`: the train examples taken so far. `perf/total_seconds`: by the clock on
-    the wall, while a process worked on the run. `perf/training_share`: the share of these seconds
-    that lies within training epochs, and not in validation, in saves at epochs' ends, or in
-    starting; compilation and saves within an epoch count as training. What a killed process did
-    after its last save is in none of them.
+    - `perf/total_images`: the number of training examples so far.
+    - `perf/total_seconds`: the wall-clock time during which a process worked on the run.
+    - `perf/training_share`: the fraction of that time spent in training epochs, as opposed to
+      starting, validation and saves at the ends of epochs. Compilation and saves within an epoch
+      count as training.
+
+    The work of a killed process after its last save counts in none of them.
 
     Example:
         >>> ThroughputMonitor().metric_names
@@ -32,10 +34,10 @@ class ThroughputMonitor(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._images = 0  # of the epochs before
-        self._epoch_of: Trainer | None = None  # whose examples are to be added, within an epoch
+        self._images = 0  # of finished epochs
+        self._epoch_of: Trainer | None = None  # counts the examples of the running epoch
         self._seconds_before = self._training_seconds = 0.0
-        self._resumed: float | None = None  # when the training that goes on now began
+        self._training_since: float | None = None  # None while training is paused
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the totals of the run."""
@@ -46,13 +48,13 @@ class ThroughputMonitor(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the totals of the processes before."""
+        """Restores the totals of earlier processes."""
         self._images = state["images"]
         self._seconds_before = state["seconds"]
         self._training_seconds = state["training_seconds"]
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Starts the clock: reading a checkpoint is part of the run's time."""
+        """Starts the clock: reading a checkpoint is part of the time of the run."""
         if stage == "fit":
             self._began = time.perf_counter()
 
@@ -62,7 +64,7 @@ class ThroughputMonitor(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Starts the clock of training."""
-        self._resumed = time.perf_counter()
+        self._training_since = time.perf_counter()
         self._epoch_of = trainer
 
     def on_validation_start(self, trainer: Trainer) -> None:
@@ -70,7 +72,7 @@ class ThroughputMonitor(Callback):
         self._pause()
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Stops the clock of training, and publishes."""
+        """Stops the clock of training, and publishes the totals."""
         self._pause()
         self._images, self._epoch_of = self._total_images(), None
         seconds = self._seconds()
@@ -79,7 +81,7 @@ class ThroughputMonitor(Callback):
         trainer.log(dict(zip(self.metric_names, totals, strict=True)))
 
     def on_train_end(self, trainer: Trainer) -> None:
-        """Stops the clock of training, which runs still if the epoch was cut short."""
+        """Stops the clock of training, which still runs if the epoch was interrupted."""
         self._pause()
 
     def _total_images(self) -> int:
@@ -87,12 +89,12 @@ class ThroughputMonitor(Callback):
 
     def _pause(self) -> None:
         self._training_seconds = self._training()
-        self._resumed = None
+        self._training_since = None
 
     def _training(self) -> float:
-        if self._resumed is None:
+        if self._training_since is None:
             return self._training_seconds
-        return self._training_seconds + time.perf_counter() - self._resumed
+        return self._training_seconds + time.perf_counter() - self._training_since
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._began

@@ -114,7 +114,7 @@ def test_what_is_no_file_is_left_alone_and_reported_once(run, tmp_path, kind, wa
     logger.on_train_start(run)
     for step in (10, 12):
         logger.on_log(run, {"train/loss_step": 0.125}, step)
-    assert warnings.text.count("metrics.jsonl could not be written, training goes on") == 1
+    assert warnings.text.count("metrics.jsonl could not be written, training continues") == 1
     assert "is not a regular file" in warnings.text
     assert victim.read_text() == "precious"
 

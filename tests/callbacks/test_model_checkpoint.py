@@ -184,7 +184,7 @@ def test_other_verbs_tell_where_the_best_weights_are(tmp_path, caplog, monkeypat
         caplog.clear()
         trainer.test()
     assert caplog.messages == [
-        "`test` uses the current weights of the model, those of step 6, where the fit ended. "
-        "load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, those of step 2 "
+        "`test` uses the current weights of the model, from the end of the fit at step 6. "
+        "load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, from step 2 "
         "(lr 0.001)."
     ]

@@ -107,7 +107,7 @@ def test_a_callback_cannot_declare_a_name_that_records_cannot_hold():
     [
         ("train/loss_step", "published at log points, .* 'train/loss' is the mean over an epoch"),
         ("lr", "not published here: the optimizer does not store its learning rate"),
-        ("perf/mfu", "not published here: the device's peak is not known"),
+        ("perf/mfu", "not published here: the peak of the device is unknown"),
         ("perf/peak_memory_bytes", "not published here: the device does not report"),
         ("val/acuracy", "did you mean 'val/accuracy'"),
         ("test/loss", "is unknown"),
