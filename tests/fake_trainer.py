@@ -100,6 +100,15 @@ class FakeTrainer:
                 break
         return count
 
+    def run_fit(
+        self, epochs: Iterable[Mapping[str, float]], *, exception: BaseException | None = None
+    ) -> int:
+        """A whole fit, which `exception` ends if one is given; returns how many epochs were run."""
+        self.begin()
+        count = self.run(epochs)
+        self.end(exception)
+        return count
+
     def end(self, exception: BaseException | None = None) -> None:
         """Ends a fit, by an exception if one is given."""
         if exception is None:

@@ -4,8 +4,9 @@ import contextlib
 import functools
 import os
 import re
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import augmentation_key
 from nnx_alexnet.devices import placed
@@ -119,6 +121,40 @@ def tiny_arrays(
     stripes = (columns[None, :] // (labels[:, None] + 1)) % 2  # num, size
     images = 60 + 120 * stripes[:, None, :, None] + rng.integers(0, 60, (num, size, size, 1))
     return images.astype(np.uint8), labels
+
+
+def trainer_of(model: nnx.Module | None = None, data: Any = None, **arguments: Any) -> Trainer:
+    """Returns a Trainer that draws no bar and, without `log_dir`, writes nothing.
+
+    Args:
+        model: None for a `TinyNet`.
+        data: None for stripes, in four train and two validation batches of 16.
+        arguments: those of `Trainer`; two epochs unless they set a limit.
+    """
+    if model is None:
+        model = TinyNet(4, rngs=nnx.Rngs(0))
+    if data is None:
+        data = DataModule(tiny_arrays(num=64), tiny_arrays(num=32, seed=1), batch_size=16)
+    defaults: dict[str, Any] = {"log_dir": None, "progress_bar": False}
+    if not {"max_epochs", "max_steps"} & set(arguments):
+        defaults["max_epochs"] = 2
+    return Trainer(model, data, **{**defaults, **arguments})
+
+
+class At(Callback):
+    """Calls `action(trainer)` after one train step."""
+
+    def __init__(self, step: int, action: Callable[[Any], object]) -> None:
+        self.step, self.action = step, action
+
+    def on_train_batch_end(self, trainer: Any, outputs: Any, batch: Any, batch_index: int) -> None:
+        if trainer.global_step == self.step:
+            self.action(trainer)
+
+
+def press_ctrl_c(trainer: Any) -> None:
+    """What the terminal does when Ctrl-C is pressed; an action for `At`."""
+    signal.raise_signal(signal.SIGINT)
 
 
 class RecordingCallback(Callback):

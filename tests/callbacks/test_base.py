@@ -8,10 +8,9 @@ import optax
 import pytest
 from fake_trainer import FakeTrainer
 from flax import nnx
-from helpers import Dense, tiny_arrays
+from helpers import trainer_of
 
 import nnx_alexnet.callbacks as package
-from nnx_alexnet import Trainer
 from nnx_alexnet.callbacks import Callback, CallbackList
 from nnx_alexnet.callbacks.base import HOOKS
 
@@ -83,16 +82,8 @@ def test_gradients_are_before_the_update_in_start_and_after_it_in_end():
     images, labels = np.tile(np.array([1, 2], np.float32), (64, 1)), np.ones(64, np.int32)
     model = nnx.Linear(2, 2, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
     gradients = Gradients()
-    Trainer(
-        model,
-        ((images, labels), None),
-        optimizer=optax.sgd(1.0),
-        callbacks=gradients,
-        max_steps=2,
-        log_dir=None,
-        progress_bar=False,
-        devices=1,
-    ).fit()
+    data = (images, labels), None
+    trainer_of(model, data, optimizer=optax.sgd(1.0), callbacks=gradients, max_steps=2).fit()
     # Of the cross-entropy: probabilities minus the one-hot label; these are 1/2 at equal logits.
     by_hand = np.array([0.5, -0.5])
     np.testing.assert_allclose(gradients.before[0]["bias"], by_hand, rtol=1e-6)
@@ -117,9 +108,9 @@ def test_the_readme_lists_every_hook_of_fit_once():
 
 
 def test_the_fake_trainer_has_the_signatures_of_the_real_one():
-    real = Trainer(Dense(), (tiny_arrays(), None), log_dir=None)
+    real = trainer_of()
     fake = FakeTrainer()
-    own = {"begin", "run_epoch", "run", "end"}  # what drives it
+    own = {"begin", "run_epoch", "run", "run_fit", "end"}  # what drives it
     methods = {name for name in vars(FakeTrainer) if name[0] != "_"} - own
     for name in methods:
         assert inspect.signature(getattr(fake, name)) == inspect.signature(getattr(real, name))

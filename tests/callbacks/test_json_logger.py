@@ -1,14 +1,15 @@
-"""`metrics.jsonl`: every row once, and each line whole, whatever happened to the file."""
+"""`metrics.jsonl` has every row once and only complete lines, whatever happened to the file."""
 
 import json
+import math
 import os
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from flax import nnx
+from fake_trainer import FakeTrainer
+from helpers import Dense, tiny_arrays, trainer_of
 
-from nnx_alexnet import Trainer
+from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import JSONLogger
 from nnx_alexnet.runs.reader import read_metrics
 from nnx_alexnet.training.history import History
@@ -19,9 +20,51 @@ ROWS = [
 ]
 
 
+def lines(directory):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (directory / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def test_each_line_is_one_json_object(tmp_path):
+    trainer = FakeTrainer([JSONLogger()], run_dir=tmp_path)
+    trainer.run_fit([{"train/loss": 1.0, "val/loss": 0.5}, {"train/loss": 0.5}])
+    assert lines(tmp_path) == [
+        {"step": 10, "epoch": 0, "train/loss": 1.0, "val/loss": 0.5},
+        {"step": 20, "epoch": 1, "train/loss": 0.5},
+    ]
+
+
+def test_values_that_are_not_finite_are_null(tmp_path):
+    trainer = FakeTrainer([JSONLogger()], run_dir=tmp_path)
+    trainer.log({"a": math.nan, "b": -math.inf, "c": 1.0})
+    assert lines(tmp_path) == [{"step": 0, "epoch": 0, "a": None, "b": None, "c": 1.0}]
+
+
+def test_a_new_run_in_a_used_folder_starts_an_empty_log(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    FakeTrainer([JSONLogger()], run_dir=tmp_path).run_fit([{"train/loss": 1.0}])
+    assert [line["step"] for line in lines(tmp_path)] == [10]
+
+
+def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch, warnings):
+    monkeypatch.chdir(tmp_path)
+    FakeTrainer([JSONLogger()]).run_fit([{"train/loss": 1.0}])
+    assert not list(tmp_path.iterdir())
+    assert not warnings.records
+
+
+def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, warnings):
+    (tmp_path / "file").touch()
+    FakeTrainer([JSONLogger()], run_dir=tmp_path / "file").run_fit([{"train/loss": 1.0}] * 3)
+    assert len(warnings.records) == 1
+
+
 @pytest.fixture
 def run(tmp_path):
-    """A trainer after two epochs, as `JSONLogger` sees it, with the log of both."""
+    """A trainer after two epochs, as `JSONLogger` sees it, and the log of both."""
     trainer = SimpleNamespace(run_dir=tmp_path, epoch=0, history=History())
     logger = JSONLogger()
     logger.on_fit_start(trainer)
@@ -37,7 +80,7 @@ def run(tmp_path):
 
 
 def resume(trainer):
-    """Resumes the run, and logs one row more; returns all lines, which are whole."""
+    """Resumes the run and logs one more row; returns the other rows."""
     logger = JSONLogger()
     logger.on_fit_start(trainer)
     logger.load_state_dict(trainer.state)
@@ -54,7 +97,7 @@ def expected():
     return [{"step": 2, "epoch": 0, "train/loss_step": 0.625}, *rows]
 
 
-def test_what_steps_wrote_that_are_taken_again_is_cut_off_and_tests_are_kept(run):
+def test_lines_of_repeated_steps_are_removed_and_tests_are_kept(run):
     later = [{"step": 9, "train/loss_step": 1.0}, {"step": 8, "epoch": 2, "test/loss": 0.5}]
     with run.file.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in later)
@@ -63,7 +106,7 @@ def test_what_steps_wrote_that_are_taken_again_is_cut_off_and_tests_are_kept(run
 
 
 @pytest.mark.parametrize("lost", [1, 2, 20, 70, 130, 10_000])
-def test_rows_of_epochs_that_were_lost_at_the_end_are_written_again(run, lost):
+def test_lost_rows_of_epochs_are_written_again(run, lost):
     size = run.file.stat().st_size
     os.truncate(run.file, max(0, size - lost))
     rows = resume(run)
@@ -72,13 +115,13 @@ def test_rows_of_epochs_that_were_lost_at_the_end_are_written_again(run, lost):
 
 
 @pytest.mark.parametrize("zeros", [1, 30, 100])
-def test_zeros_that_a_power_cut_left_are_taken_out(run, zeros):
+def test_zeros_from_a_power_failure_are_removed(run, zeros):
     content = run.file.read_bytes()
     run.file.write_bytes(content[:-zeros] + b"\0" * zeros)
     assert resume(run) == expected()
 
 
-def test_a_row_of_which_a_part_was_logged_later_is_completed(run):
+def test_a_row_that_lost_its_second_line_is_completed(run):
     lines = run.file.read_bytes().splitlines(keepends=True)
     part = b'{"step": 8, "epoch": 1, "train/loss": 0.25}\n'
     run.file.write_bytes(b"".join(lines[:-1]) + part)
@@ -87,19 +130,19 @@ def test_a_row_of_which_a_part_was_logged_later_is_completed(run):
     assert {**train, **val} == expected()[-1]
 
 
-def test_damage_in_the_middle_costs_no_row_of_an_epoch(run):
+def test_damage_in_the_middle_loses_no_row_of_an_epoch(run):
     content = run.file.read_bytes().replace(b'"val/loss": 0.75', b'"val/l\0\0\xff": 0.')
     run.file.write_bytes(content[: run.state["size"]])
     assert resume(run) == expected()
 
 
-def test_a_file_that_was_deleted_is_written_again(run):
+def test_a_deleted_file_is_written_again(run):
     run.file.unlink()
     assert resume(run) == expected()[1:]
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
-def test_what_is_no_file_is_left_alone_and_reported_once(run, tmp_path, kind, warnings):
+def test_a_path_that_is_not_a_file_is_left_alone_and_reported_once(run, tmp_path, kind, warnings):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     run.file.unlink()
@@ -119,7 +162,7 @@ def test_what_is_no_file_is_left_alone_and_reported_once(run, tmp_path, kind, wa
     assert victim.read_text() == "precious"
 
 
-def test_a_log_that_shrinks_while_the_run_goes_on_still_gets_whole_lines(run):
+def test_a_log_that_shrinks_during_the_run_still_gets_complete_lines(run):
     logger = JSONLogger()
     logger.load_state_dict(run.state)
     logger.on_train_start(run)
@@ -129,15 +172,12 @@ def test_a_log_that_shrinks_while_the_run_goes_on_still_gets_whole_lines(run):
     assert [row["step"] for row in read_metrics(run.run_dir)] == [10, 12]
 
 
-def test_a_resumed_run_has_every_row_though_the_log_lost_its_end(tmp_path):
-    images = np.zeros((64, 4), np.float32), np.arange(64, dtype=np.int32) % 2
+def test_a_resumed_run_has_every_row_after_the_log_lost_its_end(tmp_path):
+    split = tiny_arrays(num=16)
+    data = DataModule(split, split, batch_size=16)
 
     def fit(max_epochs, resume):
-        model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
-        trainer = Trainer(
-            model, (images, images), max_epochs=max_epochs, log_dir=tmp_path, name="m",
-            progress_bar=False,
-        )  # fmt: skip
+        trainer = trainer_of(Dense(), data, max_epochs=max_epochs, log_dir=tmp_path)
         trainer.fit(resume=resume)
         return trainer
 

@@ -53,7 +53,7 @@ def test_a_fit_starts_without_a_best_value_unless_it_resumes():
     [
         ("val/losss", r"`monitor`.*did you mean 'val/loss'.*'train/loss'"),
         ("train/loss_step", "published at log points, .*'train/loss' is the mean over an epoch"),
-        ("perf/mfu", "is not published here: the device's peak"),
+        ("perf/mfu", "is not published here: the peak of the device is unknown"),
     ],
 )
 def test_a_metric_that_no_epoch_publishes_is_refused(name, message):

@@ -4,9 +4,9 @@ from unittest.mock import MagicMock
 
 import pytest
 from fake_trainer import FakeTrainer
-from helpers import Dense, tiny_arrays
+from helpers import Dense, tiny_arrays, trainer_of
 
-from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint
 from nnx_alexnet.support.log import logger
 
@@ -14,9 +14,7 @@ from nnx_alexnet.support.log import logger
 def saves(callback, *, epochs=4, start=0):
     trainer = FakeTrainer([callback])
     trainer.epoch, trainer.global_step = start, 10 * start
-    trainer.begin()
-    trainer.run([{"val/loss": 1.0}] * epochs)
-    trainer.end()
+    trainer.run_fit([{"val/loss": 1.0}] * epochs)
     return sorted(set(trainer._requests))
 
 
@@ -31,7 +29,7 @@ def saves(callback, *, epochs=4, start=0):
         ({"every_n_epochs": 3, "every_n_steps": 16}, [16, 30, 32, 40]),
     ],
 )
-def test_when_it_saves(arguments, steps):
+def test_saves_are_due_by_epochs_and_steps(arguments, steps):
     assert saves(ModelCheckpoint(**arguments)) == steps
 
 
@@ -43,36 +41,32 @@ def test_when_it_saves(arguments, steps):
         ([True, False, False, False], [3.0], [10, 30, 40]),
     ],
 )
-def test_by_default_it_saves_when_the_last_one_is_paid_for_or_the_metric_is_best(
-    rested, best, steps
-):
+def test_auto_saves_when_the_last_save_has_rested_or_the_metric_is_best(rested, best, steps):
     rested = iter(rested)
     trainer = FakeTrainer([ModelCheckpoint("val/loss")])
     trainer.checkpoints = MagicMock(would_be_best=best.__contains__)
     type(trainer.checkpoints).has_rested = property(lambda _: next(rested))
-    trainer.begin()
-    trainer.run([{"val/loss": float(number)} for number in (1, 2, 3, 4)])
-    trainer.end()
+    trainer.run_fit([{"val/loss": float(number)} for number in (1, 2, 3, 4)])
     assert sorted(set(trainer._requests)) == steps
 
 
-def test_of_several_processes_only_the_one_that_writes_asks_by_the_clock():
-    assert saves(ModelCheckpoint()) == [40], "which all ask for, at the end"
+def test_without_a_checkpoint_store_auto_requests_only_the_last_save():
+    assert saves(ModelCheckpoint()) == [40]  # as in all processes but the first
 
 
-def test_a_resumed_run_saves_where_the_unbroken_one_does():
+def test_a_resumed_run_saves_at_the_steps_of_an_uninterrupted_one():
     arguments = {"every_n_epochs": 2, "every_n_steps": 7}
     unbroken = saves(ModelCheckpoint(**arguments), epochs=5)
     resumed = saves(ModelCheckpoint(**arguments), epochs=4, start=1)
     assert resumed == [step for step in unbroken if step > 10]
 
 
-def test_it_runs_after_the_callbacks_whose_state_it_saves():
+def test_it_runs_after_callbacks_with_state():
     saver, stopping = ModelCheckpoint(), EarlyStopping()
     assert list(FakeTrainer([saver, stopping]).callbacks) == [stopping, saver]
 
 
-def test_paths_are_those_of_the_trainers_checkpoints():
+def test_paths_are_those_of_the_checkpoint_store():
     saver = ModelCheckpoint("val/accuracy", mode="max")
     assert (saver.best_path, saver.best_value, saver.last_path) == (None, None, None)
     trainer = FakeTrainer([saver])
@@ -109,26 +103,26 @@ def ranked_by(saver, *, metrics):
         ({"monitor": "val/accuracy", "save_top_k": 0}, ["val/loss", "val/accuracy"], None),
     ],
 )
-def test_it_ranks_by_the_validation_loss_where_there_is_one(arguments, metrics, name):
+def test_auto_ranks_by_the_validation_loss_if_there_is_one(arguments, metrics, name):
     saver = ModelCheckpoint(**arguments)
     assert ranked_by(saver, metrics=metrics) == (name, None if name is None else 0.5)
     assert saver.monitor == arguments.get("monitor", "auto")
     assert saver.mode == arguments.get("mode", "min")
 
 
-def test_each_fit_chooses_anew_what_ranks():
+def test_each_fit_chooses_its_ranking():
     saver = ModelCheckpoint()
     assert [ranked_by(saver, metrics=[name])[0] for name in ("val/loss", "train/loss")] == [
         "val/loss", None,
     ]  # fmt: skip
 
 
-def test_the_largest_value_of_an_automatic_metric_is_no_best():
+def test_mode_max_needs_a_monitor():
     with pytest.raises(ValueError, match=r"`mode` \(='max'\) needs a `monitor`"):
         ModelCheckpoint(mode="max")
 
 
-def test_a_better_epoch_does_not_wait_for_the_save_under_way():
+def test_a_better_epoch_is_requested_during_a_save_but_gives_way():
     trainer = FakeTrainer([ModelCheckpoint()])
     requests = []
     trainer.request_checkpoint = lambda **options: requests.append(options)
@@ -141,7 +135,7 @@ def test_a_better_epoch_does_not_wait_for_the_save_under_way():
     assert requests == [{}, {"gives_way": True}]
 
 
-def test_without_a_metric_nothing_is_best():
+def test_without_a_ranking_nothing_is_best():
     saver = ModelCheckpoint(None)
     trainer = FakeTrainer([saver])
     trainer.begin()
@@ -172,13 +166,12 @@ def test_arguments_out_of_range_are_refused(arguments):
         ModelCheckpoint(**arguments)
 
 
-def test_other_verbs_tell_where_the_best_weights_are(tmp_path, caplog, monkeypatch):
+def test_later_stages_report_where_the_best_weights_are(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logger, "propagate", True)
     train, rest = tiny_arrays(num=32), tiny_arrays(num=16, seed=1)
     data = DataModule(train, rest, rest, batch_size=16)
-    arguments = {"log_dir": tmp_path, "progress_bar": False, "max_epochs": 3, "name": "worse"}
-    saver = ModelCheckpoint("lr", mode="max")  # constant, so that the first is the best
-    trainer = Trainer(Dense(), data, callbacks=[saver], **arguments)
+    saver = ModelCheckpoint("lr", mode="max")  # constant, so the first value is the best
+    trainer = trainer_of(Dense(), data, callbacks=saver, max_epochs=3, log_dir=tmp_path)
     trainer.fit()
     with caplog.at_level("INFO", logger="nnx_alexnet"):
         caplog.clear()

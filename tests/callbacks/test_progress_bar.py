@@ -44,8 +44,7 @@ def terminal(monkeypatch):
 
 def test_without_a_terminal_each_epoch_has_one_line(lines):
     trainer = FakeTrainer([ProgressBar()], max_epochs=3)
-    trainer.begin()
-    trainer.run([METRICS, {"train/loss": 0.1}])
+    trainer.run_fit([METRICS, {"train/loss": 0.1}])
     first, second = lines.messages
     assert first.rsplit("  ", 1)[0] == (
         "epoch 1/3  step 10  train/loss 0.1235  train/accuracy 0.98  val/loss 0.5  val/accuracy 1"
@@ -85,9 +84,7 @@ def test_the_bar_is_full_at_the_last_step(terminal, limits, total):
 def test_the_bar_fits_the_terminal(terminal, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     trainer = FakeTrainer([ProgressBar(1e-9)])
-    trainer.begin()
-    trainer.run([METRICS] * 2)
-    trainer.end()
+    trainer.run_fit([METRICS] * 2)
     shown = terminal.getvalue().replace("\x1b[J", "")  # clears the rest of the line
     drawn = [part for line in shown.splitlines() for part in line.split("\r")]
     assert max(map(len, drawn)) < columns
@@ -112,9 +109,7 @@ def test_a_terminal_that_gets_narrower_cuts_the_bar(terminal, monkeypatch):
 def test_a_dumb_terminal_has_only_lines(lines, terminal, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     trainer = FakeTrainer([ProgressBar(1e-9)])
-    trainer.begin()
-    trainer.run([METRICS] * 2)
-    trainer.end()
+    trainer.run_fit([METRICS] * 2)
     assert terminal.getvalue() == ""
     assert len(lines.messages) == 2
 
@@ -126,9 +121,7 @@ def test_ipython_without_a_kernel_has_only_lines(lines, monkeypatch, shell):
     fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": ipython})
     monkeypatch.setattr(bar_display, "sys", fake)
     trainer = FakeTrainer([ProgressBar(1e-9)])
-    trainer.begin()
-    trainer.run([METRICS] * 2)
-    trainer.end()
+    trainer.run_fit([METRICS] * 2)
     assert len(lines.messages) == 2
 
 

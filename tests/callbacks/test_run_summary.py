@@ -1,15 +1,14 @@
 import re
-import signal
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 from fake_trainer import FakeTrainer
 from flax import nnx
-from helpers import Dense, tiny_arrays
+from helpers import At, Dense, press_ctrl_c, tiny_arrays, trainer_of
 
-from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.callbacks import Callback, ModelCheckpoint, RunSummary, run_summary
+from nnx_alexnet import DataModule
+from nnx_alexnet.callbacks import ModelCheckpoint, RunSummary, run_summary
 from nnx_alexnet.support.log import logger
 
 SPLIT = tiny_arrays(num=32)
@@ -31,11 +30,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def build(data=None, *, model=None, callbacks=(), **arguments):
+class Changed:
+    """A trainer some of whose attributes have other values."""
+
+    def __init__(self, trainer, **values):
+        self.__dict__.update(values, trainer=trainer)
+
+    def __getattr__(self, name):
+        return getattr(self.trainer, name)
+
+
+def build(data=None, *, model=None, **arguments):
     data = DataModule(SPLIT, SPLIT, SPLIT, batch_size=8, name="stripes") if data is None else data
     model = Dense() if model is None else model
-    defaults = {"max_epochs": 2, "name": "tiny"} if "max_steps" not in arguments else {}
-    return Trainer(model, data, callbacks=callbacks, **{"name": "tiny", **defaults, **arguments})
+    defaults = {"log_dir": "logs", "name": "tiny", "progress_bar": True}
+    return trainer_of(model, data, **{**defaults, **arguments})
 
 
 def text_of(lines, label):
@@ -47,24 +56,7 @@ def text_of(lines, label):
 
 def begin(trainer, **attributes):
     """Logs the start of a fit, without the fit."""
-    for name, value in attributes.items():
-        setattr(trainer, name, value)
-    RunSummary().on_train_start(trainer)
-
-
-class At(Callback):
-    """Does something after one step."""
-
-    def __init__(self, step, action):
-        self.step, self.action = step, action
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        if trainer.global_step == self.step:
-            self.action(trainer)
-
-
-def interrupt(trainer):
-    signal.raise_signal(signal.SIGINT)
+    RunSummary().on_train_start(Changed(trainer, **attributes))
 
 
 def test_five_lines_describe_the_run(lines):
@@ -199,7 +191,7 @@ def test_a_best_value_without_a_checkpoint_is_marked(lines, folder, caplog):
 
 
 def test_a_value_that_is_not_finite_is_never_the_best(lines):
-    trainer = build(log_dir=None)
+    trainer = FakeTrainer()
     losses = [0.5, float("nan"), 0.7]
     trainer.history = [{"epoch": i, "step": i, "val/loss": x} for i, x in enumerate(losses)]
     RunSummary().on_fit_end(trainer)
@@ -214,7 +206,7 @@ def test_a_value_that_is_not_finite_is_never_the_best(lines):
             {"callbacks": [At(4, lambda trainer: trainer.stop("it is enough"))]},
             "at step 4: it is enough",
         ),
-        ({"callbacks": [At(3, interrupt)]}, "at step 3, in epoch 1: interrupted"),
+        ({"callbacks": [At(3, press_ctrl_c)]}, "at step 3, in epoch 1: interrupted"),
     ],
 )
 def test_the_reason_for_the_end_is_logged_once(lines, arguments, text):
@@ -224,7 +216,7 @@ def test_the_reason_for_the_end_is_logged_once(lines, arguments, text):
 
 
 def test_an_interrupted_run_reports_how_to_resume_it(lines, caplog):
-    build(callbacks=[At(3, interrupt)]).fit()
+    build(callbacks=[At(3, press_ctrl_c)]).fit()
     assert text_of(lines, "resume") == 'fit(resume="auto")'
     caplog.clear()
     trainer = build()
@@ -236,7 +228,7 @@ def test_an_interrupted_run_reports_how_to_resume_it(lines, caplog):
 
 def test_a_run_of_the_command_line_is_resumed_with_a_command(lines):
     config = {"model": {"class_path": "helpers.Dense"}}
-    build(callbacks=[At(3, interrupt)], config=config).fit()
+    build(callbacks=[At(3, press_ctrl_c)], config=config).fit()
     assert text_of(lines, "resume") == "nnx-alexnet fit --resume logs/tiny/version_0"
 
 
@@ -263,10 +255,9 @@ def test_the_speed_is_the_mean_over_all_examples(lines):
 
 
 def test_the_time_line_reports_how_long_the_fit_took(lines, monkeypatch):
-    trainer = build(log_dir=None)
     clock = iter([100.0, 854.0])
     monkeypatch.setattr(run_summary, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    RunSummary().on_fit_end(trainer)
+    RunSummary().on_fit_end(FakeTrainer())
     assert text_of(lines, "time") == "12m34s"
 
 

@@ -1,30 +1,25 @@
 import errno
-import json
-import math
-import signal
 import subprocess
 import sys
 
 import pytest
 from fake_trainer import FakeTrainer
-from flax import nnx
-from helpers import TinyNet, tiny_arrays
+from helpers import At, press_ctrl_c, trainer_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
-from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.callbacks import Callback, JSONLogger, TensorBoard
+from nnx_alexnet.callbacks import Callback, TensorBoard
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 
 def scalars_only(*arguments):
-    """What needs no model and no data."""
+    """The part that needs no model and no data."""
     return TensorBoard(*arguments, images=False, histograms=False, texts=False)
 
 
 class Recorder:
-    """The methods of a CLU writer that are used."""
+    """The methods of a CLU writer that this part calls."""
 
     def __init__(self, error=None):
         self.calls, self.error = [], error
@@ -68,14 +63,13 @@ def status(directory):
 
 def fit(callback, epochs=2, *, exception=None, interrupted=False, **arguments):
     trainer = FakeTrainer([callback], **arguments)
-    trainer.begin()
-    trainer.run([{"train/loss": 1.0 / (epoch + 1), "val/loss": 0.5} for epoch in range(epochs)])
     trainer.interrupted = interrupted
-    trainer.end(exception)
+    rows = [{"train/loss": 1.0 / (epoch + 1), "val/loss": 0.5} for epoch in range(epochs)]
+    trainer.run_fit(rows, exception=exception)
     return trainer
 
 
-def test_metrics_and_session_read_back(tmp_path):
+def test_metrics_and_session_can_be_read_back(tmp_path):
     config = {
         "seed": 1,
         "optimizer": {"rate": 0.1, "betas": [0.9, 0.99]},
@@ -103,7 +97,7 @@ def test_metrics_and_session_read_back(tmp_path):
         ({"exception": KeyboardInterrupt()}, api_pb2.STATUS_FAILURE),
     ],
 )
-def test_the_session_says_how_the_run_ended(tmp_path, arguments, expected):
+def test_the_session_records_how_the_run_ended(tmp_path, arguments, expected):
     fit(scalars_only(), run_dir=tmp_path, **arguments)
     assert status(tmp_path) == expected
 
@@ -130,7 +124,7 @@ def test_a_given_writer_is_flushed_and_never_closed():
     ]
 
 
-def test_a_writer_that_fails_is_reported_once_and_tried_again(warnings):
+def test_a_failing_writer_is_reported_once_and_called_again(warnings):
     writer = Recorder(OSError(errno.ENOSPC, "No space left on device"))
     fit(scalars_only(writer), 3)
     assert len(writer.calls) == 5
@@ -138,27 +132,26 @@ def test_a_writer_that_fails_is_reported_once_and_tried_again(warnings):
     assert "No space left" in warnings.text
 
 
-def test_a_folder_that_cannot_be_made_does_not_end_training(tmp_path, warnings):
+def test_a_folder_that_cannot_be_created_does_not_end_training(tmp_path, warnings):
     (tmp_path / "file").touch()
     fit(scalars_only(), run_dir=tmp_path / "file" / "run")
     assert len(warnings.records) == 1
 
 
-def test_whatever_a_given_writer_raises_is_reported_and_ends_nothing(warnings):
+def test_no_exception_of_a_writer_ends_training(warnings):
     fit(scalars_only(Recorder(ZeroDivisionError("odd"))))
     assert len(warnings.records) == 1
     assert "odd" in warnings.text
 
 
-@pytest.mark.parametrize("callback", [scalars_only, JSONLogger])
-def test_without_a_run_folder_nothing_is_written(callback, tmp_path, monkeypatch, warnings):
+def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch, warnings):
     monkeypatch.chdir(tmp_path)
-    fit(callback())
+    fit(TensorBoard())
     assert not list(tmp_path.iterdir())
     assert not warnings.records
 
 
-def test_a_given_tensorboard_writer_gets_the_metrics_to_show(tmp_path):
+def test_a_given_tensorboard_writer_gets_a_session(tmp_path):
     writer = TensorBoardWriter(tmp_path)
     fit(scalars_only(writer))
     writer.close()
@@ -166,56 +159,7 @@ def test_a_given_tensorboard_writer_gets_the_metrics_to_show(tmp_path):
     assert status(tmp_path) == api_pb2.STATUS_SUCCESS
 
 
-def lines(directory):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
-
-    text = (directory / "metrics.jsonl").read_text()
-    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
-
-
-def test_each_line_is_one_json_object(tmp_path):
-    fit(JSONLogger(), run_dir=tmp_path)
-    assert lines(tmp_path) == [
-        {"step": 10, "epoch": 0, "train/loss": 1.0, "val/loss": 0.5},
-        {"step": 20, "epoch": 1, "train/loss": 0.5, "val/loss": 0.5},
-    ]
-
-
-def test_values_that_are_not_finite_are_null(tmp_path):
-    trainer = FakeTrainer([JSONLogger()], run_dir=tmp_path)
-    trainer.log({"a": math.nan, "b": -math.inf, "c": 1.0})
-    assert lines(tmp_path) == [{"step": 0, "epoch": 0, "a": None, "b": None, "c": 1.0}]
-
-
-def test_a_resumed_run_writes_on_after_what_its_checkpoint_knew(tmp_path):
-    first = JSONLogger()
-    fit(first, run_dir=tmp_path)
-    known = first.state_dict()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 30}\n{"st')  # after the checkpoint, and cut short by a kill
-    second = JSONLogger()
-    trainer = FakeTrainer([second], run_dir=tmp_path)
-    second.on_fit_start(trainer)
-    second.load_state_dict(known)
-    second.on_train_start(trainer)
-    trainer.log({"train/loss": 0.25})
-    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 0]
-
-
-def test_a_new_run_in_a_folder_that_was_used_begins_an_empty_log(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    fit(JSONLogger(), run_dir=tmp_path)
-    assert [line["step"] for line in lines(tmp_path)] == [10, 20]
-
-
-def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, warnings):
-    (tmp_path / "file").touch()
-    fit(JSONLogger(), run_dir=tmp_path / "file")
-    assert len(warnings.records) == 1
-
-
-def test_the_callbacks_are_imported_without_tensorboard_and_torch():
+def test_importing_callbacks_imports_neither_tensorboard_nor_torch():
     code = (
         "import sys, nnx_alexnet.callbacks\nassert not {'tensorboard', 'torch'} & set(sys.modules)"
     )
@@ -231,22 +175,14 @@ def test_the_callbacks_are_imported_without_tensorboard_and_torch():
         ("Ctrl-C", api_pb2.STATUS_FAILURE, 6),
     ],
 )
-def test_a_real_run_reads_back_however_it_ended(tmp_path, ending, expected, last_step):
-    class End(Callback):
-        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-            if ending == "Ctrl-C" and trainer.global_step == 6:
-                signal.raise_signal(signal.SIGINT)
-
+def test_a_real_run_can_be_read_back_however_it_ended(tmp_path, ending, expected, last_step):
+    class Stop(Callback):
         def on_train_epoch_end(self, trainer):
-            if ending == "early stop" and trainer.epoch == 1:
+            if trainer.epoch == 1:
                 trainer.stop("enough")
 
-    split = tiny_arrays(num=64)
-    data = DataModule(split, split, batch_size=16)
-    trainer = Trainer(
-        TinyNet(4, rngs=nnx.Rngs(0)), data, callbacks=[End()], max_epochs=3, log_dir=tmp_path,
-        log_every_n_steps=3, progress_bar=False,
-    )  # fmt: skip
+    callbacks = {"whole": [], "early stop": [Stop()], "Ctrl-C": [At(6, press_ctrl_c)]}[ending]
+    trainer = trainer_of(callbacks=callbacks, max_epochs=3, log_dir=tmp_path, log_every_n_steps=3)
     history = trainer.fit()
     assert trainer.global_step == last_step
     events = read(trainer.run_dir)

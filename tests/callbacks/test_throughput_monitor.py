@@ -1,17 +1,16 @@
-import signal
 from types import SimpleNamespace
 
 import pytest
-from helpers import Dense, tiny_arrays
+from helpers import At, Dense, press_ctrl_c, tiny_arrays, trainer_of
 
-from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.callbacks import Callback, ThroughputMonitor, throughput_monitor
+from nnx_alexnet import DataModule
+from nnx_alexnet.callbacks import ThroughputMonitor, throughput_monitor
 
 IMAGES = "perf/total_images"
 
 
 class Clock:
-    """Goes on only when it is told to."""
+    """A clock that a test moves."""
 
     def __init__(self):
         self.now = 1000.0
@@ -28,7 +27,7 @@ def clock(monkeypatch):
 
 
 class Trainee:
-    """What the monitor reads of a trainer."""
+    """The part of a trainer that the monitor reads."""
 
     def __init__(self):
         self.num_examples, self.logged = 0, []
@@ -36,7 +35,7 @@ class Trainee:
 
 
 def run(monitor, clock, *, starting=0.0, training=0.0, validation=None, saving=0.0, state=None):
-    """One fit of one epoch, each part of which takes so many seconds."""
+    """One fit of one epoch, whose parts take these numbers of seconds."""
     trainer = Trainee()
     monitor.setup(trainer, "fit")
     monitor.on_fit_start(trainer)
@@ -54,7 +53,7 @@ def run(monitor, clock, *, starting=0.0, training=0.0, validation=None, saving=0
     return trainer.logged[-1]
 
 
-def test_the_share_leaves_out_starting_and_validation(clock):
+def test_the_share_excludes_starting_and_validation(clock):
     logged = run(ThroughputMonitor(), clock, starting=2.0, training=6.0, validation=4.0)
     assert logged["perf/total_seconds"] == pytest.approx(12.0)
     assert logged["perf/training_share"] == pytest.approx(0.5)
@@ -65,7 +64,7 @@ def test_an_epoch_without_validation_counts_to_its_end(clock):
     assert logged["perf/training_share"] == pytest.approx(1.0)
 
 
-def test_the_totals_go_on_after_a_resume_and_the_time_between_does_not_count(clock):
+def test_totals_continue_after_a_resume_without_the_time_between(clock):
     first = ThroughputMonitor()
     run(first, clock, starting=2.0, training=6.0, saving=2.0)
     state = first.state_dict()
@@ -75,7 +74,7 @@ def test_the_totals_go_on_after_a_resume_and_the_time_between_does_not_count(clo
     assert second["perf/training_share"] == pytest.approx(14.0 / 20.0)
 
 
-def test_a_save_within_an_epoch_knows_the_training_up_to_then(clock):
+def test_the_state_within_an_epoch_includes_its_training_so_far(clock):
     monitor, trainer = ThroughputMonitor(), Trainee()
     monitor.setup(trainer, "fit")
     monitor.on_fit_start(trainer)
@@ -93,43 +92,30 @@ def test_one_instance_serves_two_fits(clock):
     assert second["perf/training_share"] == pytest.approx(1.0)
 
 
-def build(folder, callbacks):
-    # 5 batches an epoch, the last of 4 examples
+def build(folder, *callbacks):
+    # 5 batches per epoch, the last of 4 examples.
     data = DataModule(tiny_arrays(num=36), tiny_arrays(num=16), batch_size=8, drop_last=False)
-    return Trainer(
-        Dense(), data, callbacks=callbacks, max_epochs=3, log_dir=folder, name="tiny",
-        progress_bar=False,
-    )  # fmt: skip
+    return trainer_of(Dense(), data, callbacks=callbacks, max_epochs=3, log_dir=folder, name="tiny")
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3, "auto"])
 @pytest.mark.parametrize(("drop_last", "images"), [(False, [36, 72]), (True, [32, 64])])
 def test_each_example_counts_once_and_padding_does_not(steps_per_execution, drop_last, images):
     data = DataModule(tiny_arrays(num=36), batch_size=8, drop_last=drop_last)
-    trainer = Trainer(
-        Dense(), data, callbacks=[ThroughputMonitor()], max_epochs=2, log_dir=None,
-        steps_per_execution=steps_per_execution, progress_bar=False,
-    )  # fmt: skip
+    trainer = trainer_of(
+        Dense(), data, callbacks=ThroughputMonitor(), steps_per_execution=steps_per_execution
+    )
     history = trainer.fit()
     assert [row[IMAGES] for row in history] == images
     assert set(ThroughputMonitor.metric_names) <= trainer.metric_names
 
 
-class StopAt(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGINT)
-
-
 @pytest.mark.parametrize("step", [3, 5, 7])
-def test_a_resumed_run_has_seen_what_the_unbroken_one_has(tmp_path, step):
-    stopped = build(tmp_path, [ThroughputMonitor(), StopAt(step)])
+def test_a_resumed_run_has_the_totals_of_an_uninterrupted_one(tmp_path, step):
+    stopped = build(tmp_path, ThroughputMonitor(), At(step, press_ctrl_c))
     stopped.fit()
     assert stopped.interrupted
-    resumed = build(tmp_path, [ThroughputMonitor()])
+    resumed = build(tmp_path, ThroughputMonitor())
     history = resumed.fit(resume="auto")
     assert [row[IMAGES] for row in history] == [36, 72, 108]
     seconds = [row["perf/total_seconds"] for row in history]
@@ -137,7 +123,7 @@ def test_a_resumed_run_has_seen_what_the_unbroken_one_has(tmp_path, step):
     assert all(0 < row["perf/training_share"] < 1 for row in history)
 
 
-def test_a_validation_alone_does_not_start_the_clock_of_a_run(clock):
+def test_a_validation_alone_does_not_restart_the_clock(clock):
     monitor = ThroughputMonitor()
     monitor.setup(SimpleNamespace(), "fit")
     clock.now += 5.0
