@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import augmentation_key
 from nnx_alexnet.devices import placed
 from nnx_alexnet.models import AlexNet
+from nnx_alexnet.runs.folder import create_run_dir
 
 # The contract: layer, outputs for ten 96x96x1 images and ten classes, parameters, statistics.
 ALEXNET_LAYERS = [
@@ -197,6 +199,46 @@ def obstacle(path: Path, kind: str, target: Path) -> Iterator[None]:
             yield
         return
     yield
+
+
+def write_run(
+    log_dir: Path,
+    name: str,
+    accuracies: Sequence[float] = (),
+    *,
+    test_accuracy: float | None = None,
+    **environment: Any,
+) -> Path:
+    """Writes the folder of a run that finished, with a validation every 10 steps.
+
+    Args:
+        log_dir: the folder of all runs.
+        name: of the run.
+        accuracies: of the validation after each epoch; its loss is 1.5 minus the accuracy.
+        test_accuracy: of a test after the last epoch, None for no test.
+        environment: more entries of `environment.json`.
+
+    Returns:
+        The folder of the run.
+    """
+    run_dir = create_run_dir(log_dir, name)
+    (run_dir / "config.yaml").touch()
+    lines: list[dict[str, float]] = [
+        {"step": 10 * (k + 1), "epoch": k, "train/loss": 1.0, "lr": 0.1,
+         "val/loss": 1.5 - value, "val/accuracy": value}
+        for k, value in enumerate(accuracies)
+    ]  # fmt: skip
+    if test_accuracy is not None:
+        test = {"test/loss": 1 - test_accuracy, "test/accuracy": test_accuracy}
+        lines.append({"step": 10, "epoch": 9, **test})
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    record = {
+        "status": "finished",
+        "started": "2026-11-25T10:00:00+0000",
+        "ended": "2026-11-25T11:02:03+0000",
+    }
+    (run_dir / "environment.json").write_text(json.dumps({**record, **environment}))
+    return run_dir
 
 
 def collectives(program: str) -> list[tuple[str, str]]:

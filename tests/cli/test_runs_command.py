@@ -1,0 +1,72 @@
+"""`nnx-alexnet runs`: the list of runs as the command prints it."""
+
+import json
+import re
+
+import pytest
+from helpers import write_run
+
+from nnx_alexnet.cli.commands import main
+from nnx_alexnet.runs.folder import list_runs
+
+
+def table(capsys, *arguments):
+    assert main(["runs", *map(str, arguments)]) == 0
+    header, *lines = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    return header, lines
+
+
+def test_the_table_has_one_line_per_run_with_its_best_validation(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    write_run(tmp_path, "a", [0.5, 0.9, 0.7])
+    write_run(tmp_path, "b", [0.25], test_accuracy=0.125, status="failed")
+    header, lines = table(capsys, tmp_path)
+    assert header == [
+        "run", "status", "epochs", "steps", "val/loss", "val/accuracy", "test/loss",
+        "test/accuracy", "started", "duration",
+    ]  # fmt: skip
+    assert lines[0][:4] == ["a/version_0", "finished", "3", "30"]
+    assert lines[0][4:8] == ["0.6000", "0.9000", "-", "-"]
+    assert lines[0][-1] == "1h02m"
+    assert lines[1][:8] == [
+        "b/version_0", "failed", "1", "10", "1.2500", "0.2500", "0.8750", "0.1250",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_table_fits_the_terminal(tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    write_run(tmp_path, "alexnet", [0.5, 0.9], test_accuracy=0.75, status="interrupted")
+    write_run(tmp_path, "tinynet", [0.5] * 120, test_accuracy=0.75)
+    assert main(["runs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= columns
+    assert "alexnet/version_0" in lines[1]
+    assert "0.9000" in lines[1]
+
+
+def test_runs_are_sorted_by_a_metric(tmp_path, capsys):
+    for name, accuracies in {"a": [0.1, 0.2], "b": [0.9], "c": [0.4], "d": []}.items():
+        write_run(tmp_path, name, accuracies)
+    _, lines = table(capsys, tmp_path, "--sort", "val/accuracy")
+    assert [line[0].split("/")[0] for line in lines] == ["b", "c", "a", "d"]
+
+
+def test_sorting_by_an_unknown_metric_suggests_a_known_one(tmp_path, capsys):
+    write_run(tmp_path, "a", [0.5])
+    assert main(["runs", str(tmp_path), "--sort", "val/acuracy"]) == 1
+    assert "did you mean 'val/accuracy'" in capsys.readouterr().err
+
+
+def test_json_has_one_line_per_run_with_everything_that_is_known(tmp_path, capsys):
+    write_run(tmp_path, "a", [0.5, 0.9, 0.7], stop_reason="enough")
+    write_run(tmp_path, "b", [0.5])
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == list_runs(tmp_path)
+
+
+def test_no_runs_are_no_error(tmp_path, capsys):
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "There is no run in" in capsys.readouterr().err
