@@ -241,6 +241,19 @@ def write_run(
     return run_dir
 
 
+def event_values(folder: Path, tag: str) -> list[tuple[int, Any]]:
+    """Returns steps and values of a tag as TensorBoard reads them; an array of one as a scalar."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    if tag not in events.Tags()["tensors"]:
+        return []
+    found = ((event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag))
+    return [(step, array.item() if array.size == 1 else array) for step, array in found]
+
+
 def collectives(program: str) -> list[tuple[str, str]]:
     """What the devices say to each other in a compiled program, in its text's order.
 

@@ -82,7 +82,7 @@ class TensorBoardWriter:
 
         Args:
             step: the optimizer step at which they were produced.
-            scalars: name to a number or an array of one element; NaN and infinity are kept.
+            scalars: name to a number or an array without dimensions; NaN and infinity are kept.
         """
         self._write_summary(step, scalar_summary(scalars))
 

@@ -28,7 +28,7 @@ _NUM_BUCKETS = 30  # as in TensorBoard's own histograms
 
 
 def scalar_summary(scalars: Mapping[str, Any]) -> Summary:
-    """Returns a summary of numbers or arrays of one element; NaN and infinity are kept."""
+    """Returns a summary of numbers or arrays without dimensions; NaN and infinity are kept."""
     summary = Summary()
     for name, value in scalars.items():
         summary.MergeFrom(scalar_pb(utf8(name), float(value)))

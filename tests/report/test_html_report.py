@@ -1,25 +1,33 @@
-"""The report of a run: what is in it, that nothing is loaded, and how a browser shows it."""
+"""The report of a run: its content, that it loads nothing, and how a browser shows it."""
 
 import html
 import json
+import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from warnings import catch_warnings
 
 import numpy as np
 import pytest
 from browser import console_errors, open_browser, save_screenshot
 from flax import nnx
-from helpers import TinyNet, tiny_arrays
+from helpers import TinyNet, tiny_arrays, write_run
+from hypothesis import HealthCheck, given, settings
+from record_strategies import ANY_ENVIRONMENTS, ANY_ROWS
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.cli.commands import main
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
-from nnx_alexnet.report.html_report import PICTURES, best_metric, write_report
+from nnx_alexnet.report.html_report import write_report
+from nnx_alexnet.report.page_header import best_metric
+from nnx_alexnet.report.page_sections import IMAGES
+from nnx_alexnet.runs.folder import create_run_dir
 
 EVIL = '<script>alert("x")</script><img src="http://example.com/x.png">'
 
 
-def write_pictures(run_dir, step=12):
+def write_images(run_dir, step=12):
     rng = np.random.default_rng(0)
     writer = TensorBoardWriter(run_dir)
     writer.write_images(step - 1, {"val/mistakes": np.zeros((1, 5, 5, 1))})
@@ -40,7 +48,7 @@ def write_pictures(run_dir, step=12):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of three epochs, tested, with pictures."""
+    """A run of three epochs and a test, with images."""
     split = tiny_arrays(num=64)
     data = DataModule(split, split, split, batch_size=16)
     trainer = Trainer(
@@ -49,7 +57,7 @@ def run(tmp_path_factory):
     )  # fmt: skip
     trainer.fit()
     trainer.test()
-    write_pictures(trainer.run_dir)
+    write_images(trainer.run_dir)
     return trainer
 
 
@@ -67,7 +75,7 @@ def hand_made(folder, **files):
 
 
 class Loads(HTMLParser):
-    """Every attribute and style that can make a browser load something."""
+    """Collects the attributes and styles that can make a browser load something."""
 
     def __init__(self, text):
         super().__init__()
@@ -94,7 +102,7 @@ def test_the_command_writes_the_report_and_prints_its_path(run, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
-def test_the_head_says_how_the_run_ended_and_its_best_metric(run, page):
+def test_the_header_has_the_status_and_the_best_metric(run, page):
     assert "<h1>tinynet/version_0</h1>" in page
     assert '<span class="status finished">finished</span>' in page
     name, step, value = best_metric(run.history)
@@ -102,7 +110,7 @@ def test_the_head_says_how_the_run_ended_and_its_best_metric(run, page):
     assert f"<dt>test/accuracy</dt><dd>{run.metrics['test/accuracy']:.4f}</dd>" in page
 
 
-def test_train_and_val_are_drawn_together_for_each_metric(page):
+def test_training_and_validation_share_a_figure_per_metric(page):
     figures = re.findall(r"<figcaption>([^<]*)</figcaption><svg(.*?)</svg>", page, re.S)
     assert [name for name, _ in figures] == [
         "Loss", "Accuracy", "Learning rate", "Images per second",
@@ -114,9 +122,9 @@ def test_train_and_val_are_drawn_together_for_each_metric(page):
     assert len(identifiers) == len(set(identifiers))
 
 
-def test_the_newest_pictures_of_each_tag_are_in_the_page(page):
+def test_the_newest_images_of_each_tag_are_in_the_page(page):
     assert {
-        tag: len(re.findall(rf'alt="{tag}" src="data:image/png;base64,', page)) for tag in PICTURES
+        tag: len(re.findall(rf'alt="{tag}" src="data:image/png;base64,', page)) for tag in IMAGES
     } == {
         "val/confusion_matrix": 1,
         "val/class_accuracy": 1,
@@ -124,7 +132,7 @@ def test_the_newest_pictures_of_each_tag_are_in_the_page(page):
         "model/filters": 30,
         "train/images": 16,
     }
-    assert "no pictures" not in page
+    assert "has no images" not in page
 
 
 def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
@@ -140,16 +148,16 @@ def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
     assert f"<details><summary>config.yaml</summary><pre>{config}</pre></details>" in page
     environment = json.loads((run.run_dir / "environment.json").read_text())
     assert f"<th>flax</th><td>{environment['packages']['flax']}</td>" in page
-    assert "8 x cpu" in page  # the tests have eight devices
+    assert "8 x cpu" in page  # of the tests
 
 
-def test_nothing_in_the_page_is_loaded_from_elsewhere(page):
+def test_the_page_loads_nothing(page):
     assert loaded(page) == []
     assert not {"script", "link", "iframe", "object", "base"} & set(Loads(page).tags)
     assert "http" not in page.replace('http-equiv="', "")
 
 
-def test_whatever_comes_from_the_run_is_escaped(tmp_path):
+def test_everything_that_comes_from_the_run_is_escaped(tmp_path):
     row = {"step": 1, "epoch": 0, f"train/{EVIL}": 1.0, "val/$x_{": 2.0, "test/<b>": 1.0}
     environment = {
         "command": [EVIL], "git_commit": EVIL, "packages": {EVIL: EVIL}, "status": EVIL,
@@ -171,10 +179,10 @@ def test_whatever_comes_from_the_run_is_escaped(tmp_path):
     assert html.escape(EVIL) in text
 
 
-def test_a_run_without_pictures_says_which_it_has_not(tmp_path):
+def test_missing_images_are_named(tmp_path):
     run_dir = hand_made(tmp_path, metrics__jsonl='{"step": 1, "epoch": 0, "val/loss": 0.5}\n')
     text = write_report(run_dir).read_text()
-    assert f"The run has no pictures of {', '.join(PICTURES)}." in text
+    assert f"The run has no images for {', '.join(IMAGES)}." in text
     assert "<img" not in text
 
 
@@ -196,15 +204,15 @@ def test_a_damaged_run_still_has_a_report(tmp_path, files):
     assert "The run has logged no metrics yet." in text
 
 
-def test_pictures_before_a_record_that_was_cut_short_are_shown(tmp_path):
+def test_images_before_a_truncated_record_are_shown(tmp_path):
     run_dir = hand_made(tmp_path, config__yaml="")
-    write_pictures(run_dir)
+    write_images(run_dir)
     (events,) = run_dir.glob("events*")
     events.write_bytes(events.read_bytes()[:-20])
     assert 'alt="val/mistakes"' in write_report(run_dir).read_text()
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"`run`.*must be the folder of a run"):
         write_report(tmp_path)
     run_dir = hand_made(tmp_path, config__yaml="")
@@ -212,8 +220,54 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert "`output`" in capsys.readouterr().err
 
 
+@given(rows=ANY_ROWS, environment=ANY_ENVIRONMENTS)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+def test_a_report_of_any_records_shows_the_rest(tmp_path_factory, rows, environment):
+    run_dir = create_run_dir(tmp_path_factory.mktemp("logs"), "bad")
+    (run_dir / "config.yaml").write_bytes(b"the: configuration\xff")
+    (run_dir / "metrics.jsonl").write_bytes(rows)
+    (run_dir / "environment.json").write_bytes(environment)
+    with catch_warnings(action="ignore"):  # of letters that the font does not have
+        page = write_report(run_dir).read_text()
+    assert "the: configuration" in page
+    assert page.count("<section>") == 6
+    assert page.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "environment.json"])
+def test_files_behind_links_are_not_in_the_report(tmp_path, name):
+    run_dir = write_run(tmp_path / "logs", "mine", [0.5])
+    (tmp_path / "secret").write_text('{"step": 4, "val/loss": 77.0, "command": "secret"}\nsecret')
+    (run_dir / name).unlink()
+    (run_dir / name).symlink_to(tmp_path / "secret")
+    page = write_report(run_dir).read_text()
+    assert "secret" not in page
+    assert "77.0000" not in page
+
+
+def test_event_files_that_are_not_regular_files_are_skipped(tmp_path):
+    run_dir = write_run(tmp_path / "logs", "mine", [0.5])
+    os.mkfifo(run_dir / "events.out.tfevents.1.fifo")
+    (tmp_path / "secret").write_bytes(b"x" * 100)
+    (run_dir / "events.out.tfevents.2.link").symlink_to(tmp_path / "secret")
+    assert "has no images" in write_report(run_dir).read_text()
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder"])
+def test_a_report_replaces_only_regular_files(tmp_path, kind):
+    run_dir = write_run(tmp_path / "logs", "mine", [0.5])
+    output = Path(os.devnull) if kind == "device" else tmp_path / "output"
+    if kind == "fifo":
+        os.mkfifo(output)
+    elif kind == "folder":
+        output.mkdir()
+    with pytest.raises(ValueError, match=r"`output` .* must be a file"):
+        write_report(run_dir, output)
+    assert not output.is_file()
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_a_browser_shows_it_whole_without_a_network(run, page, width, height, tmp_path):
+def test_a_browser_shows_the_whole_report_without_a_network(run, page, width, height, tmp_path):
     with open_browser(width, height) as driver:
         driver.get((run.run_dir / "report.html").as_uri())
         assert driver.title == "tinynet/version_0"
@@ -232,7 +286,7 @@ def test_a_browser_shows_it_whole_without_a_network(run, page, width, height, tm
             "return Math.min(...[...document.querySelectorAll('svg text')].map(text => "
             "text.getBoundingClientRect().height))"
         )
-        assert small > 9  # pixels: the letters of a curve can be read
+        assert small > 9  # pixels, which are legible
         scroll = "return document.documentElement.scrollWidth - window.innerWidth"
         assert driver.execute_script(scroll) <= 0
         driver.execute_script("document.querySelector('details').open = true")

@@ -1,0 +1,429 @@
+"""What the TensorBoard callback writes of real runs, read back from their event files."""
+
+import io
+import signal
+import threading
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import TinyNet, tiny_arrays
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.util.tensor_util import make_ndarray
+
+from nnx_alexnet import Task, Trainer
+from nnx_alexnet.callbacks import Callback, EarlyStopping, TensorBoard, tensorboard
+from nnx_alexnet.data import DataModule, ImageTransform
+from nnx_alexnet.data.transform import augmentation_key
+
+PICTURES = set(tensorboard.PICTURES)
+STEPS = 4  # an epoch
+
+
+def trainer_of(tmp_path, *callbacks, **arguments):
+    train, val = tiny_arrays(num=64), tiny_arrays(num=40, seed=1)
+    names = ("one", "two", "three", "four")
+    transform = ImageTransform(12, mean=(0.4,), std=(0.2,), translate=0.1)
+    data = DataModule(train, val, batch_size=16, class_names=names, transform=transform)
+    arguments = {"max_epochs": 3, "log_every_n_steps": 2, **arguments}
+    return Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, callbacks=callbacks, log_dir=tmp_path,
+        progress_bar=False, **arguments,
+    )  # fmt: skip
+
+
+def read(run_dir):
+    events = EventAccumulator(str(run_dir), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
+def steps_of(run_dir):
+    """Every tag with the steps at which it was written."""
+    events = read(run_dir)
+    return {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
+
+
+def picture(run_dir, tag, number=-1):
+    strings = make_ndarray(read(run_dir).Tensors(tag)[number].tensor_proto)
+    return np.asarray(Image.open(io.BytesIO(strings[2])))
+
+
+def text(run_dir, tag):
+    return make_ndarray(read(run_dir).Tensors(tag)[0].tensor_proto).item().decode()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    trainer = trainer_of(tmp_path_factory.mktemp("run"), TensorBoard(gradients=True))
+    trainer.fit()
+    return trainer
+
+
+def test_pictures_come_after_epochs_1_2_4_and_at_the_end(run):
+    steps = steps_of(run.run_dir)
+    assert set(steps) >= PICTURES
+    ends = [1 * STEPS, 2 * STEPS, 3 * STEPS]
+    for tag in PICTURES - {"train/images"}:
+        assert steps[tag] == ends
+    assert steps["train/images"] == [1, STEPS + 1]
+    assert steps["parameters/conv/kernel"] == ends
+    assert steps["gradients/conv/kernel"] == [1, STEPS + 1]
+    kinds = Counter(tag.split("/")[0] for tag in steps)
+    assert kinds["parameters"] == kinds["gradients"] == 6
+
+
+def test_every_tag_has_each_step_once_and_in_order(run):
+    for tag, steps in steps_of(run.run_dir).items():
+        assert steps == sorted(set(steps)), tag
+
+
+def test_the_texts_hold_the_layers_and_the_configuration(run):
+    summary = text(run.run_dir, "model/summary")
+    assert summary.startswith("```\n")
+    assert "dense" in summary
+    assert "max_epochs: 3" in text(run.run_dir, "config")
+
+
+def test_one_chart_holds_training_and_validation(run):
+    content = make_ndarray(read(run.run_dir).Tensors("custom_scalars__config__")[0].tensor_proto)
+    layout = layout_pb2.Layout.FromString(content.item())
+    charts = {chart.title: [*chart.multiline.tag] for chart in layout.category[0].chart}
+    assert charts == {name: [f"^train/{name}$", f"^val/{name}$"] for name in ("accuracy", "loss")}
+
+
+def test_the_confusion_matrix_is_that_of_the_model_at_that_step(run, monkeypatch):
+    from nnx_alexnet.dashboard import images as pictures
+
+    probabilities = run.predict(run.data.val.arrays()["image"])
+    labels = run.data.val.arrays()["label"]
+    counts = np.zeros((4, 4), int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    expected = pictures.confusion_matrix(counts, run.data.class_names)
+    np.testing.assert_array_equal(picture(run.run_dir, "val/confusion_matrix"), expected)
+
+
+def test_the_images_are_those_that_the_first_step_saw(tmp_path):
+    seen = {}
+
+    class Spy(Trainer):
+        def train_step(self, model, optimizer, batch):
+            jax.debug.callback(lambda image: seen.setdefault("first", np.asarray(image)),
+                               batch["image"])  # fmt: skip
+            return super().train_step(model, optimizer, batch)
+
+    tiny = trainer_of(tmp_path)
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    spy = Spy(model, tiny.data, max_epochs=1, log_dir=tmp_path, progress_bar=False)
+    spy.fit()
+    jax.effects_barrier()
+    from nnx_alexnet.dashboard.images import as_pixels
+
+    sheet = picture(spy.run_dir, "train/images")
+    unit = seen["first"] * 0.2 + 0.4  # mean and std taken back
+    factor = 112 // 12
+    tile = as_pixels(unit[0]).repeat(factor, axis=0).repeat(factor, axis=1)
+    shown = sheet[6 : 6 + 12 * factor, 6 : 6 + 12 * factor].astype(int)
+    # XLA may round a program of its own differently by a grey level.
+    assert np.abs(shown - tile).max() <= 1
+
+
+def test_the_gradients_are_those_of_the_step_and_change_nothing(tmp_path):
+    taken = {}
+
+    class Take(Callback):
+        every_n_steps = 3
+
+        def on_train_batch_start(self, trainer, batch, batch_index):
+            before = jax.device_get(trainer.parameters())
+            taken["gradients"] = jax.device_get(trainer.gradients(batch))
+            after = jax.device_get(trainer.parameters())
+            assert all((before[name] == after[name]).all() for name in before)
+            taken["before"] = before
+
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            taken.setdefault("after", jax.device_get(trainer.parameters()))
+
+    import optax
+
+    trainer = trainer_of(tmp_path, Take(), optimizer=optax.sgd(0.5), max_steps=3, max_epochs=None)
+    trainer.fit()
+    for name, gradient in taken["gradients"].items():
+        moved = taken["before"][name] - taken["after"][name]
+        np.testing.assert_allclose(moved, 0.5 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 5])
+def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_path, stop):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.global_step == stop:
+                trainer._parts.requests.interrupt(signal.SIGINT)
+
+    whole = trainer_of(tmp_path / "whole")
+    whole.fit()
+    trainer_of(tmp_path / "cut", Stop()).fit()
+    again = trainer_of(tmp_path / "cut")
+    again.fit(resume="auto")
+    ours, expected = steps_of(again.run_dir), steps_of(whole.run_dir)
+    ours, expected = (
+        {tag: steps for tag, steps in each.items() if tag[:6] not in ("_hpara", "perf/i", "perf/s")
+         and not tag.startswith(("custom", "perf/"))}
+        for each in (ours, expected)
+    )  # fmt: skip
+    assert ours == expected
+    # A run that had ended gets nothing new.
+    before = steps_of(again.run_dir)
+    third = trainer_of(tmp_path / "cut")
+    third.fit(resume="auto")
+    after = steps_of(third.run_dir)
+    assert {tag: after[tag] for tag in PICTURES} == {tag: before[tag] for tag in PICTURES}
+
+
+@pytest.mark.parametrize(
+    ("every", "validate", "epochs", "expected"),
+    [
+        (None, 1, 9, [1, 2, 4, 8, 9]),
+        (None, 3, 9, [3, 6, 9]),
+        (3, 1, 7, [3, 6, 7]),
+        (1, 2, 5, [2, 4, 5]),
+        (100, 1, 2, [2]),
+    ],
+)
+def test_results_are_drawn_at_the_validation_that_follows_an_epoch_that_is_due(
+    tmp_path, every, validate, epochs, expected
+):
+    callback = TensorBoard(every_n_epochs=every, images=["val/class_accuracy"], histograms=False)
+    trainer = trainer_of(tmp_path, callback, max_epochs=epochs, validate_every_n_epochs=validate)
+    trainer.fit()
+    assert steps_of(trainer.run_dir)["val/class_accuracy"] == [STEPS * each for each in expected]
+
+
+def test_an_early_stop_is_drawn_too(tmp_path):
+    stopping = EarlyStopping("val/loss", patience=1, min_delta=100.0)
+    trainer = trainer_of(tmp_path, stopping, max_epochs=50)
+    trainer.fit()
+    assert trainer.global_step == 2 * STEPS or trainer.global_step == 3 * STEPS
+    assert steps_of(trainer.run_dir)["val/confusion_matrix"][-1] == trainer.global_step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent", "present"),
+    [
+        ({"images": False}, PICTURES, {"parameters/conv/kernel", "config"}),
+        ({"histograms": False, "texts": False}, {"parameters/conv/kernel", "config"}, PICTURES),
+        ({"images": ["model/filters"]}, PICTURES - {"model/filters"}, {"model/filters"}),
+    ],
+)
+def test_each_part_can_be_switched_off(tmp_path, arguments, absent, present):
+    trainer = trainer_of(tmp_path, TensorBoard(**arguments), max_epochs=1)
+    trainer.fit()
+    tags = set(steps_of(trainer.run_dir))
+    assert not tags & absent
+    assert present <= tags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": ["filters"]}, "did you mean 'model/filters'"),
+        ({"every_n_epochs": 0}, "`every_n_epochs` (=0)"),
+    ],
+)
+def test_a_wrong_argument_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        TensorBoard(**arguments)
+
+
+def test_a_picture_that_fails_is_reported_once_and_training_goes_on(
+    tmp_path, monkeypatch, warnings
+):
+    from nnx_alexnet.dashboard import images as pictures
+
+    def fail(*_):
+        raise ZeroDivisionError("no ink")
+
+    monkeypatch.setattr(pictures, "filters", fail)
+    monkeypatch.setattr(pictures, "confusion_matrix", fail)
+    trainer = trainer_of(tmp_path)
+    trainer.fit()
+    assert trainer.global_step == 3 * STEPS
+    assert [record.message for record in warnings.records if "no ink" in record.message] == [
+        "TensorBoard lacks a picture, training goes on: ZeroDivisionError('no ink')"
+    ]
+    assert "train/images" in steps_of(trainer.run_dir)
+
+
+def test_a_train_step_of_another_shape_has_gradients_or_none_but_trains(tmp_path, warnings):
+    class NoUpdate(Trainer):
+        def train_step(self, model, optimizer, batch):
+            return self.task.outputs(model, batch)  # nothing is learned
+
+    base = trainer_of(tmp_path)
+    trainer = NoUpdate(
+        TinyNet(4, rngs=nnx.Rngs(0)), base.data, callbacks=[TensorBoard(gradients=True)],
+        max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    assert trainer.global_step == STEPS
+    assert "TensorBoard lacks a picture" in warnings.text
+
+
+class Regression(Task):
+    def outputs(self, model, batch):
+        error = model(batch["image"])[:, 0] - batch["label"]
+        return {"loss": error**2}
+
+
+def test_other_tasks_and_other_data_than_images_have_what_makes_sense(tmp_path, warnings):
+    rng = np.random.default_rng(0)
+    split = rng.normal(size=(32, 5)).astype(np.float32), rng.normal(size=32).astype(np.float32)
+    trainer = Trainer(
+        nnx.Linear(5, 1, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=8),
+        task=Regression(), max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    tags = set(steps_of(trainer.run_dir))
+    assert not tags & PICTURES
+    assert "parameters/kernel" in tags
+    assert not warnings.records
+
+
+def test_pictures_leave_the_result_of_training_as_it_is_to_the_bit(tmp_path):
+    found = []
+    for name, callback in [
+        ("with", TensorBoard(every_n_epochs=1, gradients=True)),
+        ("without", TensorBoard(images=False, histograms=False)),
+    ]:
+        trainer = trainer_of(tmp_path / name, callback)
+        trainer.fit()
+        found.append(jax.device_get(jax.tree.leaves(nnx.state(trainer.model, nnx.Param))))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_thread_is_left_after_a_run_that_failed(tmp_path):
+    class Fail(Callback):
+        def on_train_epoch_end(self, trainer):
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer_of(tmp_path, Fail()).fit()
+    assert not [t for t in threading.enumerate() if t.name.startswith("tensorboard")]
+
+
+def test_the_augmentation_key_is_that_of_the_trainer():
+    key = augmentation_key(seed=3, epoch=2)
+    expected = jax.random.fold_in(jax.random.key(3), 2)
+    assert (jax.random.key_data(key) == jax.random.key_data(expected)).all()
+
+
+class TwoTargets(Task):
+    """Many labels an example: `labels` is no class."""
+
+    def outputs(self, model, batch):
+        logits = model(batch["image"])
+        return {"loss": logits.mean(axis=1) ** 2, "logits": logits, "labels": batch["label"]}
+
+
+def test_outputs_that_only_look_like_a_classification_do_not_end_training(tmp_path, warnings):
+    images, _ = tiny_arrays(num=32)
+    split = images, np.random.default_rng(0).random((32, 4)).astype(np.float32)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16), task=TwoTargets(),
+        max_epochs=1, log_dir=tmp_path, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit()
+    assert "val/confusion_matrix" not in steps_of(trainer.run_dir)
+    assert not warnings.records
+
+
+def test_parameters_between_runs_are_those_of_the_model_and_hold_nothing_back(tmp_path):
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    assert set(trainer.parameters()) >= {"conv/kernel", "dense/bias"}
+    trainer.fit()
+    before = trainer.validate()
+    kept = trainer.parameters()["dense/kernel"]
+    state = jax.tree.map(jax.numpy.zeros_like, nnx.state(trainer.model, nnx.Param))
+    nnx.update(trainer.model, state)
+    assert trainer.validate()["val/loss"] == pytest.approx(np.log(4), rel=1e-5)
+    assert before["val/loss"] != pytest.approx(np.log(4), rel=1e-5)
+    assert np.any(np.asarray(kept))
+    trainer.fit()
+    with pytest.raises(RuntimeError, match="running `fit`"):
+        trainer.gradients({})
+
+
+def test_a_configuration_of_any_values_is_written(tmp_path, warnings):
+    trainer = trainer_of(
+        tmp_path, max_epochs=1, config={"root": tmp_path, "rate": np.float32(0.1), "model": None}
+    )
+    trainer.fit()
+    assert str(tmp_path) in text(trainer.run_dir, "config")
+    assert not warnings.records
+
+
+def test_a_second_measurement_at_one_step_is_written_too(tmp_path):
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer.fit()
+    trainer.validate()
+    assert steps_of(trainer.run_dir)["val/loss"] == [STEPS, STEPS]
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_and_begins_again_has_its_texts_once(tmp_path):
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer_of(tmp_path, Fail()).fit()
+    trainer = trainer_of(tmp_path)
+    trainer.fit(resume="auto")
+    for tag, steps in steps_of(trainer.run_dir).items():
+        assert steps == sorted(set(steps)), tag
+
+
+def test_a_run_without_a_folder_computes_nothing_for_the_dashboard(tmp_path):
+    callback = TensorBoard(gradients=True)
+    trainer = trainer_of(None, callback)
+    trainer.fit()
+    assert "gradients" not in trainer.num_compilations
+
+
+def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finished(
+    tmp_path, monkeypatch
+):
+    import json
+
+    class Signal(Callback):
+        priority = -100
+
+        def teardown(self, trainer, stage):
+            trainer._parts.requests.interrupt(signal.SIGINT)
+
+    trainer = trainer_of(tmp_path, Signal(), max_epochs=1)
+    trainer.fit()
+    assert not trainer.interrupted
+    environment = json.loads((trainer.run_dir / "environment.json").read_text())
+    assert environment["status"] == "finished"
+
+
+def test_a_run_that_failed_and_goes_on_from_an_older_checkpoint_has_each_step_once(tmp_path):
+    class Fail(Callback):
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.global_step == STEPS + 3:
+                raise RuntimeError("boom")
+
+    arguments = {"log_every_n_steps": 1, "steps_per_execution": 1}
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer_of(tmp_path, Fail(), **arguments).fit()
+    trainer = trainer_of(tmp_path, **arguments)
+    trainer.fit(resume="auto")
+    steps = steps_of(trainer.run_dir)
+    assert steps["train/loss_step"] == [*range(1, 3 * STEPS + 1)]
+    for tag, each in steps.items():
+        assert each == sorted(set(each)), tag

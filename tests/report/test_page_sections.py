@@ -1,0 +1,102 @@
+import re
+
+import pytest
+
+from nnx_alexnet.dashboard import Newest, StoredImage
+from nnx_alexnet.report.page_sections import (
+    IMAGES,
+    configuration,
+    curves,
+    environment_table,
+    images,
+    metrics_table,
+    model_summary,
+    section,
+)
+
+ROWS = [
+    {"step": 4, "epoch": 0, "train/loss": 2.0, "train/loss_step": 3.0, "val/accuracy": 0.75},
+    {"step": 8, "epoch": 1, "train/loss": 1.0, "val/accuracy": 0.5, "lr": 0.125},
+]
+
+
+def cells(row):
+    return re.findall(r"<t[hd]>(.*?)</t[hd]>", row.replace("<wbr>", ""))
+
+
+def test_a_section_that_fails_shows_the_error():
+    assert section("Curves", lambda: "body") == "<section>\n<h2>Curves</h2>\nbody\n</section>"
+    failed = section("Curves", lambda: str(1 // 0))
+    assert "This section cannot be shown: ZeroDivisionError: integer division" in failed
+
+
+def test_the_metrics_table_has_the_last_and_the_best_value():
+    rows = [cells(row) for row in re.findall("<tr>(.*?)</tr>", metrics_table(ROWS))]
+    assert rows == [
+        ["metric", "last", "best", "best step"],
+        ["val/accuracy", "0.5000", "0.7500", "4"],
+        ["train/loss", "1.0000", "1.0000", "8"],
+        ["lr", "0.1250", "", ""],
+    ]
+
+
+def test_each_metric_has_a_figure_and_the_loss_is_first():
+    captions = re.findall("<figcaption>(.*?)</figcaption>", curves(ROWS))
+    assert captions == ["Loss", "Accuracy", "Learning rate"]
+
+
+@pytest.mark.parametrize("make", [metrics_table, curves])
+def test_a_run_without_metrics_has_a_note(make):
+    assert make([]) == '<p class="note">The run has logged no metrics yet.</p>'
+
+
+def test_images_are_embedded_and_small_ones_enlarged_by_a_whole_factor():
+    value = Newest(1200, [StoredImage(28, 14, b"png"), StoredImage(300, 200, b"png")], "")
+    html = images({"train/images": value})
+    assert '<img class="small" width="84" height="42" alt="train/images"' in html
+    assert (
+        '<img width="300" height="200" alt="train/images" src="data:image/png;base64,cG5n">' in html
+    )
+    assert "<span>train/images, step 1,200</span>" in html
+    missing = [tag for tag in IMAGES if tag != "train/images"]
+    assert html.endswith(f'<p class="note">The run has no images for {", ".join(missing)}.</p>')
+
+
+def test_only_the_first_64_images_of_a_tag_are_shown():
+    html = images({"val/mistakes": Newest(4, [StoredImage(8, 8, b"png")] * 70, "")})
+    assert html.count("<img") == 64
+    assert "val/mistakes, step 4, the first 64 of 70" in html
+
+
+@pytest.mark.parametrize("text", ["```\na <b>\n  c\n```", "    a <b>\n      c\n", "a <b>\n  c"])
+def test_the_summary_of_the_model_is_not_shown_as_markdown(text):
+    assert model_summary(Newest(0, [], text)) == "<pre>a &lt;b&gt;\n  c</pre>"
+
+
+@pytest.mark.parametrize("found", [None, Newest(0, [], " \n")])
+def test_a_run_without_a_summary_has_a_note(found):
+    assert "has no summary of its model (model/summary)" in model_summary(found)
+
+
+def test_the_configuration_is_escaped_and_collapsed(tmp_path):
+    assert "no readable config.yaml" in configuration(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(b"a: <b>\xff\n")
+    assert configuration(tmp_path) == (
+        "<details><summary>config.yaml</summary><pre>a: &lt;b&gt;\ufffd\n</pre></details>"
+    )
+
+
+def test_the_environment_counts_equal_devices_and_leaves_out_what_is_unknown():
+    environment = {
+        "command": ["nnx-alexnet", "fit", "a b"],
+        "devices": ["gpu: H100", "gpu: H100", "cpu: cpu"],
+        "git_commit": None,
+        "packages": {"jax": "0.10.0", "torch": None},
+    }
+    html = environment_table(environment)
+    assert re.findall("<tr><th>(.*?)</th><td>(.*?)</td></tr>", html) == [
+        ("command", "nnx-alexnet fit &#x27;a b&#x27;"),
+        ("devices", "2 x gpu: H100, cpu: cpu"),
+        ("jax", "0.10.0"),
+    ]
+    assert "no readable environment.json" in environment_table({})
