@@ -21,7 +21,7 @@ from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.transform import augmentation_key
 
 PICTURES = set(tensorboard.PICTURES)
-STEPS = 4  # an epoch
+STEPS = 4  # per epoch
 
 
 def trainer_of(tmp_path, *callbacks, **arguments):
@@ -43,7 +43,7 @@ def read(run_dir):
 
 
 def steps_of(run_dir):
-    """Every tag with the steps at which it was written."""
+    """Returns the steps at which each tag was written."""
     events = read(run_dir)
     return {tag: [e.step for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]}
 
@@ -64,7 +64,7 @@ def run(tmp_path_factory):
     return trainer
 
 
-def test_pictures_come_after_epochs_1_2_4_and_at_the_end(run):
+def test_images_are_written_after_epochs_1_and_2_and_at_the_end(run):
     steps = steps_of(run.run_dir)
     assert set(steps) >= PICTURES
     ends = [1 * STEPS, 2 * STEPS, 3 * STEPS]
@@ -77,26 +77,26 @@ def test_pictures_come_after_epochs_1_2_4_and_at_the_end(run):
     assert kinds["parameters"] == kinds["gradients"] == 6
 
 
-def test_every_tag_has_each_step_once_and_in_order(run):
+def test_each_tag_has_each_step_once_and_in_order(run):
     for tag, steps in steps_of(run.run_dir).items():
         assert steps == sorted(set(steps)), tag
 
 
-def test_the_texts_hold_the_layers_and_the_configuration(run):
+def test_the_texts_have_the_layers_and_the_configuration(run):
     summary = text(run.run_dir, "model/summary")
     assert summary.startswith("```\n")
     assert "dense" in summary
     assert "max_epochs: 3" in text(run.run_dir, "config")
 
 
-def test_one_chart_holds_training_and_validation(run):
+def test_training_and_validation_share_a_chart(run):
     content = make_ndarray(read(run.run_dir).Tensors("custom_scalars__config__")[0].tensor_proto)
     layout = layout_pb2.Layout.FromString(content.item())
     charts = {chart.title: [*chart.multiline.tag] for chart in layout.category[0].chart}
     assert charts == {name: [f"^train/{name}$", f"^val/{name}$"] for name in ("accuracy", "loss")}
 
 
-def test_the_confusion_matrix_is_that_of_the_model_at_that_step(run, monkeypatch):
+def test_the_confusion_matrix_is_that_of_the_models_predictions(run):
     from nnx_alexnet.dashboard import images as pictures
 
     probabilities = run.predict(run.data.val.arrays()["image"])
@@ -107,7 +107,7 @@ def test_the_confusion_matrix_is_that_of_the_model_at_that_step(run, monkeypatch
     np.testing.assert_array_equal(picture(run.run_dir, "val/confusion_matrix"), expected)
 
 
-def test_the_images_are_those_that_the_first_step_saw(tmp_path):
+def test_the_images_are_those_that_the_first_step_received(tmp_path):
     seen = {}
 
     class Spy(Trainer):
@@ -124,15 +124,15 @@ def test_the_images_are_those_that_the_first_step_saw(tmp_path):
     from nnx_alexnet.dashboard.images import as_pixels
 
     sheet = picture(spy.run_dir, "train/images")
-    unit = seen["first"] * 0.2 + 0.4  # mean and std taken back
+    unit = seen["first"] * 0.2 + 0.4  # without the normalization
     factor = 112 // 12
     tile = as_pixels(unit[0]).repeat(factor, axis=0).repeat(factor, axis=1)
     shown = sheet[6 : 6 + 12 * factor, 6 : 6 + 12 * factor].astype(int)
-    # XLA may round a program of its own differently by a grey level.
+    # Another compiled program may round differently, by one grey level.
     assert np.abs(shown - tile).max() <= 1
 
 
-def test_the_gradients_are_those_of_the_step_and_change_nothing(tmp_path):
+def test_the_gradients_are_those_of_the_step(tmp_path):
     taken = {}
 
     class Take(Callback):
@@ -158,7 +158,7 @@ def test_the_gradients_are_those_of_the_step_and_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 5])
-def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_path, stop):
+def test_a_resumed_run_has_the_tags_and_steps_of_an_uninterrupted_one(tmp_path, stop):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == stop:
@@ -176,7 +176,7 @@ def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_pa
         for each in (ours, expected)
     )  # fmt: skip
     assert ours == expected
-    # A run that had ended gets nothing new.
+    # Resuming a finished run adds nothing.
     before = steps_of(again.run_dir)
     third = trainer_of(tmp_path / "cut")
     third.fit(resume="auto")
@@ -194,7 +194,7 @@ def test_a_resumed_run_has_the_tags_and_steps_of_one_that_was_not_stopped(tmp_pa
         (100, 1, 2, [2]),
     ],
 )
-def test_results_are_drawn_at_the_validation_that_follows_an_epoch_that_is_due(
+def test_results_are_drawn_at_the_first_validation_after_a_due_epoch(
     tmp_path, every, validate, epochs, expected
 ):
     callback = TensorBoard(every_n_epochs=every, images=["val/class_accuracy"], histograms=False)
@@ -203,7 +203,7 @@ def test_results_are_drawn_at_the_validation_that_follows_an_epoch_that_is_due(
     assert steps_of(trainer.run_dir)["val/class_accuracy"] == [STEPS * each for each in expected]
 
 
-def test_an_early_stop_is_drawn_too(tmp_path):
+def test_images_are_written_after_an_early_stop(tmp_path):
     stopping = EarlyStopping("val/loss", patience=1, min_delta=100.0)
     trainer = trainer_of(tmp_path, stopping, max_epochs=50)
     trainer.fit()
@@ -219,7 +219,7 @@ def test_an_early_stop_is_drawn_too(tmp_path):
         ({"images": ["model/filters"]}, PICTURES - {"model/filters"}, {"model/filters"}),
     ],
 )
-def test_each_part_can_be_switched_off(tmp_path, arguments, absent, present):
+def test_each_part_can_be_disabled(tmp_path, arguments, absent, present):
     trainer = trainer_of(tmp_path, TensorBoard(**arguments), max_epochs=1)
     trainer.fit()
     tags = set(steps_of(trainer.run_dir))
@@ -234,12 +234,12 @@ def test_each_part_can_be_switched_off(tmp_path, arguments, absent, present):
         ({"every_n_epochs": 0}, "`every_n_epochs` (=0)"),
     ],
 )
-def test_a_wrong_argument_is_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
         TensorBoard(**arguments)
 
 
-def test_a_picture_that_fails_is_reported_once_and_training_goes_on(
+def test_an_image_that_fails_is_reported_once_and_training_continues(
     tmp_path, monkeypatch, warnings
 ):
     from nnx_alexnet.dashboard import images as pictures
@@ -258,7 +258,7 @@ def test_a_picture_that_fails_is_reported_once_and_training_goes_on(
     assert "train/images" in steps_of(trainer.run_dir)
 
 
-def test_a_train_step_of_another_shape_has_gradients_or_none_but_trains(tmp_path, warnings):
+def test_a_train_step_without_gradients_is_reported_and_trains(tmp_path, warnings):
     class NoUpdate(Trainer):
         def train_step(self, model, optimizer, batch):
             return self.task.outputs(model, batch)  # nothing is learned
@@ -279,7 +279,7 @@ class Regression(Task):
         return {"loss": error**2}
 
 
-def test_other_tasks_and_other_data_than_images_have_what_makes_sense(tmp_path, warnings):
+def test_a_regression_on_vectors_has_histograms_and_no_images(tmp_path, warnings):
     rng = np.random.default_rng(0)
     split = rng.normal(size=(32, 5)).astype(np.float32), rng.normal(size=32).astype(np.float32)
     trainer = Trainer(
@@ -293,7 +293,7 @@ def test_other_tasks_and_other_data_than_images_have_what_makes_sense(tmp_path, 
     assert not warnings.records
 
 
-def test_pictures_leave_the_result_of_training_as_it_is_to_the_bit(tmp_path):
+def test_images_do_not_change_the_result_of_training(tmp_path):
     found = []
     for name, callback in [
         ("with", TensorBoard(every_n_epochs=1, gradients=True)),
@@ -323,14 +323,14 @@ def test_the_augmentation_key_is_that_of_the_trainer():
 
 
 class TwoTargets(Task):
-    """Many labels an example: `labels` is no class."""
+    """Several labels per example, so that `labels` is not a class."""
 
     def outputs(self, model, batch):
         logits = model(batch["image"])
         return {"loss": logits.mean(axis=1) ** 2, "logits": logits, "labels": batch["label"]}
 
 
-def test_outputs_that_only_look_like_a_classification_do_not_end_training(tmp_path, warnings):
+def test_a_task_with_several_labels_has_no_confusion_matrix(tmp_path, warnings):
     images, _ = tiny_arrays(num=32)
     split = images, np.random.default_rng(0).random((32, 4)).astype(np.float32)
     trainer = Trainer(
@@ -342,7 +342,7 @@ def test_outputs_that_only_look_like_a_classification_do_not_end_training(tmp_pa
     assert not warnings.records
 
 
-def test_parameters_between_runs_are_those_of_the_model_and_hold_nothing_back(tmp_path):
+def test_parameters_between_runs_are_those_of_the_model(tmp_path):
     trainer = trainer_of(tmp_path, max_epochs=1)
     assert set(trainer.parameters()) >= {"conv/kernel", "dense/bias"}
     trainer.fit()
@@ -358,7 +358,7 @@ def test_parameters_between_runs_are_those_of_the_model_and_hold_nothing_back(tm
         trainer.gradients({})
 
 
-def test_a_configuration_of_any_values_is_written(tmp_path, warnings):
+def test_a_configuration_with_values_of_any_type_is_written(tmp_path, warnings):
     trainer = trainer_of(
         tmp_path, max_epochs=1, config={"root": tmp_path, "rate": np.float32(0.1), "model": None}
     )
@@ -367,14 +367,14 @@ def test_a_configuration_of_any_values_is_written(tmp_path, warnings):
     assert not warnings.records
 
 
-def test_a_second_measurement_at_one_step_is_written_too(tmp_path):
+def test_a_second_validation_at_the_same_step_is_written_too(tmp_path):
     trainer = trainer_of(tmp_path, max_epochs=1)
     trainer.fit()
     trainer.validate()
     assert steps_of(trainer.run_dir)["val/loss"] == [STEPS, STEPS]
 
 
-def test_a_run_that_fails_before_its_first_checkpoint_and_begins_again_has_its_texts_once(tmp_path):
+def test_a_run_restarted_before_its_first_checkpoint_has_its_texts_once(tmp_path):
     class Fail(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             raise RuntimeError("boom")
@@ -387,16 +387,14 @@ def test_a_run_that_fails_before_its_first_checkpoint_and_begins_again_has_its_t
         assert steps == sorted(set(steps)), tag
 
 
-def test_a_run_without_a_folder_computes_nothing_for_the_dashboard(tmp_path):
+def test_a_run_without_a_folder_computes_no_gradients_for_the_dashboard(tmp_path):
     callback = TensorBoard(gradients=True)
     trainer = trainer_of(None, callback)
     trainer.fit()
     assert "gradients" not in trainer.num_compilations
 
 
-def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finished(
-    tmp_path, monkeypatch
-):
+def test_a_signal_while_the_last_images_are_drawn_does_not_interrupt(tmp_path, monkeypatch):
     import json
 
     class Signal(Callback):
@@ -412,7 +410,7 @@ def test_a_signal_while_the_last_pictures_are_drawn_leaves_a_run_that_had_finish
     assert environment["status"] == "finished"
 
 
-def test_a_run_that_failed_and_goes_on_from_an_older_checkpoint_has_each_step_once(tmp_path):
+def test_a_run_resumed_from_an_older_checkpoint_has_each_step_once(tmp_path):
     class Fail(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == STEPS + 3:

@@ -8,7 +8,7 @@ from nnx_alexnet.dashboard.classification_results import ClassificationResults
 
 
 def batches(logits, labels, size):
-    """The batches of a split, the last padded as the loader pads it."""
+    """Yields the batches of a split, the last one padded as the loader does."""
     num = len(labels)
     for start in range(0, num, size):
         rows = np.arange(start, min(start + size, num))
@@ -33,7 +33,7 @@ def gathered(logits, labels, size, num_mistakes=16):
 
 
 @given(seed=st.integers(0, 2**16), num=st.integers(1, 40), size=st.sampled_from([1, 7, 16]))
-def test_counts_and_mistakes_are_those_of_one_numpy_pass_whatever_the_batches(seed, num, size):
+def test_counts_and_mistakes_equal_those_of_one_numpy_pass(seed, num, size):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(num, 3)).astype(np.float32)
     labels = rng.integers(0, 3, num).astype(np.int32)
@@ -57,7 +57,7 @@ def test_counts_and_mistakes_are_those_of_one_numpy_pass_whatever_the_batches(se
         assert (mistake.image == mistake.index).all()
 
 
-def test_batches_are_read_while_the_next_ones_are_computed_and_never_all_kept():
+def test_at_most_three_batches_are_left_on_the_device():
     results = ClassificationResults()
     logits, labels = np.eye(2, dtype=np.float32)[[0] * 20], np.zeros(20, np.int32)
     for number, (outputs, batch) in enumerate(batches(logits, labels, 2)):
@@ -78,7 +78,7 @@ def test_batches_are_read_while_the_next_ones_are_computed_and_never_all_kept():
         {"logits": jnp.zeros((2, 3)), "labels": jnp.zeros(2)},
     ],
 )
-def test_what_is_no_classification_is_left_out(outputs):
+def test_outputs_that_are_no_classification_are_ignored(outputs):
     results = ClassificationResults()
     results.add(outputs, {})
     results.finish()
@@ -86,7 +86,7 @@ def test_what_is_no_classification_is_left_out(outputs):
     assert results.mistakes == []
 
 
-def test_thousands_of_classes_have_accuracies_and_no_matrix():
+def test_thousands_of_classes_have_accuracies_but_no_matrix():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(8, 30_000)).astype(np.float32)
     labels = np.where(np.arange(8) < 5, logits.argmax(axis=1), 0).astype(np.int32)
