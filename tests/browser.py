@@ -12,12 +12,12 @@ import pytest
 
 @contextmanager
 def open_browser(width: int, height: int, *, local_host: bool = False) -> Iterator[Any]:
-    """Gives a selenium driver whose page is `width` x `height`; skips the test without Chromium.
+    """Yields a Selenium driver with a page of `width` x `height`; skips the test without Chromium.
 
     Args:
-        width: of the page, in CSS pixels; phones too, which are narrower than a window may be.
-        height: of the page.
-        local_host: whether the names of this machine are found; no other ever is.
+        width: of the page, in CSS pixels; may be that of a phone, narrower than any window.
+        height: of the page, in CSS pixels.
+        local_host: whether this machine can be reached; no other machine can.
     """
     from selenium import webdriver
 
@@ -34,7 +34,7 @@ def open_browser(width: int, height: int, *, local_host: bool = False) -> Iterat
         "--headless=new",
         "--no-sandbox",
         "--disable-dev-shm-usage",
-        "--hide-scrollbars",  # as on phones; they would make the page narrower
+        "--hide-scrollbars",  # as on phones, so that the page has the full width
         f"--host-resolver-rules={rules}",
         f"--window-size={width},{height}",
     ):

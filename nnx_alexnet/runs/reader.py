@@ -90,7 +90,7 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def larger_is_better(name: str) -> bool:
-    """Whether a metric is an accuracy; of every other one the smallest value is the best.
+    """Returns whether a metric is an accuracy; smaller values of all other metrics are better.
 
     Example:
         >>> from nnx_alexnet.runs.reader import larger_is_better
@@ -101,29 +101,27 @@ def larger_is_better(name: str) -> bool:
 
 
 def has_best(name: str) -> bool:
-    """Whether it is known which values of a metric are better: those of losses and accuracies."""
+    """Returns whether a metric is a loss or an accuracy: of others, the better value is unknown."""
     return larger_is_better(name) or "loss" in name.rsplit("/", 1)[-1]
 
 
 def best_step(values: Mapping[int, float], name: str) -> int:
-    """Returns the step of the best value; of equal ones the earliest.
+    """Returns the step of the best value, the earliest of equal ones.
 
     Args:
         values: by step, at least one of them finite.
-        name: of the metric.
+        name: the metric, which determines whether larger values are better.
     """
     return best_first(values, mode="max" if larger_is_better(name) else "min")[0]
 
 
 def num_epochs(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """Returns the number of epochs that have ended, None if nothing was logged."""
+    at_epoch_end = {"train/loss", "perf/compile_seconds"}
     ended = [
         row["epoch"] + 1
         for row in rows
-        if _is_count(row.get("epoch"))
-        and (
-            "train/loss" in row or "perf/compile_seconds" in row
-        )  # both are published at the end of an epoch only
+        if _is_count(row.get("epoch")) and not at_epoch_end.isdisjoint(row)
     ]
     return max(ended, default=0) if rows else None
 

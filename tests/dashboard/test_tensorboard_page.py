@@ -1,4 +1,4 @@
-"""TensorBoard itself on a run of the command, as a user's browser shows it."""
+"""TensorBoard on a run of the command line, as a browser shows it."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from browser import open_browser, save_screenshot
 
 from nnx_alexnet.cli.commands import main
 
-# What each tab must say of this run.
+# The texts that each tab must show.
 TABS = {
     "timeseries": ["tinynet/version_0", "lr", "model"],
     "scalars": ["train/loss", "val/loss", "perf/images_per_second", "tinynet/version_0"],
@@ -26,19 +26,19 @@ TABS = {
 }  # fmt: skip
 GROUPED = ("scalars", "images", "histograms")
 
-# Components keep their parts in shadow trees, the profile in a frame.
+# Components have shadow trees, and the profile is in a frame.
 WALK = """
-const texts = [], pictures = [];
+const texts = [], images = [];
 const walk = node => {
   if (node.nodeType === Node.TEXT_NODE && node.textContent.trim()) texts.push(node.textContent);
   if (['STYLE', 'SCRIPT'].includes(node.nodeName)) return;
   if (node.nodeName === 'IFRAME' && node.contentDocument) walk(node.contentDocument.body);
-  if (node.nodeName === 'IMG' && node.naturalWidth) pictures.push(node.naturalWidth);
+  if (node.nodeName === 'IMG' && node.naturalWidth) images.push(node.naturalWidth);
   if (node.shadowRoot) node.shadowRoot.childNodes.forEach(walk);
   node.childNodes.forEach(walk);
 };
 walk(document.body);
-return [texts.join(' '), pictures];
+return [texts.join(' '), images];
 """
 
 
@@ -54,7 +54,7 @@ def logs(tmp_path, monkeypatch):
 
 @contextmanager
 def serve(logs):
-    """Gives the address of a TensorBoard on these runs."""
+    """Starts TensorBoard on these runs and yields its address."""
     command = [Path(sys.executable).with_name("tensorboard"), "--logdir", logs]
     with subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", "0"], stderr=subprocess.PIPE, text=True
@@ -73,18 +73,18 @@ def serve(logs):
 def test_every_tab_of_tensorboard_shows_this_run(logs, tmp_path):
     with open_browser(1366, 768, local_host=True) as driver, serve(logs) as address:
         for tab, expected in TABS.items():
-            # The matches of a filter are an open group; of others only the first are open.
+            # A filter opens the group of its matches; otherwise only the first groups are open.
             driver.get(f"{address}#{tab}&tagFilter=." if tab in GROUPED else f"{address}#{tab}")
             driver.refresh()
             deadline = time.monotonic() + 40
             while True:
-                text, pictures = driver.execute_script(WALK)
+                text, images = driver.execute_script(WALK)
                 missing = [each for each in expected if each not in text]
-                if tab == "images" and len(pictures) < 5:
-                    missing.append("five pictures")
+                if tab == "images" and len(images) < 5:
+                    missing.append("five images")
                 if not missing:
                     break
                 assert time.monotonic() < deadline, f"{tab} lacks {missing}: {text[-2000:]}"
                 time.sleep(0.5)
-            time.sleep(1)  # charts move into their place
+            time.sleep(1)  # until the charts have moved into place
             save_screenshot(driver, f"tensorboard_{tab}", tmp_path)

@@ -197,7 +197,7 @@ def test_a_run_with_any_records_is_listed_with_the_others(tmp_path_factory, rows
     good, bad = (next(row for row in listed if row["run"].startswith(n)) for n in ("good", "bad"))
     assert good["val/accuracy"] == 0.5
     assert bad["status"] in (None, "finished", "interrupted", "failed", "killed")
-    for width in (100, 1_000_000):
+    for width in (100, None):
         lines = format_runs(listed, width).splitlines()
         assert len(lines) == 3
         assert all(printable(line) == line for line in lines)
