@@ -20,7 +20,7 @@ from nnx_alexnet.callbacks import Callback, EarlyStopping, TensorBoard, tensorbo
 from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.transform import augmentation_key
 
-PICTURES = set(tensorboard.PICTURES)
+PICTURES = set(tensorboard.IMAGE_KINDS)
 STEPS = 4  # per epoch
 
 
