@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import augmentation_key
 from nnx_alexnet.devices import placed
@@ -157,6 +158,41 @@ class At(Callback):
 def press_ctrl_c(trainer: Any) -> None:
     """What the terminal does when Ctrl-C is pressed; an action for `At`."""
     signal.raise_signal(signal.SIGINT)
+# 32 points of two classes, for `linear_trainer`.
+X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int32)
+
+
+def linear_trainer(
+    task: Task | None = None,
+    *,
+    model: nnx.Module | None = None,
+    num_outputs: int = 2,
+    labels: np.ndarray = Y,
+    log_dir: Any = None,
+) -> Trainer:
+    """A Trainer of one linear layer for one epoch of two batches."""
+    model = nnx.Linear(4, num_outputs, rngs=nnx.Rngs(0)) if model is None else model
+    split = (X, labels)
+    data = DataModule(split, split, split, batch_size=16)
+    return Trainer(model, data, task=task, max_epochs=1, log_dir=log_dir, progress_bar=False)
+
+
+def loss_task(loss: Any, metrics: Any = None, predict: Any = None) -> Task:
+    """A task with this loss, a function of the model's outputs and the batch."""
+
+    class Mine(Task):
+        def outputs(self, model: Any, batch: Any) -> Any:
+            returned = loss(model(batch["image"]), batch)
+            return returned if isinstance(returned, dict | str) else {"loss": returned}
+
+        def predict(self, model: Any, image: jax.Array) -> Any:
+            outputs = model(image)
+            return outputs if predict is None else predict(outputs)
+
+    if metrics is not None:
+        Mine.metrics = metrics
+    return Mine()
 
 
 class RecordingCallback(Callback):

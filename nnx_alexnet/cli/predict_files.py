@@ -85,7 +85,7 @@ def compile_probabilities(
         >>> import numpy as np
         >>> from flax import nnx
         >>> from nnx_alexnet.cli.predict_files import compile_probabilities
-        >>> from nnx_alexnet.task.base import Classification
+        >>> from nnx_alexnet.task import Classification
         >>> model = nnx.Linear(3, 2, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
         >>> pixels = lambda images: images.reshape(4, 3) / 255
         >>> step = compile_probabilities(model, Classification(), pixels, (4, 1, 1, 3))

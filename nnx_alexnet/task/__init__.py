@@ -1,14 +1,15 @@
-"""What is learned: the loss of each example, and the metrics that accumulate."""
+"""What a model learns: the loss of each example, and the metrics that accumulate."""
 
-from nnx_alexnet.task.base import Classification, Outputs, Task
+from nnx_alexnet.task.base import Outputs, Task
+from nnx_alexnet.task.classification import Classification
 from nnx_alexnet.task.contract import (
     ContractError,
-    check_metrics,
     check_outputs,
     check_predictions,
     check_same_rows,
     no_accidental_pairs,
 )
+from nnx_alexnet.task.metric_checks import check_metrics
 
 __all__ = [
     "Classification",

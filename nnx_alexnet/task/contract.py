@@ -1,12 +1,11 @@
-"""Checks of what a task returns, over shapes and dtypes alone.
+"""Checks what a task returns, by shapes and dtypes alone.
 
-A loss of another shape trains with another gradient than its author meant, and metrics that do not
-see the mask count padding. So the contract of `Task` is checked wherever its functions are traced.
+A loss of the wrong shape trains with a gradient that its author did not intend. So the contract of
+`Task` is checked wherever its functions are traced.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import threading
 import warnings
@@ -17,11 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu.metrics import CollectingMetric, Collection, Metric
 
-from nnx_alexnet.devices import usual_promotion
-
-_recording = threading.Lock()  # the filters of warnings are those of all threads
+_recording = threading.Lock()  # all threads share the filters of warnings
 
 
 class ContractError(ValueError):
@@ -33,15 +29,15 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
 
     Args:
         outputs: what it returned: a dict with `loss`, `float[B]`, and other arrays `[B, ...]`.
-        size: B, the examples of the batch.
+        size: B, the number of examples in the batch.
         source: what returned it, for the error.
 
     Returns:
-        The same, with a loss of at least float32, so that sums over it are exact enough.
+        The same dict, with a loss of at least float32, so that sums over it are exact enough.
 
     Raises:
-        ContractError: the loss is not one float per example, or another array has no first axis
-            over the examples.
+        ContractError: the loss is not one float per example, or the first axis of another array
+            is not the batch.
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,7 +55,7 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
         )
     if "loss" not in outputs:
         raise ContractError(
-            f"{source} returned no `loss`, only {_listed(outputs)}; it must return a dict with "
+            f"{source} returned no `loss`, only {listed(outputs)}; it must return a dict with "
             'the `loss` of each example: {"loss": ...}.'
         )
     if "mask" in outputs:
@@ -67,7 +63,21 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
             f"{source} returned `mask`, a name that the trainer uses for the mask of the batch. "
             "Return it under another name."
         )
-    loss = outputs["loss"]
+    loss = _checked_loss(outputs["loss"], size, source)
+    for name, value in outputs.items():
+        for leaf in jax.tree.leaves(value):
+            if np.shape(leaf)[:1] != (size,):
+                raise ContractError(
+                    f"{source} returned `{name}` of shape {np.shape(leaf)} for {size} examples; "
+                    "the first axis of every output must be that of the batch, so that the mask "
+                    "can leave padding out of the metrics. Return one value per example, or "
+                    "repeat a value of the whole batch: "
+                    'jnp.broadcast_to(value, batch["mask"].shape).'
+                )
+    return {**outputs, "loss": loss}
+
+
+def _checked_loss(loss: Any, size: int, source: str) -> jax.Array:
     if not hasattr(loss, "shape") and not isinstance(loss, bool | int | float):
         raise ContractError(
             f"{source} returned a `loss` that is a {type(loss).__name__}; it must be an array with "
@@ -84,24 +94,14 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
             f"{source} returned a `loss` of dtype {dtype}; it must be floating point. "
             "Compute it from the model's floating-point outputs."
         )
-    for name, value in outputs.items():
-        for leaf in jax.tree.leaves(value):
-            if np.shape(leaf)[:1] != (size,):
-                raise ContractError(
-                    f"{source} returned `{name}` of shape {np.shape(leaf)} for {size} examples; "
-                    "what it returns must have a first axis over the examples, so that the mask "
-                    "can leave padding out of the metrics. Return the value of each example, or "
-                    "repeat one of the whole batch: "
-                    f'jnp.broadcast_to(value, batch["mask"].shape).'
-                )
-    return {**outputs, "loss": jnp.asarray(loss, jnp.promote_types(dtype, jnp.float32))}
+    return jnp.asarray(loss, jnp.promote_types(dtype, jnp.float32))
 
 
 def _how_to_reduce(shape: tuple[int, ...], size: int) -> str:
     if not shape:
         return (
-            "Leave out the mean or sum over the batch: the trainer takes the mean, and leaves "
-            "padding out of it."
+            "Leave out the mean or sum over the batch: the trainer takes the mean, without the "
+            "padding."
         )
     if shape[0] == size:
         axes = str(1) if len(shape) == 2 else str(tuple(range(1, len(shape))))
@@ -113,16 +113,16 @@ def _how_to_reduce(shape: tuple[int, ...], size: int) -> str:
 def no_accidental_pairs(size: int) -> Iterator[None]:
     """Refuses the difference or product of arrays `[B, 1]` and `[B]` inside the block.
 
-    It has the shape `[B, B]`, one value for each pair of examples, and a mean over its last axis
-    is a loss of the right shape whose gradient pulls every output to the mean of all labels. JAX
-    reports such a promotion of ranks where the axis is not written out, as in `label[None, :]`.
+    Its shape is `[B, B]`, one value per pair of examples. A mean over the last axis makes it a
+    loss of the right shape, whose gradient pulls every output to the mean of all labels. JAX
+    reports such a promotion of ranks unless the axis is written out, as in `label[None, :]`.
 
     Args:
-        size: B, the examples of the batch that is traced in the block. One that the process has
-            traced before is not noticed, since JAX remembers the trace.
+        size: B, the number of examples in the batch that is traced in the block. A function that
+            the process has traced before is not checked, since JAX remembers the trace.
 
     Raises:
-        ContractError: there was one.
+        ContractError: the block computed such a difference or product.
 
     Example:
         >>> import jax.numpy as jnp
@@ -133,7 +133,7 @@ def no_accidental_pairs(size: int) -> Iterator[None]:
         nnx_alexnet.task.contract.ContractError: The task takes the difference or product of ...
     """
     of_user: str = jax.config.jax_numpy_rank_promotion  # type: ignore[attr-defined]
-    if of_user != "allow":  # the user is told anyway
+    if of_user != "allow":  # JAX reports it by itself
         yield
         return
     with (
@@ -149,7 +149,7 @@ def no_accidental_pairs(size: int) -> Iterator[None]:
     if any(promoted.search(str(warning.message)) for warning in caught):
         raise ContractError(
             "The task takes the difference or product of arrays of shape (B, 1) and (B,), where B "
-            "is the batch size. The result has a value for each pair of examples, of shape (B, B). "
+            "is the batch size. The result has one value per pair of examples, of shape (B, B). "
             "Remove the axis, as in model(image)[:, 0], or add it to the other array, as in "
             "label[:, None]. If pairs are meant, write label[None, :]."
         )
@@ -160,11 +160,11 @@ def check_predictions(predictions: Any, size: int, source: str) -> None:
 
     Args:
         predictions: a tree of arrays `[B, ...]`.
-        size: B, the examples of the batch.
+        size: B, the number of examples in the batch.
         source: what returned it, for the error.
 
     Raises:
-        ContractError: an array has no first axis over the examples, or there is none.
+        ContractError: there is no array, or the first axis of an array is not the batch.
 
     Example:
         >>> import jax.numpy as jnp
@@ -182,20 +182,20 @@ def check_predictions(predictions: Any, size: int, source: str) -> None:
             where = f" at {jax.tree_util.keystr(path)}" if path else ""
             raise ContractError(
                 f"{source} returned an array of shape {np.shape(leaf)}{where} for {size} examples; "
-                "every array that it returns must have a first axis over the examples."
+                "the first axis of every array must be that of the batch."
             )
 
 
 def check_same_rows(predictions: Any, others: Any, source: str) -> None:
-    """Checks that the row of an example has one shape, however many others are in its batch.
+    """Checks that the shape of an example's row does not depend on the size of its batch.
 
     Args:
-        predictions: shapes of what was returned for a batch.
-        others: the same for a batch of another size.
-        source: what returned it, for the error.
+        predictions: shapes of the predictions for a batch.
+        others: shapes of the predictions for a batch of another size.
+        source: what returned them, for the error.
 
     Raises:
-        ContractError: an axis besides the first one is as long as the batch.
+        ContractError: an axis other than the first depends on the batch size.
 
     Example:
         >>> import jax.numpy as jnp
@@ -208,156 +208,19 @@ def check_same_rows(predictions: Any, others: Any, source: str) -> None:
     for one, other in zip(jax.tree.leaves(predictions), jax.tree.leaves(others), strict=False):
         if one.shape[1:] != other.shape[1:]:
             raise ContractError(
-                f"{source} returned an array of shape {one.shape} for {one.shape[0]} examples, "
-                f"and of shape {other.shape} for {other.shape[0]}; only its first axis may depend "
-                "on the batch size. Return a result for each example that does not depend on the "
-                "others."
+                f"{source} returned an array of shape {one.shape} for {one.shape[0]} examples and "
+                f"of shape {other.shape} for {other.shape[0]}; only its first axis may depend on "
+                "the batch size. Return one result per example, which does not depend on the "
+                "other examples."
             )
 
 
-def check_metrics(
-    collection: Any, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
-) -> None:
-    """Checks that the metrics of a task can be accumulated and computed.
-
-    Args:
-        collection: what `Task.collection` returned, a subclass of `clu.metrics.Collection`.
-        outputs: shapes and dtypes of what `Task.outputs` returns.
-        mask: that of the batch's mask.
-
-    Raises:
-        ContractError: the collection is no such class, or a metric of it reads an output that is
-            missing, cannot be compiled, or computes no single number.
+def listed(names: Mapping[str, Any]) -> str:
+    """Returns names as an error shows them.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from clu.metrics import Average, Collection
-        >>> from nnx_alexnet.task.contract import check_metrics
-        >>> loss, mask = (jax.ShapeDtypeStruct((4,), dtype) for dtype in (jnp.float32, bool))
-        >>> check_metrics(Collection.create(f1=Average.from_output("f2")), {"loss": loss}, mask)
-        Traceback (most recent call last):
-        nnx_alexnet.task.contract.ContractError: The metric `f1` reads the output 'f2', which ...
+        >>> from nnx_alexnet.task.contract import listed
+        >>> listed({"loss": 0, "logits": 0}), listed({})
+        ('`loss`, `logits`', 'nothing')
     """
-    if not (isinstance(collection, type) and issubclass(collection, Collection)):
-        raise ContractError(
-            f"`metrics` of the task is {_described(collection)}; it must be a subclass of "
-            "clu.metrics.Collection, for instance Collection.create(loss="
-            'Average.from_output("loss")), with Collection and Average from clu.metrics.'
-        )
-    names = _annotations(collection)
-    for name, metric in names.items():
-        if isinstance(metric, str):
-            raise ContractError(
-                f"The metric `{name}` is the text {metric!r}: the file "
-                "has `from __future__ import annotations`, and CLU reads annotations as they are. "
-                "Remove that import, or make the class with Collection.create("
-                f"{name}=...)."
-            )
-        if not (isinstance(metric, type) and issubclass(metric, Metric)):
-            raise ContractError(
-                f"The metric `{name}` is {_described(metric)}; it must be "
-                f'a class of clu.metrics, such as Average.from_output("{name}").'
-            )
-        if issubclass(metric, CollectingMetric):
-            raise ContractError(
-                f"The metric `{name}` is a CollectingMetric, which CLU "
-                "accumulates on the host; the trainer accumulates metrics inside the compiled "
-                "step. Use one that holds sums, or collect the outputs in a callback."
-            )
-        _check_metric(name, metric, outputs, mask)
-    for name in names:
-        if name.endswith("_step") and name.removesuffix("_step") in names:
-            raise ContractError(
-                f"The metric `{name}` has the name under which the trainer logs "
-                f"`{name.removesuffix('_step')}` at log points. Give it another name."
-            )
-
-
-def _annotations(collection: type[Collection]) -> Mapping[str, Any]:
-    """Returns name and class of each metric; CLU reads those of the class itself alone."""
-    inherited = [
-        name
-        for base in collection.__mro__[1:]
-        for name in vars(base).get("__annotations__", {})
-        if base is not Collection and issubclass(base, Collection)
-    ]
-    own: Mapping[str, Any] = vars(collection).get("__annotations__", {})
-    if missing := [name for name in inherited if name not in own]:
-        raise ContractError(
-            f"{collection.__name__} inherits the metrics {', '.join(missing)}, which CLU does not "
-            "see: it reads those of one class alone. Repeat them in that class."
-        )
-    return own
-
-
-def _check_metric(
-    name: str,
-    metric: type[Metric],
-    outputs: Mapping[str, jax.ShapeDtypeStruct],
-    mask: jax.ShapeDtypeStruct,
-) -> None:
-    try:
-        with usual_promotion():
-            new = jax.eval_shape(
-                lambda out, m: metric.from_model_output(mask=m, **out), outputs, mask
-            )
-    except KeyError as error:
-        raise ContractError(
-            f"The metric `{name}` reads the output {error}, which `outputs` does not return; it "
-            f"returns {_listed(outputs)}."
-        ) from error
-    except Exception as error:
-        if not dataclasses.is_dataclass(metric) or "__dataclass_fields__" not in vars(metric):
-            raise ContractError(
-                f"The metric `{name}` is the class {metric.__name__}, which is not a dataclass "
-                "that JAX knows. Decorate it with @flax.struct.dataclass."
-            ) from error
-        raise ContractError(
-            f"The metric `{name}` cannot be computed from the outputs {_listed(outputs)}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    try:
-        with usual_promotion():
-            empty = jax.eval_shape(metric.empty)
-            value = _computed(jax.eval_shape(lambda other: metric.empty().merge(other), new))
-    except Exception as error:
-        raise ContractError(
-            f"The metric `{name}` cannot be merged or computed: {type(error).__name__}: {error}"
-        ) from error
-    if jax.tree.structure(empty) != jax.tree.structure(new):  # type: ignore[operator]
-        raise ContractError(
-            f"The metric `{name}` has another structure when it is empty; what `empty` returns "
-            "must hold the arrays that `from_model_output` returns."
-        )
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
-    if not hasattr(value, "dtype") or shapes != [()]:
-        what = f"an array of shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} values"
-        raise ContractError(
-            f"The metric `{name}` computes {what}; it must compute a single number. Take a mean, "
-            "or use a metric of its own for each entry."
-        )
-    if not jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.iscomplexobj(value):
-        raise ContractError(
-            f"The metric `{name}` computes a value of dtype {jnp.result_type(value)}; it must "
-            "compute a real number."
-        )
-
-
-def _computed(metric: Any) -> Any:
-    """Returns what a metric computes, or its shape: NumPy, on the host, cannot be traced."""
-    try:
-        return jax.eval_shape(lambda each: each.compute(), metric)
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        with jax.debug_nans(False), np.errstate(all="ignore"):
-            ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), metric)
-            return np.asarray(ones.compute())
-
-
-def _listed(names: Mapping[str, Any]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "nothing"
-
-
-def _described(value: object) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"

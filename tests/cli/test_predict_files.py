@@ -28,7 +28,7 @@ from nnx_alexnet.cli.predict_files import (
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.image_folder import decode
 from nnx_alexnet.data.sources import MapSource
-from nnx_alexnet.task.base import Classification
+from nnx_alexnet.task import Classification
 
 # ---- Pixels ------------------------------------------------------------------------------------
 

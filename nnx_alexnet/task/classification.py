@@ -1,0 +1,174 @@
+"""Classification: softmax cross-entropy with accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu.metrics import Accuracy, Average, Collection, Metric
+from flax import nnx
+
+from nnx_alexnet.task.base import Outputs, Task
+
+# How far the sum of a row of probabilities may be from 1; rows of bfloat16 round by that much.
+_SUM_TOLERANCE = 1e-2
+
+_OTHER_TASKS = (
+    "Subclass `Task` for another loss: optax.squared_error(outputs, labels).mean(axis=-1) for "
+    "numbers, optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1) for yes or no "
+    "and for several labels per example."
+)
+
+
+def _checked_logits(logits: Any) -> jax.Array:
+    """Returns logits as `float32[B, K]`.
+
+    Raises:
+        ValueError: the model returned something else.
+    """
+    if getattr(logits, "ndim", None) != 2:
+        raise ValueError(
+            f"`model` returns {jax.tree.map(jnp.shape, logits)} for a batch; "
+            "`Classification` takes logits of shape (batch, num_classes). Subclass `Task` "
+            "to learn from another output."
+        )
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"`model` returns {logits.dtype}{list(logits.shape)} for a batch; `Classification` "
+            "takes floating-point logits, one per class, before any argmax or comparison."
+        )
+    if logits.shape[-1] < 2:
+        raise ValueError(
+            "`model` returns one logit per example; `Classification` takes one per class, two or "
+            f"more: the softmax of a single logit is always 1. {_OTHER_TASKS}"
+        )
+    return jnp.asarray(logits, jnp.float32)
+
+
+def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
+    """Returns whether the right class is among the five largest logits, `float32[B]`.
+
+    The order is that of `jax.lax.top_k`: the first of equal logits wins, and a NaN is larger than
+    any number. `jax.lax.top_k` itself would make every device sort the logits of the whole batch.
+    """
+    right = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    is_before = jnp.arange(logits.shape[1], dtype=labels.dtype) < labels[:, None]
+    is_nan, is_right_nan = jnp.isnan(logits), jnp.isnan(right)
+    is_equal = (logits == right) | (is_nan & is_right_nan)
+    is_ahead = (logits > right) | (is_nan & ~is_right_nan) | (is_equal & is_before)
+    return (jnp.sum(is_ahead, axis=1) < 5).astype(jnp.float32)
+
+
+# To add a metric, add a line: its name in the logs, and a metric of `clu.metrics` that reads what
+# `Classification.outputs` returns (`loss`, `logits`, `labels`).
+_METRICS: dict[str, type[Metric]] = {
+    "loss": Average.from_output("loss"),
+    "accuracy": Accuracy,
+}
+_METRICS_OF_MANY_CLASSES: dict[str, type[Metric]] = {  # for more than ten
+    "top_5_accuracy": Average.from_fun(_in_top_5),
+}
+ClassificationMetrics: type[Collection] = Collection.create(**_METRICS)
+ManyClassesMetrics: type[Collection] = Collection.create(**_METRICS, **_METRICS_OF_MANY_CLASSES)
+
+
+class Classification(Task):
+    """Softmax cross-entropy from integer, one-hot or soft labels, with accuracy.
+
+    With more than ten classes, top-5 accuracy is added. A subclass can replace the metrics by
+    setting `metrics`. The loss is computed in float32, whatever the model's precision. For integer
+    labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
+    probabilities; other floating-point labels are an error.
+
+    Args:
+        label_smoothing: the share of each label that is spread evenly over all classes, in
+            [0, 1) (default 0; Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7).
+
+    Raises:
+        ValueError: `label_smoothing` is outside [0, 1).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task.classification import Classification
+        >>> batch = {"image": jnp.zeros((1, 2)), "label": jnp.array([1], dtype=jnp.int32)}
+        >>> outputs = Classification().outputs(lambda image: image, batch)
+        >>> print(f"{outputs['loss'][0]:.4f}")  # log(2): both classes are equally likely
+        0.6931
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(
+                f"`label_smoothing` (={label_smoothing}) must be in [0, 1); 0.1 is common."
+            )
+        self.label_smoothing = label_smoothing
+
+    def outputs(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
+        """Returns `loss` (`[B]`), `logits` (`[B, K]`) and `labels` (`int32[B]`).
+
+        Raises:
+            ValueError: the model does not return logits, or the labels do not fit them.
+        """
+        logits, label = _checked_logits(model(batch["image"])), batch["label"]
+        num_classes = logits.shape[-1]
+        if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
+            labels, target = label, jax.nn.one_hot(label, num_classes)
+        elif label.shape == logits.shape and jnp.issubdtype(label.dtype, jnp.floating):
+            labels, target = jnp.argmax(label, axis=-1).astype(jnp.int32), label
+        else:
+            raise ValueError(
+                f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
+                f"example; `Classification` with a model of {num_classes} classes takes "
+                f"integers, or one-hot or soft labels of shape ({num_classes},) and dtype "
+                "float32. Subclass `Task` to learn from other targets."
+            )
+        if self.label_smoothing:
+            target = optax.smooth_labels(target, self.label_smoothing)
+        loss = optax.softmax_cross_entropy(logits, target)
+        return {"loss": loss, "logits": logits, "labels": labels}
+
+    def predict(self, model: nnx.Module, image: jax.Array) -> jax.Array:
+        """Returns the probability of each class, `float32[B, K]`.
+
+        Raises:
+            ValueError: the model does not return logits.
+        """
+        return jax.nn.softmax(_checked_logits(model(image)))
+
+    def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
+        """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""
+        if self.metrics is not Task.metrics or "logits" not in outputs:  # a subclass's own
+            return self.metrics
+        many = outputs["logits"].shape[-1] > 10
+        return ManyClassesMetrics if many else ClassificationMetrics
+
+    def label_problem(
+        self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> str | None:
+        """Returns which classes are out of range, or which rows are not probabilities."""
+        if "logits" not in outputs:  # a subclass with another loss
+            return None
+        num_classes = int(outputs["logits"].shape[-1])
+        if np.issubdtype(labels.dtype, np.integer):
+            low, high = int(labels.min()), int(labels.max())
+            if low >= 0 and high < num_classes:
+                return None
+            remedy = "" if low < 0 else f", or build the model with num_classes={high + 1}"
+            return (
+                f"has labels from {low} to {high}; a model of {num_classes} classes takes 0 to "
+                f"{num_classes - 1}. Number the classes from 0{remedy}."
+            )
+        sums = labels.sum(axis=-1, dtype=np.float64)
+        lowest = float(labels.min())
+        if lowest >= 0 and np.all(np.abs(sums - 1) <= _SUM_TOLERANCE):  # False for NaN
+            return None
+        return (
+            f"has floating-point labels from {lowest:g} to {float(labels.max()):g} whose rows sum "
+            f"to between {float(sums.min()):g} and {float(sums.max()):g}; `Classification` takes "
+            "rows of probabilities (not negative, with a sum of 1), or integers. "
+            f"{_OTHER_TASKS}"
+        )

@@ -1,0 +1,171 @@
+"""Checks that the metrics of a task can be accumulated, by shapes and dtypes alone.
+
+Metrics that do not see the mask count padding, and a metric that fails would do so after an epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu.metrics import CollectingMetric, Collection, Metric
+
+from nnx_alexnet.devices import usual_promotion
+from nnx_alexnet.task.contract import ContractError, listed
+
+
+def check_metrics(
+    collection: Any, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
+) -> None:
+    """Checks that the metrics of a task can be accumulated and computed.
+
+    Args:
+        collection: what `Task.collection` returned, a subclass of `clu.metrics.Collection`.
+        outputs: shapes and dtypes of what `Task.outputs` returns.
+        mask: shape and dtype of the batch's mask.
+
+    Raises:
+        ContractError: the collection is not such a class; or a metric reads a missing output,
+            cannot be compiled, or does not compute a single number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from clu.metrics import Average, Collection
+        >>> from nnx_alexnet.task.metric_checks import check_metrics
+        >>> loss, mask = (jax.ShapeDtypeStruct((4,), dtype) for dtype in (jnp.float32, bool))
+        >>> check_metrics(Collection.create(f1=Average.from_output("f2")), {"loss": loss}, mask)
+        Traceback (most recent call last):
+        nnx_alexnet.task.contract.ContractError: The metric `f1` reads the output 'f2', which ...
+    """
+    if not (isinstance(collection, type) and issubclass(collection, Collection)):
+        raise ContractError(
+            f"`metrics` of the task is {_described(collection)}; it must be a subclass of "
+            "clu.metrics.Collection, for instance Collection.create(loss="
+            'Average.from_output("loss")), with Collection and Average from clu.metrics.'
+        )
+    names = _annotations(collection)
+    for name, metric in names.items():
+        _check_class(name, metric)
+        new = _from_outputs(name, metric, outputs, mask)
+        _check_value(name, metric, new)
+    for name in names:
+        if name.endswith("_step") and name.removesuffix("_step") in names:
+            raise ContractError(
+                f"The metric `{name}` has the name under which the trainer logs "
+                f"`{name.removesuffix('_step')}` at log points. Choose another name."
+            )
+
+
+def _annotations(collection: type[Collection]) -> Mapping[str, Any]:
+    """Returns name and class of each metric; CLU does not read those of base classes."""
+    inherited = [
+        name
+        for base in collection.__mro__[1:]
+        for name in vars(base).get("__annotations__", {})
+        if base is not Collection and issubclass(base, Collection)
+    ]
+    own: Mapping[str, Any] = vars(collection).get("__annotations__", {})
+    if missing := [name for name in inherited if name not in own]:
+        raise ContractError(
+            f"{collection.__name__} inherits the metrics {', '.join(missing)}, but CLU does not "
+            f"read the annotations of base classes. Repeat them in {collection.__name__}."
+        )
+    return own
+
+
+def _check_class(name: str, metric: Any) -> None:
+    if isinstance(metric, str):
+        raise ContractError(
+            f"The metric `{name}` is the string {metric!r}: the file has `from __future__ import "
+            "annotations`, and CLU does not evaluate annotations. Remove that import, or create "
+            f"the class with Collection.create({name}=...)."
+        )
+    if not (isinstance(metric, type) and issubclass(metric, Metric)):
+        raise ContractError(
+            f"The metric `{name}` is {_described(metric)}; it must be a class of clu.metrics, "
+            f'such as Average.from_output("{name}").'
+        )
+    if issubclass(metric, CollectingMetric):
+        raise ContractError(
+            f"The metric `{name}` is a CollectingMetric, which CLU accumulates on the host; the "
+            "trainer accumulates metrics inside the compiled step. Use a metric that holds sums, "
+            "or collect the outputs in a callback."
+        )
+
+
+def _from_outputs(
+    name: str,
+    metric: type[Metric],
+    outputs: Mapping[str, jax.ShapeDtypeStruct],
+    mask: jax.ShapeDtypeStruct,
+) -> Any:
+    """Returns the shapes that a metric holds of a batch."""
+    try:
+        with usual_promotion():
+            return jax.eval_shape(
+                lambda out, m: metric.from_model_output(mask=m, **out), outputs, mask
+            )
+    except KeyError as error:
+        raise ContractError(
+            f"The metric `{name}` reads the output {error}, which `outputs` does not return; it "
+            f"returns {listed(outputs)}."
+        ) from error
+    except Exception as error:
+        if not dataclasses.is_dataclass(metric) or "__dataclass_fields__" not in vars(metric):
+            raise ContractError(
+                f"The metric `{name}` is the class {metric.__name__}, which is not registered "
+                "with JAX as a dataclass. Decorate it with @flax.struct.dataclass."
+            ) from error
+        raise ContractError(
+            f"The metric `{name}` cannot be computed from the outputs {listed(outputs)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_value(name: str, metric: type[Metric], new: Any) -> None:
+    """Checks that an empty metric can be merged with `new`, and computes a real number."""
+    try:
+        with usual_promotion():
+            empty = jax.eval_shape(metric.empty)
+            value = _computed(jax.eval_shape(lambda other: metric.empty().merge(other), new))
+    except Exception as error:
+        raise ContractError(
+            f"The metric `{name}` cannot be merged or computed: {type(error).__name__}: {error}"
+        ) from error
+    if jax.tree.structure(empty) != jax.tree.structure(new):  # type: ignore[operator]
+        raise ContractError(
+            f"The metric `{name}` has another structure when it is empty; `empty` must return "
+            "the arrays that `from_model_output` returns."
+        )
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
+    if not hasattr(value, "dtype") or shapes != [()]:
+        what = f"an array of shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} values"
+        raise ContractError(
+            f"The metric `{name}` computes {what}; it must compute a single number. Take a mean, "
+            "or use one metric per entry."
+        )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.iscomplexobj(value):
+        raise ContractError(
+            f"The metric `{name}` computes a value of dtype {jnp.result_type(value)}; it must "
+            "compute a real number."
+        )
+
+
+def _computed(metric: Any) -> Any:
+    """Returns what a metric computes: its shape, or with NumPy, which JAX cannot trace, a value."""
+    try:
+        return jax.eval_shape(lambda each: each.compute(), metric)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        with jax.debug_nans(False), np.errstate(all="ignore"):
+            ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), metric)
+            return np.asarray(ones.compute())
+
+
+def _described(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"
