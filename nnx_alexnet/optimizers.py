@@ -1,4 +1,4 @@
-"""Optimizers: which objects the trainer takes, and what the command line builds from optax."""
+"""Optimizers: the ones built by name, and checks of the ones that users pass."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from jax.extend.core import Var
 from nnx_alexnet.devices import named_leaves, usual_promotion
 from nnx_alexnet.support import shown, unknown
 
+# To add an optimizer, add a line: its name, and a function of the learning rate. A function with an
+# argument `weight_decay` gets the option of that name.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": optax.adam,
     "adamw": optax.adamw,
@@ -36,60 +38,51 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Builds an optax optimizer whose learning rate the trainer can log.
 
-    Any optax optimizer can be passed to `Trainer`; this one is its default, and what
-    `--optimizer` builds. `optax.inject_hyperparams` keeps the rate in the optimizer's state.
+    `Trainer` accepts any optax optimizer; this one is its default, and what `--optimizer` builds.
+    `optax.inject_hyperparams` keeps the learning rate in the optimizer's state.
 
     Args:
-        name: `"adam"` (the default; Kingma & Ba 2015, https://arxiv.org/abs/1412.6980),
-            `"adamw"`, `"lion"`, or `"sgd"` (Nesterov momentum 0.9).
-        learning_rate: the highest rate (default 1e-3).
-        schedule: `"constant"` (the default), or `"cosine"`, which falls to zero at `num_steps`.
-        num_steps: the optimizer steps of the whole run; the cosine needs it.
-        warmup_steps: steps over which the rate rises linearly from zero; None (the default) is
-            a tenth of `num_steps` with the cosine, and none without.
-        weight_decay: decoupled weight decay; None (the default) leaves optax's own.
-            Only `"adamw"` and `"lion"` have one.
-        clip_norm: gradients of a larger global norm are scaled down to it; None (the default)
-            does not clip.
+        name: `"adam"` (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980), `"adamw"`, `"lion"`, or
+            `"sgd"` (Nesterov momentum 0.9).
+        learning_rate: the highest learning rate.
+        schedule: `"constant"`, or `"cosine"`, which falls to zero at `num_steps`.
+        num_steps: optimizer steps of the whole run, which the cosine schedule needs. On the
+            command line the limits of the run set it.
+        warmup_steps: steps over which the learning rate rises linearly from zero. By default, a
+            tenth of `num_steps` with the cosine schedule, else none.
+        weight_decay: decoupled weight decay of `"adamw"` and `"lion"`. By default, optax's own.
+        clip_norm: the largest global norm of the gradients, to which larger ones are scaled. By
+            default, gradients are not clipped.
 
     Returns:
         The gradient transformation.
 
     Raises:
-        ValueError: an unknown name or schedule, a number out of its range, a cosine without
-            `num_steps`, or a weight decay for an optimizer that has none.
+        ValueError: an unknown name or schedule, a number out of its range, a cosine schedule
+            without `num_steps`, or a weight decay for an optimizer that has none.
 
     Example:
         >>> from nnx_alexnet.optimizers import create_optimizer
         >>> import jax.numpy as jnp
         >>> optimizer = create_optimizer("adamw", 1e-2, schedule="cosine", num_steps=100)
         >>> state = optimizer.init({"w": jnp.ones(2)})
-        >>> f"{state.hyperparams['learning_rate']:.3f}"  # ten steps of warm-up begin
+        >>> f"{state.hyperparams['learning_rate']:.3f}"  # the first of ten warm-up steps
         '0.000'
     """
     if name not in OPTIMIZERS:
         raise unknown("name", name, OPTIMIZERS)
-    if schedule not in ("constant", "cosine"):
-        raise unknown("schedule", schedule, ["constant", "cosine"])
     if not learning_rate > 0:
         raise ValueError(f"`learning_rate` (={learning_rate}) must be positive.")
-    if warmup_steps is None:
-        warmup_steps = (num_steps or 0) // 10 if schedule == "cosine" else 0
-    if warmup_steps < 0:
-        raise ValueError(f"`warmup_steps` (={warmup_steps}) must be 0 or more.")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"`clip_norm` (={clip_norm}) must be positive, or None for no clipping.")
-    if weight_decay is not None and name not in ("adamw", "lion"):
-        raise ValueError(
-            f"`weight_decay` (={weight_decay}) is not an argument of {name!r}; use 'adamw' or "
-            "'lion'."
-        )
-    if schedule == "cosine" and (num_steps is None or num_steps <= warmup_steps):
-        raise ValueError(
-            f"`num_steps` (={num_steps}) must say how long the cosine lasts, more than "
-            f"`warmup_steps` (={warmup_steps})."
-        )
+    rate = _learning_rate(learning_rate, schedule, num_steps, warmup_steps)
     decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+    decaying = [each for each in OPTIMIZERS if _has_weight_decay(OPTIMIZERS[each])]
+    if decay and name not in decaying:
+        raise ValueError(
+            f"`weight_decay` (={weight_decay}) is not an argument of {name!r}; use "
+            f"{' or '.join(map(repr, decaying))}."
+        )
 
     def build(learning_rate: Any) -> optax.GradientTransformation:
         optimizer = OPTIMIZERS[name](learning_rate, **decay)
@@ -97,25 +90,42 @@ def create_optimizer(
             return optimizer
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
-    rate: float | optax.Schedule = learning_rate
-    if schedule == "cosine":
-        assert num_steps is not None
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps, num_steps
-        )
-    elif warmup_steps:
-        rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     return optax.inject_hyperparams(build)(learning_rate=rate)
 
 
+def _has_weight_decay(optimizer: Callable[..., optax.GradientTransformation]) -> bool:
+    return "weight_decay" in inspect.signature(optimizer).parameters
+
+
+def _learning_rate(
+    highest: float, schedule: str, num_steps: int | None, warmup_steps: int | None
+) -> float | optax.Schedule:
+    """Returns the learning rate, or its schedule, of the arguments of `create_optimizer`."""
+    if schedule not in ("constant", "cosine"):
+        raise unknown("schedule", schedule, ["constant", "cosine"])
+    if warmup_steps is None:
+        warmup_steps = (num_steps or 0) // 10 if schedule == "cosine" else 0
+    if warmup_steps < 0:
+        raise ValueError(f"`warmup_steps` (={warmup_steps}) must be 0 or more.")
+    if schedule == "constant":
+        return optax.linear_schedule(0.0, highest, warmup_steps) if warmup_steps else highest
+    if num_steps is None or num_steps <= warmup_steps:
+        raise ValueError(
+            f"`num_steps` (={num_steps}) must be the number of steps of the cosine schedule, more "
+            f"than `warmup_steps` (={warmup_steps})."
+        )
+    start = 0.0 if warmup_steps else highest
+    return optax.warmup_cosine_decay_schedule(start, highest, warmup_steps, num_steps)
+
+
 def as_transformation(optimizer: object) -> optax.GradientTransformation:
-    """Returns what the user gave as `optimizer` as an optax transformation.
+    """Returns the argument `optimizer` of a Trainer as an optax transformation.
 
     Args:
         optimizer: an optax optimizer, or an `optax.MultiSteps`.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the argument is neither.
 
     Example:
         >>> import optax
@@ -125,17 +135,17 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
         True
     """
     if isinstance(optimizer, optax.MultiSteps):
-        # Its own `gradient_transformation()` hides that it passes extra arguments on.
+        # Its own `gradient_transformation()` hides that it accepts extra arguments.
         return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
     remedy = ""
     if isinstance(optimizer, nnx.Optimizer):
         remedy = (
-            " Pass the optax optimizer that it was built from. To train only a part of the "
-            'parameters, as with `wrt`, disable updates of the others: optax.partition({"train": '
-            '..., "freeze": optax.set_to_zero()}, labels), where labels(parameters) returns the '
-            "group name of each parameter by its path (jax.tree_util.tree_map_with_path)."
+            " Pass the optax optimizer that it was built from. To train only some parameters, as "
+            'with `wrt`, disable updates of the others: optax.partition({"train": ..., "freeze": '
+            "optax.set_to_zero()}, labels), where labels(parameters) returns the group name of "
+            "each parameter by its path (jax.tree_util.tree_map_with_path)."
         )
     elif callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
         remedy = f" Call it: {getattr(optimizer, '__name__', 'optax.adam')}(1e-3)."
@@ -149,8 +159,8 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
     """Raises a `ValueError` unless an optimizer can update the parameters of a model.
 
     Args:
-        optimizer: tried over shapes alone, with gradients, loss and parameters.
-        model: stays as it is.
+        optimizer: traced with abstract gradients, loss and parameters.
+        model: the model, which is not changed.
 
     Example:
         >>> import optax
@@ -173,24 +183,24 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "
                 f"{type(error).__name__}: {error}\nThe trainer calls it with gradients, state and "
-                "parameters, and with `value`, `grad` and `value_fn` where it takes them. The "
-                "parameters are an nnx.State. Labels or masks, such as those of optax.partition, "
-                "must be a function of it, such as lambda parameters: jax.tree.map(lambda _: "
-                "'all', parameters)."
+                "parameters, and with `value`, `grad` and `value_fn` if it has these arguments. "
+                "The parameters are an nnx.State. Labels or masks, such as those of "
+                "optax.partition, must be a function of it, such as lambda parameters: "
+                "jax.tree.map(lambda _: 'all', parameters)."
             ) from error
 
 
 def untouched_parameters(
     optimizer: optax.GradientTransformation, model: nnx.Module
 ) -> tuple[list[str], bool]:
-    """Returns the parameters whose updates are constants, as those of `optax.set_to_zero`.
+    """Returns the parameters whose updates are constant, such as those of `optax.set_to_zero`.
 
     Args:
-        optimizer: one that `check_optimizer` has accepted.
-        model: stays as it is.
+        optimizer: an optimizer that `check_optimizer` accepts.
+        model: the model, which is not changed.
 
     Returns:
-        Their paths, and whether these are all parameters.
+        The paths of these parameters, and whether they are all parameters of the model.
 
     Example:
         >>> import optax
@@ -214,7 +224,7 @@ def untouched_parameters(
 
 
 def _updated(optimizer: optax.GradientTransformation, parameters: Any) -> Any:
-    """Returns the updates and the state of an optimizer's first step, to be traced."""
+    """Returns the updates and the state of an optimizer's first step; for traces."""
     pure = nnx.as_pure(parameters)
     return updated_once(optimizer, pure, nnx.as_pure(optimizer.init(parameters)), pure)
 
@@ -222,9 +232,9 @@ def _updated(optimizer: optax.GradientTransformation, parameters: Any) -> Any:
 def updated_once(
     optimizer: optax.GradientTransformation, gradients: Any, state: Any, parameters: Any
 ) -> Any:
-    """Returns what an optimizer's `update` returns, with a loss of 0 where it takes one.
+    """Calls an optimizer's `update`, with a loss of 0 if it has such an argument.
 
-    For traces, in which only shapes and operations matter.
+    This is for traces, in which only shapes and operations matter.
 
     Args:
         optimizer: an optax transformation.
@@ -245,11 +255,11 @@ def updated_once(
 
 
 def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -> dict[str, Any]:
-    """Returns those arguments that an optimizer's `update` takes besides gradients and parameters.
+    """Returns the extra arguments that an optimizer's `update` has.
 
     Args:
         optimizer: an optax transformation.
-        available: what could be passed, by name.
+        available: the values that can be passed, by name.
 
     Example:
         >>> import optax
@@ -264,17 +274,17 @@ def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -
 
 
 def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """Returns which leaves of an optimizer's state are learning rates, by their metric's name.
+    """Returns which leaves of an optimizer's state are learning rates, by metric name.
 
-    `optax.inject_hyperparams` keeps the rate of what it wraps. Where several parts of an optimizer
-    do so, as with `optax.partition`, each rate has the name of its part.
+    `optax.inject_hyperparams` keeps the learning rate of the optimizer that it wraps. If several
+    parts of an optimizer are wrapped, as with `optax.partition`, each rate has its part's name.
 
     Args:
         names: the paths of all leaves.
-        shapes: their shapes.
+        shapes: the shapes of all leaves.
 
     Returns:
-        `{"lr": number of the leaf}`, or one entry for each part; empty where the state holds none.
+        `{"lr": index of the leaf}`, or one entry per part; empty if the state holds no rate.
 
     Example:
         >>> from nnx_alexnet.optimizers import rate_leaves
@@ -296,6 +306,6 @@ def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict
 
 
 def _num_shared(paths: Sequence[Sequence[str]]) -> int:
-    """Returns with how many equal parts all paths begin."""
+    """Returns the length of the longest common beginning of all paths."""
     columns = zip(*paths, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda parts: len({*parts}) == 1, columns))
