@@ -5,7 +5,6 @@ from nnx_alexnet.support.argument_checks import (
     as_python,
     check_integer,
     check_metric_name,
-    check_positive,
 )
 from nnx_alexnet.support.atomic_files import (
     NotRegularFileError,
@@ -60,7 +59,6 @@ __all__ = [
     "check_metric_name",
     "check_mode",
     "check_plain",
-    "check_positive",
     "escape_unencodable",
     "existing_working_directory",
     "first_line",

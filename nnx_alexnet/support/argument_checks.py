@@ -51,17 +51,6 @@ def check_integer(
     raise ValueError(f"`{argument}` (={value!r}) must be {rule}{ending}")
 
 
-def check_positive(**arguments: object) -> None:
-    """Raises a `ValueError` for an argument that is neither a positive integer nor None.
-
-    Example:
-        >>> from nnx_alexnet.support.argument_checks import check_positive
-        >>> check_positive(max_epochs=3, max_steps=None)
-    """
-    for argument, value in arguments.items():
-        check_integer(argument, value, also=(None,))
-
-
 def as_python(value: Any) -> Any:
     """Returns a NumPy integer as an `int`, and anything else as it is.
 

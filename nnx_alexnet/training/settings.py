@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from nnx_alexnet.runs import check_name
-from nnx_alexnet.support import check_integer, check_positive
+from nnx_alexnet.support import check_integer
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
 
 DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
@@ -26,7 +26,7 @@ class Settings:
         50
         >>> Settings(name="digits", log_dir=None, max_steps=0)
         Traceback (most recent call last):
-        ValueError: `max_steps` (=0) must be ...
+        ValueError: `max_steps` (=0) must be a positive integer or None.
     """
 
     name: str
@@ -41,11 +41,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        check_positive(max_epochs=self.max_epochs, max_steps=self.max_steps)
+        check_integer("max_epochs", self.max_epochs, also=(None,))
+        check_integer("max_steps", self.max_steps, also=(None,))
+        check_integer("seed", self.seed, minimum=0)
         check_integer("log_every_n_steps", self.log_every_n_steps)
         check_integer("validate_every_n_epochs", self.validate_every_n_epochs)
         check_integer("steps_per_execution", self.steps_per_execution, also=("auto",))
-        check_integer("seed", self.seed, minimum=0)
 
     def shared(self) -> dict[str, str]:
         """Returns the settings that must be equal in all processes of a run, as text."""
