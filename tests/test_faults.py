@@ -166,7 +166,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, refere
 
 
 def test_verify_tells_whole_from_damaged(tmp_path, capsys):
-    from nnx_alexnet.cli.commands import main
+    from nnx_alexnet.cli import main
 
     run_here(tmp_path, stop_after=17)
     assert main(["verify", str(run_dir(tmp_path))]) == 0

@@ -11,7 +11,7 @@ from flax import nnx
 from helpers import RecordingCallback, TinyNet, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.cli.options import fit_parser
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """The command `nnx-alexnet`."""
 
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli.main import main
 
 __all__ = [
     "main",

@@ -1,4 +1,4 @@
-"""The arguments of the command `nnx-alexnet`: its parser, and what may be written shorter."""
+"""Parses the arguments of the command `nnx-alexnet`, including their short forms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from nnx_alexnet.cli.options import Parser, add_model, fit_parser, read_config
+from nnx_alexnet.cli.base_parser import Parser
+from nnx_alexnet.cli.options import add_model, fit_parser
 from nnx_alexnet.cli.prediction_output import Format
+from nnx_alexnet.cli.saved_run import read_config
 from nnx_alexnet.version import __version__
+
+_RUN = "Folder of a run, logs/<name>/version_<n>"
+_CHECKPOINT = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
 
 
 def command_parser() -> Parser:
@@ -25,74 +30,102 @@ def command_parser() -> Parser:
     parser = Parser(
         prog="nnx-alexnet",
         description="Train AlexNet, or a Flax NNX model of your own, and use it.",
-        allow_abbrev=False,
         version=__version__,
     )
     commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("fit", fit_parser(), help="Train a model.")
-    which_help = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
-    for name, text in [
-        ("validate", "Evaluate a run on the validation split."),
-        ("test", "Evaluate a run on the test split."),
-        ("predict", "Write classes and probabilities of image files."),
-    ]:
-        sub = Parser(description=text, allow_abbrev=False)
-        run_help = "Folder of a run, logs/<name>/version_<n>"
-        if name == "predict":
-            sub.add_argument("run", help=run_help)
-            sub.add_argument("paths", nargs="+", help="Image files, and folders of them.")
-            sub.add_argument("--top_k", type=PositiveInt, default=1, help="Classes per image.")
-            sub.add_argument("--format", type=Format, default="text", help="Output format.")
-            sub.add_argument("--output", help="File to write (default: standard output)")
-        else:
-            sub.add_argument("run", nargs="?", help=f"{run_help} (default: the newest in ./logs)")
-            sub.add_argument("--json", action="store_true", help="Print JSON.")
-        sub.add_argument("--checkpoint", default="auto", help=which_help)
-        commands.add_subcommand(name, sub, help=text)
-    text = "Check the digests of a run's checkpoints, and print one of each intact training state."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("run", help="Folder of a run, or one checkpoint in it")
-    sub.add_argument("--json", action="store_true", help="Print JSON.")
-    commands.add_subcommand("verify", sub, help=text)
-    text = "Print a table of all runs: how each ended, and its metrics."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("logs", nargs="?", default="logs", help="Folder of runs")
-    sub.add_argument(
-        "--sort", help="Column or metric to sort by, such as val/accuracy; best first."
+    for name, command in {
+        "fit": fit_parser(),
+        "validate": _evaluation_parser("validation"),
+        "test": _evaluation_parser("test"),
+        "predict": _predict_parser(),
+        "verify": _verify_parser(),
+        "runs": _runs_parser(),
+        "report": _report_parser(),
+        "summary": _summary_parser(),
+    }.items():
+        commands.add_subcommand(name, command, help=command.description)
+        command.prog = f"nnx-alexnet {name}"
+    return parser
+
+
+def _evaluation_parser(split: str) -> Parser:
+    parser = Parser(description=f"Evaluate a run on the {split} split.")
+    parser.add_argument("run", nargs="?", help=f"{_RUN}. By default, the newest run in ./logs.")
+    parser.add_argument("--checkpoint", default="auto", help=_CHECKPOINT)
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    return parser
+
+
+def _predict_parser() -> Parser:
+    parser = Parser(description="Predict the classes of image files, with their probabilities.")
+    parser.add_argument("run", help=f"{_RUN}.")
+    parser.add_argument("paths", nargs="+", help="Image files, and folders of image files.")
+    parser.add_argument("--top_k", type=PositiveInt, default=1, help="Classes per image.")
+    parser.add_argument("--format", type=Format, default="text", help="Output format.")
+    parser.add_argument("--output", help="The file to write. By default, standard output.")
+    parser.add_argument("--checkpoint", default="auto", help=_CHECKPOINT)
+    return parser
+
+
+def _verify_parser() -> Parser:
+    parser = Parser(
+        description="Check the files of a run's checkpoints against their digests, and print a "
+        "digest of each intact training state."
     )
-    sub.add_argument("--json", action="store_true", help="Print one JSON object per run.")
-    commands.add_subcommand("runs", sub, help=text)
-    text = "Write a run as one HTML file: curves, pictures, metrics, configuration."
-    sub = Parser(description=text, allow_abbrev=False)
-    sub.add_argument("run", help="Folder of a run, logs/<name>/version_<n>")
-    sub.add_argument("--output", help="The file to write (default: report.html in the run)")
-    commands.add_subcommand("report", sub, help=text)
-    text = "Print a model's layers, parameters and batch statistics."
-    sub = Parser(description=text, allow_abbrev=False)
-    add_model(sub)
-    for name, default in [
-        ("num_classes", 10), ("image_size", 96), ("in_channels", 1), ("batch_size", 10)
-    ]:  # fmt: skip
-        sub.add_argument(f"--{name}", type=PositiveInt, default=default)
-    commands.add_subcommand("summary", sub, help=text)
+    parser.add_argument("run", help="Folder of a run, or of one checkpoint in it.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per checkpoint.")
+    return parser
+
+
+def _runs_parser() -> Parser:
+    parser = Parser(description="Print a table of all runs, with their status and metrics.")
+    parser.add_argument("logs", nargs="?", default="logs", help="Folder of runs.")
+    parser.add_argument(
+        "--sort", help="Column or metric to sort by, such as val/accuracy; the best run is first."
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per run.")
+    return parser
+
+
+def _report_parser() -> Parser:
+    parser = Parser(
+        description="Write a run as one HTML file: curves, images, metrics, configuration."
+    )
+    parser.add_argument("run", help=f"{_RUN}.")
+    parser.add_argument(
+        "--output", help="The file to write. By default, report.html in the folder of the run."
+    )
+    return parser
+
+
+def _summary_parser() -> Parser:
+    parser = Parser(description="Print a model's layers, parameters and batch statistics.")
+    add_model(parser)
+    for name, default, text in [
+        ("num_classes", 10, "Number of classes."),
+        ("image_size", 96, "Height and width of the images."),
+        ("in_channels", 1, "Channels of the images."),
+        ("batch_size", 10, "Images per batch."),
+    ]:
+        parser.add_argument(f"--{name}", type=PositiveInt, default=default, help=text)
     return parser
 
 
 def complete(words: Sequence[str]) -> list[str]:
-    """Returns the arguments with short forms written out, and files of configurations checked.
+    """Expands the short forms of arguments, and checks configuration files.
 
     Args:
         words: the arguments of the process.
 
     Raises:
-        ValueError: a file of a configuration cannot be read.
+        ValueError: a configuration file cannot be read.
 
     Example:
         >>> from nnx_alexnet.cli.parser import complete
         >>> complete(["fit", "--data", "mnist", "--optimizer=sgd"])
         ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
     """
-    # `--data NAME` is short for `--data.name NAME`; a configuration file keeps its meaning.
+    # `--data NAME` is short for `--data.name NAME`, unless the value is a configuration file.
     words = [re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word) for word in words]
     for number, word in enumerate(words[:-1]):
         if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
@@ -103,7 +136,7 @@ def complete(words: Sequence[str]) -> list[str]:
 
 
 def _with_saved_config(words: list[str]) -> list[str]:
-    """Puts the configuration of a run that is resumed before the options, which go before it."""
+    """Puts the configuration of a resumed run before the options, which override it."""
     for number, word in enumerate(words):
         name, _, value = word.partition("=")
         run = value or (words[number + 1] if number + 1 < len(words) else "")
@@ -111,7 +144,7 @@ def _with_saved_config(words: list[str]) -> list[str]:
             config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
             if config.is_file():
                 saved = ["fit", "--config", str(config)]
-                if "--resume-weights-only" in words:  # a new run has a schedule of its own length
+                if "--resume-weights-only" in words:  # the schedule fits the length of the new run
                     saved += ["--optimizer.num_steps", "null"]
                 return [*saved, *words[1:]]
     return words
@@ -124,10 +157,10 @@ def _check_config(words: list[str]) -> None:
         value = value or (words[number + 1] if number + 1 < len(words) else "")
         if name != "--config" or value in ("", "-"):  # "-" is standard input
             continue
-        path = os.path.expanduser(value)  # noqa: PTH111  # never raises, nor do the next ones
+        path = os.path.expanduser(value)  # noqa: PTH111  # these functions of os.path never raise
         is_there = os.path.exists(path)  # noqa: PTH110
         is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
-        # Options may be given in place of a file, and a pipe can be read only once.
+        # Options may be given instead of a file, and a pipe can be read only once.
         is_inline = not is_there and any(mark in value for mark in "{:\n")
         if not (is_pipe or is_inline):
             read_config(Path(path))

@@ -1,35 +1,64 @@
-"""Classes of image files: which files there are, and what the model predicts for them."""
+"""Finds image files, reads them, and predicts their classes."""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
+from jsonargparse import Namespace
 
-from nnx_alexnet.cli.prediction_output import Batch
-from nnx_alexnet.data import IMAGE_SUFFIXES, default_workers, find_files
+from nnx_alexnet.checkpoints import Choice, load_chosen
+from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.cli.prediction_output import PredictedBatch
+from nnx_alexnet.cli.trainer_factory import build_model
+from nnx_alexnet.data import (
+    IMAGE_SUFFIXES,
+    ImageTransform,
+    decode,
+    default_workers,
+    find_files,
+    resized_side,
+)
 from nnx_alexnet.models import define, tell_mode
 from nnx_alexnet.support import is_terminal, printable
 from nnx_alexnet.task import Task
 
+MAX_BATCH_SIZE = 64
+
+
+class FilePredictor(NamedTuple):
+    """Reads image files and predicts their classes.
+
+    Attributes:
+        read: returns the image of a file, `uint8[H, W, C]`, or raises a ValueError or OSError
+            with the reason.
+        probabilities: returns one row per image of a batch.
+        shape: the shape of a batch, `(B, H, W, C)`.
+    """
+
+    read: Callable[[str], np.ndarray]
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    shape: tuple[int, ...]
+
 
 def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Lists image files: those given, and those in given folders and all folders below.
+    """Lists image files, also in folders and all their subfolders.
 
     Args:
-        paths: files, which are taken whatever their names, and folders, of which those files are
-            taken that have one of `IMAGE_SUFFIXES` and are not hidden, in sorted order.
+        paths: files, which may have any name, and folders. The files in a folder need one of
+            `IMAGE_SUFFIXES`; hidden files are left out, and the others are sorted.
 
     Returns:
-        The files, and a message for each folder that has none or cannot be searched.
+        The files, and a message for each folder without images or that cannot be searched.
 
     Example:
         >>> import tempfile
@@ -49,12 +78,12 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
         problems.append(f"Cannot search the folder {printable(error.filename)}: {error.strerror}")
 
     for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112  # which never raises
+        if not os.path.isdir(path):  # noqa: PTH112  # never raises
             files.append(path)
             continue
         num_before = len(problems)
         found = find_files(path, note=note)
-        # Pipes and devices of such names are no images, which whoever reads them will say.
+        # Pipes and devices with such names are reported when they are read.
         names = [each for each in found.others if each.lower().endswith(IMAGE_SUFFIXES)]
         names += found.images
         if not names and len(problems) == num_before:
@@ -64,22 +93,62 @@ def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     return files, problems
 
 
+def rebuild_predictor(
+    chosen: Choice, config: Namespace, about: Mapping[str, Any], *, num_files: int
+) -> FilePredictor:
+    """Rebuilds the model of a run, and reads image files as the run's data did.
+
+    Args:
+        chosen: the checkpoint whose weights are loaded.
+        config: the configuration of the run.
+        about: what the checkpoint records about the data.
+        num_files: how many files will be predicted; the batches are no larger.
+
+    Raises:
+        ValueError: the run was not trained on square images of 1 or 3 channels, or its task does
+            not predict classes.
+    """
+    image = tuple(about["image"])
+    if len(image) != 3 or image[0] != image[1] or image[2] not in (1, 3):
+        raise ValueError(
+            f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images of shape "
+            f"{list(image)}; image files become squares of 1 or 3 channels. Use Trainer.predict "
+            "from Python."
+        )
+    side, _, channels = image
+    shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
+    transform = ImageTransform(**about["transform"])
+    transformed = jax.eval_shape(transform, jax.ShapeDtypeStruct(shape, np.uint8))
+    given = {
+        "num_classes": about["num_classes"],
+        "image_size": transformed.shape[1],
+        "in_channels": channels,
+    }
+    model = build_model(config.model, config.seed, given)
+    load_chosen(chosen, model)  # logs the checkpoint and the reason of the choice
+    task = fit_parser().instantiate(config).task
+    is_cropped = config.data.name in ("folder", "imagenet") and not config.data.augment
+    resize = resized_side(side) if is_cropped else side
+    read = functools.partial(decode, resize=resize, size=side, channels=channels)
+    return FilePredictor(read, compile_probabilities(model, task, transform, shape), shape)
+
+
 def compile_probabilities(
     model: nnx.Module, task: Task, transform: Callable[[Any], jax.Array], shape: tuple[int, ...]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Compiles what `Trainer.predict` computes, for batches of one shape.
 
     Args:
-        model: its present values are used, in evaluation mode; it is not changed.
-        task: says what a prediction is.
-        transform: what happens to the images first.
-        shape: of a batch, `(B, H, W, C)`.
+        model: the model, which is used in evaluation mode and not changed.
+        task: the task, whose `predict` is compiled.
+        transform: the transform of the images.
+        shape: the shape of a batch, `(B, H, W, C)`.
 
     Returns:
         A function of such a batch, uint8, that returns float32 `[B, K]`.
 
     Raises:
-        ValueError: what the task predicts is no row of numbers an image.
+        ValueError: the task does not predict one row of numbers per image.
 
     Example:
         >>> import numpy as np
@@ -101,62 +170,49 @@ def compile_probabilities(
         predictions = task.predict(called, transform(images))
         return predictions, nnx.state(called, nnx.RngState)
 
-    # Compiled here and now: a batch of another shape is an error, not another compilation.
+    # Compiled ahead of time: a batch of another shape is an error, not another compilation.
     lowered = jax.jit(predict).lower(random, rest, jax.ShapeDtypeStruct(shape, np.uint8))
     if len(getattr(lowered.out_info[0], "shape", ())) != 2:
         raise ValueError(
-            f"The run has the task {type(task).__name__}, which predicts no classes. Use "
+            f"The task of the run, {type(task).__name__}, does not predict classes. Use "
             "Trainer.predict from Python."
         )
     compiled = lowered.compile()
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        nonlocal random  # each batch draws anew
+        nonlocal random  # each batch has its own random numbers
         predictions, random = compiled(random, rest, images)
         return np.asarray(predictions)
 
     return probabilities
 
 
-def predict_files(
-    files: Sequence[str],
-    read: Callable[[str], np.ndarray],
-    probabilities: Callable[[np.ndarray], np.ndarray],
-    shape: tuple[int, ...],
-) -> Iterator[Batch]:
-    """Reads and predicts files batch by batch; the next batch is read meanwhile, in threads.
+def predict_files(files: Sequence[str], predictor: FilePredictor) -> Iterator[PredictedBatch]:
+    """Predicts files batch by batch, while threads read the next batch.
 
-    A bar on standard error shows the progress, in a terminal and for more than one batch.
+    A progress bar is shown on standard error if it is a terminal and there are several batches.
 
     Args:
-        files: their paths.
-        read: returns the image of a file, or raises a ValueError or OSError that says why not.
-        probabilities: returns a row for each image of a batch.
-        shape: of a batch, `(B, H, W, C)`; rows without an image are black.
+        files: the paths of the files.
+        predictor: reads the files and predicts their classes.
 
     Yields:
-        B files at a time, in order, each with its row or the reason why there is none.
+        B files at a time, in order, each with its row, or with the reason why it has none.
 
     Example:
         >>> import numpy as np
-        >>> from nnx_alexnet.cli.predict_files import predict_files
+        >>> from nnx_alexnet.cli.predict_files import FilePredictor, predict_files
         >>> read = lambda file: np.full((1, 1, 1), int(file), np.uint8)
-        >>> for batch in predict_files(["7", "x", "9"], read, lambda x: x[:, 0, 0], (2, 1, 1, 1)):
+        >>> predictor = FilePredictor(read, lambda images: images[:, 0, 0], (2, 1, 1, 1))
+        >>> for batch in predict_files(["7", "x", "9"], predictor):
         ...     print(batch)
         [('7', array([7], dtype=uint8)), ('x', "invalid literal for int() with base 10: 'x'")]
         [('9', array([9], dtype=uint8))]
     """
     from tqdm.std import tqdm
 
-    def tried(file: str) -> np.ndarray | str:
-        try:
-            return read(file)
-        except (ValueError, OSError, MemoryError) as error:
-            return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-    size = shape[0]
-    chunks = [files[first : first + size] for first in range(0, len(files), size)]
-    is_shown = len(chunks) > 1 and is_terminal(sys.stderr)
+    size = predictor.shape[0]
+    is_shown = len(files) > size and is_terminal(sys.stderr)
     bar = tqdm(
         total=len(files),
         unit=" files",
@@ -164,18 +220,35 @@ def predict_files(
         file=sys.stderr if is_shown else io.StringIO(),
         disable=not is_shown,
     )
-    with bar, ThreadPoolExecutor(default_workers()) as pool:
-        ahead = pool.map(tried, chunks[0] if chunks else ())
-        for chunk, following in zip_longest(chunks, chunks[1:], fillvalue=()):
-            got = list(ahead)
-            ahead = pool.map(tried, following)
-            images = np.zeros(shape, np.uint8)
-            for row, image in enumerate(got):
+    with bar:
+        for chunk, read in _read_ahead(files, predictor.read, size):
+            images = np.zeros(predictor.shape, np.uint8)  # black where there is no image
+            for row, image in enumerate(read):
                 if not isinstance(image, str):
                     images[row] = image
-            rows = probabilities(images)
+            rows = predictor.probabilities(images)
             yield [
                 (file, image if isinstance(image, str) else row)
-                for file, image, row in zip(chunk, got, rows, strict=False)
+                for file, image, row in zip(chunk, read, rows, strict=False)
             ]  # without the rows of padding
             bar.update(len(chunk))
+
+
+def _read_ahead(
+    files: Sequence[str], read: Callable[[str], np.ndarray], size: int
+) -> Iterator[tuple[Sequence[str], list[np.ndarray | str]]]:
+    """Yields `size` files at a time with their images, or the reasons why there are none."""
+
+    def attempt(file: str) -> np.ndarray | str:
+        try:
+            return read(file)
+        except (ValueError, OSError, MemoryError) as error:
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+    chunks = [files[first : first + size] for first in range(0, len(files), size)]
+    with ThreadPoolExecutor(default_workers()) as pool:
+        ahead = pool.map(attempt, chunks[0] if chunks else ())
+        for chunk, following in zip_longest(chunks, chunks[1:], fillvalue=()):
+            images = list(ahead)
+            ahead = pool.map(attempt, following)
+            yield chunk, images

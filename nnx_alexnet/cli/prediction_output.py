@@ -1,4 +1,4 @@
-"""How predicted classes of image files are written: as text, JSON or CSV."""
+"""Writes the predicted classes of image files as text, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from nnx_alexnet.support import (
 )
 
 Format = Literal["text", "json", "csv"]
-Batch = list[tuple[str, np.ndarray | str]]
-"""Files in order, each with its probabilities, or with the reason why it could not be read."""
+PredictedBatch = list[tuple[str, np.ndarray | str]]
+"""Files in order, each with its probabilities, or with the reason why it cannot be read."""
 
-# How Python holds the bytes of a file's name that are not text.
+# The characters by which Python represents bytes of a file name that are not text.
 _BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))
-# What a spreadsheet takes for the beginning of a formula, or skips before one.
+# Characters that begin a formula in a spreadsheet, or that it skips before one.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_predictions(
-    batches: Iterable[Batch],
+    batches: Iterable[PredictedBatch],
     class_names: Sequence[str] | None,
     *,
     top_k: int,
     form: Format,
     out: TextIO,
 ) -> list[str]:
-    """Writes the most probable classes of each file, as they come.
+    """Writes the most probable classes of each file, batch by batch.
 
     In text, control characters in names are escaped, so that each file has one line. JSON and CSV
-    hold the names exactly, with one exception: a name in CSV that a spreadsheet would take for a
+    hold the exact names, with one exception: in CSV, a name that a spreadsheet would read as a
     formula (it begins with `=`, `+`, `-`, `@`, a tab or a line break, and is not a number) gets a
-    leading apostrophe, as OWASP recommends. What a terminal shows is always escaped.
+    leading apostrophe, as OWASP recommends. On a terminal, all formats are escaped.
 
     Args:
-        batches: see `predicting.predict_files`.
-        class_names: in the order of the model's outputs; None numbers them from 0.
-        top_k: classes a file, the most probable first.
-        form: `"text"`: one line per file; `"json"`: one object per file and line; `"csv"`: one
+        batches: the batches of `predict_files`.
+        class_names: in the order of the model's outputs; None numbers the classes from 0.
+        top_k: classes per file, the most probable first.
+        form: `"text"`, one line per file; `"json"`, one object per line and file; or `"csv"`, one
             line per class, below a header.
-        out: what to write to.
+        out: the stream to write to.
 
     Returns:
-        The reasons why files could not be read, in order.
+        The reasons why files cannot be read, in order.
 
     Example:
         >>> import sys
@@ -74,7 +74,7 @@ def write_predictions(
     write = _writer(form, out)
     problems = []
     for batch in batches:
-        with tqdm.external_write_mode(out):  # lines go above the bar, not into it
+        with tqdm.external_write_mode(out):  # so that lines do not break the progress bar
             for file, row in batch:
                 if isinstance(row, str):
                     problems.append(row)
@@ -87,12 +87,12 @@ def write_predictions(
 
 
 def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]], None]:
-    """Returns what writes the classes of one file, the best first."""
-    is_seen = is_terminal(out)
+    """Returns a function that writes the classes of one file, the most probable first."""
+    is_shown = is_terminal(out)
     if form == "csv":
         lines = csv.writer(out, lineterminator="\n")
         lines.writerow(["file", "rank", "class", "probability"])
-        shown: Callable[[str], str] = printable if is_seen else str
+        shown: Callable[[str], str] = printable if is_shown else str
         return lambda file, best: lines.writerows(
             [csv_cell(shown(file)), rank, csv_cell(shown(name)), probability]
             for rank, (name, probability) in enumerate(best, start=1)
@@ -102,7 +102,7 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
             json.dumps(
                 {
                     "file": file,
-                    # JSON has no NaN and no infinity.
+                    # JSON has neither NaN nor infinity.
                     "classes": [
                         {"class": k, "probability": p if math.isfinite(p) else None}
                         for k, p in best
@@ -111,7 +111,7 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
             ),
             file=out,
         )
-    kept = "" if is_seen else _BYTES
+    kept = "" if is_shown else _BYTES
     return lambda file, best: print(
         printable(file, keep=kept),
         *(f"{printable(k, keep=kept)} {p:.4f}" for k, p in best),
@@ -121,7 +121,7 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
 
 
 def csv_cell(text: str) -> str:
-    """Returns text as a cell of CSV that no spreadsheet takes for a formula.
+    """Returns text as a cell of CSV that no spreadsheet reads as a formula.
 
     Source: OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection.
 
@@ -141,17 +141,17 @@ def csv_cell(text: str) -> str:
 
 @contextmanager
 def open_output(output: str | None) -> Iterator[TextIO]:
-    """Opens what is written to: a file, or standard output, which is left open.
+    """Opens a file, or standard output, which is left open.
 
-    Names of files that are not text, which Unix allows, are written as the bytes that they are.
+    File names that are not text, which Unix allows, are written as their bytes.
 
     Args:
-        output: the path of a file, which is replaced; None is standard output. Where there is no
-            standard output, what is written is discarded.
+        output: the path of a file, which is replaced; None is standard output. If there is no
+            standard output, the text is discarded.
 
     Raises:
         ValueError: the file cannot be opened.
-        OSError: inside the block, something could not be written.
+        OSError: something inside the block cannot be written.
 
     Example:
         >>> from nnx_alexnet.cli.prediction_output import open_output
@@ -164,7 +164,7 @@ def open_output(output: str | None) -> Iterator[TextIO]:
         with _opened(output) as out:
             yield out
             out.flush()
-    except BrokenPipeError:  # its reader wants no more
+    except BrokenPipeError:  # the reader has closed it
         raise
     except OSError as error:
         text = f"The classes cannot be written to {where}: {error.strerror}."

@@ -28,7 +28,7 @@ from nnx_alexnet.checkpoints.items import read_checkpoint, read_loop
 from nnx_alexnet.checkpoints.loading import choose_checkpoint, find_checkpoint, verify_checkpoints
 from nnx_alexnet.checkpoints.orbax_files import read_arrays, write_arrays
 from nnx_alexnet.checkpoints.store import Checkpoints
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.devices.named_arrays import named_leaves, on_host
 
 # Orbax leaves coroutines behind when it cannot read.
@@ -182,7 +182,7 @@ def test_verify_tells_unreadable_from_damaged(run, monkeypatch, capsys, hinder):
     assert main(["verify", str(run)]) == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first.split()[1:4] == ["damaged", "model/_METADATA", "has"]
-    assert second.split()[1] == "whole"
+    assert second.split()[1] == "intact"
 
 
 def test_the_latest_is_found_though_an_older_one_cannot_be_read(run, monkeypatch):

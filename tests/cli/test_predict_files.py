@@ -18,9 +18,10 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nnx_alexnet import DataModule, Task, Trainer
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.cli.predict_files import (
     IMAGE_SUFFIXES,
+    FilePredictor,
     compile_probabilities,
     find_images,
     predict_files,
@@ -316,7 +317,8 @@ def test_an_image_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path, 
     def read(file):
         return decode(file, resize=4, size=4)
 
-    (((_, why),),) = predict_files([str(path)], read, lambda images: images, (1, 4, 4, 3))
+    predictor = FilePredictor(read, lambda images: images, (1, 4, 4, 3))
+    (((_, why),),) = predict_files([str(path)], predictor)
     assert why.startswith("There is not enough memory to decode")
 
 
@@ -393,7 +395,7 @@ def rows_of(files, batch_size, model=None):
     model = TinyNet(4, rngs=nnx.Rngs(0)) if model is None else model
     shape = (batch_size, *SHAPE)
     step = compile_probabilities(model, Classification(), ImageTransform(), shape)
-    return list(predict_files(files, numbered, step, shape))
+    return list(predict_files(files, FilePredictor(numbered, step, shape)))
 
 
 def test_many_batches_give_the_rows_of_one_and_those_of_the_trainer_with_one_compilation():
@@ -461,7 +463,8 @@ def test_no_more_than_the_next_batch_is_read_ahead():
         return numbered(file)
 
     files = [str(number) for number in range(40)]
-    batches = predict_files(files, reading, lambda images: images[:, 0, 0], shape)
+    predictor = FilePredictor(reading, lambda images: images[:, 0, 0], shape)
+    batches = predict_files(files, predictor)
     for count, _ in enumerate(batches, start=1):
         assert 4 * count <= len(read) <= 4 * (count + 1)
 
@@ -472,7 +475,7 @@ def test_a_task_without_classes_is_refused():
             return {"image": image}
 
     model = TinyNet(4, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="Reconstruction, which predicts no classes"):
+    with pytest.raises(ValueError, match="Reconstruction, does not predict classes"):
         compile_probabilities(model, Reconstruction(), ImageTransform(), (8, *SHAPE))
 
 
@@ -487,7 +490,8 @@ class Terminal(io.StringIO):
 def test_a_bar_is_shown_in_a_terminal_for_more_than_one_batch(monkeypatch, stream, num, is_shown):
     monkeypatch.setattr(sys, "stderr", stream())
     files = [str(number) for number in range(num)]
-    list(predict_files(files, numbered, lambda images: images[:, 0, 0], (8, *SHAPE)))
+    predictor = FilePredictor(numbered, lambda images: images[:, 0, 0], (8, *SHAPE))
+    list(predict_files(files, predictor))
     assert bool(sys.stderr.getvalue()) == bool(is_shown)
 
 
@@ -641,7 +645,7 @@ def test_many_files_are_predicted_batch_by_batch_in_order(
     command = ["predict", run, *paths, "--top_k", "2", "--format", "json"]
     assert main(command) == 0
     whole = capsys.readouterr().out
-    monkeypatch.setattr("nnx_alexnet.cli.commands.PREDICTED_TOGETHER", 2)
+    monkeypatch.setattr("nnx_alexnet.cli.predict_files.MAX_BATCH_SIZE", 2)
     assert main(command) == 0
     parts = capsys.readouterr().out
     pairs = zip(map(json.loads, whole.splitlines()), map(json.loads, parts.splitlines()),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from browser import open_browser, save_screenshot
 
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 
 # The texts that each tab must show.
 TABS = {

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from record_strategies import ANY_ENVIRONMENTS, ANY_ROWS
 
 from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 from nnx_alexnet.report.html_report import write_report
 from nnx_alexnet.report.page_header import best_metric

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, ProgressBar
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.cli.prediction_output import csv_cell, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs
 from nnx_alexnet.dashboard import images as pictures

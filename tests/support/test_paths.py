@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from nnx_alexnet import DataModule, Trainer, load_checkpoint
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.support.paths import (
     absolute_path,
     check_encodable,

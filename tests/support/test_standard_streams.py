@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from nnx_alexnet import Trainer
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.cli.prediction_output import open_output
 from nnx_alexnet.runs.folder import create_run_dir
 from nnx_alexnet.runs.records import write_record

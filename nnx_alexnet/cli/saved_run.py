@@ -1,0 +1,79 @@
+"""Reads the configuration of a run that the command line started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+
+from nnx_alexnet.checkpoints import Choice, choose_checkpoint, read_loop
+from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.runs import find_runs
+from nnx_alexnet.support import absolute_path
+
+
+def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[str, Any]]:
+    """Finds a run, its configuration, and what its checkpoint records about the data.
+
+    Args:
+        run: the folder of a run; None is the newest run in `logs`.
+        checkpoint: `"auto"`, `"best"`, `"last"`, or a step.
+
+    Returns:
+        The checkpoint, the parsed `config.yaml`, and the checkpoint's `data`.
+
+    Raises:
+        ValueError: there is no such run, or it was started from Python.
+    """
+    runs = [absolute_path(run, "run")] if run is not None else find_runs("logs")[-1:]
+    if not runs or not (runs[0] / "config.yaml").is_file():
+        raise ValueError(
+            f"`run` (={run!r}) must be the folder of a run, `logs/<name>/version_<n>`, with its "
+            "config.yaml. Without it, the newest run in ./logs is used."
+        )
+    config = read_config(runs[0] / "config.yaml")
+    if not isinstance(config.get("model"), dict) or "class_path" not in config["model"]:
+        raise ValueError(
+            f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
+            "model again: build it, then call load_checkpoint(run, model)."
+        )
+    chosen = choose_checkpoint(runs[0], checkpoint)
+    parser = fit_parser()
+    parser.exit_on_error = False
+    try:
+        parsed = parser.parse_object(config)
+    except ArgumentError as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{runs[0] / 'config.yaml'} cannot be used: {text}") from error
+    return chosen, parsed, read_loop(chosen.path)["data"]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the options that a configuration file holds.
+
+    Args:
+        path: the path of a YAML file.
+
+    Raises:
+        ValueError: the file cannot be read, is not YAML, or does not hold options.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.cli.saved_run import read_config
+        >>> read_config(Path("nothing.yaml"))
+        Traceback (most recent call last):
+        ValueError: nothing.yaml cannot be read: No such file or directory.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not YAML, or not UTF-8
+        raise ValueError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} must hold options by their names; it holds a {type(config).__name__}."
+        )
+    return config

@@ -1,0 +1,103 @@
+"""Builds models and trainers from a parsed configuration."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import yaml
+from flax import nnx
+from jsonargparse import Namespace
+
+from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.data import DataModule
+from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.support import check_integer, logger
+from nnx_alexnet.trainer import Trainer
+from nnx_alexnet.training import DEFAULT_EPOCHS
+
+
+def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
+    """Builds the model of a parsed configuration.
+
+    Args:
+        config: `class_path` and `init_args`.
+        seed: the seed of the weights and of dropout.
+        given: `num_classes`, `image_size` and `in_channels`, each of which is passed if the class
+            has such an argument.
+
+    Returns:
+        A new model.
+
+    Example:
+        >>> from nnx_alexnet.cli.options import fit_parser
+        >>> from nnx_alexnet.cli.trainer_factory import build_model
+        >>> config = fit_parser().parse_args([]).model
+        >>> given = {"num_classes": 2, "image_size": 67, "in_channels": 1}
+        >>> type(build_model(config, 0, given)).__name__
+        'AlexNet'
+    """
+    module, _, name = config.class_path.rpartition(".")
+    model_class = getattr(importlib.import_module(module), name)
+    parameters = inspect.signature(model_class.__init__).parameters
+    given = {name: value for name, value in given.items() if name in parameters}
+    arguments = {**config.get("init_args", {}), **given}
+    model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
+    return model
+
+
+def build_trainer(config: Namespace, data: DataModule) -> Trainer:
+    """Builds the trainer of a parsed configuration, with a new model.
+
+    Args:
+        config: what `fit_parser` parsed.
+        data: the data module of `config.data`.
+    """
+    parser = fit_parser()
+    parts = parser.instantiate(config)
+    size, _, channels = data.image_shape
+    given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
+    arguments = dict(parts.trainer)
+    record = yaml.safe_load(parser.dump(config))
+    for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):
+        record.pop(name, None)  # of this process, not of the run
+    optimizer = dict(parts.optimizer)
+    if optimizer["schedule"] == "cosine":
+        num_steps = _num_steps(arguments["max_epochs"], arguments["max_steps"], data)
+        if optimizer["num_steps"] is None:
+            optimizer["num_steps"] = num_steps
+            # When the run is resumed with another length, its schedule stays the same.
+            record["optimizer"]["num_steps"] = num_steps
+        else:
+            _report_short_schedule(optimizer["num_steps"], num_steps)
+    return Trainer(
+        build_model(parts.model, config.seed, given),
+        data,
+        task=parts.task,
+        optimizer=create_optimizer(**optimizer),
+        seed=config.seed,
+        config=record,
+        **arguments,
+    )
+
+
+def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) -> int | None:
+    """Returns the number of steps of a run; None if the length of an epoch is unknown."""
+    check_integer("max_epochs", max_epochs, also=(None,))
+    check_integer("max_steps", max_steps, also=(None,))
+    if max_epochs is None and max_steps is None:
+        max_epochs = DEFAULT_EPOCHS
+    steps = data.train.num_batches
+    limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _report_short_schedule(schedule_steps: int, run_steps: int | None) -> None:
+    if run_steps is not None and schedule_steps < run_steps:
+        logger.warning(
+            "The schedule ends at step %d (`--optimizer.num_steps`), after which the learning "
+            "rate is 0, but the run has %d steps. For a longer schedule use `--optimizer.num_steps "
+            "%d`, and when resuming also `--resume-accept optimizer`.",
+            schedule_steps, run_steps, run_steps,
+        )  # fmt: skip

@@ -1,0 +1,82 @@
+"""Errors and exit codes of the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from nnx_alexnet.cli import main
+from nnx_alexnet.cli.commands import COMMANDS
+from nnx_alexnet.data import WorkerDiedError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "fashon_mnist"], "did you mean 'fashion_mnist'?"),
+        (["--optimizer.name", "adm"], "did you mean 'adam'?"),
+        (["--task.label_smoothing", "2"], "`label_smoothing` (=2.0) must be in [0, 1)"),
+        (["--data", "mnist", "--data.root", "nowhere"], "nowhere"),
+        (["--optimizer.weight_decay", "0.1"], "`weight_decay`"),
+        (["--optimizer", "adm"], "did you mean 'adam'?"),
+        (["--trainer.max_epochs", "0"], "`max_epochs` (=0) must be a positive integer"),
+    ],
+)
+def test_an_invalid_value_is_one_message_without_a_traceback(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not any(tmp_path.iterdir())
+
+
+class Opens(nnx.Module):
+    """A model that needs a missing file."""
+
+    def __init__(self, *, rngs):
+        Path("weights.bin").read_bytes()
+
+
+class Mistaken(nnx.Module):
+    """A model with a bug."""
+
+    def __init__(self, *, rngs):
+        int("x")
+
+
+def test_a_system_error_is_one_line_and_a_bug_has_a_traceback(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--model", f"{__name__}.Opens"]) == 1
+    assert capsys.readouterr().err == (
+        "nnx-alexnet: error: No such file or directory: 'weights.bin'\n"
+    )
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["fit", "--model", f"{__name__}.Mistaken"])
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_dead_worker_is_reported_on_one_line(capsys, tmp_path, monkeypatch):
+    def dies(config):
+        raise WorkerDiedError("A data worker died.")
+
+    monkeypatch.setitem(COMMANDS, "fit", dies)
+    assert main(["fit"]) == 1
+    assert capsys.readouterr().err == "nnx-alexnet: error: A data worker died.\n"
+
+
+def test_a_model_in_the_working_directory_can_be_imported(tmp_path):
+    (tmp_path / "mine.py").write_text("from flax import nnx\nclass Net(nnx.Module): pass\n")
+    command = Path(sys.executable).with_name("nnx-alexnet")
+    argv = [command, "fit", "--model", "mine.Net", "--print_config"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "class_path: mine.Net" in done.stdout

@@ -1,0 +1,35 @@
+"""The options of `fit`."""
+
+from nnx_alexnet.cli.options import fit_parser
+
+
+def test_the_options_of_fit_are_these():
+    """Users write scripts against these names."""
+    names = set(fit_parser().get_defaults().keys())
+    assert names == {
+        "config", "seed", "resume", "resume_accept", "resume_weights_only",
+        "distributed.coordinator", "distributed.num_processes", "distributed.process_id",
+        "distributed.timeout", "distributed.heartbeat_timeout",
+        "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
+        "data.augment", "data.num_workers", "data.download", "data.drop_last",
+        "data.on_bad_sample", "data.keep_on_device",
+        "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
+        "model.init_args.param_dtype",
+        "task.class_path", "task.init_args.label_smoothing",
+        "optimizer.name", "optimizer.learning_rate", "optimizer.schedule",
+        "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
+        "optimizer.num_steps",
+        "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
+        "trainer.name", "trainer.devices", "trainer.mesh", "trainer.shard_state",
+        "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
+        "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
+        "trainer.profile",
+    }  # fmt: skip
+
+
+def test_the_defaults_of_fit_are_the_recipe_for_the_digits():
+    config = fit_parser().parse_args([])
+    assert (config.data.name, config.data.batch_size) == ("digits", 32)
+    assert config.optimizer.schedule == "cosine"
+    assert config.task.init_args.label_smoothing == 0.1
+    assert config.model.class_path == "nnx_alexnet.AlexNet"

@@ -1,0 +1,28 @@
+"""Runs whose configuration is read."""
+
+import pytest
+
+from nnx_alexnet.cli import main
+
+
+@pytest.mark.parametrize("content", ["model: 3", "- 1", "a: [", "model: {class_path: nope.Nope}"])
+def test_an_invalid_saved_configuration_is_reported_on_one_line(content, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "checkpoints/1/loop").mkdir(parents=True)
+    for command in (["validate", str(tmp_path)], ["predict", str(tmp_path), "x.png"]):
+        assert main(command) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("nnx-alexnet: error: ")
+        assert str(tmp_path) in line
+
+
+def test_a_run_started_from_python_is_refused_with_a_remedy(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("model:\n  class: TinyNet\n")
+    assert main(["test", str(tmp_path)]) == 1
+    assert "load_checkpoint" in capsys.readouterr().err
+
+
+def test_a_missing_run_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["test"]) == 1
+    assert "`run`" in capsys.readouterr().err

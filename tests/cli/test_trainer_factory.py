@@ -1,0 +1,63 @@
+"""What is built from a parsed configuration."""
+
+import itertools
+
+import pytest
+from helpers import tiny_arrays
+
+from nnx_alexnet import DataModule
+from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
+
+
+def built(*options, data=None):
+    split = tiny_arrays(num=64)
+    data = DataModule(split, split, batch_size=8) if data is None else data
+    options = ["--model", "helpers.TinyNet", "--trainer.log_dir", "null", *options]
+    return build_trainer(fit_parser().parse_args(options), data)
+
+
+def test_the_model_gets_the_arguments_that_it_has():
+    config = fit_parser().parse_args(["--model", "helpers.TinyNet"]).model
+    model = build_model(config, 0, {"num_classes": 3, "image_size": 8, "in_channels": 2})
+    assert model.dense.out_features == 3
+    assert model.conv.in_features == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--trainer.max_epochs", "3"], 24),
+        (["--trainer.max_steps", "5"], 5),
+        (["--trainer.max_epochs", "1", "--trainer.max_steps", "20"], 8),
+        ([], 80),
+        (["--optimizer.num_steps", "200"], 200),
+        (["--optimizer.schedule", "constant"], None),
+    ],
+)
+def test_the_cosine_schedule_ends_with_the_run(options, expected):
+    trainer = built(*options)
+    assert trainer.config["optimizer"].get("num_steps") == expected
+
+
+def test_a_cosine_schedule_needs_a_known_length():
+    class Endless:
+        def __iter__(self):
+            return itertools.repeat(tiny_arrays(num=8))
+
+    data = DataModule(Endless(), class_names=tuple("abcd"))
+    with pytest.raises(ValueError, match=r"`num_steps` \(=None\)"):
+        built(data=data)
+
+
+def test_the_record_does_not_hold_the_options_of_a_single_process():
+    config = built("--resume", "never").config
+    assert not {"distributed", "resume", "resume_accept", "resume_weights_only"} & {*config}
+    assert config["model"]["class_path"] == "helpers.TinyNet"
+
+
+def test_a_schedule_shorter_than_the_run_is_reported(warnings):
+    built("--trainer.max_epochs", "3", "--optimizer.num_steps", "20")
+    (line,) = [each for each in warnings.messages if "schedule ends" in each]
+    assert line.startswith("The schedule ends at step 20 (`--optimizer.num_steps`)")
+    assert "the run has 24 steps" in line
