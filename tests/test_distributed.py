@@ -1,7 +1,6 @@
 """Two processes on this machine, with CPU devices: they train, stop, save, fail as one."""
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -10,14 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from nnx_alexnet import initialize_distributed
 from nnx_alexnet.checkpoints.loading import find_steps, read_checkpoint
-from nnx_alexnet.devices.join_job import _environment
-from nnx_alexnet.support.log import logger
 
 JOB = Path(__file__).parent / "distributed_job.py"
 HEARTBEAT = 10  # seconds, as in the job
@@ -316,109 +311,3 @@ def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):
     codes = job.wait(60)
     assert all(codes), codes
     assert any(text in job.text(number) for number in range(2)), job.text(0) + job.text(1)
-
-
-# ---- Joining ------------------------------------------------------------------------------------
-
-
-def test_a_coordinator_that_nobody_runs_is_an_error_with_its_address_in_bounded_time():
-    address = f"127.0.0.1:{free_port()}"
-    script = (
-        "from nnx_alexnet import initialize_distributed\n"
-        f"initialize_distributed({address!r}, 2, 1, timeout=3)"
-    )
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment(1), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    assert time.monotonic() - started < 20
-    assert done.returncode == 1
-    assert f"TimeoutError: `coordinator` (='{address}') could not be reached in 3 s" in done.stderr
-
-
-def test_the_command_says_so_too():
-    address = f"no-such-host.invalid:{free_port()}"
-    options = {"coordinator": address, "num_processes": 2, "process_id": 1, "timeout": 2}
-    words = [f"--distributed.{name}={value}" for name, value in options.items()]
-    done = subprocess.run(
-        [sys.executable, "-m", "nnx_alexnet", "fit", *words], env=environment(1),
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert f"error: `coordinator` (='{address}') could not be reached" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (("10.0.0.1", 2, 0), "`coordinator` (='10.0.0.1') must be the address"),
-        (("10.0.0.1:1", 2, 2), "`process_id` (=2) must be from 0 to one less"),
-        (("10.0.0.1:1", 2, None), "`process_id` must be given"),
-        ((None, 4, 3), "`coordinator` must be given"),
-    ],
-)
-def test_arguments_that_do_not_say_who_joins_whom_are_errors(arguments, text):
-    with pytest.raises(ValueError, match=text.replace("(", r"\(").replace(")", r"\)")):
-        initialize_distributed(*arguments)
-
-
-def test_a_port_that_somebody_listens_on_is_an_error_before_jax_takes_it():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        address = f"localhost:{listener.getsockname()[1]}"
-        with pytest.raises(
-            ValueError,
-            match=rf"`coordinator` \(='{address}'\) cannot be used by process 0 to listen on",
-        ):
-            initialize_distributed(address, 2, 0)
-    assert not jax.distributed.is_initialized()
-
-
-def test_a_port_that_does_not_exist_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"`coordinator` .* cannot be used by process 0 to listen on"
-    ):
-        initialize_distributed("localhost:99999", 2, 0)
-
-
-def test_a_job_that_somebody_else_has_joined_is_left_as_it_is_and_the_first_process_speaks(
-    monkeypatch,
-):
-    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    level = logger.level
-    try:
-        for index, expected in [(0, level), (1, logging.WARNING)]:
-            monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-            assert initialize_distributed()
-            assert logger.level == expected
-    finally:
-        logger.setLevel(level)
-        for handler in logger.handlers:
-            handler.setFormatter(logging.Formatter("%(message)s"))
-
-
-def test_launchers_are_recognised_by_what_they_set(monkeypatch):
-    for name in [n for n in os.environ if n.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
-        monkeypatch.delenv(name)
-    assert _environment() == {}
-    assert not initialize_distributed(num_processes=1)
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    assert _environment() == {}, "of a batch script, whose steps srun starts"
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[01-02]")
-    monkeypatch.setenv("SLURM_PROCID", "5")
-    assert _environment() == {"detected": "slurm", "num_processes": 8, "process_id": 5}
-    with pytest.raises(ValueError, match="must be the address of process 0 with a port"):
-        initialize_distributed("10.0.0.1")  # SLURM says the rest
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert _environment() == {}, "of the shell of `salloc`"
-    monkeypatch.delenv("SLURM_STEP_NODELIST")
-    for name, value in [("SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")]:
-        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
-    assert _environment() == {"num_processes": 4, "process_id": 3, "local_device_ids": [1]}
-    with pytest.raises(ValueError, match="`coordinator` must be given"):
-        initialize_distributed()
-    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1531576320.0;tcp://10.96.0.1:34911")
-    assert _environment() == {"detected": "ompi", "num_processes": 4, "process_id": 3}

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept between processes, and what compiling has cost."""
+"""Keeps compiled programs between processes, and measures the cost of compilation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import jax
 
 from nnx_alexnet.support import logger
 
-# Below this, reading a program takes as long as compiling it. JAX's own limit of 1 s leaves out the
-# eight programs that draw AlexNet's weights, which take 7 s together on two cores.
-_LEAST_SECONDS = 0.1
+# Reading a program that compiles faster than this takes as long as compiling it. JAX's own limit of
+# 1 s excludes the eight programs that draw AlexNet's weights, which take 7 s together on two cores.
+_MIN_SECONDS = 0.1
 
 
 class Compiled(NamedTuple):
-    """What this process has compiled so far.
+    """The compilations of this process.
 
     Attributes:
-        programs: how many programs were asked for.
-        hits: how many of them were in the cache.
-        seconds: what all of them took, reading from the cache included.
+        programs: number of programs that were requested.
+        hits: number of those found in the cache.
+        seconds: time that all of them took, including reads from the cache.
     """
 
     programs: int = 0
@@ -32,7 +32,7 @@ class Compiled(NamedTuple):
     seconds: float = 0.0
 
     def since(self, before: Compiled) -> Compiled:
-        """Returns what was compiled after `before` was.
+        """Returns the compilations since an earlier count.
 
         Example:
             >>> from nnx_alexnet.devices.compilation_cache import Compiled
@@ -48,7 +48,7 @@ _total = Compiled()
 
 
 def compiled() -> Compiled:
-    """Returns what this process has compiled since this was first called, or a cache was set."""
+    """Returns the compilations since the first call of this or `use_compilation_cache`."""
     _listen()
     return _total
 
@@ -56,11 +56,11 @@ def compiled() -> Compiled:
 def use_compilation_cache() -> str | None:
     """Keeps compiled programs in the user's cache folder, where later processes find them.
 
-    The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (default, also for a relative path,
-    `~/.cache`), with one folder in it for each kind of processor: a program for another one would
-    not run. It may be deleted at any time. A cache that the program or
-    `JAX_COMPILATION_CACHE_DIR` has set is left as it is, and
-    `JAX_ENABLE_COMPILATION_CACHE=false` turns all of them off.
+    The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (`~/.cache` if that is unset or a
+    relative path). It has a subfolder for each kind of processor, since a program compiled for
+    another one would not run. It may be deleted at any time. If the program or
+    `JAX_COMPILATION_CACHE_DIR` has already set a cache, that one is used, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` disables caching.
 
     Returns:
         The folder in use; None if there is none.
@@ -71,30 +71,30 @@ def use_compilation_cache() -> str | None:
     if (given := _setting("jax_compilation_cache_dir")) is not None:
         return str(given)
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # which its specification tells programs to ignore
+    if not cache.is_absolute():  # the XDG specification requires programs to ignore it
         cache = Path("~/.cache")
     folder = cache / "nnx_alexnet" / "programs" / _processor()
     try:
-        folder = folder.expanduser()  # RuntimeError: a user without a home
-        str(folder).encode()  # JAX takes no other path
+        folder = folder.expanduser()  # raises a RuntimeError for a user without a home
+        str(folder).encode()  # JAX accepts no other path
         folder.mkdir(parents=True, exist_ok=True)
         usable = os.access(folder, os.W_OK)
     except (OSError, RuntimeError, ValueError):
         usable = False
     if not usable:
-        logger.info("Compiled programs are not kept: %s cannot be written.", folder)
+        logger.info("Compiled programs are not cached: %s is not writable.", folder)
         return None
     from jax.experimental.compilation_cache import compilation_cache
 
-    compilation_cache.reset_cache()  # JAX decides at the first compilation, which may have been
+    compilation_cache.reset_cache()  # JAX decides at its first compilation, which may be over
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_SECONDS)
     return str(folder)
 
 
 def describe(done: Compiled) -> str:
-    """Returns a line for the log: how many programs, how long, and where they came from.
+    """Returns a line for the log: number of programs, time, and how many were in the cache.
 
     Example:
         >>> from nnx_alexnet.devices.compilation_cache import Compiled, describe
@@ -110,7 +110,7 @@ def describe(done: Compiled) -> str:
 @functools.cache
 def _listen() -> None:
     def count(event: str, **_: object) -> None:
-        global _total  # noqa: PLW0603  # JAX's listeners are the process's, and so is this
+        global _total  # noqa: PLW0603  # JAX's listeners are global to the process
         if event == "/jax/compilation_cache/cache_hits":
             _total = _total._replace(hits=_total.hits + 1)
 
@@ -126,11 +126,11 @@ def _listen() -> None:
 
 
 def _setting(name: str) -> Any:
-    return getattr(jax.config, name)  # defined at run time, which no type checker sees
+    return getattr(jax.config, name)  # JAX defines it at run time; type checkers do not know it
 
 
 def _processor() -> str:
-    """Returns a name for this kind of processor: what it can do decides which programs run."""
+    """Returns a name for this kind of processor; its features decide which programs run on it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         features = next(line for line in lines if line.lower().startswith(("flags", "features")))

@@ -1,4 +1,4 @@
-"""Freed memory that the process keeps, for the step on a CPU."""
+"""Keeps freed memory in the process, which makes steps on a CPU faster."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Makes the C library keep the memory that it frees instead of handing it back.
+    """Makes the C library keep freed memory instead of returning it to the operating system.
 
     A step on the CPU allocates its temporary arrays (156 MB for `AlexNet` and 32 images) and
-    frees them again. glibc takes arrays of that size from the operating system each time,
-    which must clear every page. The setting is the process's, so a program decides on it and
-    not a library: the command `nnx-alexnet` calls it, and a script of your own may, before
-    JAX's first computation; threads that exist keep their ways.
+    frees them again. By default, glibc requests arrays of that size from the operating system
+    each time, which must clear every page.
+
+    The setting affects the whole process, so programs should decide on it rather than libraries.
+    The command `nnx-alexnet` calls this function; your own script may call it before JAX's first
+    computation. Existing threads keep their arenas.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        Whether the setting was applied: False if the C library is not glibc.
 
     Example:
         >>> from nnx_alexnet.devices.host_memory import keep_freed_memory
@@ -30,7 +32,7 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = {
-        _M_ARENA_MAX: 1,  # arenas of other threads cannot hold arrays of over 64 MiB
+        _M_ARENA_MAX: 1,  # the arenas of other threads cannot hold arrays of more than 64 MiB
         _M_MMAP_MAX: 0,
         _M_TRIM_THRESHOLD: 2**31 - 1,
         _M_TOP_PAD: 2**28,

@@ -1,24 +1,27 @@
-"""Joining the processes of a job, on one machine or on many: `jax.distributed`, made ready."""
+"""Joins the processes of a job, on one machine or several, by `jax.distributed`."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import multiprocessing
 import os
-import socket
 import sys
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import jax
 
+from nnx_alexnet.devices.coordinator import (
+    check_members,
+    check_port_is_free,
+    wait_until_reachable,
+)
+from nnx_alexnet.devices.launchers import Launcher, find_launcher
 from nnx_alexnet.support import MessageFormatter, check_integer, logger, settle_streams
 
-_PAUSE = 0.5  # seconds between two tries to reach the coordinator
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
 
 def initialize_distributed(
@@ -29,19 +32,20 @@ def initialize_distributed(
     timeout: int = 300,
     heartbeat_timeout: int = 30,
 ) -> bool:
-    """Joins the other processes of this job, if there are any; the first thing a program does.
+    """Joins the other processes of this job, if there are any. Call it first in a program.
 
-    It calls `jax.distributed.initialize` with the arguments given, or with what SLURM, Open MPI
-    or Kubernetes say of the job. Afterwards `jax.devices()` are those of all processes, and
-    `Trainer` trains on all of them. A process that dies, or fails with an exception that nothing
-    catches, ends the others within `heartbeat_timeout`.
+    It calls `jax.distributed.initialize` with the given arguments, or with those that SLURM, Open
+    MPI or Kubernetes provide. Afterwards `jax.devices()` contains the devices of all processes,
+    and `Trainer` trains on all of them. If a process dies, or fails with an uncaught exception,
+    the others end within `heartbeat_timeout`.
 
     Args:
-        coordinator: address of process 0, as `host:port`, on which it listens (default: the
-            environment's, also `JAX_COORDINATOR_ADDRESS`).
-        num_processes: processes of the job (default: the environment's; 1 joins nothing).
-        process_id: number of this one, from 0 (default: the environment's).
-        timeout: seconds in which all must have come.
+        coordinator: address of process 0 as `host:port`, where it listens (default: from the
+            environment, including `JAX_COORDINATOR_ADDRESS`).
+        num_processes: number of processes of the job (default: from the environment; 1 joins
+            nothing).
+        process_id: number of this process, from 0 (default: from the environment).
+        timeout: seconds within which all processes must have joined.
         heartbeat_timeout: seconds after which a silent process counts as dead.
 
     Returns:
@@ -54,44 +58,36 @@ def initialize_distributed(
 
     Example:
         >>> from nnx_alexnet import initialize_distributed
-        >>> initialize_distributed()  # no cluster says that there are others
+        >>> initialize_distributed()  # no cluster reports other processes
         False
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        return False  # a data worker imports the program once more, and with it this call
+        return False  # a data worker, which imports the program and repeats this call
     if jax.distributed.is_initialized():  # by Ray, for instance
-        return _joined()
-    found = _environment()
-    if num_processes is None:
-        num_processes = found.get("num_processes")
-    if process_id is None:
-        process_id = found.get("process_id")
+        return _has_others()
+    launcher = find_launcher()
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if num_processes == 1 or (coordinator is None and num_processes is None and not found):
+    if launcher is None and coordinator is None and num_processes is None:
+        return False
+    launcher = launcher or Launcher()
+    num_processes = launcher.num_processes if num_processes is None else num_processes
+    process_id = launcher.process_id if process_id is None else process_id
+    if num_processes == 1:
         return False
     for name, value in (("timeout", timeout), ("heartbeat_timeout", heartbeat_timeout)):
         check_integer(name, value, reason="it is a number of seconds")
-    if coordinator is not None or "detected" not in found:
-        _check(coordinator, num_processes, process_id)
-    # Its handler would swallow the SIGTERM that a run takes as the request to save and stop.
+    if coordinator is not None or not launcher.is_known_to_jax:
+        check_members(coordinator, num_processes, process_id)
+    # Its handler would swallow the SIGTERM that asks a run to save and stop.
     jax.config.update("jax_enable_preemption_service", False)
     sys.excepthook = _leaving_at_once(sys.excepthook)
-    if coordinator is not None and process_id != 0:
-        _wait_for(coordinator, timeout)
-    if coordinator is not None and process_id == 0:
-        _check_free(coordinator)
-        logger.info(
-            "Waiting at %s for %s processes, %d s at most.", coordinator, num_processes, timeout
-        )
-    arguments: dict[str, Any] = {
-        "coordinator_address": coordinator,
-        "num_processes": num_processes,
-        "process_id": process_id,
-        "local_device_ids": found.get("local_device_ids"),
-    }
+    _meet(coordinator, num_processes, process_id, timeout)
     try:
         jax.distributed.initialize(
-            **arguments,
+            coordinator,
+            num_processes,
+            process_id,
+            launcher.local_device_ids,
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=heartbeat_timeout,
         )
@@ -101,11 +97,26 @@ def initialize_distributed(
             f"{str(error).splitlines()[0]}. It must be a free port of the machine that runs "
             "process 0, and each `process_id` joins once."
         ) from error
-    return _joined()
+    return _has_others()
 
 
-def _joined() -> bool:
-    """Returns whether there are others, of whom the first alone says what all know."""
+def _meet(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int
+) -> None:
+    """Checks a given address: whether process 0 can listen there, and the others reach it."""
+    if coordinator is None:
+        return
+    if process_id != 0:
+        wait_until_reachable(coordinator, timeout)
+        return
+    check_port_is_free(coordinator)
+    logger.info(
+        "Waiting at %s for %s processes, %d s at most.", coordinator, num_processes, timeout
+    )
+
+
+def _has_others() -> bool:
+    """Whether there are other processes; silences info logs in all but the first."""
     if jax.process_index() > 0:
         logger.setLevel(logging.WARNING)
         for handler in logger.handlers:
@@ -114,101 +125,10 @@ def _joined() -> bool:
     return bool(jax.process_count() > 1)
 
 
-def _environment() -> dict[str, Any]:
-    """Returns what the launcher says of this process: `detected` if JAX finds the rest itself."""
-    says = os.environ
-    # SLURM_NTASKS is that of the allocation in the shell of `salloc`, which is a step of one task.
-    tasks = int(says.get("SLURM_STEP_NUM_TASKS", says.get("SLURM_NTASKS", 1)))
-    if "SLURM_STEP_NODELIST" in says and tasks > 1:
-        return {
-            "detected": "slurm", "num_processes": tasks, "process_id": int(says["SLURM_PROCID"])
-        }  # fmt: skip
-    if int(says.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        numbers = {
-            "num_processes": int(says["OMPI_COMM_WORLD_SIZE"]),
-            "process_id": int(says["OMPI_COMM_WORLD_RANK"]),
-        }
-        if "OMPI_MCA_orte_hnp_uri" in says:
-            return {"detected": "ompi", **numbers}
-        # Open MPI 5 does not say where process 0 runs.
-        return {**numbers, "local_device_ids": [int(says["OMPI_COMM_WORLD_LOCAL_RANK"])]}
-    is_indexed = "KUBERNETES_SERVICE_HOST" in says and "JOB_COMPLETION_INDEX" in says
-    if is_indexed and importlib.util.find_spec("kubernetes") is not None:
-        return {"detected": "k8s"}
-    return {}
+def _leaving_at_once(before: ExceptHook) -> ExceptHook:
+    """Returns a hook for uncaught exceptions that ends the process at once.
 
-
-def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    given = {
-        "coordinator": coordinator, "num_processes": num_processes, "process_id": process_id
-    }  # fmt: skip
-    if missing := [name for name, value in given.items() if value is None]:
-        raise ValueError(
-            f"`{'`, `'.join(missing)}` must be given: the environment (SLURM, Open MPI before 5, "
-            "Kubernetes with the package `kubernetes`) does not say. One process of two: "
-            'coordinator="10.0.0.1:1234", num_processes=2, process_id=0.'
-        )
-    assert coordinator is not None
-    assert num_processes is not None
-    assert process_id is not None
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(
-            f"`coordinator` (={coordinator!r}) must be the address of process 0 with a port, such "
-            "as 10.0.0.1:1234."
-        )
-    if num_processes < 1 or not 0 <= process_id < num_processes:
-        raise ValueError(
-            f"`process_id` (={process_id}) must be from 0 to one less than `num_processes` "
-            f"(={num_processes})."
-        )
-
-
-def _check_free(coordinator: str) -> None:
-    """Raises unless this process can listen; JAX itself would end the program with a crash."""
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    port = int(coordinator.rpartition(":")[2])
-    try:
-        with socket.socket(family) as listener:
-            # An earlier job may have left connections that are closing, which do not matter.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            listener.bind(("", port))
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"`coordinator` (={coordinator!r}) cannot be used by process 0 to listen on: {why}. "
-            "It must be a free port of the machine that runs process 0."
-        ) from error
-
-
-def _wait_for(coordinator: str, timeout: int) -> None:
-    """Waits until the coordinator listens; JAX itself would abort the program if it never does."""
-    host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + timeout
-    while True:
-        left = end - time.monotonic()
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=max(0.1, left)).close()
-        except OSError as error:  # a name that is not known yet, a port that nobody listens on
-            if time.monotonic() + _PAUSE > end:
-                raise TimeoutError(
-                    f"`coordinator` (={coordinator!r}) could not be reached in {timeout} s: "
-                    f"{error}. Process 0 listens there from its start; is it running, and is the "
-                    "port open between the machines?"
-                ) from error
-            time.sleep(_PAUSE)
-        else:
-            return
-
-
-def _leaving_at_once(
-    before: Callable[[type[BaseException], BaseException, TracebackType | None], Any],
-) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """Returns a hook for exceptions that nothing catches, after which the process is gone.
-
-    Otherwise it would wait at its exit for the others, who wait for it in the middle of a step.
+    Otherwise it would wait at its exit for the other processes, which wait for it within a step.
     """
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -220,7 +140,11 @@ def _leaving_at_once(
 
 
 def leave(status: int) -> None:
-    """Ends this process without waiting for the others, who then end as well."""
+    """Ends this process without waiting for the others, which then end as well.
+
+    Args:
+        status: exit status of the process.
+    """
     logging.shutdown()
     settle_streams()
     os._exit(status)

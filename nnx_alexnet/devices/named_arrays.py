@@ -1,4 +1,4 @@
-"""The arrays of a module by name, and their copies on the host."""
+"""Names the arrays of a module, and copies them between host and devices."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from flax import nnx
 
 @contextmanager
 def usual_promotion() -> Iterator[None]:
-    """Computes with JAX's usual promotion of dtypes and ranks, whatever the user has set.
+    """Uses JAX's default promotion of dtypes and ranks, whatever the user has configured.
 
-    `jax_numpy_dtype_promotion="strict"` is meant for the user's model. optax and CLU rely on
-    promotion themselves, as in `decay**count`.
+    `jax_numpy_dtype_promotion="strict"` is meant for the user's model. optax and CLU themselves
+    rely on promotion, as in `decay**count`.
     """
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
 def model_state(module: nnx.Module) -> nnx.State[Any, Any]:
-    """Returns the state of a module, without the intermediates that its last call has sown."""
+    """Returns the state of a module, without intermediates that its last call stored by `sow`."""
     state: nnx.State[Any, Any] = nnx.state(module, nnx.Not(nnx.Intermediate))
     return state
 
 
 def named_leaves(state: Any) -> dict[str, Any]:
-    """Returns the leaves of a module or its state by their path, slashes between.
+    """Returns the leaves of a module or its state by their path, joined by slashes.
 
     Args:
-        state: a module, or a state of one.
+        state: a module, or the state of one.
 
     Returns:
-        Names to leaves, in the order of `jax.tree.leaves`. A slash, a dot or a percent sign inside
-        a part of a path is written as in a URL, so that no two leaves share a name.
+        Names to leaves, in the order of `jax.tree.leaves`. Slashes, dots and percent signs within
+        a part of a path are escaped as in a URL, so that no two leaves share a name.
 
     Raises:
-        ValueError: two leaves have one path.
+        ValueError: two leaves have the same path.
 
     Example:
         >>> from flax import nnx
@@ -60,31 +60,31 @@ def named_leaves(state: Any) -> dict[str, Any]:
         twice = Counter(names.values()).most_common(1)[0][0]
         raise ValueError(
             f"Two arrays of a module have the path {twice!r}. Give its parts names that differ as "
-            "text: the keys 1 and '1' do not."
+            "text; the keys 1 and '1' do not."
         )
     return {names[number]: leaf for number, leaf in enumerate(leaves)}
 
 
 def _part(key: Any) -> str:
-    """Returns one part of a path as text in which no separator is left."""
+    """Returns one part of a path as text without separators."""
     part = next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name))
     return str(part).replace("%", "%25").replace("/", "%2F").replace(".", "%2E") or "%"
 
 
 def is_key(leaf: Any) -> bool:
-    """Whether a leaf holds PRNG keys, which NumPy cannot."""
+    """Whether a leaf holds PRNG keys, which NumPy arrays cannot."""
     dtype = getattr(leaf, "dtype", None)  # a Python number has none
     return dtype is not None and bool(jnp.issubdtype(dtype, jax.dtypes.prng_key))
 
 
 def as_struct(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of a leaf as JAX holds it.
+    """Returns shape and dtype of a leaf as a JAX array.
 
-    NumPy's float64 is float32 there, unless `jax_enable_x64` is set, and a Python number is an
-    array of no axes.
+    NumPy's float64 becomes float32 unless `jax_enable_x64` is set, and a Python number becomes an
+    array without axes.
 
     Raises:
-        TypeError: JAX cannot hold the leaf.
+        TypeError: the leaf cannot be a JAX array.
 
     Example:
         >>> from nnx_alexnet.devices.named_arrays import as_struct
@@ -95,35 +95,35 @@ def as_struct(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def describe_leaf(leaf: Any) -> str:
-    """Returns dtype and shape of a leaf as its copy on the host has them."""
+    """Returns dtype and shape of the copy of a leaf on the host, such as "float32[3]"."""
     about = jax.eval_shape(jax.random.key_data, leaf) if is_key(leaf) else as_struct(leaf)
     return f"{about.dtype}{[*about.shape]}"
 
 
 def on_host(leaf: jax.Array) -> np.ndarray[Any, Any]:
-    """Returns a copy that stays as it is when the leaf is donated; of a key, its words."""
+    """Returns a copy that survives the donation of the leaf; for PRNG keys, their words."""
     return np.array(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def on_device(array: np.ndarray[Any, Any], like: Any) -> jax.Array:
-    """Returns the leaf that `on_host` copied, where and of the kind that `like` is."""
+    """Returns the leaf that `on_host` copied, with the kind and the sharding of `like`."""
     sharding = getattr(like, "sharding", None)
     put = jax.device_put(array, may_alias=False) if sharding is None else placed(array, sharding)
     return wrapped(put, like) if is_key(like) else put
 
 
 def wrapped(words: jax.Array, like: Any) -> jax.Array:
-    """Returns PRNG keys of the kind of `like`, from their words."""
+    """Returns PRNG keys of the kind of `like`, given their words."""
     keys: jax.Array = jax.random.wrap_key_data(words, impl=jax.random.key_impl(like))
     return keys
 
 
 def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Returns a copy of an array on the devices of a sharding; of PRNG keys as well.
+    """Returns a copy of an array, or of PRNG keys, on the devices of a sharding.
 
     Args:
-        leaf: an array that this process holds whole, and each process the same; or a global one.
-        sharding: where it goes.
+        leaf: an array that every process holds whole and identical; or a global one.
+        sharding: the sharding of the copy.
     """
     if is_key(leaf) and not sharding.is_fully_addressable:
         return wrapped(placed(jax.random.key_data(leaf), sharding), leaf)
@@ -131,7 +131,7 @@ def placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         put: jax.Array = jax.device_put(leaf, sharding, may_alias=False)
         return put
     values = np.asarray(leaf)
-    # Unlike `device_put` it does not compare the values of all processes.
+    # Unlike `device_put`, this does not compare the values between the processes.
     made: jax.Array = jax.make_array_from_callback(
         values.shape, sharding, lambda index: np.array(values[index])
     )

@@ -1,4 +1,4 @@
-"""The error for a step, or a state, that is not finite."""
+"""Builds the error for a loss or state that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 
 
 class NonFiniteError(FloatingPointError):
-    """The run has reached a loss, a statistic or a parameter that is NaN or infinite.
+    """The loss, a statistic or a parameter of the run is NaN or infinite.
 
-    Unlike a `FloatingPointError` of a callback, it leaves no good state to save.
+    Unlike after a `FloatingPointError` that a callback raises, no good state is left to save.
     """
 
 
 def non_finite_step(
     loss: float, step: int, batch: Mapping[str, Any], leaves: Mapping[str, jax.Array]
 ) -> NonFiniteError:
-    """Returns the error for a train step that gave a value that is NaN or infinite.
+    """Returns the error for a train step whose result is NaN or infinite.
 
     Args:
-        loss: of the step, which may itself be finite.
-        step: the number of the step, from 1.
-        batch: what the step was given.
-        leaves: the arrays after it, or after one of the next steps, by their path.
+        loss: of the step; it may be finite itself.
+        step: number of the step, from 1.
+        batch: the batch of the step.
+        leaves: the arrays after this or a later step, by their path.
 
     Returns:
-        An error that names the step, the examples of the batch, and the first array, of the
-        batch or else of the state, that is not finite.
+        An error that names the step, the examples of the batch, and the first array that is not
+        finite: of the batch, or else of the state.
 
     Example:
         >>> import numpy as np
@@ -52,16 +52,16 @@ def non_finite_step(
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and not _is_finite_here(leaf):
                 where = f"`{name}` is the first array of the state that is not finite."
                 break
-    beside = ", and made BatchNorm's statistics not finite" if math.isfinite(loss) else ""
+    effect = ", but BatchNorm's statistics are no longer finite" if math.isfinite(loss) else ""
     return NonFiniteError(
-        f"Step {step} had a loss of {loss}{beside}. The batch held the examples {indices}; "
-        f"{where} Nothing of this was saved. A smaller learning rate or clipped gradients may "
+        f"Step {step} had a loss of {loss}{effect}. The batch held the examples {indices}; "
+        f"{where} This state was not saved. A smaller learning rate or clipped gradients may "
         "help, and check_finite=False turns this check off."
     )
 
 
 def _is_finite_here(leaf: jax.Array) -> bool:
-    """Whether the parts of this process are: another one need not ask, and would be waited for."""
+    """Whether this process's shards are finite; asking the others would block."""
     return all(bool(jnp.isfinite(shard.data).all()) for shard in leaf.addressable_shards)
 
 

@@ -1,6 +1,6 @@
-"""What the processes of one run decide together: every one does the same, at the same step.
+"""Decisions that all processes of a run share, so that each does the same at the same step.
 
-In one process nothing is sent, and what is asked for is done at once.
+A single process sends nothing and acts at once.
 """
 
 from __future__ import annotations
@@ -15,20 +15,26 @@ import numpy as np
 
 T = TypeVar("T")
 
-# What an error of the first process may be in the others.
+# The types of errors that the first process passes on to the others.
 _ERRORS = {"ValueError": ValueError, "TypeError": TypeError, "OSError": OSError}
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes: the first one, or the only one."""
+    """Whether this is the first process, the only one that writes."""
     return jax.process_index() == 0
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """Runs a function in the first process alone; its result, or its error, is that of all.
+    """Runs a function in the first process only, and returns its result in all of them.
 
     Args:
-        function: returns what JSON can hold.
+        function: what it returns must be representable as JSON.
+
+    Returns:
+        The result of the first process.
+
+    Raises:
+        Exception: the function failed in the first process; all processes raise its error.
 
     Example:
         >>> from nnx_alexnet.devices.processes import on_main
@@ -56,7 +62,7 @@ def on_main(function: Callable[[], T]) -> T:
 
 
 def _from_main(message: Any) -> Any:
-    """Returns the message of the first process in all of them."""
+    """Returns the message of the first process, in all of them."""
     from jax.experimental import multihost_utils
 
     text = np.frombuffer(json.dumps(message).encode(), np.uint8)
@@ -67,10 +73,10 @@ def _from_main(message: Any) -> Any:
 
 
 def check_alike(parts: Mapping[str, Any]) -> None:
-    """Raises a `ValueError` in all processes unless each has the same of every part.
+    """Raises a `ValueError` in all processes if a part differs between them.
 
     Args:
-        parts: JSON values by the name of the argument that they belong to.
+        parts: JSON values by the name of the argument that they describe.
     """
     if jax.process_count() == 1:
         return
@@ -84,7 +90,7 @@ def check_alike(parts: Mapping[str, Any]) -> None:
         same = (everywhere[:, number] == everywhere[0, number]).all(axis=1)
         if not same.all():
             raise ValueError(
-                f"`{name}` differs between the processes of this run: those of "
-                f"{np.flatnonzero(~same).tolist()} have another one than process 0. Each process "
-                "runs the same program: give them the same arguments, seeds and data."
+                f"`{name}` differs between the processes of this run: in processes "
+                f"{np.flatnonzero(~same).tolist()} it is not that of process 0. All processes run "
+                "the same program: give them the same arguments, seeds and data."
             )

@@ -1,16 +1,15 @@
-"""Where the arrays of a run lie: the mesh of devices, and what of it each array is split over.
+"""How the batches and the state of a run are split over its devices.
 
-The program is written for the whole batch and the whole model. XLA divides it after the shardings
-of what goes in, and puts the communication between (Xu et al. 2021, "GSPMD",
-https://arxiv.org/abs/2105.04663); so means, BatchNorm's statistics and random draws are those of
-the global batch whatever the number of devices.
+The program is written for the whole batch and the whole model. XLA divides it according to the
+shardings of its inputs and inserts the communication (Xu et al. 2021, "GSPMD",
+https://arxiv.org/abs/2105.04663). Means, BatchNorm's statistics and random draws therefore are
+those of the global batch, whatever the number of devices.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P  # as JAX's own documentation calls it
+from jax.sharding import PartitionSpec as P  # the name that JAX's documentation uses
 
-from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, MeshLike, as_mesh, choose_devices
-from nnx_alexnet.devices.named_arrays import named_leaves
+from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, MeshLike, describe_mesh, make_mesh
 from nnx_alexnet.devices.shared_program import SharedProgram
+from nnx_alexnet.devices.state_sharding import check_axes, state_specs
 
-# Arrays of fewer values stay whole: sending them costs more than keeping them.
-_LEAST_SHARDED = 2**10
 _put = SharedProgram(jax.device_put)
 
 
@@ -34,24 +31,24 @@ class Placement:
     """The devices of a run, and how its arrays are split over them.
 
     Args:
-        devices: how many of this process's devices, or `"auto"` (the default): all devices of all
-            processes; only the one of `jax.default_device`, if that is set. The batch is split
-            over them.
-        mesh: the devices and what they share instead, a `jax.sharding.Mesh` or the sizes of its
-            axes by name. The axis `data` splits the batch; any other splits the parameters whose
-            sharding metadata name it.
-        shard_state: whether the parameters and the optimizer's state are split over `data` as
-            well (Rajbhandari et al. 2020, "ZeRO", https://arxiv.org/abs/1910.02054).
+        devices: the number of this process's devices to use, or `"auto"` (the default): all
+            devices of all processes, or only that of `jax.default_device` if it is set. The batch
+            is split over them.
+        mesh: instead of `devices`, a `jax.sharding.Mesh` or the sizes of its axes by name. The
+            axis `data` splits the batch; every other axis splits the parameters whose sharding
+            metadata name it.
+        shard_state: whether parameters and optimizer state are split over `data` as well
+            (Rajbhandari et al. 2020, "ZeRO", https://arxiv.org/abs/1910.02054).
 
     Attributes:
-        mesh: the mesh; the compiler chooses how each operation is divided over its axes.
-        batch: the sharding of a batch, `[B, ...]`.
-        batches: that of several batches side by side, `[K, B, ...]`.
-        replicated: that of an array of which each device has a copy.
+        mesh: the mesh. The compiler chooses how it divides each operation over the axes.
+        batch: sharding of a batch, `[B, ...]`.
+        batches: sharding of several stacked batches, `[K, B, ...]`.
+        replicated: sharding of an array of which each device has a copy.
         shard_state: as given.
 
     Raises:
-        ValueError: there are not so many devices, or the mesh has no axis `data`.
+        ValueError: there are fewer devices than asked for, or the mesh has no axis `data`.
 
     Example:
         >>> from nnx_alexnet.devices.sharding import Placement
@@ -67,27 +64,7 @@ class Placement:
         *,
         shard_state: bool = False,
     ) -> None:
-        if mesh is None:
-            chosen = choose_devices(devices)
-            self.mesh = Mesh(np.array(chosen), (DATA_AXIS,))
-        elif devices != "auto":
-            raise ValueError(
-                f"`devices` (={devices!r}) and `mesh` (={mesh!r}) both say which devices are used; "
-                "give one of them."
-            )
-        else:
-            self.mesh = as_mesh(mesh)
-        present = {device.process_index for device in self.mesh.devices.flat}
-        if missing := sorted({*range(jax.process_count())} - present):
-            given = (
-                f"`devices` (={devices!r})"
-                if mesh is None
-                else f"`mesh` (={dict(self.mesh.shape)})"
-            )
-            raise ValueError(
-                f"{given} has no device of the processes {missing}; a run takes some of each. "
-                'devices="auto" takes all, unless `jax.default_device` is set.'
-            )
+        self.mesh: Mesh = make_mesh(devices, mesh)
         self.shard_state = shard_state
         self.batch = NamedSharding(self.mesh, P(DATA_AXIS))
         self.batches = NamedSharding(self.mesh, P(None, DATA_AXIS))
@@ -95,22 +72,22 @@ class Placement:
 
     @property
     def num_devices(self) -> int:
-        """Devices of all processes that take part."""
+        """Number of devices in use, of all processes."""
         return int(self.mesh.size)
 
     @property
     def num_parts(self) -> int:
-        """Parts into which a batch is split: the size of the axis `data`."""
+        """Number of parts into which a batch is split: the size of the axis `data`."""
         return int(self.mesh.shape[DATA_AXIS])
 
     def describe(self) -> str:
         """Returns the axes of the mesh and their sizes, such as "data 2 x model 2"."""
-        return " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
+        return describe_mesh(self.mesh)
 
     def context(self) -> AbstractContextManager[Any]:
-        """Returns a context in which no other mesh applies that the caller has set.
+        """Returns a context that hides any other mesh that the caller has set.
 
-        In a mesh of explicit axes, which `jax.make_mesh` makes, the compiler would divide nothing.
+        In a mesh of explicit axes, such as `jax.make_mesh` makes, the compiler divides nothing.
         """
         present = jax.sharding.get_mesh()
         context: AbstractContextManager[Any] = jax.set_mesh(
@@ -121,34 +98,35 @@ class Placement:
     # ---- Batches ----------------------------------------------------------------------------
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises a `ValueError` unless a batch can be split in equal parts."""
+        """Raises a `ValueError` unless a batch splits into equal parts."""
         parts = self.num_parts
         if batch_size % parts == 0:
             return
         below = batch_size // parts * parts
         nearest = " or ".join(str(size) for size in (below, below + parts) if size)
         raise ValueError(
-            f"`batch_size` (={batch_size}) must be a multiple of the {parts} parts that a batch "
-            f"is split in, one for each device along the axis `{DATA_AXIS}` ({self.describe()}). "
-            f"The nearest that work are {nearest}; or give fewer `devices`."
+            f"`batch_size` (={batch_size}) must be a multiple of the {parts} parts into which a "
+            f"batch is split, one for each device along the axis `{DATA_AXIS}` "
+            f"({self.describe()}). The nearest sizes that work are {nearest}; or use fewer "
+            "`devices`."
         )
 
     def padded(self, batch_size: int) -> int:
-        """Returns the size of a batch when rows are added until it splits in equal parts."""
+        """Returns the smallest size, at least that of the batch, that splits into equal parts."""
         return math.ceil(batch_size / self.num_parts) * self.num_parts
 
     def of_batch(self, batch_size: int, *, stacked: bool = False) -> NamedSharding:
-        """Returns the sharding of a batch, or of several that are stacked.
+        """Returns the sharding of a batch, or of several stacked batches.
 
-        Rows that do not divide by `num_parts` are not split: each device has all of them, and
-        computes what one device alone would.
+        A batch whose size is not a multiple of `num_parts` is not split: every device holds all
+        rows and computes what a single device would.
         """
         if batch_size % self.num_parts:
             return self.replicated
         return self.batches if stacked else self.batch
 
     def rows(self, batch_size: int) -> slice | None:
-        """Returns which rows of a batch this process reads; None: all of them."""
+        """Returns which rows of a batch this process reads; None for all."""
         if self.batch.is_fully_addressable or batch_size % self.num_parts:
             return None
         parts = self.batch.addressable_devices_indices_map((batch_size,)).values()
@@ -156,22 +134,22 @@ class Placement:
         if any(stop != start for (_, stop), (start, _) in itertools.pairwise(ends)):
             raise ValueError(
                 f"`mesh` (={dict(self.mesh.shape)}) gives process {jax.process_index()} parts of "
-                f"the axis `{DATA_AXIS}` that do not lie side by side. Order its devices by "
-                "process, as jax.make_mesh does."
+                f"the axis `{DATA_AXIS}` that are not adjacent. Order its devices by process, as "
+                "jax.make_mesh does."
             )
         return slice(ends[0][0], ends[-1][1])
 
     def send(self, batch: Any, batch_size: int, *, stacked: bool = False) -> Any:
-        """Puts the rows that this process read on its devices, as a part of the global batch.
+        """Puts the rows that this process has read on its devices, as part of the global batch.
 
         Args:
-            batch: a tree of NumPy arrays `[rows, ...]`, or `[K, rows, ...]` if they are stacked;
-                of the rows that `rows` names.
-            batch_size: rows of the global batch.
-            stacked: see `batch`.
+            batch: a tree of NumPy arrays `[rows, ...]`, or `[K, rows, ...]` if stacked, which hold
+                the rows that `rows` returns.
+            batch_size: number of rows of the global batch.
+            stacked: whether `batch` holds several stacked batches.
 
         Returns:
-            The same tree, of global arrays, sharded as `of_batch` says.
+            The same tree of global arrays, sharded as `of_batch` returns.
         """
         sharding = self.of_batch(batch_size, stacked=stacked)
         if sharding.is_fully_addressable:
@@ -189,8 +167,8 @@ class Placement:
         """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole.
 
         Args:
-            outputs: a tree of arrays, split over the axis of the batch or replicated.
-            part: the rows, where all of them are replicated, too; None: those are no rows.
+            outputs: a tree of arrays, split over the batch axis or replicated.
+            part: the rows to take from replicated arrays; None if those have no batch axis.
         """
         if self.batch.is_fully_addressable:
             return outputs
@@ -206,7 +184,7 @@ class Placement:
         return jax.tree.map(own, outputs)
 
     def whole(self, array: jax.Array) -> jax.Array:
-        """Returns an array that this process can read; all processes call it together."""
+        """Returns an array that this process can read; all processes must call it together."""
         if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
             return array
         gathered: jax.Array = _put(array, self.replicated)
@@ -215,102 +193,24 @@ class Placement:
     # ---- State ------------------------------------------------------------------------------
 
     def shardings(self, state: nnx.State[Any, Any]) -> list[NamedSharding]:
-        """Returns how each leaf of a state is kept, in the order of `jax.tree.leaves`.
+        """Returns how each leaf of a state is stored, in the order of `jax.tree.leaves`.
 
         Args:
             state: of a model or an optimizer; its variables may carry sharding metadata
-                (`nnx.with_partitioning`, or `kernel_metadata={"out_sharding": ...}`). An axis
-                that the mesh does not have splits nothing.
+                (`nnx.with_partitioning`, or `kernel_metadata={"out_sharding": ...}`). Axes that
+                the mesh does not have split nothing.
 
         Raises:
-            ValueError: a dimension does not divide by the axis that its metadata name.
+            ValueError: a dimension is not a multiple of the axis that its metadata name.
         """
-        return [
-            NamedSharding(self.mesh, self._over_data(spec, shape) if self.shard_state else spec)
-            for spec, shape in self._specs(state)
-        ]
+        specs = state_specs(state, self.mesh, over_data=self.shard_state)
+        return [NamedSharding(self.mesh, spec) for spec in specs]
 
     def gathered(self, state: nnx.State[Any, Any]) -> list[NamedSharding]:
-        """Returns how a step uses each leaf: as `shardings`, without what `shard_state` adds."""
-        return [NamedSharding(self.mesh, spec) for spec, _ in self._specs(state)]
+        """Returns how a step uses each leaf: like `shardings`, but without `shard_state`."""
+        specs = state_specs(state, self.mesh, over_data=False)
+        return [NamedSharding(self.mesh, spec) for spec in specs]
 
     def check_axes(self, state: nnx.State[Any, Any]) -> None:
-        """Raises a `ValueError` for an axis of the mesh that splits nothing."""
-        named = {axis for spec, _ in self._specs(state, present=False) for axis in _axes(spec)}
-        for axis, size in self.mesh.shape.items():
-            if size > 1 and axis != DATA_AXIS and axis not in named:
-                knows = f"name {sorted(named)}" if named else "name none"
-                raise ValueError(
-                    f"`mesh` has an axis {axis!r} of {size} devices over which nothing of the "
-                    f"model is split: the sharding metadata of its parameters {knows}. Leave the "
-                    "axis out, or build the layers with kernel_metadata="
-                    f'{{"out_sharding": (None, {axis!r}), "eager_sharding": False}}.'
-                )
-
-    def _specs(
-        self, state: nnx.State[Any, Any], *, present: bool = True
-    ) -> list[tuple[P, tuple[int, ...]]]:
-        """Returns what the metadata say of each leaf, and its shape."""
-        names = iter(named_leaves(state))
-        found = []
-        for variable in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, nnx.Variable)):
-            leaves = jax.tree.leaves(variable)
-            is_one = isinstance(variable, nnx.Variable) and len(leaves) == 1
-            spec = (nnx.spmd.get_var_pspec(variable) if is_one else None) or P()
-            for leaf in leaves:
-                name, shape = next(names), np.shape(leaf)
-                # An optimizer may keep a smaller array under its parameter's metadata.
-                fitting = spec if len(spec) <= len(shape) else P()
-                if present:
-                    fitting = self._present(fitting, name, shape, variable)
-                found.append((fitting, shape))
-        return found
-
-    def _present(self, spec: P, name: str, shape: tuple[int, ...], variable: Any) -> P:
-        """Returns a spec without the axes that the mesh does not have."""
-        kept = []
-        for entry, length in zip(spec, shape, strict=False):
-            axes = tuple(axis for axis in _axes(P(entry)) if axis in self.mesh.shape)
-            size = math.prod(self.mesh.shape[axis] for axis in axes)
-            if length % size:
-                if not isinstance(variable, nnx.Param):
-                    return P()
-                raise ValueError(
-                    f"`mesh` ({self.describe()}) splits `{name}` of shape {shape} over {axes}, but "
-                    f"{length} is not a multiple of {size}. Another size of the axis, or of the "
-                    "layer, works."
-                )
-            kept.append(axes[0] if len(axes) == 1 else axes or None)
-        return _shortest(kept)
-
-    def _over_data(self, spec: P, shape: tuple[int, ...]) -> P:
-        """Returns a spec that also splits the longest dimension that divides over `data`."""
-        entries = [*spec, *[None] * (len(shape) - len(spec))]
-        free = [
-            (length, -number)
-            for number, (entry, length) in enumerate(zip(entries, shape, strict=True))
-            if entry is None and length % self.num_parts == 0
-        ]
-        is_small = math.prod(shape) < _LEAST_SHARDED
-        if self.num_parts == 1 or not free or is_small or DATA_AXIS in _axes(spec):
-            return spec
-        entries[-max(free)[1]] = DATA_AXIS
-        return _shortest(entries)
-
-
-def _shortest(entries: Sequence[Any]) -> P:
-    """Returns a spec that ends with what is split, as JAX writes those of a step's results."""
-    kept = [*entries]
-    while kept and kept[-1] is None:
-        kept.pop()
-    return P(*kept)
-
-
-def _axes(spec: P) -> list[str]:
-    """Returns the axes that a spec names, in order."""
-    return [
-        axis
-        for entry in spec
-        if entry is not None
-        for axis in (entry if isinstance(entry, tuple) else (entry,))
-    ]
+        """Raises a `ValueError` if an axis of the mesh splits nothing of a model's state."""
+        check_axes(state, self.mesh)
