@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnx_alexnet.checkpoints.loading import find_steps, read_checkpoint
+from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint
 
 JOB = Path(__file__).parent / "distributed_job.py"
 HEARTBEAT = 10  # seconds, as in the job

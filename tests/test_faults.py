@@ -20,8 +20,7 @@ from resume_job import JOB, build
 from test_resume import Job, digest, run_dir, run_here, saved_steps, step_log
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints.loading import find_checkpoint, read_checkpoint
-from nnx_alexnet.checkpoints.store import Checkpoints
+from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpoint
 from nnx_alexnet.data import load_data
 from nnx_alexnet.data.datasets import safe_extraction
 
@@ -299,7 +298,7 @@ def test_a_nan_stops_before_it_is_saved_and_names_step_examples_and_array(tmp_pa
     assert "Step 6 had a loss of " in text
     assert "its `image` is not finite for [33]." in text
     assert 33 in json.loads(text.split("held the examples ")[1].split("]", maxsplit=1)[0] + "]")
-    newest = read_checkpoint(find_checkpoint(run_dir(tmp_path), "last"))
+    newest = read_checkpoint(choose_checkpoint(run_dir(tmp_path), "last").path)
     assert newest.step == 5
     for name, array in newest.arrays.items():
         assert np.isfinite(array).all(), name

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from resume_job import JOB, build
 
 from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.checkpoints.choosing import choose_checkpoint
 from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint, read_loop
-from nnx_alexnet.checkpoints.loading import find_checkpoint
 
 OPTIMIZED = True
 
@@ -129,7 +129,7 @@ def saved_steps(logs):
 
 
 def digest(logs):
-    return read_checkpoint(find_checkpoint(run_dir(logs), "last"), items=()).digest
+    return read_checkpoint(choose_checkpoint(run_dir(logs), "last").path, items=()).digest
 
 
 def step_log(logs):
@@ -283,7 +283,7 @@ def stop_and_check(logs, number, moment, reference):
     status = job.end()
     assert status == 128 + number, job.errors
     last = max(job.steps(), default=0)
-    saved = find_checkpoint(run_dir(logs), "last")
+    saved = choose_checkpoint(run_dir(logs), "last").path
     assert int(saved.name) == read_loop(saved)["global_step"] == last
     run_here(logs)
     assert digest(logs) == digest(reference)

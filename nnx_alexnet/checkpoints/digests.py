@@ -1,29 +1,56 @@
-"""What proves that a checkpoint is whole: a digest of every array and of the loop's JSON.
+"""Digests that prove that a checkpoint is intact: of every array, and of the loop's JSON.
 
-A bit that flips on a disk reads back as other weights without any error, so each checkpoint
-carries SHA-256 digests that were taken before it was written and are compared when it is read.
+A flipped bit on a disk silently becomes a different weight. Therefore each checkpoint carries
+SHA-256 digests that are taken before it is written and compared whenever it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-# The items that say how training goes on; the others are records of the running epoch.
+# The items that determine how training continues; the others are records of the running epoch.
 _STATE = ("model/", "optimizer/")
 
 
+class ArrayInfo(NamedTuple):
+    """Dtype and shape of an array.
+
+    Example:
+        >>> from nnx_alexnet.checkpoints.digests import ArrayInfo
+        >>> str(ArrayInfo("float32", [2, 3])), ArrayInfo("float32", [2, 3]).num_bytes
+        ('float32[2, 3]', 24)
+    """
+
+    dtype: str
+    shape: list[int]
+
+    @property
+    def num_values(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Number of bytes that the values take."""
+        return self.num_values * np.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{self.shape}"
+
+
 def manifest_of(arrays: Arrays, loop: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the digests of a checkpoint, as JSON values.
+    """Returns the digests of a checkpoint as JSON values.
 
     Args:
-        arrays: every array by its path, the item first, such as "model/conv1/kernel".
-        loop: what JSON holds of the checkpoint.
+        arrays: every array by its path, which begins with the item, such as "model/conv1/kernel".
+        loop: the JSON item of the checkpoint.
 
     Returns:
         `arrays` (path to `dtype`, `shape` and `sha256`) and `loop`, a SHA-256.
@@ -50,7 +77,7 @@ def manifest_of(arrays: Arrays, loop: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_manifest(value: Mapping[str, Any]) -> bool:
-    """Returns whether a JSON object has the structure that `manifest_of` gives it."""
+    """Returns whether a JSON object has the structure that `manifest_of` returns."""
     arrays = value.get("arrays")
     return (
         isinstance(arrays, dict)
@@ -65,11 +92,11 @@ def is_manifest(value: Mapping[str, Any]) -> bool:
     )
 
 
-def promised_by(manifest: Mapping[str, Any], item: str) -> dict[str, dict[str, Any]]:
-    """Returns `dtype`, `shape` and `sha256` of the arrays of one item, by their path inside it."""
+def arrays_of(manifest: Mapping[str, Any], item: str) -> dict[str, ArrayInfo]:
+    """Returns dtype and shape of the arrays of one item, by their path within the item."""
     prefix = f"{item}/"
     return {
-        path.removeprefix(prefix): about
+        path.removeprefix(prefix): ArrayInfo(about["dtype"], about["shape"])
         for path, about in manifest["arrays"].items()
         if path.startswith(prefix)
     }
@@ -79,9 +106,9 @@ def damaged(manifest: Mapping[str, Any], arrays: Arrays, loop: Mapping[str, Any]
     """Returns what differs from a manifest: paths of arrays, and "loop"; [] if nothing does.
 
     Args:
-        manifest: what `manifest_of` returned before the checkpoint was written.
-        arrays: what was read back; items that were not read at all are not looked for.
-        loop: what was read back.
+        manifest: the result of `manifest_of` before the checkpoint was written.
+        arrays: the arrays that were read; items of which none was read are not compared.
+        loop: the JSON item that was read.
     """
     items = {path.split("/", 1)[0] for path in arrays}
     expected = {p: d for p, d in manifest["arrays"].items() if p.split("/", 1)[0] in items}
@@ -94,15 +121,15 @@ def damaged(manifest: Mapping[str, Any], arrays: Arrays, loop: Mapping[str, Any]
 def state_digest(manifest: Mapping[str, Any]) -> str:
     """Returns one digest of the whole training state, by which two runs can be compared.
 
-    It covers path, dtype, shape and bytes of every array of the model and its optimizer,
-    dropout keys and counters included, in the order of the paths.
+    It covers path, dtype, shape and bytes of every array of the model and its optimizer, including
+    dropout keys and counters, in the order of their paths.
     """
     paths = [path for path in sorted(manifest["arrays"]) if path.startswith(_STATE)]
     return _text_digest([[path, manifest["arrays"][path]] for path in paths])
 
 
 def _bytes(array: np.ndarray[Any, Any]) -> Any:
-    # As bytes, because NumPy lends no buffer of bfloat16.
+    # A view of bytes, because NumPy does not expose a buffer of bfloat16.
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

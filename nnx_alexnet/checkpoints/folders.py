@@ -1,8 +1,9 @@
-"""The folders in a run's `checkpoints`: how each gets its name, and how it loses it.
+"""Names, renames and deletes the folders in a run's `checkpoints`.
 
-A checkpoint is written in a folder of another name, and renamed when it is complete, so a kill at
-any moment leaves whole checkpoints and folders of other names, which the next start puts right. A
-folder is renamed before it is deleted, so half of one never has the name of a checkpoint.
+A checkpoint is written to a folder with another name, which is renamed when it is complete. A kill
+at any moment therefore leaves whole checkpoints and folders with other names, which the next start
+repairs. A folder is renamed before it is deleted, so that a partial one never has the name of a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from nnx_alexnet.checkpoints.integrity import files_below
 from nnx_alexnet.support import logger, parse_number, sync_file, sync_folder
 
 _WRITING = "writing-"
-_REPLACED = "replaced-"  # what a newer save of the same step is about to replace
+_REPLACED = "replaced-"  # about to be replaced by a newer save of the same step
 _DELETING = "deleting-"
 _DAMAGED = "damaged-"
 _HALF_DONE = re.compile(rf"{_WRITING}[0-9a-f]{{8}}|{_DELETING}({_REPLACED})?[0-9]+")
 _WAS_REPLACED = re.compile(rf"{_REPLACED}[0-9]+")
-_OVERHEAD = 2**19  # bytes, of the files of a checkpoint besides its arrays
-_QUIET, _PATIENCE = 0.3, 10.0  # seconds, of a folder that must stay away
+_OVERHEAD = 2**19  # bytes of a checkpoint's files in addition to its arrays
+_QUIET, _PATIENCE = 0.3, 10.0  # seconds that a deleted folder must stay away; to wait at most
 
 
 def tidy(directory: Path) -> None:
-    """Puts right what a run that was killed while it saved or deleted left behind.
+    """Repairs what a run that was killed while saving or deleting left behind.
 
     Args:
         directory: the folder of checkpoints.
@@ -52,7 +53,7 @@ def tidy(directory: Path) -> None:
 
 
 def misnamed(directory: Path) -> list[Path]:
-    """Returns the folders named by a number that is not written as a step is: `010`, `²`."""
+    """Returns the folders whose name is a number but not a step, such as `010` or `²`."""
     return [
         folder
         for folder in _folders(directory)
@@ -61,7 +62,7 @@ def misnamed(directory: Path) -> list[Path]:
 
 
 def has_damaged(directory: Path) -> bool:
-    """Returns whether a folder of checkpoints holds any that was found damaged."""
+    """Returns whether a folder of checkpoints holds any that were found to be damaged."""
     return any(folder.name.startswith(_DAMAGED) for folder in _folders(directory))
 
 
@@ -71,11 +72,11 @@ def _folders(directory: Path) -> list[Path]:
 
 
 def check_room(directory: Path, size: int) -> None:
-    """Raises an `OSError` where a disk is too full, before anything is written.
+    """Raises an `OSError` if the disk is too full, before anything is written.
 
     Args:
         directory: the folder of checkpoints, created if missing.
-        size: of the arrays, in bytes.
+        size: number of bytes of the arrays.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(directory).free < size + _OVERHEAD:
@@ -83,7 +84,7 @@ def check_room(directory: Path, size: int) -> None:
 
 
 def describe_room(directory: Path) -> str:
-    """Returns how much room there is on a disk, for a message."""
+    """Returns how much space is left on the disk, for a message."""
     try:
         return f"{shutil.disk_usage(directory).free:,} bytes are free there"
     except OSError:
@@ -92,7 +93,7 @@ def describe_room(directory: Path) -> str:
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder to write a checkpoint in; nothing of it stays if that fails."""
+    """Yields a new folder for a checkpoint; it is deleted if writing fails."""
     folder = directory / f"{_WRITING}{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     try:
@@ -103,7 +104,7 @@ def writing(directory: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Deletes a folder until it stays away: writes that are still under way create it anew."""
+    """Deletes a folder until it stays away, because running writes may recreate it."""
     gone_since = began = time.monotonic()
     while (now := time.monotonic()) < gone_since + _QUIET and now < began + _PATIENCE:
         if folder.exists():
@@ -113,16 +114,16 @@ def clear(folder: Path) -> None:
 
 
 def give_name(written: Path, folder: Path) -> None:
-    """Renames a complete checkpoint, when all of it is on the disk itself.
+    """Renames a complete checkpoint once all of it is on the disk itself.
 
-    A checkpoint that has the name is replaced; anything else gives way to it.
+    An existing checkpoint with that name is replaced; anything else with it is renamed.
 
     Args:
         written: the folder that `writing` yielded.
-        folder: its path as a checkpoint.
+        folder: path of the checkpoint.
 
     Raises:
-        OSError: the disk does not take it; an older one still has the name.
+        OSError: it could not be written to the disk; an older one still has the name.
     """
     parents = {written}
     for path in files_below(written):
@@ -135,7 +136,7 @@ def give_name(written: Path, folder: Path) -> None:
         delete(replaced)
         folder.rename(replaced)
     elif os.path.lexists(folder):
-        quarantine(folder, "it is in the way of a checkpoint")
+        quarantine(folder, "it has the name of a checkpoint")
     try:
         written.rename(folder)
         sync_folder(folder.parent)
@@ -148,10 +149,10 @@ def give_name(written: Path, folder: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Deletes a checkpoint; does nothing if there is none."""
+    """Deletes a checkpoint, if there is one."""
     doomed = folder.with_name(f"{_DELETING}{folder.name}")
     try:
-        shutil.rmtree(doomed, ignore_errors=True)  # which an earlier deletion could not end
+        shutil.rmtree(doomed, ignore_errors=True)  # left by an earlier deletion that failed
         folder.rename(doomed)
     except FileNotFoundError:
         return
@@ -159,11 +160,11 @@ def delete(folder: Path) -> None:
 
 
 def quarantine(folder: Path, what: str) -> None:
-    """Renames a checkpoint that is damaged, which is reported.
+    """Renames a damaged checkpoint, and logs a warning.
 
     Args:
         folder: of the checkpoint.
-        what: what is wrong with it.
+        what: a description of the damage.
 
     Raises:
         OSError: it cannot be renamed.

@@ -1,10 +1,10 @@
-"""What proves that a checkpoint is damaged, and what only hinders reading it.
+"""Distinguishes damaged checkpoints from those that only cannot be read at the moment.
 
-A process that has run out of file descriptors or memory, a folder without permission, or a
-network disk that is away for a minute make Orbax raise, or return, all kinds of things. None of
-that says anything about the checkpoint. So each checkpoint carries the size and the SHA-256 of
-its files, and whenever one cannot be read, its files are compared with them by plain input and
-output: only a difference proves damage.
+A process that has run out of file descriptors or memory, a folder without permission, or a network
+disk that is unavailable for a minute make Orbax raise or return all kinds of things, none of which
+means that the checkpoint is damaged. Therefore each checkpoint carries the size and the SHA-256 of
+its files. Whenever one cannot be read, its files are compared with these by plain input and output:
+only a difference proves damage.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ RECORD = "files.json"
 
 
 class DamagedError(ValueError):
-    """A checkpoint is damaged, which is proved.
+    """A checkpoint is proved to be damaged.
 
     Args:
         folder: of the checkpoint.
-        what: what is wrong with it.
+        what: a description of the damage.
     """
 
     def __init__(self, folder: Path, what: str) -> None:
@@ -37,36 +37,36 @@ class DamagedError(ValueError):
 
 
 class UnreadableError(OSError):
-    """A checkpoint could not be read, which says nothing about the checkpoint itself.
+    """A checkpoint could not be read, although it may be intact.
 
     Args:
         folder: of the checkpoint.
-        cause: what hindered reading.
+        cause: the error that prevented reading.
     """
 
     def __init__(self, folder: Path, cause: BaseException) -> None:
         self.what = f"{type(cause).__name__}: {first_line(cause)}"
         super().__init__(
             f"The checkpoint {folder} could not be read ({self.what}). Nothing shows that it is "
-            "damaged, so it was left as it is. Remove the cause and try again; to do without this "
+            "damaged, so it was left unchanged. Remove the cause and try again; to do without this "
             "checkpoint, rename its folder."
         )
         self.errno = getattr(cause, "errno", None)
 
 
 class VanishedError(FileNotFoundError):
-    """A checkpoint was deleted or replaced while it was read: look again which there are."""
+    """A checkpoint was deleted or replaced while it was read: list the checkpoints again."""
 
 
 class MismatchError(ValueError):
-    """What was read differs from the digests that were taken before it was written."""
+    """The content of a checkpoint differs from the digests taken before it was written."""
 
 
 def record_files(folder: Path) -> None:
-    """Writes size and SHA-256 of every file of a checkpoint, as the disk gives them back.
+    """Records size and SHA-256 of every file of a checkpoint, as read back from the disk.
 
     Args:
-        folder: of the checkpoint, which is complete.
+        folder: of the checkpoint, which must be complete.
 
     Raises:
         OSError: a file cannot be read back, or the record cannot be written.
@@ -79,7 +79,7 @@ def record_files(folder: Path) -> None:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yields every file in a folder and the folders below, in order.
+    """Yields every file in a folder and its subfolders, in order.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -98,11 +98,12 @@ def check_files(folder: Path, items: Sequence[str]) -> None:
 
     Args:
         folder: of the checkpoint.
-        items: the names of the folders in it that are compared.
+        items: the items whose files are compared.
 
     Raises:
         DamagedError: a file is missing or differs, or the record itself is damaged.
-        OSError: a file cannot be read; likewise a `MemoryError`.
+        OSError: a file cannot be read.
+        MemoryError: a file cannot be read.
     """
     problems = []
     for name, about in _read_record(folder).items():
@@ -149,21 +150,21 @@ def _measure(path: Path) -> tuple[int, str]:
 
 
 def judge(folder: Path, items: Sequence[str], read: Callable[[], T]) -> T:
-    """Reads a checkpoint; if that fails, finds out what it means.
+    """Reads a checkpoint; if that fails, determines whether it is damaged.
 
     Args:
         folder: of the checkpoint.
-        items: the names of the folders in it that are read.
-        read: reads it; a `MismatchError` is raised if that happens twice.
+        items: the items that are read.
+        read: reads the checkpoint. It is called again after a `MismatchError`.
 
     Returns:
-        What `read` returned.
+        The result of `read`.
 
     Raises:
-        DamagedError: its files differ from their record; or they are whole, and what they hold
+        DamagedError: the files differ from their record, or they agree with it but their content
             differs from the digests.
-        VanishedError: it was deleted or replaced meanwhile.
-        UnreadableError: neither, so the cause lies elsewhere.
+        VanishedError: the checkpoint was deleted or replaced meanwhile.
+        UnreadableError: the cause lies elsewhere.
     """
     before = _identity(folder)
     try:
@@ -171,7 +172,7 @@ def judge(folder: Path, items: Sequence[str], read: Callable[[], T]) -> T:
             raise VanishedError
         try:
             return read()
-        except MismatchError:  # if the files are whole, this must not be a mishap of one reading
+        except MismatchError:  # it may have been a transient error of this read
             return read()
     except Exception as error:
         verdict = _verdict(folder, items, error)
@@ -195,7 +196,7 @@ def _verdict(folder: Path, items: Sequence[str], error: Exception) -> Exception:
 
 
 def _identity(folder: Path) -> tuple[int, ...] | None:
-    """Returns what another folder of that name does not share; None if there is none."""
+    """Returns what distinguishes a folder from a later one of the same name; None if it is gone."""
     try:
         status = folder.stat()
     except (FileNotFoundError, NotADirectoryError):

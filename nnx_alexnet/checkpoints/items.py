@@ -1,10 +1,10 @@
-"""What a checkpoint consists of, and how it is written and read.
+"""Writes and reads the items of a checkpoint.
 
 A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
 statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
 the position of the run, its metrics, the state of its callbacks, and what is needed to use the
-model without its data), and `manifest` (the digests of all these). `files.json` holds the
-digests of the files themselves.
+model without its data), and `manifest` (the digests of all of these). `files.json` holds the
+digests of the files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnx_alexnet.checkpoints.digests import (
+    ArrayInfo,
     Arrays,
+    arrays_of,
     damaged,
     is_manifest,
     manifest_of,
-    promised_by,
     state_digest,
 )
 from nnx_alexnet.checkpoints.integrity import (
@@ -32,19 +33,20 @@ from nnx_alexnet.checkpoints.integrity import (
     record_files,
 )
 from nnx_alexnet.checkpoints.orbax_files import check_arrays, read_arrays, write_arrays
+from nnx_alexnet.checkpoints.retention import Ranking
 from nnx_alexnet.support import absolute_path, numbered_folders, parse_number, read_whole
 
 _ITEMS = ("model", "optimizer", "metrics")
 
 
 class Checkpoint(NamedTuple):
-    """What was read of a checkpoint, and found whole.
+    """A checkpoint that was read and agrees with its digests.
 
     Attributes:
-        step: the optimizer steps done.
-        arrays: every array by its path, the item first ("model/conv1/kernel").
+        step: number of optimizer steps done.
+        arrays: the arrays by their path, which begins with the item ("model/conv1/kernel").
         loop: the JSON item.
-        digest: of the whole training state, by which two runs can be compared.
+        digest: digest of the whole training state, by which two runs can be compared.
     """
 
     step: int
@@ -53,7 +55,7 @@ class Checkpoint(NamedTuple):
     digest: str
 
     def item(self, name: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Returns the arrays of one item, by their path inside it."""
+        """Returns the arrays of one item, by their path within the item."""
         prefix = f"{name}/"
         return {
             path.removeprefix(prefix): array
@@ -65,22 +67,22 @@ class Checkpoint(NamedTuple):
 def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:
     """Writes a checkpoint, and reads back its structure and the bytes of its files.
 
-    Of several processes the first one alone may call this.
+    Only the first of several processes may call this.
 
     Args:
-        folder: an empty folder, as an absolute path; it gets its name when all is done.
-        arrays: by their path, the item first.
-        loop: what JSON can hold.
+        folder: absolute path of an empty folder, which is renamed afterwards.
+        arrays: by their path, which begins with the item.
+        loop: values that JSON can represent.
 
     Raises:
-        Exception: it cannot be written or read back; the type says nothing.
+        Exception: it cannot be written or read back; the type has no meaning.
     """
     manifest = manifest_of(arrays, loop)
     for item in _ITEMS:
         held = {name.partition("/")[2]: a for name, a in arrays.items() if _is_of(name, item)}
         if held:
             write_arrays(folder / item, held)
-            check_arrays(folder / item, promised_by(manifest, item))
+            check_arrays(folder / item, arrays_of(manifest, item))
     for name, value in (("loop", loop), ("manifest", manifest)):
         (folder / name).mkdir()
         (folder / name / "metadata").write_text(json.dumps(value), encoding="utf-8")
@@ -88,10 +90,10 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Reads a checkpoint that was just written as a resumed run would, one item at a time.
+    """Reads a new checkpoint as a resumed run would, one item at a time.
 
     Raises:
-        Exception: it cannot be read, or differs from what was to be written.
+        Exception: it cannot be read, or differs from its digests.
     """
     for item in _ITEMS:
         _read(folder, (item,))
@@ -106,9 +108,9 @@ def _read_json(folder: Path, item: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MismatchError(f"{item} is no JSON") from error
+        raise MismatchError(f"{item} is not JSON") from error
     if not isinstance(value, dict):
-        raise MismatchError(f"{item} is no JSON object")
+        raise MismatchError(f"{item} is not a JSON object")
     return value
 
 
@@ -123,17 +125,17 @@ def _read(folder: Path, items: Sequence[str]) -> Checkpoint:
     loop, manifest = _read_json(folder, "loop"), _read_manifest(folder)
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for item in items:
-        if promised := promised_by(manifest, item):
-            read = read_arrays(folder / item, promised)
+        if expected := arrays_of(manifest, item):
+            read = read_arrays(folder / item, expected)
             arrays |= {f"{item}/{name}": array for name, array in read.items()}
     if differing := damaged(manifest, arrays, loop):
         raise MismatchError(f"{', '.join(differing[:5])} differ from the digests")
     step, ranking = loop.get("global_step"), loop.get("ranking")
-    is_ranked = isinstance(ranking, dict) and {"monitor", "mode", "value"} <= ranking.keys()
+    is_ranked = isinstance(ranking, dict) and {*Ranking._fields} <= ranking.keys()
     if type(step) is not int or not is_ranked:
         raise MismatchError("loop has another structure")
-    if parse_number(folder.name) not in (None, step):  # a copy may have a name of another kind
-        raise DamagedError(folder, f"it holds step {step}, which is not its name")
+    if parse_number(folder.name) not in (None, step):  # a copy may have any other name
+        raise DamagedError(folder, f"it holds step {step}, unlike its name")
     return Checkpoint(step, arrays, loop, state_digest(manifest))
 
 
@@ -141,8 +143,8 @@ def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
     """Reads a checkpoint and compares it with its digests.
 
     Args:
-        path: the folder of one checkpoint, absolute.
-        items: which of its arrays to read (default all).
+        path: absolute path of the folder of one checkpoint.
+        items: the items whose arrays are read (default all).
 
     Returns:
         The checkpoint.
@@ -155,17 +157,17 @@ def read_checkpoint(path: Path, items: Sequence[str] = _ITEMS) -> Checkpoint:
     return judge(path, ("loop", "manifest", *items), lambda: _read(path, items))
 
 
-def read_promised(path: Path, item: str) -> dict[str, dict[str, Any]]:
-    """Returns `dtype` and `shape` of the arrays of one item, by their path inside it.
+def read_shapes(path: Path, item: str) -> dict[str, ArrayInfo]:
+    """Returns dtype and shape of the arrays of one item, by their path within the item.
 
     Args:
-        path: the folder of one checkpoint, absolute.
+        path: absolute path of the folder of one checkpoint.
         item: such as `"model"`.
 
     Raises:
-        Exception: as of `read_checkpoint`.
+        Exception: as `read_checkpoint` does.
     """
-    return judge(path, ("manifest",), lambda: promised_by(_read_manifest(path), item))
+    return judge(path, ("manifest",), lambda: arrays_of(_read_manifest(path), item))
 
 
 def read_loop(path: str | Path) -> dict[str, Any]:
@@ -175,19 +177,19 @@ def read_loop(path: str | Path) -> dict[str, Any]:
         path: the folder of one checkpoint, `.../checkpoints/<step>`.
 
     Returns:
-        The dict that was saved.
+        The saved dict.
 
     Raises:
-        Exception: as of `read_checkpoint`.
+        Exception: as `read_checkpoint` does.
     """
     return read_checkpoint(absolute_path(path, "path"), items=()).loop
 
 
 def find_steps(directory: Path) -> dict[int, Path]:
-    """Returns the folders of a `checkpoints` folder that are named like a step, by step."""
+    """Returns the folders in a `checkpoints` folder whose name is a step, by step."""
     return numbered_folders(directory)
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Returns whether a folder is one checkpoint, whatever its name."""
+    """Returns whether a folder is a checkpoint, whatever its name."""
     return (folder / "loop").is_dir() or (folder / RECORD).is_file()

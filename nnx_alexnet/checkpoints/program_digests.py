@@ -1,4 +1,4 @@
-"""Digests of what a traced function computes, to tell whether two processes compute the same."""
+"""Inspects traced functions: digests of what they compute, by which two runs are compared."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# How arrays are divided over devices changes nothing of what is computed.
+# These divide arrays over devices, which does not change what is computed.
 _PLACING = {"sharding_constraint", "reshard"}
-# Parameters of operations that name, place or compile, or that hold a function whose jaxpr is
-# another parameter.
+# Parameters of operations that concern names, placement or compilation, or that hold a function
+# whose jaxpr is another parameter.
 _IGNORED = {
     "name", "sharding", "out_sharding", "in_shardings", "out_shardings", "in_layouts",
     "out_layouts", "donated_invars", "ctx_mesh", "mesh", "keep_unused", "inline",
     "compiler_options_kvs", "dst_sharding", "unconstrained_dims", "layout", "jvp_jaxpr_fun",
     "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info", "concrete_mesh",
 }  # fmt: skip
-_MOST_CONSTANTS = 40  # in a message; the digest covers all of them
+_MAX_CONSTANTS = 40  # in a message; the digest covers all of them
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|\bid=\d+")
 
 
 def fingerprint(jaxpr: Any) -> str:
     """Returns a digest of a traced function: its operations, their constants and their shapes.
 
-    Names of variables and functions, and the devices that it is divided over, do not matter. The
-    order of the operations does, which is that of the code.
+    It depends on the order of the operations, which is that of the code. It does not depend on
+    names of variables and functions, or on the devices over which the function is divided.
 
     Args:
-        jaxpr: what `jax.make_jaxpr` returned.
+        jaxpr: result of `jax.make_jaxpr`.
 
     Returns:
         16 hexadecimal digits. Another version of a library may trace the same code differently.
@@ -55,10 +55,10 @@ def fingerprint(jaxpr: Any) -> str:
 
 
 def float_constants(jaxpr: Any) -> list[float]:
-    """Returns the finite floating-point numbers in a traced function, sorted, at most 40.
+    """Returns the finite floating-point constants of a traced function, sorted, at most 40.
 
     Args:
-        jaxpr: what `jax.make_jaxpr` returned.
+        jaxpr: result of `jax.make_jaxpr`.
 
     Example:
         >>> import jax
@@ -67,15 +67,15 @@ def float_constants(jaxpr: Any) -> list[float]:
         [0.5, 3.0]
     """
     found = {float(f"{value:.6g}") for value in _floats(jaxpr.jaxpr) if math.isfinite(value)}
-    return sorted(found)[:_MOST_CONSTANTS]
+    return sorted(found)[:_MAX_CONSTANTS]
 
 
 def unchanged(jaxpr: Any, num: int) -> list[int]:
-    """Returns which of the first inputs of a traced function are outputs at the same place.
+    """Returns which of the first inputs a traced function returns unchanged, at the same position.
 
     Args:
-        jaxpr: what `jax.make_jaxpr` returned.
-        num: how many of the inputs, from the first on.
+        jaxpr: result of `jax.make_jaxpr`.
+        num: number of inputs to look at.
 
     Example:
         >>> import jax
@@ -173,7 +173,7 @@ def _value(value: Any) -> Iterator[bytes]:
         yield f"{len(value)}".encode()
         for item in value:
             yield from _value(item)
-    elif isinstance(value, set | frozenset):  # whose order differs between processes
+    elif isinstance(value, set | frozenset):  # their order differs between processes
         yield from sorted(b"".join(_value(item)) for item in value)
     elif isinstance(value, jax.sharding.Mesh | jax.sharding.AbstractMesh | jax.sharding.Sharding):
         return

@@ -1,11 +1,30 @@
-"""Which checkpoints of a run are kept: the latest, and the best by a metric."""
+"""Decides which checkpoints of a run are kept: the latest, and the best by a metric."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnx_alexnet.support import Mode, best_first
+
+
+class Ranking(NamedTuple):
+    """The rank of a checkpoint, which is a part of its JSON.
+
+    Attributes:
+        monitor: name of the metric by which the run ranks its checkpoints; None for no ranking.
+        mode: whether smaller (`"min"`) or larger (`"max"`) values are better.
+        value: the metric at this step; None if it was not measured.
+    """
+
+    monitor: str | None
+    mode: Mode
+    value: float | None
+
+    @classmethod
+    def of(cls, loop: Mapping[str, Any]) -> Ranking:
+        """Returns the ranking that the JSON of a checkpoint contains."""
+        return cls(**{name: loop["ranking"][name] for name in cls._fields})
 
 
 def kept_steps(
@@ -20,10 +39,11 @@ def kept_steps(
 
     Args:
         steps: every step on disk.
-        values: the monitored value of the steps where it was measured; one that is not finite
-            is never among the best.
+        values: the monitored value of each step at which it was measured. A value that is not
+            finite is never among the best.
         keep_latest: how many of the largest steps to keep.
-        keep_best: how many of the best to keep besides; of equal values the earlier step wins.
+        keep_best: how many of the best to keep in addition; the earlier of two steps with the
+            same value is better.
         mode: whether smaller (`"min"`) or larger (`"max"`) values are better.
 
     Returns:
@@ -42,25 +62,25 @@ def kept_steps(
 
 
 class Retention:
-    """The steps of which there is a checkpoint, and which of them are kept.
+    """The steps that have a checkpoint, and which of them are kept.
 
-    Only one thread at a time changes it; others may read it meanwhile.
+    Only one thread at a time may change it; others may read it meanwhile.
 
     Args:
         monitor: the metric that ranks, or None for no ranking.
-        mode: whether smaller (`"min"`) or larger (`"max"`) is better.
+        mode: whether smaller (`"min"`) or larger (`"max"`) values are better.
         keep_latest: how many of the newest to keep.
-        keep_best: how many of the best to keep besides the newest.
+        keep_best: how many of the best to keep in addition.
 
     Attributes:
         loops: the JSON of each checkpoint, by its step.
-        values: the value of the metric at each step that has one.
+        values: the value of the metric, by step.
 
     Example:
         >>> from nnx_alexnet.checkpoints.retention import Retention
         >>> kept = Retention("val/loss", "min", keep_latest=1, keep_best=1)
         >>> for step, value in [(1, 0.5), (2, 0.3), (3, 0.4), (4, None)]:
-        ...     kept.add(step, {"ranking": {"monitor": "val/loss", "value": value}})
+        ...     kept.add(step, {"ranking": kept.ranking(value)._asdict()})
         >>> kept.best(), kept.superfluous()
         ((2, 0.3), [1, 3])
     """
@@ -80,21 +100,25 @@ class Retention:
         """The steps in ascending order."""
         return sorted([*self.loops])
 
+    def ranking(self, value: float | None) -> Ranking:
+        """Returns the ranking of a checkpoint with a value of the metric."""
+        return Ranking(self.monitor, self.mode, value)
+
     def add(self, step: int, loop: Mapping[str, Any]) -> None:
-        """Notes a checkpoint; an earlier one of that step is forgotten."""
+        """Adds a checkpoint; it replaces an earlier one of the same step."""
         self.remove(step)
         self.loops[step] = loop
-        ranking = loop["ranking"]
-        if ranking["monitor"] == self.monitor and ranking["value"] is not None:
-            self.values[step] = ranking["value"]
+        ranking = Ranking.of(loop)
+        if ranking.monitor == self.monitor and ranking.value is not None:
+            self.values[step] = ranking.value
 
     def remove(self, step: int) -> None:
-        """Forgets a checkpoint, if there is one of that step."""
+        """Removes the checkpoint of a step, if there is one."""
         self.loops.pop(step, None)
         self.values.pop(step, None)
 
     def best(self) -> tuple[int, float] | tuple[None, None]:
-        """Returns the step with the best value, and the value; None where no step has one."""
+        """Returns the step with the best value, and the value; None if no step has one."""
         values = dict(self.values)
         ranked = best_first(values, mode=self.mode)
         return (ranked[0], values[ranked[0]]) if ranked else (None, None)
@@ -110,7 +134,7 @@ class Retention:
         return step in self._kept([*values], values, keep_latest=0)
 
     def superfluous(self) -> list[int]:
-        """Returns the steps that are not kept."""
+        """Returns the steps that are not to be kept."""
         steps = self.steps
         kept = self._kept(steps, dict(self.values), keep_latest=self._keep_latest)
         return [step for step in steps if step not in kept]
@@ -118,5 +142,6 @@ class Retention:
     def _kept(
         self, steps: Sequence[int], values: Mapping[int, float], *, keep_latest: int
     ) -> set[int]:
-        options: dict[str, Any] = {"keep_best": self._keep_best, "mode": self.mode}
-        return kept_steps(steps, values, keep_latest=keep_latest, **options)
+        return kept_steps(
+            steps, values, keep_latest=keep_latest, keep_best=self._keep_best, mode=self.mode
+        )

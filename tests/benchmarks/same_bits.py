@@ -40,7 +40,7 @@ from test_resume import Job, run_dir, run_here  # noqa: E402
 
 from nnx_alexnet import AlexNet, DataModule, Trainer, create_optimizer  # noqa: E402
 from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint, TensorBoard  # noqa: E402
-from nnx_alexnet.checkpoints.loading import verify_checkpoints  # noqa: E402
+from nnx_alexnet.checkpoints import verify_checkpoints  # noqa: E402
 from nnx_alexnet.data import ImageTransform  # noqa: E402
 from nnx_alexnet.devices.named_arrays import named_leaves, on_host  # noqa: E402
 from nnx_alexnet.optimizers import OPTIMIZERS  # noqa: E402

@@ -15,7 +15,7 @@ from helpers import RecordingCallback, tiny_arrays, tree_equal
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
-from nnx_alexnet.checkpoints import store as saving
+from nnx_alexnet.checkpoints import save as saving
 
 TRAIN, VAL = tiny_arrays(num=80), tiny_arrays(num=20, seed=1)
 STEPS = 5  # per epoch

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, TensorBoard
-from nnx_alexnet.checkpoints.loading import find_checkpoint, load_checkpoint, read_checkpoint
+from nnx_alexnet.checkpoints import choose_checkpoint, load_checkpoint, read_checkpoint
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.devices.named_arrays import named_leaves, on_host
 from nnx_alexnet.models import AlexNet
@@ -410,7 +410,7 @@ def saved_run(request, tmp_path_factory):
 def test_a_checkpoint_goes_on_under_every_other_layout(saved_run, layout, tmp_path):
     saved, _, _ = saved_run
     shutil.copytree(saved, tmp_path / "run/version_0")
-    expected = read_checkpoint(find_checkpoint(saved, "last")).arrays
+    expected = read_checkpoint(choose_checkpoint(saved, "last").path).arrays
     restored = Restored()
     model = SplitDense()
     before = arrays_of(model, nnx.Param)
