@@ -1,6 +1,6 @@
-"""One process of a run of several, for test_distributed.py: `distributed_job.py FOLDER ID OPTIONS`.
+"""One of several processes of a run: `distributed_job.py FOLDER ID OPTIONS`.
 
-OPTIONS is JSON; what the process saw is written to `FOLDER/<ID>.json`.
+test_distributed.py starts it. OPTIONS is JSON; the process writes a report to `FOLDER/<ID>.json`.
 """
 
 import json
@@ -54,7 +54,7 @@ class SplitNet(nnx.Module):
 
 
 class Witness(Callback):
-    """Notes what this process is given."""
+    """Records the examples and outputs that this process receives."""
 
     def __init__(self) -> None:
         self.train: list[list[int]] = []
@@ -81,7 +81,7 @@ class Witness(Callback):
 
 
 class Meddler(Callback):
-    """Does something in one process alone, at a step."""
+    """Does something in only one process, at a step."""
 
     def __init__(self, what: str, step: int, process: int = 1, clock: bool = False) -> None:
         self.what, self.step, self.process, self.clock = what, step, process, clock
@@ -119,11 +119,11 @@ class Meddler(Callback):
             raise ZeroDivisionError("only here")
         else:
             os.kill(os.getpid(), getattr(signal, what))
-            time.sleep(0.01)  # the handler runs before the next line
+            time.sleep(0.01)  # so that the handler runs before the next line
 
 
 class Slow(Callback):
-    """Leaves time for somebody to kill this process."""
+    """Leaves time to kill this process."""
 
     def on_train_batch_end(self, trainer, outputs, batch, batch_index):
         (folder / f"{number}.step").write_text(str(trainer.global_step))
@@ -198,7 +198,7 @@ def main() -> None:
             said["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
     except FloatingPointError as error:
         said["caught"] = str(error)
-        trainer.validate()  # the processes still do the same
+        trainer.validate()  # the processes must still be able to work together
     else:
         parameters = {n: trainer.placement.whole(p) for n, p in trainer.parameters().items()}
         said["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}

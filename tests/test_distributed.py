@@ -1,4 +1,4 @@
-"""Two processes on this machine, with CPU devices: they train, stop, save, fail as one."""
+"""Two processes on this machine, with CPU devices, train, stop, save and fail together."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def environment(devices: int) -> dict[str, str]:
 
 
 class Job:
-    """The processes of a run; what they said is in `said` when `wait` has returned."""
+    """The processes of a run; after `wait`, their reports are in `said`."""
 
     def __init__(self, folder, *, processes=2, devices=2, **options):
         self.folder = folder
@@ -61,7 +61,7 @@ class Job:
         return self.logs[number].read_text()
 
     def step(self, number):
-        """The step that a job with a `pause` has done; 0 before the first."""
+        """The last step of a job with a `pause`; 0 before the first."""
         file = self.folder / f"{number}.step"
         text = file.read_text() if file.exists() else ""
         return int(text or 0)
@@ -92,13 +92,13 @@ def close(first, second, rtol):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The same run in one process, on four devices."""
+    """The same run in one process on four devices."""
     return run(
         tmp_path_factory.mktemp("alone"), processes=1, devices=4, witness=True, applied=True
     )[0]
 
 
-def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alone):
+def test_two_processes_share_the_data_and_give_the_results_of_one(tmp_path, alone):
     first, second = run(tmp_path, witness=True, applied=True)
     for epoch in range(2):
         parts = first["train"][epoch], second["train"][epoch]
@@ -107,7 +107,7 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
         assert sorted(alone["train"][epoch]) == list(range(64))
         parts = first["val"][epoch], second["val"][epoch]
         assert sorted(parts[0] + parts[1]) == list(range(37))
-    assert set(first["outputs"]) == {8}, "a hook gets the rows that its process read"
+    assert set(first["outputs"]) == {8}, "hooks receive the rows that their process has read"
     assert first["history"][-1]["val/loss"] == second["history"][-1]["val/loss"]
     close(first["test"], alone["test"], 1e-5)
     close(first["parameters"], alone["parameters"], 1e-5)
@@ -117,11 +117,11 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
     assert not first["predicted"].keys() & second["predicted"].keys()
     close(first["predicted"] | second["predicted"], alone["predicted"], 1e-5)
     assert first["compilations"] == {"train": 1, "evaluate": 1, "predict": 1}
-    # The first one alone writes.
+    # Only the first one writes.
     assert first["saved"]
     assert not second["saved"]
     (run_dir,) = (tmp_path / "logs" / "run").iterdir()
-    assert len(list(run_dir.glob("events.out.tfevents.*"))) == 2, "of fit, and of test"
+    assert len(list(run_dir.glob("events.out.tfevents.*"))) == 2, "of fit and of test"
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert len([line for line in lines if "val/loss" in line]) == 2
     assert "folder" in (tmp_path / "0.log").read_text()
@@ -129,7 +129,7 @@ def test_two_processes_share_the_data_and_end_as_one_process_does(tmp_path, alon
 
 
 @pytest.mark.slow
-def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_again(tmp_path):
+def test_data_workers_do_not_join_the_job_again(tmp_path):
     first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
     assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
 
@@ -137,10 +137,10 @@ def test_data_workers_of_a_program_that_joins_in_its_first_line_do_not_join_agai
 @pytest.mark.slow
 @pytest.mark.parametrize("keep_on_device", [True, False])
 @pytest.mark.parametrize("num", [70, 72])
-def test_a_smaller_last_batch_is_read_whole_by_each_process_or_shared(
+def test_a_smaller_last_batch_is_shared_or_read_whole_by_each_process(
     tmp_path, num, keep_on_device
 ):
-    """6 examples, which 4 devices cannot share, and 8, which they can."""
+    """4 devices cannot share 6 examples, but they can share 8."""
     options = {"num": num, "drop_last": False, "witness": True, "keep_on_device": keep_on_device}
     (tmp_path / "alone").mkdir()
     alone = run(tmp_path / "alone", processes=1, devices=4, **options)[0]
@@ -176,9 +176,7 @@ def test_a_smaller_last_batch_is_read_whole_by_each_process_or_shared(
         ),
     ],
 )
-def test_a_stop_that_one_process_asks_for_stops_both_at_the_same_step(
-    tmp_path, meddler, least, most
-):
+def test_a_stop_request_of_one_process_stops_both_at_the_same_step(tmp_path, meddler, least, most):
     first, second = run(tmp_path, model="tiny", epochs=5, meddler=meddler)
     assert first["step"] == second["step"]
     assert least <= first["step"] <= most
@@ -187,15 +185,13 @@ def test_a_stop_that_one_process_asks_for_stops_both_at_the_same_step(
 
 
 @pytest.mark.slow
-def test_a_save_that_one_process_asks_for_is_of_that_step(tmp_path):
+def test_a_save_request_of_one_process_saves_that_step(tmp_path):
     meddler = {"what": "save", "step": 3}
     run(tmp_path, epochs=1, meddler=meddler, checkpoint={"keep_latest": 9})
     assert steps_on_disk(tmp_path) == [3, 4]
 
 
-def test_sigterm_to_one_saves_at_the_same_step_ends_both_with_143_and_is_gone_on_with(
-    tmp_path, alone
-):
+def test_sigterm_to_one_saves_the_same_step_and_ends_both_resumably(tmp_path, alone):
     job = Job(tmp_path, meddler={"what": "SIGTERM", "step": 3})
     assert job.wait() == [143, 143]
     first, second = job.said
@@ -209,9 +205,7 @@ def test_sigterm_to_one_saves_at_the_same_step_ends_both_with_143_and_is_gone_on
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_in_a_validation_cuts_it_short_in_both_and_the_epoch_is_ended_later(
-    tmp_path, alone
-):
+def test_sigterm_during_validation_interrupts_it_in_both(tmp_path, alone):
     job = Job(tmp_path, meddler={"what": "validation SIGTERM", "step": 0}, val=600)
     assert job.wait() == [143, 143]
     assert [said["step"] for said in job.said] == [4, 4]
@@ -222,7 +216,7 @@ def test_sigterm_to_one_in_a_validation_cuts_it_short_in_both_and_the_epoch_is_e
 
 
 @pytest.mark.slow
-def test_sigkill_of_one_ends_the_other_in_bounded_time_and_one_process_goes_on(tmp_path, alone):
+def test_after_sigkill_of_one_the_other_ends_and_one_process_can_resume(tmp_path, alone):
     job = Job(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
     job.until_step(3)
     job.processes[1].kill()
@@ -237,7 +231,7 @@ def test_sigkill_of_one_ends_the_other_in_bounded_time_and_one_process_goes_on(t
     close(said[0]["parameters"], alone["parameters"], 1e-5)
 
 
-def test_an_error_in_one_ends_both_in_bounded_time(tmp_path):
+def test_an_error_in_one_process_ends_both_in_bounded_time(tmp_path):
     job = Job(tmp_path, meddler={"what": "fail", "step": 2})
     started = time.monotonic()
     codes = job.wait()
@@ -249,7 +243,7 @@ def test_an_error_in_one_ends_both_in_bounded_time(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["split", "sharded"])
-def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_path, how):
+def test_a_state_split_over_processes_is_saved_whole(tmp_path, how):
     options = {"model": "split", "checkpoint": {"keep_latest": 9}}
     if how == "split":
         options |= {"devices": 1, "mesh": {"data": 1, "model": 2}}
@@ -260,14 +254,14 @@ def test_a_state_split_over_processes_is_saved_whole_and_restored_on_one(tmp_pat
     for name, values in first["parameters"].items():
         assert saved.arrays[f"model/{name}"].ravel().tolist() == values, name
     again = run(tmp_path, processes=1, devices=1, model="split", resume="auto")[0]
-    assert again["parameters"] == first["parameters"], "at its end nothing is trained"
+    assert again["parameters"] == first["parameters"], "a finished run trains no further"
     if how == "sharded":
         on = run(tmp_path, **options | {"resume": "auto", "epochs": 3})
         assert on[0]["step"] == 12
 
 
 @pytest.mark.slow
-def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(tmp_path):
+def test_a_non_finite_example_of_one_process_ends_both(tmp_path):
     job = Job(tmp_path, model="split", shard_state=True, nan=3)
     assert job.wait() == [0, 0]
     steps = [said["caught"].split(" The batch")[0] for said in job.said]
@@ -276,19 +270,19 @@ def test_an_example_of_one_process_that_is_not_finite_ends_both_without_waiting(
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_as_the_fit_ends_ends_both(tmp_path):
+def test_sigterm_to_one_at_the_end_of_fit_ends_both(tmp_path):
     job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
     assert job.wait(60) == [143, 143]
     assert [said["step"] for said in job.said] == [4, 4]
 
 
 @pytest.mark.slow
-def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(tmp_path):
+def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
     first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
     for said in (first, second):
         assert said["step"] == 4
-        assert said["stop_reason"] is None, "of the fit before"
+        assert said["stop_reason"] is None, "it was that of the previous fit"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +300,7 @@ def test_a_second_fit_starts_anew_with_a_state_that_is_split_over_the_processes(
         ),
     ],
 )
-def test_what_cannot_be_shared_is_said_by_both(tmp_path, options, text):
+def test_differences_between_the_processes_are_reported_by_one_of_them(tmp_path, options, text):
     job = Job(tmp_path, **options)
     codes = job.wait(60)
     assert all(codes), codes

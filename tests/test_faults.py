@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
             checkpoints.wait()
     else:
         checkpoints.wait()
-        assert "Training goes on" in caplog.text
+        assert "Training continues" in caplog.text
     assert checkpoints.steps == [1]
     assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["1"]
     filler.unlink()

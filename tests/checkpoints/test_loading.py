@@ -1,0 +1,62 @@
+"""Loading a model from a checkpoint."""
+
+import shutil
+
+import numpy as np
+import pytest
+from flax import nnx
+from saved_runs import arrays_of, linear
+
+from nnx_alexnet import load_checkpoint
+from nnx_alexnet.checkpoints import Checkpoints
+from nnx_alexnet.checkpoints.integrity import DamagedError
+
+
+def test_a_freshly_built_model_takes_the_saved_values(run):
+    model = linear(9)
+    assert load_checkpoint(run, model)["global_step"] == 10
+    np.testing.assert_array_equal(model.kernel[...], linear(10).kernel[...])
+    np.testing.assert_array_equal(model.bias[...], linear(10).bias[...])
+
+
+def test_a_model_of_another_architecture_is_refused_with_the_differences(run):
+    with pytest.raises(ValueError, match=r"kernel: saved float32\[20, 30\], now float32\[20, 31\]"):
+        load_checkpoint(run, nnx.Linear(20, 31, rngs=nnx.Rngs(0)))
+    without_bias = nnx.Linear(20, 30, use_bias=False, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"bias: saved float32\[30\], now nothing"):
+        load_checkpoint(run, without_bias)
+
+
+@pytest.mark.parametrize("model", ["x", nnx.Linear, None])
+def test_a_value_that_is_no_model_is_refused(tmp_path, model):
+    with pytest.raises(TypeError, match=r"`model` .* must be an nnx.Module that is built like"):
+        load_checkpoint(tmp_path, model)
+
+
+def test_another_checkpoint_is_loaded_if_one_is_deleted_meanwhile(run, while_reading):
+    while_reading("read_arrays", lambda folder: shutil.rmtree(folder.parent))
+    about = load_checkpoint(run, loaded := linear(9))  # the best, 10, vanishes
+    assert about["global_step"] == 20
+    np.testing.assert_array_equal(loaded.kernel[...], linear(20).kernel[...])
+
+
+def test_a_checkpoint_replaced_meanwhile_is_read_again(run, while_reading):
+    def replace(folder):
+        checkpoints = Checkpoints(run / "checkpoints", monitor="val/loss", keep_best=1)
+        checkpoints.save(20, arrays_of(21), {"epoch": 3, "data": {}}, value=0.1)
+        checkpoints.close()
+
+    while_reading("read_arrays", replace)
+    assert load_checkpoint(run, linear(), which="last")["epoch"] == 3
+
+
+def test_a_damaged_checkpoint_is_neither_the_best_nor_the_latest(run, warnings):
+    shutil.rmtree(run / "checkpoints/10/model")
+    assert load_checkpoint(run, linear())["global_step"] == 20
+    assert "checkpoints/10 is damaged: model/_METADATA is missing" in warnings.text
+    assert "It is not used." in warnings.text
+    with pytest.raises(DamagedError):
+        load_checkpoint(run, linear(), which=10)
+    (run / "checkpoints/20/loop/metadata").write_text("{")
+    with pytest.raises(ValueError, match="holds no intact checkpoint"):
+        load_checkpoint(run, linear())
