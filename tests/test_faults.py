@@ -22,7 +22,7 @@ from test_resume import Job, digest, run_dir, run_here, saved_steps, step_log
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpoint
 from nnx_alexnet.data import load_data
-from nnx_alexnet.data.datasets import safe_extraction
+from nnx_alexnet.data.archives import safe_extraction
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from nnx_alexnet.data.data_module import DataModule as DataModule
 from nnx_alexnet.data.data_module import as_data_module as as_data_module
 from nnx_alexnet.data.datasets import DATASETS as DATASETS
 from nnx_alexnet.data.datasets import load_data as load_data
+from nnx_alexnet.data.image_decoding import decode as decode
+from nnx_alexnet.data.image_decoding import default_workers as default_workers
+from nnx_alexnet.data.image_decoding import resized_side as resized_side
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from nnx_alexnet.data.image_files import find_files as find_files
-from nnx_alexnet.data.image_folder import decode as decode
-from nnx_alexnet.data.image_folder import default_workers as default_workers
-from nnx_alexnet.data.image_folder import resized_side as resized_side
 from nnx_alexnet.data.loader import Loader as Loader
 from nnx_alexnet.data.seeding import generator_states as generator_states
 from nnx_alexnet.data.seeding import restored_generators as restored_generators

@@ -1,4 +1,19 @@
-"""Cuts the examples of an epoch into batches, and pads batches."""
+"""Cuts an epoch into batches, and pads batches. All padding on the host happens in this module.
+
+A batch is padded only where the caller of `Loader.batches` passes `multiple`, the number of equal
+parts that a batch is split in. The trainer passes the number of devices along the data axis
+(`Placement.num_parts`) in evaluation, and nothing in training, so that padding never enters a loss
+that is minimised or a batch statistic.
+
+- Size (`padded_size`): `batch_size`, rounded up to a multiple of `multiple`. All batches of a split
+  get this one size, so that one compilation serves them all. A batch of an iterable that is larger
+  than the first one gets its own size, rounded up.
+- Content (`padded`): the rows of the batch itself, repeated in order, which are valid examples.
+- `mask` is False in the added rows. In training nothing is added, and rows that the mask of an
+  iterable's batch excludes are removed.
+
+Where several processes read a batch together, each one pads its part of the rows.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,72 +24,136 @@ import numpy as np
 from nnx_alexnet.data.examples import Rows
 
 Batch = dict[str, np.ndarray]
-"""One batch: `image` (uint8 or float32 `[B, ...]`), `label` (int32 `[B]`, or float32 of any
-trailing shape), `mask` (bool `[B]`, False where a row is padding) and `index` (int32 `[B]`, the
-example's index in its split; for an iterable, its position in the epoch)."""
+"""A batch on the host: NumPy arrays by name, whose first axis is the batch.
+
+`image` is uint8 or float32 `[B, ...]`, `label` is int32 `[B]` or float32 of any trailing shape,
+`mask` (bool `[B]`) is False where a row is padding, and `index` (int32 `[B]`) is the example's
+index in its split; for an iterable, its position in the epoch.
+"""
 
 
-class Planned(NamedTuple):
-    """The examples to read for a batch, the number that count, and its rows with padding."""
+class BatchPlan(NamedTuple):
+    """What a batch is made of.
+
+    Attributes:
+        rows: the indices of the examples to read.
+        num: how many of them count; the others are padding.
+        size: rows of the batch with padding.
+    """
 
     rows: np.ndarray
     num: int
     size: int
 
 
-def planned(
+def plan_batches(
     indices: np.ndarray,
-    step: int,
+    batch_size: int,
     *,
     start: int = 0,
     multiple: int | None = None,
     part: Callable[[int], slice | None] | None = None,
-) -> list[Planned]:
-    """Returns which examples the rows of each batch hold.
+) -> list[BatchPlan]:
+    """Returns which examples each batch of an epoch holds.
 
     Args:
-        indices: the examples of an epoch, in order.
-        step: examples per batch; the last batch has what is left.
+        indices: the examples of the epoch, in order.
+        batch_size: examples per batch; the last batch has the remaining ones.
         start: how many batches to leave out at the beginning.
         multiple: see `Loader.batches`.
         part: see `Loader.batches`.
 
     Example:
         >>> import numpy as np
-        >>> from nnx_alexnet.data.batching import planned
-        >>> [batch.rows.tolist() for batch in planned(np.arange(5), 2)]
+        >>> from nnx_alexnet.data.batching import plan_batches
+        >>> [batch.rows.tolist() for batch in plan_batches(np.arange(5), 2)]
         [[0, 1], [2, 3], [4]]
-        >>> [batch.size for batch in planned(np.arange(5), 2, multiple=4)]
+        >>> [batch.size for batch in plan_batches(np.arange(5), 2, multiple=4)]
         [4, 4, 4]
     """
-    plan = []
-    for first in range(start * step, len(indices), step):
-        batch = indices[first : first + step]
-        size = len(batch) if multiple is None else rounded_up(step, multiple)
+    plans = []
+    for first in range(start * batch_size, len(indices), batch_size):
+        batch = indices[first : first + batch_size]
+        size = len(batch) if multiple is None else padded_size(batch_size, multiple)
         own = None if part is None else part(size)
         rows = batch if own is None else batch[own]
         num_rows = size if own is None else len(range(size)[own])
-        # This process may have no rows of a ragged batch: then all of its rows are padding.
-        plan.append(Planned(rows if len(rows) else batch[:1], len(rows), num_rows))
-    return plan
+        # This process may have no rows of a ragged batch. Then all of its rows are padding.
+        plans.append(BatchPlan(rows if len(rows) else batch[:1], len(rows), num_rows))
+    return plans
 
 
-def rounded_up(size: int, multiple: int) -> int:
-    """Returns the least multiple that is not less than `size`."""
-    return math.ceil(size / multiple) * multiple
+def padded_size(batch_size: int, multiple: int) -> int:
+    """Returns the least multiple of `multiple` that is not less than `batch_size`.
+
+    Example:
+        >>> from nnx_alexnet.data.batching import padded_size
+        >>> padded_size(10, 4), padded_size(8, 4)
+        (12, 8)
+    """
+    return math.ceil(batch_size / multiple) * multiple
+
+
+def padded(fields: Batch, plan: BatchPlan) -> Batch:
+    """Adds `index` to the fields of a batch, and repeats its rows until it has its planned size.
+
+    Args:
+        fields: arrays of `len(plan.rows)` rows, `mask` among them.
+        plan: of this batch.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.batching import BatchPlan, padded
+        >>> fields = {"label": np.array([5, 7]), "mask": np.ones(2, bool)}
+        >>> for name, array in padded(fields, BatchPlan(np.array([0, 1]), num=2, size=4)).items():
+        ...     print(name, array)
+        label [5 7 5 7]
+        mask [ True  True False False]
+        index [0 1 0 1]
+    """
+    batch = {**fields, "index": plan.rows.astype(np.int32)}
+    if plan.num < plan.size:
+        repeated = np.arange(plan.size) % len(plan.rows)
+        batch = {name: array[repeated] for name, array in batch.items()}
+        batch["mask"][plan.num :] = False
+    return batch
 
 
 def fields_of(rows: Rows) -> Batch:
-    """Returns what was read as a batch, whose `mask` leaves nothing out where there is none."""
+    """Returns the fields of the examples that were read; without a mask, all of them count."""
     mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
     return {"image": rows.image, "label": rows.label, "mask": mask}
 
 
-def padded(fields: Batch, plan: Planned) -> Batch:
-    """Returns a batch of the rows that were read, repeated in order as often as needed."""
-    batch = {**fields, "index": plan.rows.astype(np.int32)}
-    if plan.num < plan.size:
-        repeated = np.arange(plan.size) % len(plan.rows)
-        batch = {key: value[repeated] for key, value in batch.items()}
-        batch["mask"][plan.num :] = False
-    return batch
+def own_batch(rows: Rows, *, position: int, batch_size: int, multiple: int | None) -> Batch | None:
+    """Returns a batch that an iterable made, padded or without the rows that its mask excludes.
+
+    Args:
+        rows: of the batch.
+        position: how many examples of the epoch came before it.
+        batch_size: rows of the first batch of the iterable.
+        multiple: see `Loader.batches`.
+
+    Returns:
+        None if the mask excludes every row.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.batching import own_batch
+        >>> from nnx_alexnet.data.examples import Rows
+        >>> rows = Rows(np.zeros((3, 2)), np.array([4, 5, 6]), mask=np.array([True, False, True]))
+        >>> batch = own_batch(rows, position=10, batch_size=3, multiple=None)
+        >>> batch["label"].tolist(), batch["index"].tolist()
+        ([4, 6], [10, 11])
+    """
+    fields, num = fields_of(rows), len(rows.image)
+    mask = fields["mask"]
+    count = int(np.count_nonzero(mask))
+    if not count:
+        return None
+    index = position + np.cumsum(mask) - mask
+    if multiple is not None:
+        size = padded_size(max(batch_size, num), multiple)
+        return padded(fields, BatchPlan(index, num, size))
+    fields = {name: array[mask] for name, array in fields.items()} if count < num else fields
+    return padded(fields, BatchPlan(index[mask], count, count))

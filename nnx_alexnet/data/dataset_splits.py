@@ -1,25 +1,25 @@
-"""What a dataset's factory is asked for and gives, and what factories share."""
+"""What a factory of a dataset receives and returns, and the steps that factories share."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nnx_alexnet.data.sources import OnBadSample, Source
+from nnx_alexnet.data.sources import ArraySource, OnBadSample, Source
 
 
 @dataclass(frozen=True)
-class Request:
-    """What `load_data` was asked for, as far as it concerns the factory.
+class DatasetRequest:
+    """The arguments of `load_data` that concern the factory.
 
     Attributes:
         name: the dataset's name in the registry.
         root: the folder of the files.
         image_size: side of the model's input in pixels.
-        seed: what the validation split is drawn with.
+        seed: determines which examples are held out for validation.
         augment: whether training images will be augmented.
-        download: whether the user allows to download and unpack.
-        on_bad_sample: what a damaged file does.
+        download: whether the user allows downloading and unpacking.
+        on_bad_sample: what a damaged file causes.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Splits:
-    """A dataset, split, and how its images are treated.
+    """The splits of a dataset, and how its images are treated.
 
     Attributes:
         train: the examples to learn from.
-        val: held out of the training data wherever the dataset has no validation data.
+        val: held out of the training data if the dataset has no validation data.
         test: never used to choose anything; None if the dataset has none.
-        class_names: one for each class.
+        class_names: one per class.
         mean: of each channel over the training images, on the scale of 0 to 1.
-        std: likewise.
-        translate: largest random translation, a fraction of the side.
+        std: standard deviation of each channel, in the same way.
+        translate: largest random translation, as a fraction of the side.
         flip: whether a mirrored image keeps its class.
-        crop: side of the model's view, a fraction of the stored image's side.
-        num_workers: processes that read the files, where the user does not say.
+        crop: side of the model's view, as a fraction of the stored image's side.
+        num_workers: processes that read the files, unless the user gives another number.
     """
 
     train: Source
@@ -67,11 +67,11 @@ def held_out(
 
     Args:
         labels: the class of each example, int[N].
-        seed: what the draw depends on.
-        num: how many examples to hold out; by default 10%, and one of each class at least.
+        seed: determines the draw.
+        num: how many examples to hold out; default: 10%, and at least one of each class.
 
     Returns:
-        The indices of the kept and of the held out examples, both sorted.
+        The indices of the kept and of the held-out examples, both sorted.
 
     Raises:
         ValueError: a class has a single example.
@@ -88,8 +88,8 @@ def held_out(
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < 2:
         raise ValueError(
-            f"Class {classes[counts.argmin()]} has a single training example, so that none can "
-            "be held out for validation; two is the least, or give a validation split."
+            f"Class {classes[counts.argmin()]} has a single training example, so none can be held "
+            "out for validation. Add a second one, or provide a validation split."
         )
     num = max(round(0.1 * len(labels)), len(classes)) if num is None else num
     kept, held = train_test_split(
@@ -114,10 +114,48 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     means, stds = [], []
     for channel in range(images.shape[-1]):
         counts = np.zeros(256, np.int64)
-        # In parts: bincount turns its input into int64, eight times the memory of uint8.
+        # In parts: bincount converts its input to int64, eight times the memory of uint8.
         for part in np.array_split(images[..., channel], max(1, images.size // 2**24)):
             counts += np.bincount(part.ravel(), minlength=256)
         mean = float(counts @ values / counts.sum())
         means.append(mean)
         stds.append(float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum())) or 1.0)
     return tuple(means), tuple(stds)
+
+
+def splits_in_memory(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    *,
+    seed: int,
+    class_names: tuple[str, ...],
+    translate: float,
+    flip: bool,
+) -> Splits:
+    """Returns the splits of a dataset in memory, with 10% of the training data as validation.
+
+    Args:
+        train: uint8 images `[N, H, W, C]`, and the class of each, int[N].
+        test: images and classes for the last measurement.
+        seed: determines which examples are held out.
+        class_names: see `Splits`.
+        translate: see `Splits`.
+        flip: see `Splits`.
+
+    Raises:
+        ValueError: a class has a single training example.
+    """
+    images, labels = train
+    kept, held = held_out(labels, seed=seed)
+    train_images = np.ascontiguousarray(images[kept])
+    mean, std = channel_statistics(train_images)
+    return Splits(
+        train=ArraySource(train_images, labels[kept], argument="train"),
+        val=ArraySource(np.ascontiguousarray(images[held]), labels[held], argument="val"),
+        test=ArraySource(np.ascontiguousarray(test[0]), test[1], argument="test"),
+        class_names=class_names,
+        mean=mean,
+        std=std,
+        translate=translate,
+        flip=flip,
+    )

@@ -1,23 +1,51 @@
-"""The named datasets. To add one: write a factory, and put it into `DATASETS`."""
+"""The datasets that `load_data` knows by name.
 
-import gzip
+To add one, write a factory in this module and give it a line in `DATASETS`. A factory receives a
+`DatasetRequest` and returns `Splits`. `splits_in_memory` makes them from arrays, and holds out the
+validation split; `image_folder.py` shows how files are read on demand. Import large libraries
+inside the factory, and raise a `FileNotFoundError` that tells where missing files belong. The
+command line and the checks of `load_data` find the name in the registry.
+
+Example:
+    >>> import numpy as np
+    >>> from nnx_alexnet.data import DATASETS, load_data
+    >>> from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, splits_in_memory
+    >>> def halves(request: DatasetRequest) -> Splits:
+    ...     images = np.zeros((50, 8, 8, 1), np.uint8)
+    ...     images[::2, :4] = 255  # every second one is white above
+    ...     labels = np.arange(50) % 2
+    ...     return splits_in_memory(
+    ...         (images[:40], labels[:40]),
+    ...         (images[40:], labels[40:]),
+    ...         seed=request.seed,
+    ...         class_names=("above", "nothing"),
+    ...         translate=0.0,
+    ...         flip=True,
+    ...     )
+    >>> DATASETS["halves"] = halves
+    >>> data = load_data("halves", image_size=8, batch_size=4)
+    >>> [split.num_examples for split in (data.train, data.val, data.test)]
+    [36, 4, 10]
+    >>> data.num_classes, data.image_shape, data.transform.mean
+    (2, (8, 8, 1), (0.25,))
+    >>> del DATASETS["halves"]
+"""
+
 import os
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nnx_alexnet.data.archives import decompress, safe_extraction
 from nnx_alexnet.data.data_module import DataModule, KeepOnDevice
-from nnx_alexnet.data.dataset_splits import Request, Splits, channel_statistics, held_out
+from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, splits_in_memory
 from nnx_alexnet.data.image_folder import image_folder, imagenet
-from nnx_alexnet.data.sources import ArraySource, OnBadSample
+from nnx_alexnet.data.map_source import OnBadSample
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.support import unknown, write_whole
+from nnx_alexnet.support import unknown
 
 _DIGITS = tuple("0123456789")
 
@@ -38,35 +66,35 @@ def load_data(
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
-    The validation split is the dataset's own, or 10% of the training data, drawn with `seed` in
-    equal parts of each class. Images are standardised with the mean and standard deviation of the
-    training split.
+    The validation split is the dataset's own. If it has none, 10% of the training data are held
+    out, drawn with `seed` in equal parts of each class. Images are standardised with the mean and
+    standard deviation of the training split.
 
     Args:
         name: one of `DATASETS`: "digits" (1,797 real images in scikit-learn), torchvision's
             "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn" and "stl10",
-            "imagenet", or "folder" (one folder a class in `root`/train, and if there are,
+            "imagenet", or "folder" (one folder per class in `root`/train, and optionally in
             `root`/val and `root`/test).
         image_size: side of the model's input in pixels.
-        batch_size: examples a step.
+        batch_size: examples per step.
         root: where the files are: the folder that torchvision calls `root`; for "folder" and
-            "imagenet" the one that holds train/. By default ~/.cache/nnx_alexnet/data.
-        seed: what a held out validation split depends on, and nothing else.
-        augment: whether training images are moved, and mirrored where that keeps the class.
-        num_workers: processes a split that decode the files of "folder" and "imagenet"; by
-            default one a CPU, 8 at most. The other datasets lie in memory and need none.
+            "imagenet" the one that contains train/. Default: ~/.cache/nnx_alexnet/data.
+        seed: determines which examples are held out for validation, and nothing else.
+        augment: whether training images are translated, and mirrored where that keeps the class.
+        num_workers: processes per split that decode the files of "folder" and "imagenet";
+            default: one per CPU, at most 8. The other datasets are in memory and need none.
         download: whether missing files may be downloaded, and archives in `root` unpacked.
         drop_last: whether a last training batch that is not full is left out.
-        on_bad_sample: what a damaged image file does: `"raise"`, or `"skip"`, see `DataModule`.
-        keep_on_device: whether the training images stay in the device's memory, see `DataModule`;
-            those of "folder" and "imagenet" cannot.
+        on_bad_sample: what a damaged image file causes: `"raise"`, or `"skip"`, see `DataModule`.
+        keep_on_device: whether the training images stay in the device's memory, see `DataModule`.
+            Those of "folder" and "imagenet" cannot.
 
     Returns:
         The splits, with `class_names` and a `transform` to `image_size`.
 
     Raises:
         ValueError: the name is unknown, or an image file is damaged.
-        FileNotFoundError: files are missing; the message says where they belong.
+        FileNotFoundError: files are missing; the message tells where they belong.
 
     Example:
         >>> from nnx_alexnet.data import load_data
@@ -81,8 +109,8 @@ def load_data(
     if image_size < 1:
         raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
     given = "~/.cache/nnx_alexnet/data" if root is None else root
-    folder = Path(os.path.expanduser(given))  # noqa: PTH111  # which needs no home
-    request = Request(name, folder, image_size, seed, augment, download, on_bad_sample)
+    folder = Path(os.path.expanduser(given))  # noqa: PTH111  # works without a home
+    request = DatasetRequest(name, folder, image_size, seed, augment, download, on_bad_sample)
     with safe_extraction():
         splits = DATASETS[name](request)
     return DataModule(
@@ -106,15 +134,15 @@ def load_data(
     )
 
 
-def _digits(_: Request) -> Splits:
-    """scikit-learn's 8x8 digits; so few images that both held out splits are fixed."""
+def _digits(_: DatasetRequest) -> Splits:
+    """Returns scikit-learn's 8x8 digits; they are so few that both held-out splits are fixed."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int32)
     rest, test = held_out(labels, seed=0, num=360)
-    return _in_memory(
+    return splits_in_memory(
         (images[rest], labels[rest]),
         (images[test], labels[test]),
         seed=0,
@@ -124,11 +152,11 @@ def _digits(_: Request) -> Splits:
     )
 
 
-def _mnist_like(request: Request, *, dataset: str, translate: float, flip: bool) -> Splits:
-    _decompress(request.root / dataset / "raw")
+def _mnist_like(request: DatasetRequest, *, dataset: str, translate: float, flip: bool) -> Splits:
+    decompress(request.root / dataset / "raw")
     needs = f"{dataset}/raw/ with train-images-idx3-ubyte[.gz] and its three companions"
     train, test = (_open(request, dataset, needs, train=is_train) for is_train in (True, False))
-    return _in_memory(
+    return splits_in_memory(
         (train.data.numpy()[..., None], train.targets.numpy()),
         (test.data.numpy()[..., None], test.targets.numpy()),
         seed=request.seed,
@@ -138,35 +166,35 @@ def _mnist_like(request: Request, *, dataset: str, translate: float, flip: bool)
     )
 
 
-def _cifar(request: Request, *, dataset: str, needs: str) -> Splits:
+def _cifar(request: DatasetRequest, *, dataset: str, needs: str) -> Splits:
     train, test = (_open(request, dataset, needs, train=is_train) for is_train in (True, False))
-    return _in_memory(
+    return splits_in_memory(
         (train.data, np.array(train.targets)),
         (test.data, np.array(test.targets)),
         seed=request.seed,
         class_names=tuple(train.classes),
-        translate=0.12,  # 4 of 32 pixels, as is usual
+        translate=0.12,  # 4 of 32 pixels, as is common
         flip=True,
     )
 
 
-def _svhn(request: Request) -> Splits:
+def _svhn(request: DatasetRequest) -> Splits:
     needs = "train_32x32.mat and test_32x32.mat"
     train, test = (_open(request, "SVHN", needs, split=split) for split in ("train", "test"))
-    return _in_memory(
+    return splits_in_memory(
         (train.data.transpose(0, 2, 3, 1), train.labels),
         (test.data.transpose(0, 2, 3, 1), test.labels),
         seed=request.seed,
         class_names=_DIGITS,
-        translate=0.06,  # neighbouring digits stand close
+        translate=0.06,  # the next digit is close
         flip=False,
     )
 
 
-def _stl10(request: Request) -> Splits:
+def _stl10(request: DatasetRequest) -> Splits:
     needs = "stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin"
     train, test = (_open(request, "STL10", needs, split=split) for split in ("train", "test"))
-    return _in_memory(
+    return splits_in_memory(
         (train.data.transpose(0, 2, 3, 1), train.labels),
         (test.data.transpose(0, 2, 3, 1), test.labels),
         seed=request.seed,
@@ -176,7 +204,7 @@ def _stl10(request: Request) -> Splits:
     )
 
 
-DATASETS: dict[str, Callable[[Request], Splits]] = {
+DATASETS: dict[str, Callable[[DatasetRequest], Splits]] = {
     "digits": _digits,
     "mnist": partial(_mnist_like, dataset="MNIST", translate=0.08, flip=False),
     "fashion_mnist": partial(_mnist_like, dataset="FashionMNIST", translate=0.08, flip=True),
@@ -190,33 +218,7 @@ DATASETS: dict[str, Callable[[Request], Splits]] = {
 }
 
 
-def _in_memory(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    *,
-    seed: int,
-    class_names: tuple[str, ...],
-    translate: float,
-    flip: bool,
-) -> Splits:
-    """Holds out the validation split of a dataset that lies in memory."""
-    images, labels = train
-    kept, held = held_out(labels, seed=seed)
-    train_images = np.ascontiguousarray(images[kept])
-    mean, std = channel_statistics(train_images)
-    return Splits(
-        train=ArraySource(train_images, labels[kept], argument="train"),
-        val=ArraySource(np.ascontiguousarray(images[held]), labels[held], argument="val"),
-        test=ArraySource(np.ascontiguousarray(test[0]), test[1], argument="test"),
-        class_names=class_names,
-        mean=mean,
-        std=std,
-        translate=translate,
-        flip=flip,
-    )
-
-
-def _open(request: Request, dataset: str, needs: str, **split: Any) -> Any:
+def _open(request: DatasetRequest, dataset: str, needs: str, **split: Any) -> Any:
     """Opens a torchvision dataset.
 
     Raises:
@@ -235,39 +237,3 @@ def _open(request: Request, dataset: str, needs: str, **split: Any) -> Any:
             f"{request.name!r} in `root` (={str(request.root)!r}) {tried} and put them where "
             f"torchvision expects them: {request.root}/{needs}."
         ) from error
-
-
-@contextmanager
-def safe_extraction() -> Iterator[None]:
-    """Lets no member of a tar archive leave the folder that it is unpacked in.
-
-    torchvision unpacks with `tarfile` as it is; Python before 3.14 then follows `../` and links.
-    """
-    before = vars(tarfile.TarFile).get("extraction_filter")
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try:
-        yield
-    finally:
-        if before is None:
-            del tarfile.TarFile.extraction_filter
-        else:
-            tarfile.TarFile.extraction_filter = before
-
-
-def _decompress(folder: Path) -> None:
-    """Unpacks the .gz files of the MNIST family in their folder, where that is not done yet.
-
-    torchvision's download does the same, and its reader takes only the unpacked files, which have
-    47 MB at most.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
-    for packed in sorted(folder.glob("*-ubyte.gz")):
-        target = packed.with_suffix("")
-        if not target.exists():
-            try:
-                content = gzip.decompress(packed.read_bytes())
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise ValueError(f"{packed} is damaged: {error}. Replace the file.") from error
-            write_whole(target, content)

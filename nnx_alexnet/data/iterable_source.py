@@ -2,16 +2,23 @@
 
 import hashlib
 import itertools
-import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnx_alexnet.data.convert import to_numpy, unpack
 from nnx_alexnet.data.examples import ElementSpec, Rows, as_rows, evenly_spaced
-from nnx_alexnet.data.worker_start import check_torch_workers
+from nnx_alexnet.data.map_source import MapSource
+from nnx_alexnet.data.torch_loader import (
+    announced_length,
+    check_torch_workers,
+    has_worker_copies,
+    hides_epochs,
+    map_dataset_of,
+    set_epoch,
+)
 from nnx_alexnet.support import existing_working_directory, logger
 
 _WORKERS_REPEAT = (
@@ -19,8 +26,6 @@ _WORKERS_REPEAT = (
     "torch.utils.data.get_worker_info() to select its part."
 )
 _NUM_DIGESTED = 16  # batches of a list, and rows of each
-# What a loader holds that may give other examples in another epoch.
-_HELD = ("sampler", "batch_sampler", "dataset")
 
 
 class _Pass(NamedTuple):
@@ -133,7 +138,7 @@ class IterableSource:
         if isinstance(batches, list | tuple):
             return sum(map(_has_examples, batches))
         try:
-            return _length(batches) or None
+            return announced_length(batches) or None
         except Exception:  # there is no length
             return None
 
@@ -143,20 +148,16 @@ class IterableSource:
         if believed in (None, number) or "count" in self._told:
             return
         self._told.add("count")
+        reason = _WORKERS_REPEAT if has_worker_copies(self._batches) else ""
         logger.warning(
             "`%s` gave %d batches in a pass, not %d as its length or the previous pass announced. "
             "From now on the newest number is used.%s",
-            self._argument, number, believed, _WORKERS_REPEAT if self._has_worker_copies else "",
+            self._argument, number, believed, reason,
         )  # fmt: skip
-
-    @property
-    def _has_worker_copies(self) -> bool:
-        dataset = getattr(self._batches, "dataset", None)
-        return is_torch_iterable(dataset) and getattr(self._batches, "num_workers", 0) > 1
 
     def _warn_of_copies(self, first: Rows, second: Rows) -> None:
         """Warns where the first batches of two workers are one and the same."""
-        if not self._has_worker_copies or "copies" in self._told:
+        if not has_worker_copies(self._batches) or "copies" in self._told:
             return
         pairs = ((first.image, second.image), (first.label, second.label))
         if all(np.array_equal(*pair) for pair in pairs):
@@ -193,26 +194,36 @@ class IterableSource:
             if len(rows.image):
                 yield rows
 
+    def labels(self) -> np.ndarray | None:
+        """Returns None: only a pass over the batches would tell the labels."""
+        return None
+
     def digest(self) -> str | None:
-        """Returns a SHA-256 of rows of some batches of a list; None for any other iterable."""
-        if not isinstance(self._batches, list | tuple):
+        """Returns a SHA-256 of some examples of a list, or of a `DataLoader`'s dataset.
+
+        Returns:
+            None for any other iterable, and for a dataset whose examples are not usable before
+            they are collated.
+        """
+        if isinstance(self._batches, list | tuple):
+            return self._list_digest(self._batches)
+        dataset = map_dataset_of(self._batches)
+        if dataset is None:
             return None
-        digest = hashlib.sha256(str(len(self._batches)).encode())
-        for number in evenly_spaced(len(self._batches), _NUM_DIGESTED):
-            rows = self._convert(self._batches[number])
+        try:
+            return MapSource(dataset, argument=self._argument).digest()
+        except Exception:  # its examples may be of any form before they are collated
+            return None
+
+    def _list_digest(self, batches: Sequence[Any]) -> str:
+        digest = hashlib.sha256(str(len(batches)).encode())
+        for number in evenly_spaced(len(batches), _NUM_DIGESTED):
+            rows = self._convert(batches[number])
             for array in (rows.image, rows.label, rows.mask):
                 if array is not None:
                     part = array[evenly_spaced(len(array), _NUM_DIGESTED)]
                     digest.update(f"{array.dtype}{array.shape}".encode() + part.tobytes())
         return digest.hexdigest()
-
-    def dataset(self) -> Any:
-        """Returns the map-style dataset of a torch `DataLoader`; None of other iterables."""
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(self._batches, torch.utils.data.DataLoader):
-            return None
-        dataset = self._batches.dataset
-        return None if is_torch_iterable(dataset) else dataset
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if this is a `DataLoader` whose workers cannot be started."""
@@ -242,10 +253,7 @@ class IterableSource:
         )
 
     def _warn_of_persistent_workers(self) -> None:
-        batches: Any = self._batches
-        dataset = getattr(batches, "dataset", None)
-        is_unseen = getattr(batches, "persistent_workers", False) and hasattr(dataset, "set_epoch")
-        if is_unseen and "workers" not in self._told:
+        if hides_epochs(self._batches) and "workers" not in self._told:
             self._told.add("workers")
             logger.warning(
                 "The workers of `%s` persist across epochs, so `set_epoch` may not reach their "
@@ -253,51 +261,6 @@ class IterableSource:
                 "DataLoader(persistent_workers=False).",
                 self._argument,
             )
-
-
-def set_epoch(holder: Any, epoch: int) -> bool:
-    """Calls `set_epoch(epoch)` on an object, and on its sampler, batch sampler and dataset.
-
-    Returns:
-        Whether any of them has that method.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> from nnx_alexnet.data.iterable_source import set_epoch
-        >>> sampler = SimpleNamespace(set_epoch=print)
-        >>> set_epoch(SimpleNamespace(batch_sampler=SimpleNamespace(sampler=sampler)), 3)
-        3
-        True
-    """
-    waiting, seen, is_any = [holder], set(), False
-    while waiting:
-        part = waiting.pop(0)
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        method = getattr(part, "set_epoch", None)
-        if callable(method):
-            method(epoch)
-            is_any = True
-        waiting += [getattr(part, name, None) for name in _HELD]
-    return is_any
-
-
-def is_torch_iterable(value: object) -> bool:
-    """Returns whether this is an `IterableDataset`, which inherits a `__getitem__` it has not."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.utils.data.IterableDataset)
-
-
-def _length(batches: Any) -> int:
-    dataset: Any = getattr(batches, "dataset", None)
-    if not is_torch_iterable(dataset):
-        return len(batches)
-    # Once it was asked for its length, a DataLoader itself warns where that is wrong.
-    num, size = len(dataset), batches.batch_size
-    if size is None:
-        return num
-    return int(num // size if batches.drop_last else -(-num // size))
 
 
 def _has_examples(item: Any) -> bool:

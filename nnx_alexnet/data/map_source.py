@@ -7,9 +7,9 @@ import numpy as np
 
 from nnx_alexnet.data.convert import as_labels, check_label_axes, example_image, to_numpy, unpack
 from nnx_alexnet.data.examples import ElementSpec, Rows
-from nnx_alexnet.data.iterable_source import set_epoch
 from nnx_alexnet.data.probe import Probe
 from nnx_alexnet.data.seeding import restored_generators, seed_example
+from nnx_alexnet.data.torch_loader import set_epoch
 from nnx_alexnet.support import is_of_machine, unknown
 
 OnBadSample = Literal["raise", "skip"]

@@ -8,8 +8,9 @@ import numpy as np
 
 from nnx_alexnet.data.array_source import ArraySource
 from nnx_alexnet.data.convert import CHANNELS, is_array, to_numpy, unpack
-from nnx_alexnet.data.iterable_source import IterableSource, is_torch_iterable
+from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
+from nnx_alexnet.data.torch_loader import is_torch_iterable
 
 __all__ = ["ArraySource", "IterableSource", "MapSource", "OnBadSample", "Source", "as_source"]
 

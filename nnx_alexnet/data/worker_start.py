@@ -85,31 +85,6 @@ def check_main_guard(num_workers: int) -> None:
     )
 
 
-def check_torch_workers(loader: Any) -> None:
-    """Checks what the workers of a torch `DataLoader` need, if it has any.
-
-    Args:
-        loader: any iterable.
-
-    Raises:
-        ValueError: see `check_main_guard` and `check_temporary_folder`.
-
-    Example:
-        >>> from nnx_alexnet.data.worker_start import check_torch_workers
-        >>> check_torch_workers([1, 2])  # which starts nothing
-    """
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(loader, torch.utils.data.DataLoader):
-        return
-    if not loader.num_workers:
-        return
-    check_temporary_folder()
-    default = multiprocessing.get_all_start_methods()[0]
-    context = loader.multiprocessing_context or multiprocessing
-    if (context.get_start_method(allow_none=True) or default) != "fork":
-        check_main_guard(loader.num_workers)
-
-
 class _Sink:
     """A file that keeps nothing, and notes whether a pickle names the main module."""
 

@@ -91,7 +91,7 @@ def torchvision(arguments: argparse.Namespace) -> float:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    from nnx_alexnet.data.image_folder import resized_side
+    from nnx_alexnet.data import resized_side
 
     side = resized_side(arguments.image_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

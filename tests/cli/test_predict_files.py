@@ -27,7 +27,7 @@ from nnx_alexnet.cli.predict_files import (
     predict_files,
 )
 from nnx_alexnet.data import ImageTransform, load_data
-from nnx_alexnet.data.image_folder import decode
+from nnx_alexnet.data.image_decoding import decode
 from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.task import Classification
 

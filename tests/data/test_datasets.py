@@ -16,8 +16,8 @@ from torchvision.datasets.folder import make_dataset
 
 from nnx_alexnet.data import DATASETS, load_data
 from nnx_alexnet.data.dataset_splits import channel_statistics, held_out
+from nnx_alexnet.data.image_decoding import decode
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
-from nnx_alexnet.data.image_folder import decode
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 

@@ -13,13 +13,13 @@ import torch
 from helpers import Dense, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.data import WorkerDiedError
+from nnx_alexnet.data import WorkerDiedError, torch_loader
 from nnx_alexnet.data import worker_start as start
 from nnx_alexnet.data.iterable_source import IterableSource
+from nnx_alexnet.data.torch_loader import check_torch_workers
 from nnx_alexnet.data.worker_start import (
     check_main_guard,
     check_temporary_folder,
-    check_torch_workers,
     imported_script,
     ready_to_start,
     refuse_in_worker,
@@ -179,7 +179,7 @@ def test_a_loader_whose_workers_import_the_script_is_checked(
         Examples(), num_workers=num_workers, multiprocessing_context=context
     )
     monkeypatch.setattr(
-        start, "check_main_guard", lambda num: pytest.fail("checked", pytrace=False)
+        torch_loader, "check_main_guard", lambda num: pytest.fail("checked", pytrace=False)
     )
     if is_refused:
         with pytest.raises(pytest.fail.Exception, match="checked"):

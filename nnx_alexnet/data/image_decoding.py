@@ -1,0 +1,140 @@
+"""Decodes image files to squares of one size."""
+
+import contextlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnx_alexnet.support import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# What white may be, by the first letter of Pillow's mode: integers are of 16 or 32 bits; floats
+# are shares, or have the range of 8 or 16 bits. (`I` may be a file of either size.)
+_WHITE = {"I": (2**16 - 1, 2**31 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
+
+
+def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarray:
+    """Decodes an image file, resizes its shorter side and cuts out the middle.
+
+    It is turned upright as its EXIF says, and on white where it is transparent. Grey values of 16
+    or 32 bits are scaled to 8.
+
+    Args:
+        path: the file, of any format and mode that Pillow reads; the first frame of several.
+        resize: the shorter side's new length, in pixels.
+        size: side of the square, in pixels, at most `resize`.
+        channels: 3 for RGB (the default), 1 for grey.
+
+    Returns:
+        uint8 `[size, size, channels]`.
+
+    Raises:
+        ValueError: the file is damaged, is not an image, or is not a regular file (a FIFO or a
+            device could be read for ever); the message names it.
+        OSError: the file cannot be read; a `FileNotFoundError` if there is none, a
+            `PermissionError` if it is not allowed, and so on. It may be whole.
+        MemoryError: the image does not fit into memory.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.image_decoding import decode
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("LA", (30, 20), (0, 0)).save(file.name)  # nothing but transparent
+        ...     decode(file.name, resize=2, size=1)
+        array([[[255, 255, 255]]], dtype=uint8)
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    mode = "L" if channels == 1 else "RGB"
+    name = printable(path)
+    try:
+        _check_regular(path)
+        with Image.open(path) as image:
+            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
+            image.draft(mode, (resize, resize))
+            image.load()
+            pixels = _opaque(_upright(image), mode)
+            # The square of the original that becomes the result, resized in one go.
+            side = min(pixels.size) * size / resize
+            left, top = ((length - side) / 2 for length in pixels.size)
+            box = (left, top, left + side, top + side)
+            square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no image file {name}.") from None
+    except UnidentifiedImageError:  # its text has the path once more
+        raise ValueError(f"Cannot decode the image file {name}: no known format") from None
+    except MemoryError:
+        raise MemoryError(f"There is not enough memory to decode the image file {name}.") from None
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+            text = f"Cannot read the image file {name}: {error.strerror}"
+            raise OSError(error.errno, text) from None
+        text = f"Cannot decode the image file {name}: {printable(error)}"
+        raise ValueError(text) from None
+    return np.array(square).reshape(size, size, channels)
+
+
+def _check_regular(path: str) -> None:
+    """Raises a `ValueError` for a file that is empty, or whose reading may never end."""
+    about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would take longer
+    if stat.S_ISREG(about.st_mode):
+        if about.st_size == 0:
+            raise ValueError("it is empty")
+        return
+    kinds = {
+        stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    }  # fmt: skip
+    kind = kinds.get(stat.S_IFMT(about.st_mode), "of another kind")
+    raise ValueError(f"it is not a regular file, but {kind}")
+
+
+def _upright(image: "Image.Image") -> "Image.Image":
+    """Turns a loaded image as its EXIF says it was taken."""
+    from PIL import ImageOps
+
+    # In place, which copies no pixels where there is nothing to turn. EXIF that is damaged, as in
+    # some files of ImageNet, does not make a damaged image.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
+    """Returns an image in `mode`, L or RGB, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode[0] in _WHITE:
+        image = Image.fromarray(_as_8_bits(np.asarray(image), _WHITE[image.mode[0]]))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
+    """Scales grey values so that white, the first of `whites` that none exceeds, becomes 255."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
+    highest = float(values.max())
+    room = 1.1 if values.dtype.kind == "f" else 1  # resampling overshoots
+    white = next((white for white in whites if highest <= white * room), highest)
+    scaled = np.rint(np.clip(values * np.float32(255 / white), 0, 255))
+    return scaled.astype(np.uint8)
+
+
+def resized_side(image_size: int) -> int:
+    """Returns the shorter side of a resized image: 256 for a view of 227, as in the paper."""
+    return round(image_size * 256 / 227)
+
+
+def default_workers() -> int:
+    """Returns how many files to decode at once."""
+    # A container may use fewer CPUs than there are.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, usable or 1)

@@ -1,0 +1,131 @@
+"""The batches of a split whose examples are read by index: arrays and map-style datasets."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from nnx_alexnet.data.bad_samples import BadSamples
+from nnx_alexnet.data.batching import Batch, BatchPlan, fields_of, padded, plan_batches
+from nnx_alexnet.data.examples import Rows
+from nnx_alexnet.data.seeding import order
+from nnx_alexnet.data.sources import ArraySource, MapSource
+from nnx_alexnet.data.worker_process import BatchRequest
+from nnx_alexnet.data.workers import Workers
+
+
+class IndexedBatches:
+    """Cuts a split into batches, in an order that is a function of (seed, epoch) alone.
+
+    Args:
+        source: the examples.
+        batch_size: examples per batch.
+        shuffle: whether the order changes from epoch to epoch.
+        drop_last: whether a last batch that is not full is left out.
+        num_workers: processes that read a map-style dataset; 0 reads it in this process.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: no batch would be left.
+    """
+
+    def __init__(
+        self,
+        source: ArraySource | MapSource,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        num_workers: int,
+        argument: str,
+    ) -> None:
+        if drop_last and batch_size > len(source):
+            raise ValueError(
+                f"`batch_size` (={batch_size}) is larger than the {argument} split, which has "
+                f"{len(source)} examples, so that no full batch is left. "
+                f"A `batch_size` of at most {len(source)} works, or drop_last=False."
+            )
+        self._source = source
+        self._shuffle = shuffle
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.bad = BadSamples(len(source), argument, is_replaced=shuffle)
+        self.num_workers = num_workers if isinstance(source, MapSource) else 0
+        self._workers: Workers | None = None
+        if num_workers and isinstance(source, MapSource):
+            self._workers = Workers(source, num_workers=num_workers, argument=argument)
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split."""
+        return len(self._source)
+
+    @property
+    def num_left_out(self) -> int:
+        """Examples of each epoch that `drop_last` leaves out."""
+        return len(self._source) % self.batch_size if self.drop_last else 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(len(self._source), self.batch_size)
+        return full + int(rest > 0 and not self.drop_last)
+
+    def count(self, number: int, batch: Batch) -> int:
+        """Returns how many examples a batch holds, of all processes together."""
+        return min(self.batch_size, len(self._source) - number * self.batch_size)
+
+    def batches(
+        self,
+        *,
+        epoch: int,
+        seed: int,
+        start: int,
+        reads: bool,
+        multiple: int | None,
+        part: Callable[[int], slice | None] | None,
+        skips: bool,
+    ) -> Iterator[Batch]:
+        """Returns the batches of one epoch; see `Loader.batches`."""
+        num = len(self._source)
+        indices = order(num, seed=seed, epoch=epoch) if self._shuffle else np.arange(num)
+        used = indices[: num - self.num_left_out]
+        plans = plan_batches(used, self.batch_size, start=start, multiple=multiple, part=part)
+        if not reads:
+            return (padded({"mask": np.ones(len(plan.rows), bool)}, plan) for plan in plans)
+        return self._read(plans, seed=seed, epoch=epoch, start=start, skips=skips)
+
+    def _read(
+        self, plans: list[BatchPlan], *, seed: int, epoch: int, start: int, skips: bool
+    ) -> Iterator[Batch]:
+        requests = [
+            BatchRequest(plan.rows, seed, epoch, number)
+            for number, plan in enumerate(plans, start=start)
+        ]
+        for plan, rows in zip(plans, self._rows(requests), strict=True):
+            batch = padded(fields_of(rows), plan)
+            if rows.bad:
+                if not skips:
+                    raise self.bad.error(rows.bad)
+                self.bad.note(rows.bad)
+                if not self._shuffle:  # a measurement counts no example twice
+                    batch["mask"] &= ~np.isin(batch["index"], list(rows.bad))
+            yield batch
+
+    def _rows(self, requests: list[BatchRequest]) -> Iterator[Rows]:
+        if self._workers is not None:
+            yield from self._workers.read(requests)
+            return
+        if isinstance(self._source, MapSource):
+            self._source.begin_pass()
+        for request in requests:
+            yield self._source.take(request.indices, seed=request.seed, epoch=request.epoch)
+
+    def check_workers(self) -> None:
+        """Raises a `ValueError` if there are to be workers and they cannot be started."""
+        if self._workers is not None:
+            self._workers.check()
+
+    def close(self) -> None:
+        """Ends the workers, if there are any; another epoch starts new ones."""
+        if self._workers is not None:
+            self._workers.close()
