@@ -1,19 +1,21 @@
-"""Checks that the splits of a run fit together, and that `predict` gets images."""
+"""Checks that the splits of a run fit together, and that `predict` receives images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.function_transform import FunctionTransform
 from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import logger
 
 _NEARLY = 1e-3  # resampling overshoots
 
 
 def check_distinct(**splits: Any) -> None:
-    """Raises a `ValueError` for one iterator that is given as two splits, which would share it."""
+    """Raises a `ValueError` if two splits are the same iterator, which they would share."""
     iterators = {name: split for name, split in splits.items() if isinstance(split, Iterator)}
     for number, (name, split) in enumerate(iterators.items()):
         for other in [*iterators][:number]:
@@ -24,8 +26,80 @@ def check_distinct(**splits: Any) -> None:
                 )
 
 
+def transformed_shape(
+    loader: Loader, transform: ImageTransform | FunctionTransform
+) -> tuple[int, ...]:
+    """Returns the shape of one image of a split after the transform.
+
+    Args:
+        loader: of the split. An iterable is asked for its first batch.
+        transform: of the images.
+
+    Raises:
+        ValueError: the transform does not accept such images, or would move their pixels but not
+            the labels that belong to them.
+    """
+    (shape, dtype), (label_shape, _) = loader.element_spec().values()
+    transformed = transform.check(shape, dtype)
+    # A mask, boxes, keypoints, an image as the target: each has two axes or more.
+    if len(shape) == 3 and len(label_shape) >= 2:
+        moving = transform.moving(shape, dtype)
+        if moving is not None:
+            raise ValueError(
+                f"`{loader.argument}` has labels of shape {label_shape} for images of shape "
+                f"{shape}, and `transform` would move the pixels of the images ({moving}) but "
+                "not the labels with them. Use a transform that leaves pixels where they are, "
+                "such as ImageTransform(mean=..., std=...), and resize, crop and augment image "
+                "and label together in the dataset's __getitem__. If the axes of the label are "
+                "not those of the image, flatten the label to one axis."
+            )
+    return transformed
+
+
+def check_shapes(
+    splits: Mapping[str, Loader], transform: ImageTransform | FunctionTransform
+) -> None:
+    """Raises a `ValueError` unless images of all splits have one shape after the transform.
+
+    Iterables are left out, since their first batch would have to be read.
+    """
+    shapes = {
+        name: (transformed_shape(loader, transform), loader.element_spec()["image"][0])
+        for name, loader in splits.items()
+        if loader.indexable
+    }
+    for name, (shape, original) in shapes.items():
+        first, (first_shape, first_original) = next(iter(shapes.items()))
+        if shape != first_shape:
+            raise ValueError(
+                f"`{name}` has images of shape {original}, `{first}` of {first_original}; "
+                f"after the transform these are {shape} and {first_shape}, which must be "
+                "equal. ImageTransform(image_size=...) resizes."
+            )
+
+
+def check_class_names(splits: Mapping[str, Loader], names: tuple[str, ...]) -> None:
+    """Raises a `ValueError` for a label that has no name."""
+    for split, loader in splits.items():
+        labels = loader.labels()
+        if labels is not None and labels.max() >= len(names):
+            raise ValueError(
+                f"`class_names` has {len(names)} names, but the label {labels.max()} occurs in "
+                f"`{split}`; give a name for each class from 0."
+            )
+
+
 def check_images(images: Any, shape: tuple[int, ...]) -> None:
-    """Raises unless `images` is one array of several images."""
+    """Checks the argument of `predict`.
+
+    Args:
+        images: should be one array of several images.
+        shape: of one image.
+
+    Raises:
+        TypeError: it is no array.
+        ValueError: it has too few axes.
+    """
     how = f"one array of images, uint8 or float32 [N, {', '.join(map(str, shape))}]"
     if not is_array(images):
         remedy = ""
@@ -43,7 +117,7 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
     if len(got) > len(shape):
         return
     remedy = ""
-    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch has the channels first
+    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch puts the channels first
         remedy = " This is the shape of a single image: pass images[None]."
     elif len(got) == len(shape) and (*got[1:], 1) == shape:
         remedy = " images[..., None] adds the channel axis."
@@ -51,7 +125,7 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
 
 
 def warn_of_scales(train: Loader, other: Loader) -> None:
-    """Warns where uint8 is scaled to 0..1 in one split, and floats of another are not in it."""
+    """Warns if uint8 images of one split are scaled to 0..1 and floats of the other exceed 0..1."""
     seen = {loader.argument: loader.some_images() for loader in (train, other)}
     floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
     if len(floats) != 1:
@@ -61,8 +135,8 @@ def warn_of_scales(train: Loader, other: Loader) -> None:
     if low < -_NEARLY or high > 1 + _NEARLY:
         (whole,) = seen.keys() - {name}
         logger.warning(
-            "`%s` has float32 images from %g to %g, which are taken as they are, and `%s` has "
-            "uint8 images, which are divided by 255, so the model sees two scales. Use the same "
-            "dtype in both.",
+            "`%s` has float32 images from %g to %g, which are not scaled, and `%s` has uint8 "
+            "images, which are divided by 255, so the model sees two scales. Use the same dtype "
+            "in both.",
             name, low, high, whole,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""DataModule: the splits of a dataset, and what happens to their images."""
+"""DataModule: the splits of a dataset, and the transform of their images."""
 
 import hashlib
 import os
@@ -8,7 +8,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.checks import check_distinct, check_images, warn_of_scales
+from nnx_alexnet.data.checks import (
+    check_class_names,
+    check_distinct,
+    check_images,
+    check_shapes,
+    transformed_shape,
+    warn_of_scales,
+)
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
@@ -18,29 +25,29 @@ from nnx_alexnet.devices import placed
 
 KeepOnDevice = bool | Literal["auto"]
 
-_SHARE_OF_MEMORY = 0.25  # that the train split may take of the device's by itself
+_SHARE_OF_MEMORY = 0.25  # of the device's, that the train split may use by default
 
 
 def device_memory() -> int:
-    """Returns the bytes of memory of the first device that a program can have; 0: not known."""
+    """Returns how many bytes a program may use of the first device; 0 if that is not known."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    if jax.default_backend() == "cpu":  # a CPU's is the machine's
+    if jax.default_backend() == "cpu":  # it uses the memory of the machine
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return 0
 
 
 class DataModule:
-    """Training data, and optionally validation and test data, of any form.
+    """Holds training data, and optionally validation and test data, of any form.
 
     Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
     torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled anew
-    in each epoch, the others are read in order; a `DataLoader` or iterable keeps its own order.
+    in each epoch, and the others are read in order. A `DataLoader` or iterable keeps its own order.
 
-    In training, a batch of another size than the first one is a step of its own size, compiled
-    once per size; no padding enters a loss or a statistic. Rows that the `mask` of an iterable's
-    batch leaves out are removed before the step. Evaluation pads its batches to one size.
+    In training, a batch whose size differs from the first one is a step of its own size, compiled
+    once per size. No padding enters a loss or a statistic. Rows that the `mask` of an iterable's
+    batch excludes are removed before the step. Evaluation pads its batches to one size.
 
     Args:
         train: the examples to learn from.
@@ -49,26 +56,26 @@ class DataModule:
         batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
         transform: what the compiled step does to the images: an `ImageTransform`, or a function
             `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
-            By default uint8 becomes 0..1. It does not change labels, so one that moves pixels is
-            refused where labels have two or more axes, as masks and boxes do.
+            By default uint8 becomes 0..1. It does not change labels. One that moves pixels is
+            therefore refused if labels have two or more axes, as masks and boxes do.
         drop_last: whether a last training batch that is not full is left out (default True), of
             arrays and map-style datasets. Batches of a `DataLoader` or iterable are all used.
         num_workers: processes per split that read map-style datasets (default 0: this process);
             arrays need none.
-        on_bad_sample: what an example of a map-style dataset that cannot be read does: `"raise"`
-            (the default) ends the run; with `"skip"` the next one that can be read stands in for
-            it in training, the same in each run. Validation and test leave it out, and `predict`
-            raises. It is reported, and more than 1% of a split are an error.
-        keep_on_device: whether the train split stays in the device's memory for the whole of a
-            `fit`, so that only indices are sent. Only arrays can; by default (`"auto"`) those do
-            that take at most a quarter of that memory.
+        on_bad_sample: what happens if an example of a map-style dataset cannot be read. `"raise"`
+            (the default) ends the run. With `"skip"`, the next one that can be read stands in for
+            it in training, the same in each run; validation and test leave it out, and `predict`
+            raises. Each is reported, and more than 1% of a split are an error.
+        keep_on_device: whether the train split stays in the device's memory during `fit`, so that
+            only indices are sent. Only arrays can. By default (`"auto"`), they do if they need at
+            most a quarter of that memory.
         class_names: the name of each class, in the order of the labels.
         name: what to call the data.
 
     Raises:
-        ValueError: a split is empty, of an unknown form, or does not fit to the others or to the
+        ValueError: a split is empty, has an unknown form, or does not fit the others or the
             transform.
-        TypeError: `transform` is no transform, or another argument is of another type.
+        TypeError: `transform` is no transform, or another argument has another type.
 
     Example:
         >>> import numpy as np
@@ -122,44 +129,26 @@ class DataModule:
         self.train: Loader = loader(train, "train", is_train=True)
         self.val: Loader | None = None if val is None else loader(val, "val")
         self.test: Loader | None = None if test is None else loader(test, "test")
-        self._check()
-        if keep_on_device is True and self.train.arrays() is None:
-            raise ValueError(
-                "`keep_on_device` (=True) needs a train split of arrays, (images, labels); this "
-                'one is read while it is used. keep_on_device="auto" sends its batches.'
-            )
+        self._check_splits()
 
     def _splits(self) -> dict[str, Loader]:
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {name: loader for name, loader in splits.items() if loader is not None}
 
-    def _check(self) -> None:
-        """Checks what can be known without asking an iterable for its first batch."""
-        shapes = {
-            name: (self.check(loader), loader.element_spec()["image"][0])
-            for name, loader in self._splits().items()
-            if loader.indexable
-        }
-        for name, (shape, original) in shapes.items():
-            first, (first_shape, first_original) = next(iter(shapes.items()))
-            if shape != first_shape:
-                raise ValueError(
-                    f"`{name}` has images of shape {original}, `{first}` of {first_original}; "
-                    f"after the transform these are {shape} and {first_shape}, which must be "
-                    "equal. ImageTransform(image_size=...) resizes."
-                )
-        for name in shapes:
-            if name != "train" and "train" in shapes:
-                warn_of_scales(self.train, self._splits()[name])
-        if self.class_names is None:
-            return
-        for name, loader in self._splits().items():
-            labels = loader.labels()
-            if labels is not None and labels.max() >= len(self.class_names):
-                raise ValueError(
-                    f"`class_names` has {len(self.class_names)} names, but the label "
-                    f"{labels.max()} occurs in `{name}`; give a name for each class from 0."
-                )
+    def _check_splits(self) -> None:
+        """Checks what is known without asking an iterable for its first batch."""
+        splits = self._splits()
+        check_shapes(splits, self.transform)
+        for name, loader in splits.items():
+            if name != "train" and loader.indexable and self.train.indexable:
+                warn_of_scales(self.train, loader)
+        if self.class_names is not None:
+            check_class_names(splits, self.class_names)
+        if self.keep_on_device is True and self.train.arrays() is None:
+            raise ValueError(
+                "`keep_on_device` (=True) needs a train split of arrays, (images, labels); this "
+                'one is read while it is used. keep_on_device="auto" sends its batches.'
+            )
 
     def check(self, loader: Loader) -> tuple[int, ...]:
         """Returns the shape of one image of a split after the transform.
@@ -168,24 +157,10 @@ class DataModule:
             loader: of the split. An iterable is asked for its first batch.
 
         Raises:
-            ValueError: the transform does not take such images, or would move their pixels and
+            ValueError: the transform does not accept such images, or would move their pixels but
                 not the labels that belong to them.
         """
-        (shape, dtype), (label_shape, _) = loader.element_spec().values()
-        transformed = self.transform.check(shape, dtype)
-        # A mask, boxes, keypoints, an image as the target: each has two axes or more.
-        if len(shape) == 3 and len(label_shape) >= 2:
-            moving = self.transform.moving(shape, dtype)
-            if moving is not None:
-                raise ValueError(
-                    f"`{loader.argument}` has labels of shape {label_shape} for images of shape "
-                    f"{shape}, and `transform` would move the pixels of the images ({moving}) but "
-                    "not the labels with them. Use a transform that leaves pixels where they are, "
-                    "such as ImageTransform(mean=..., std=...), and resize, crop and augment image "
-                    "and label together in the dataset's __getitem__. If the axes of the label are "
-                    "not those of the image, flatten the label to one axis."
-                )
-        return transformed
+        return transformed_shape(loader, self.transform)
 
     @property
     def batch_size(self) -> int:
@@ -207,10 +182,13 @@ class DataModule:
         return max(tops) + 1 if tops else None
 
     def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, jax.Array] | None:
-        """Returns the train split's `image` and `label` on the devices; None: send its batches.
+        """Returns the train split's `image` and `label` on the devices, if they are kept there.
 
         Args:
-            sharding: of the arrays, which each device holds whole.
+            sharding: of the arrays; each device holds all of them.
+
+        Returns:
+            None if the batches are to be sent instead.
         """
         arrays = self.train.arrays()
         if arrays is None or self.keep_on_device is False:
@@ -221,7 +199,7 @@ class DataModule:
         return {name: placed(array, sharding) for name, array in arrays.items()}
 
     def unlabelled(self, images: Any) -> Loader:
-        """Returns a loader of images alone, to predict with; its labels are zeros.
+        """Returns a loader of images without labels, for `predict`; its labels are zeros.
 
         Args:
             images: one array, uint8 or float32 `[N, ...]`, which the transform brings to
@@ -229,7 +207,7 @@ class DataModule:
 
         Raises:
             TypeError: `images` is no array.
-            ValueError: there are none, or the transform makes another shape of them.
+            ValueError: there are none, or they have another shape after the transform.
         """
         image_shape = self.image_shape
         (shape, _), (label_shape, label_dtype) = self.train.element_spec().values()
@@ -251,10 +229,10 @@ class DataModule:
 
         Returns:
             `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
-            train, in their order) tell whether a resumed run finds the same data; `image` (the
+            train, in their order) show whether a resumed run has the same data. `image` (the
             shape of one image before the transform), `transform` (the arguments of the
             `ImageTransform`, or the name of the function), `num_classes` and `class_names` are
-            what a trained model needs to be used without it.
+            what a trained model needs to be used without the data.
         """
         return {
             "name": self.name,
@@ -269,16 +247,16 @@ class DataModule:
         }
 
     def sample_digests(self) -> dict[str, str | None]:
-        """Returns a digest of examples of train and val; None: they cannot be read twice alike."""
+        """Returns a digest of examples of train and val; None if they differ at each reading."""
         splits = {"train": self.train, "val": self.val}
         return {name: each.sample_digest() for name, each in splits.items() if each is not None}
 
     def label_digests(self) -> dict[str, str | None]:
-        """Returns a digest of the labels of each split, in their order; None: not known."""
+        """Returns a digest of the labels of each split, in their order; None if not known."""
         return {name: _label_digest(loader) for name, loader in self._splits().items()}
 
     def close(self) -> None:
-        """Ends all workers; the data can be used again, which starts new ones."""
+        """Ends all workers; using the data again starts new ones."""
         for loader in self._splits().values():
             loader.close()
 
@@ -295,7 +273,7 @@ def as_data_module(data: Any) -> DataModule:
         data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`.
 
     Raises:
-        ValueError: the form is another one.
+        ValueError: it has another form.
 
     Example:
         >>> import numpy as np
@@ -306,7 +284,7 @@ def as_data_module(data: Any) -> DataModule:
     """
     if isinstance(data, DataModule):
         return data
-    how = "DataModule(train, val, test, batch_size=...) takes all forms."
+    how = "DataModule(train, val, test, batch_size=...) accepts all forms."
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         kind = f"tuple of length {len(data)}" if isinstance(data, tuple) else type(data).__name__
         raise ValueError(
