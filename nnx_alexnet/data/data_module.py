@@ -101,15 +101,7 @@ class DataModule:
         class_names: tuple[str, ...] | None = None,
         name: str = "data",
     ) -> None:
-        if keep_on_device not in (True, False, "auto"):
-            raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
-        if not isinstance(drop_last, bool | np.bool_):
-            raise TypeError(f"`drop_last` (={drop_last!r}) must be True or False.")
-        if isinstance(class_names, str):
-            raise TypeError(
-                f"`class_names` (={class_names!r}) must be one name for each class, such as "
-                "('cat', 'dog')."
-            )
+        _check_arguments(drop_last, keep_on_device, class_names)
         self.name = name
         self.keep_on_device = keep_on_device
         self.transform: ImageTransform | FunctionTransform = as_transform(transform)
@@ -259,6 +251,18 @@ class DataModule:
         """Ends all workers; using the data again starts new ones."""
         for loader in self._splits().values():
             loader.close()
+
+
+def _check_arguments(drop_last: object, keep_on_device: object, class_names: object) -> None:
+    if keep_on_device not in (True, False, "auto"):
+        raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
+    if not isinstance(drop_last, bool | np.bool_):
+        raise TypeError(f"`drop_last` (={drop_last!r}) must be True or False.")
+    if isinstance(class_names, str):
+        raise TypeError(
+            f"`class_names` (={class_names!r}) must be one name for each class, such as "
+            "('cat', 'dog')."
+        )
 
 
 def _label_digest(loader: Loader) -> str | None:

@@ -118,19 +118,23 @@ def load_data(
         splits.val,
         splits.test,
         batch_size=batch_size,
-        transform=ImageTransform(
-            image_size,
-            mean=splits.mean,
-            std=splits.std,
-            crop=splits.crop,
-            translate=splits.translate if augment else 0.0,
-            flip=splits.flip and augment,
-        ),
+        transform=_transform(splits, image_size, augment=augment),
         drop_last=drop_last,
         num_workers=splits.num_workers if num_workers is None else num_workers,
         keep_on_device=keep_on_device,
         class_names=splits.class_names,
         name=name,
+    )
+
+
+def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransform:
+    return ImageTransform(
+        image_size,
+        mean=splits.mean,
+        std=splits.std,
+        crop=splits.crop,
+        translate=splits.translate if augment else 0.0,
+        flip=splits.flip and augment,
     )
 
 

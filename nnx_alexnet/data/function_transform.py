@@ -120,44 +120,17 @@ def _arguments(takes_key: bool, num: int) -> list[dict[str, Any]]:
     return [{}, training] if takes_key else [{}]
 
 
-_NUM_TRACES = 8  # of a coin that is tossed while tracing, all alike but for one time in 128
+_NUM_TRACES = 8  # a coin that is tossed while tracing shows the same side in 1 of 128 runs
 
 
 @lru_cache(maxsize=16)
 def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    """Returns the shape of one image after the transform; see `FunctionTransform.check`."""
     batch = jax.ShapeDtypeStruct((2, *shape), dtype)
     about = f"`transform` ({transform.describe()['function']}), for images {_text(batch)},"
-
-    def trace(arguments: dict[str, Any]) -> Any:
-        # A new function each time, or JAX would remember the trace.
-        function = lambda image, arguments: transform(image, **arguments)  # noqa: E731
-        return jax.make_jaxpr(function, return_shape=True)(batch, arguments)
-
     shapes = []
     for arguments in _arguments(transform.takes_key, 2):
-        try:
-            with restored_generators():
-                traces = [trace(arguments) for _ in range(_NUM_TRACES)]
-        except Exception as error:
-            why = f"{error}".partition("\n")[0].rstrip(".")
-            raise ValueError(
-                f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled step, "
-                "so write it with jax.numpy. Transforms of PIL images or torch tensors, such as "
-                f"torchvision's, belong in the dataset. {_HOW}"
-            ) from error
-        result = traces[0][1]
-        if getattr(result, "shape", ())[:1] != (2,):
-            raise ValueError(
-                f"{about} returns {jax.tree.map(_text, result)}; it must return the batch, one "
-                "image for each image that it receives."
-            )
-        if len({_program(jaxpr) for jaxpr, _ in traces}) > 1:
-            raise ValueError(
-                f"{about} traces to another program each time: it draws random numbers outside "
-                "JAX, and the compiled step would reuse the same ones for all examples. Draw them "
-                f"with jax.random from `key`. {_HOW}"
-            )
-        shapes.append(tuple(result.shape[1:]))
+        shapes.append(_traced_shape(transform, batch, arguments, about))
         if _mixes(transform, batch, arguments):
             raise ValueError(
                 f"{about} computes an image from the other images of its batch, so results would "
@@ -170,6 +143,44 @@ def _checked(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -
             "in evaluation; both must have the same shape."
         )
     return shapes[0]
+
+
+def _traced_shape(
+    transform: FunctionTransform,
+    batch: jax.ShapeDtypeStruct,
+    arguments: dict[str, Any],
+    about: str,
+) -> tuple[int, ...]:
+    """Traces the function several times, and returns the shape of one image of its result."""
+
+    def trace() -> Any:
+        # A new function each time, or JAX would reuse the first trace.
+        function = lambda image, arguments: transform(image, **arguments)  # noqa: E731
+        return jax.make_jaxpr(function, return_shape=True)(batch, arguments)
+
+    try:
+        with restored_generators():
+            traces = [trace() for _ in range(_NUM_TRACES)]
+    except Exception as error:
+        why = f"{error}".partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{about} fails: {type(error).__name__}: {why}. It runs inside the compiled step, "
+            "so write it with jax.numpy. Transforms of PIL images or torch tensors, such as "
+            f"torchvision's, belong in the dataset. {_HOW}"
+        ) from error
+    result = traces[0][1]
+    if getattr(result, "shape", ())[:1] != (2,):
+        raise ValueError(
+            f"{about} returns {jax.tree.map(_text, result)}; it must return the batch, one "
+            "image for each image that it receives."
+        )
+    if len({_program(jaxpr) for jaxpr, _ in traces}) > 1:
+        raise ValueError(
+            f"{about} traces to another program each time: it draws random numbers outside "
+            "JAX, and the compiled step would reuse the same ones for all examples. Draw them "
+            f"with jax.random from `key`. {_HOW}"
+        )
+    return tuple(result.shape[1:])
 
 
 def _program(jaxpr: Any) -> tuple[str, bytes]:
