@@ -67,6 +67,11 @@ class WorkerProcess:
             requests.close()
             answers.close()
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process."""
+        return self._process.pid
+
     def ask(self, read: int, request: BatchRequest) -> None:
         """Sends a request.
 
@@ -110,7 +115,7 @@ class WorkerProcess:
         how = "ended" if code is None else f"ended with exit code {code}"
         if code is not None and code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
-        return WorkerDiedError(f"process {self._process.pid} {how}")
+        return WorkerDiedError(f"process {self.pid} {how}")
 
 
 def _serve(source: MapSource, requests: Connection, answers: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What is checked before worker processes start: the script's guard, sockets, the dataset."""
+"""Checks before worker processes start: the script's guard, sockets, the dataset."""
 
 import multiprocessing
 import signal
@@ -9,14 +9,10 @@ import types
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import Dense, tiny_arrays
 
 from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.data import WorkerDiedError, torch_loader
 from nnx_alexnet.data import worker_start as start
-from nnx_alexnet.data.iterable_source import IterableSource
-from nnx_alexnet.data.torch_loader import check_torch_workers
 from nnx_alexnet.data.worker_start import (
     check_main_guard,
     check_temporary_folder,
@@ -73,7 +69,7 @@ UNGUARDED = [
 
 
 @pytest.mark.parametrize("source", UNGUARDED)
-def test_a_script_that_workers_would_run_again_is_refused(run_script, source):
+def test_scripts_that_workers_would_run_again_are_rejected(run_script, source):
     with pytest.raises(ValueError, match=r"imports? script\.py, whose line \d+ would run") as error:
         run_script(source)
     assert 'under `if __name__ == "__main__":`, or use num_workers=0.' in str(error.value)
@@ -96,7 +92,7 @@ GUARDED = [
 
 
 @pytest.mark.parametrize("source", GUARDED)
-def test_a_script_with_a_guard_is_accepted(run_script, source):
+def test_scripts_with_a_guard_are_accepted(run_script, source):
     run_script(source)
 
 
@@ -105,11 +101,11 @@ def test_a_script_that_was_edited_since_it_started_is_accepted(run_script):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"if if if", b"\0"])
-def test_what_is_no_source_is_accepted(run_script, content):
+def test_files_that_are_not_python_are_accepted(run_script, content):
     run_script("check()", change=lambda path: path.write_bytes(content))
 
 
-def test_a_script_that_does_not_exist_cannot_be_imported_by_workers(run_script, monkeypatch):
+def test_a_deleted_script_is_rejected(run_script, monkeypatch):
     with pytest.raises(ValueError, match=r"import the script .*script\.py, which does not exist"):
         run_script("check()", change=Path.unlink)
     monkeypatch.setattr(sys, "frozen", True, raising=False)  # its workers import no script
@@ -147,7 +143,7 @@ def importing(monkeypatch):
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
-def test_in_a_worker_no_verb_does_anything(importing, verb, tmp_path, capsys):
+def test_a_worker_that_runs_the_script_again_exits(importing, verb, tmp_path, capsys):
     trainer = Trainer(Dense(), DataModule(SPLIT, SPLIT, SPLIT, batch_size=8), log_dir=tmp_path)
     with pytest.raises(SystemExit) as stopped:
         getattr(trainer, verb)()
@@ -157,38 +153,9 @@ def test_in_a_worker_no_verb_does_anything(importing, verb, tmp_path, capsys):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_outside_a_worker_nothing_is_refused(capsys):
+def test_other_processes_than_workers_continue(capsys):
     refuse_in_worker()
     assert capsys.readouterr().err == ""
-
-
-# ---- A user's own DataLoader -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "num_workers", "is_refused"),
-    [
-        ("spawn", 2, True), ("forkserver", 1, True), ("fork", 2, False), ("spawn", 0, False),
-    ],
-)  # fmt: skip
-def test_a_loader_whose_workers_import_the_script_is_checked(
-    run_script, monkeypatch, method, num_workers, is_refused
-):
-    context = multiprocessing.get_context(method) if num_workers else None
-    loader = torch.utils.data.DataLoader(
-        Examples(), num_workers=num_workers, multiprocessing_context=context
-    )
-    monkeypatch.setattr(
-        torch_loader, "check_main_guard", lambda num: pytest.fail("checked", pytrace=False)
-    )
-    if is_refused:
-        with pytest.raises(pytest.fail.Exception, match="checked"):
-            check_torch_workers(loader)
-        with pytest.raises(pytest.fail.Exception, match="checked"):
-            IterableSource(loader).element_spec()  # before its workers start
-    else:
-        check_torch_workers(loader)
-    check_torch_workers([1, 2])
 
 
 # ---- Sockets -----------------------------------------------------------------------------------
@@ -226,16 +193,14 @@ def test_a_long_temporary_folder_is_replaced_by_a_private_short_one(temporary, t
     assert Path(config["tempdir"]).is_dir()
 
 
-def test_without_a_folder_that_is_short_enough_it_is_said_what_to_set(
-    temporary, tmp_path, monkeypatch
-):
+def test_without_a_short_temporary_folder_the_error_names_tmpdir(temporary, tmp_path, monkeypatch):
     temporary(tmp_path / ("x" * 120))
     monkeypatch.setattr(start, "_SHORT_FOLDERS", [str(tmp_path / "nowhere")])
     with pytest.raises(ValueError, match=r"TMPDIR .* is too long .* at most 71 bytes, or use num"):
         check_temporary_folder()
 
 
-def test_without_a_temporary_folder_it_is_said_what_to_set(temporary, monkeypatch):
+def test_without_a_temporary_folder_the_error_names_tmpdir(temporary, monkeypatch):
     temporary("/tmp")
 
     def fails():
@@ -247,7 +212,7 @@ def test_without_a_temporary_folder_it_is_said_what_to_set(temporary, monkeypatc
         Trainer(Dense(), data, log_dir=None, max_epochs=1, progress_bar=False).fit()
 
 
-def test_ctrl_c_is_blocked_while_processes_are_started():
+def test_ctrl_c_is_blocked_while_processes_start():
     def blocked():
         return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -264,7 +229,7 @@ def loader_of(dataset):
     return DataModule(dataset, batch_size=8, num_workers=2).train
 
 
-def test_a_dataset_of_a_notebook_is_refused_before_workers_start(monkeypatch):
+def test_datasets_of_a_notebook_are_rejected(monkeypatch):
     monkeypatch.setattr(Examples, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "Examples", Examples, raising=False)
     monkeypatch.setattr(start, "imported_script", lambda: None)
@@ -281,7 +246,7 @@ def test_a_dataset_of_a_notebook_is_refused_before_workers_start(monkeypatch):
     ("attribute", "reason"),
     [(lambda: 0, "AttributeError: Can't pickle local object|PicklingError"), (sys, "TypeError")],
 )
-def test_a_dataset_that_cannot_be_pickled_is_refused_before_a_folder_is_made(
+def test_datasets_that_cannot_be_pickled_are_rejected_before_a_run_starts(
     attribute, reason, tmp_path
 ):
     dataset = Examples()
@@ -292,34 +257,13 @@ def test_a_dataset_that_cannot_be_pickled_is_refused_before_a_folder_is_made(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_whatever_a_dataset_raises_as_it_is_pickled_is_said(monkeypatch):
+def test_errors_while_pickling_are_reported(monkeypatch):
     def fails(self):
         raise RuntimeError("no state")
 
     monkeypatch.setattr(Examples, "__reduce_ex__", lambda self, protocol: fails(self))
     with pytest.raises(ValueError, match=r"cannot be sent to workers: RuntimeError: no state"):
         loader_of(Examples()).check_workers()
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "message"),
-    [
-        (
-            OSError(11, "Resource temporarily unavailable"),
-            OSError,
-            "2 workers of `train` could not",
-        ),
-        (EOFError(), WorkerDiedError, "failed to start"),
-        (ConnectionResetError(), WorkerDiedError, "failed to start"),
-    ],
-)
-def test_workers_that_cannot_be_started_are_one_error(monkeypatch, error, kind, message):
-    def fails(*arguments):
-        raise error
-
-    monkeypatch.setattr(multiprocessing.get_context("forkserver").Process, "start", fails)
-    with pytest.raises(kind, match=message):
-        next(loader_of(Examples()).batches())
 
 
 # ---- Scripts -----------------------------------------------------------------------------------
