@@ -1,4 +1,7 @@
-"""Data of any form as NumPy batches; the transforms that the compiled step applies to them."""
+"""Data of any form as NumPy batches, and the transforms that the compiled step applies to them.
+
+`__all__` is what users import. The other names are for other packages of `nnx_alexnet`.
+"""
 
 from nnx_alexnet.data.batching import Batch as Batch
 from nnx_alexnet.data.data_module import DataModule as DataModule

@@ -1,4 +1,4 @@
-"""Images and labels in memory, as a source."""
+"""A source of examples in memory."""
 
 import hashlib
 from typing import Any
@@ -8,24 +8,24 @@ import numpy as np
 from nnx_alexnet.data.examples import ElementSpec, Rows, as_rows, evenly_spaced
 from nnx_alexnet.support import logger
 
-_WHOLE_BYTES = 64 * 2**20  # arrays up to this size are digested whole
+_WHOLE_BYTES = 64 * 2**20  # larger arrays are digested in part
 _SAMPLED_ROWS = 256  # of larger arrays
 
 
 class ArraySource:
-    """Images and labels in memory.
+    """Holds images and labels in memory.
 
     Args:
         images: `[N, ...]` of rank 2 or more; uint8, float32, or float64, which is converted.
-            A torch tensor `[N, C, H, W]` is turned to NHWC.
+            A torch tensor `[N, C, H, W]` is transposed to NHWC.
         labels: `[N]` integers, or floats of any trailing shape.
         argument: what the user calls the split, for errors.
 
     Attributes:
-        rows: all of them.
+        rows: all examples.
 
     Raises:
-        ValueError: images and labels do not belong together, or there are none.
+        ValueError: images and labels do not fit together, or there are none.
 
     Example:
         >>> import numpy as np
@@ -42,8 +42,8 @@ class ArraySource:
         some = self.some_images()
         if some.dtype == np.float32 and some.ndim == 4 and some.min() >= 0 and some.max() > 100:
             logger.warning(
-                "`%s` has floating-point images from %g to %g, which are taken as they are; as "
-                "uint8 they are divided by 255.",
+                "`%s` has floating-point images from %g to %g, which are not scaled; uint8 images "
+                "would be divided by 255.",
                 argument, some.min(), some.max(),
             )  # fmt: skip
 
@@ -60,7 +60,7 @@ class ArraySource:
         return some
 
     def labels(self) -> np.ndarray | None:
-        """Returns all labels, if they are classes."""
+        """Returns all labels if they are classes, or None."""
         labels = self.rows.label
         return labels if labels.dtype == np.int32 and labels.ndim == 1 else None
 
@@ -69,7 +69,7 @@ class ArraySource:
         return Rows(self.rows.image[indices], self.rows.label[indices])
 
     def digest(self) -> str | None:
-        """Returns a SHA-256 of the examples: of all bytes, or of evenly spaced rows of many."""
+        """Returns a SHA-256 of all bytes, or of evenly spaced rows of large arrays."""
         digest = hashlib.sha256()
         for array in (self.rows.image, self.rows.label):
             digest.update(f"{array.dtype}{array.shape}".encode())

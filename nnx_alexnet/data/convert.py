@@ -1,4 +1,4 @@
-"""From what users hold (PIL images, torch tensors, arrays) to NumPy images and labels."""
+"""Converts PIL images, torch tensors and other arrays to NumPy images and labels."""
 
 import sys
 from collections.abc import Mapping
@@ -7,25 +7,26 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-CHANNELS = (1, 3, 4)  # of an image: grey, colour, and colour with transparency
+CHANNELS = (1, 3, 4)  # grey, colour, and colour with transparency
 
 
 def is_torch(value: object) -> bool:
-    """Returns whether `value` is a torch tensor, without importing torch."""
+    """Returns whether a value is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def is_array(value: object) -> TypeGuard[Any]:
-    """Returns whether `value` is a NumPy array, a JAX array or a torch tensor."""
+    """Returns whether a value is a NumPy array, a JAX array, a torch tensor or similar."""
     return isinstance(value, np.ndarray) or (hasattr(value, "__array__") and hasattr(value, "ndim"))
 
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:
-    """Returns whether a torch image of this shape is CHW, as is torch's custom.
+    """Returns whether a torch image of this shape is CHW, which is torch's convention.
 
     Args:
-        shape: the shape of one image. It is HWC only if its last axis alone looks like channels.
+        shape: the shape of one image. It is HWC only if its last axis, and not its first one, has
+            the length of channels.
 
     Example:
         >>> from nnx_alexnet.data.convert import is_channels_first
@@ -36,7 +37,7 @@ def is_channels_first(shape: tuple[int, ...]) -> bool:
 
 
 def to_numpy(value: Any, argument: str) -> np.ndarray:
-    """Returns any array-like value as a NumPy array; the axes stay where they are.
+    """Converts any array-like value to a NumPy array with the same axes.
 
     Raises:
         ValueError: NumPy has no such dtype, the value is ragged, or a mask hides a part of it.
@@ -45,18 +46,18 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
         try:
             array: np.ndarray = value.detach().cpu().numpy()
         except TypeError as error:
-            # bfloat16 and its like, which NumPy does not have; or a sparse tensor.
+            # bfloat16 and other dtypes that NumPy lacks; or a sparse tensor.
             is_dense = value.layout == sys.modules["torch"].strided
             remedy = ".float() keeps every value" if is_dense else "give its .to_dense()"
             raise ValueError(
                 f"`{argument}` has dtype {value.dtype} and layout {value.layout}, which NumPy "
-                f"cannot take: {remedy}."
+                f"does not have: {remedy}."
             ) from error
         return array
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
-            f"`{argument}` is a masked array, whose mask would be lost. Leave out the examples "
-            "that are masked, or fill them with values of your choice: masked.filled(0)."
+            f"`{argument}` is a masked array, whose mask would be lost. Leave out the masked "
+            "examples, or fill them with values of your choice: masked.filled(0)."
         )
     try:
         return np.asarray(value)
@@ -68,14 +69,14 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
 
 
 def as_images(array: np.ndarray, argument: str) -> np.ndarray:
-    """Returns images as uint8 or float32; float64 is converted.
+    """Returns uint8 or float32 images; float64 is converted.
 
     Args:
         array: images of any shape.
         argument: what the user calls them, for the error.
 
     Raises:
-        ValueError: the dtype is another one.
+        ValueError: they have another dtype.
     """
     if array.dtype == np.float64:
         return array.astype(np.float32)
@@ -87,7 +88,7 @@ def as_images(array: np.ndarray, argument: str) -> np.ndarray:
     return array
 
 
-# By the kind of a dtype.
+# By the kind of the dtype.
 _REMEDIES = {
     "f": "images.astype(np.float32) keeps every value.",
     "b": "images.astype(np.float32) converts them to 0 and 1.",
@@ -101,7 +102,7 @@ _REMEDIES = {
 
 
 def _image_remedy(array: np.ndarray) -> str:
-    """Says how images of another dtype become uint8 or float32 without losing their values."""
+    """Explains how images of another dtype become uint8 or float32 without losing values."""
     kind = array.dtype.kind
     if kind == "u":
         white = np.iinfo(array.dtype).max
@@ -109,17 +110,17 @@ def _image_remedy(array: np.ndarray) -> str:
     if kind in "USO":
         other = next((item for item in array.flat if not isinstance(item, Number)), array)
         return (
-            f"It holds {_shown(other)}. Pass images in memory as one array [N, ...]: np.stack "
+            f"It contains {_shown(other)}. Pass images in memory as one array [N, ...]: np.stack "
             "makes it from images of the same shape. Read image files in a dataset's __getitem__, "
             'or with load_data("folder", root=...).'
         )
-    if "float" in array.dtype.name:  # ml_dtypes' bfloat16 is of no kind that NumPy knows
+    if "float" in array.dtype.name:  # NumPy knows no kind for ml_dtypes' bfloat16
         kind = "f"
     return _REMEDIES.get(kind, "Convert them to an array of numbers.")
 
 
 def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
-    """Returns labels as int32, or, if they are floating point, as float32.
+    """Returns labels as int32, or as float32 if they are floating point.
 
     Args:
         array: class indices, soft labels or regression targets, of any shape.
@@ -145,7 +146,7 @@ def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
 
 
 def _label_remedy(array: np.ndarray) -> str:
-    """Says how labels of another dtype become integers or floats."""
+    """Explains how labels of another dtype become integers or floats."""
     if "float" in array.dtype.name:
         return "labels.astype(np.float32) keeps every value."
     if array.dtype.kind == "c":
@@ -160,7 +161,7 @@ def _label_remedy(array: np.ndarray) -> str:
         if isinstance(item, str | bytes) or not isinstance(item, Number):
             where = f" at position {position}" if array.ndim else ""
             return (
-                f"It holds {_shown(item)}{where}. Give each example a number, or an array of "
+                f"It contains {_shown(item)}{where}. Give each example a number, or an array of "
                 "numbers of one shape."
             )
     return "np.asarray(labels, np.float32) makes an array of numbers."
@@ -172,7 +173,7 @@ def _shown(item: object) -> str:
 
 
 def check_label_axes(labels: np.ndarray, argument: str) -> None:
-    """Raises a `ValueError` for integer classes with a second axis of one, as Keras has them."""
+    """Raises a `ValueError` for integer classes of shape `[N, 1]`, as in Keras's datasets."""
     if labels.dtype == np.int32 and labels.ndim == 2 and labels.shape[1] == 1:
         raise ValueError(
             f"`{argument}` has integer labels of shape {labels.shape}; one class per example has "
@@ -184,7 +185,7 @@ def unpack(item: Any, argument: str) -> tuple[Any, Any, Any]:
     """Returns `(image, label, mask or None)` of an example or of a batch.
 
     Args:
-        item: `(image, label)`, or a mapping with the keys `image`, `label` and perhaps `mask`.
+        item: `(image, label)`, or a mapping with the keys `image`, `label` and optionally `mask`.
         argument: what the user calls it, for the error.
 
     Raises:
@@ -207,14 +208,14 @@ def unpack(item: Any, argument: str) -> tuple[Any, Any, Any]:
 
 
 def example_image(value: Any, argument: str) -> np.ndarray:
-    """Returns one image as NumPy: PIL L to HW1, PIL RGB to HWC, a torch CHW tensor to HWC.
+    """Converts one image to NumPy: PIL L to HW1, PIL RGB to HWC, a torch CHW tensor to HWC.
 
     Args:
-        value: a PIL image, a torch tensor, or an array, which stays as it is.
+        value: a PIL image, a torch tensor, or an array, which keeps its axes.
         argument: what the user calls it, for the error.
 
     Raises:
-        ValueError: a PIL image of another mode, or a dtype that images cannot have.
+        ValueError: a PIL image has another mode, or the dtype is not one of images.
     """
     mode = getattr(value, "mode", None)
     if isinstance(mode, str) and hasattr(value, "getbands"):  # a PIL image
@@ -232,7 +233,7 @@ def example_image(value: Any, argument: str) -> np.ndarray:
 
 
 def _mode_remedy(mode: str) -> str:
-    if mode.startswith(("I", "F")):  # convert() would cut off what is above 255
+    if mode.startswith(("I", "F")):  # convert() would clip values above 255
         array = "np.asarray(image, np.float32)"
         return f"Return its values from the dataset as an array: {array}[..., None], scaled."
     return f"Convert it in the dataset with image.convert({'L' if mode == '1' else 'RGB'!r})."

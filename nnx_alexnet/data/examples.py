@@ -1,4 +1,4 @@
-"""Examples side by side, which every source of a split gives."""
+"""The examples that every source of a split returns, stacked along a first axis."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -19,13 +19,19 @@ ElementSpec = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Rows(NamedTuple):
-    """Examples side by side, which every source gives."""
+    """Examples, stacked along a first axis.
+
+    Attributes:
+        image: uint8 or float32 `[N, ...]`.
+        label: int32 or float32 `[N, ...]`.
+        mask: bool `[N]`, False for rows that do not count; None if all count.
+        bad: which examples could not be read, and why; others stand in for them.
+    """
 
     image: np.ndarray
     label: np.ndarray
     mask: np.ndarray | None = None
     bad: Mapping[int, str] = MappingProxyType({})
-    """Which examples could not be read, and why; others stand in for them."""
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape (without the batch) and dtype of one image and one label."""
@@ -36,7 +42,7 @@ class Rows(NamedTuple):
 
 
 def evenly_spaced(num: int, most: int) -> np.ndarray:
-    """Returns at most `most` indices below `num`, the first and the last among them.
+    """Returns at most `most` indices below `num`, including the first and the last.
 
     Example:
         >>> from nnx_alexnet.data.examples import evenly_spaced
@@ -47,13 +53,24 @@ def evenly_spaced(num: int, most: int) -> np.ndarray:
 
 
 def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[str], None]) -> Rows:
-    """Converts and checks arrays that have a batch axis."""
+    """Converts and checks arrays that have a batch axis.
+
+    Args:
+        image: images of any array type, `[N, ...]`.
+        label: labels of any array type, `[N, ...]`.
+        mask: which rows count, `[N]`, or None.
+        argument: what the user calls them, for errors.
+        tell: receives a message if axes are transposed.
+
+    Raises:
+        ValueError: the arrays are not usable, or do not fit together.
+    """
     pixels, targets = to_numpy(image, argument), to_numpy(label, argument)
     if pixels.ndim < 2 or targets.ndim < 1:
         swapped = " They look swapped." if pixels.ndim == 1 and targets.ndim > 1 else ""
         raise ValueError(
             f"`{argument}` has images of shape {pixels.shape} and labels of shape {targets.shape}; "
-            f"both need a first axis over examples, and images another one.{swapped} Single "
+            f"both need a first axis over examples, and images a second one.{swapped} Single "
             "examples are put into batches by torch.utils.data.DataLoader(dataset, batch_size=...)."
         )
     images, labels = as_images(pixels, argument), as_labels(targets, argument)
@@ -65,7 +82,7 @@ def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[st
         )
     check_label_axes(labels, argument)
     if is_torch(image) and is_channels_first(images.shape[1:]):
-        tell(f"`{argument}`: torch images {list(images.shape)} are taken as NCHW, turned to NHWC.")
+        tell(f"`{argument}`: torch images {list(images.shape)} are NCHW, transposed to NHWC.")
         images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     if mask is not None:
         mask = to_numpy(mask, argument).astype(bool)

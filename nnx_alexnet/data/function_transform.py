@@ -1,4 +1,4 @@
-"""A user's own function as the transform of the images."""
+"""Wraps a user's function as the transform of the images, and checks it."""
 
 import inspect
 import re
@@ -18,17 +18,17 @@ from nnx_alexnet.devices import on_host, usual_promotion
 _SIGNATURE = "transform(image, *, key=None, index=None)"
 _HOW = (
     f"Write it as `{_SIGNATURE}`: `image` is a batch [B, ...]; `key` is a jax.random key in "
-    "training and None otherwise; `index` (int32[B]) tells the examples apart. Or as "
-    "`transform(image)`, without augmentation."
+    "training and None otherwise; `index` (int32[B]) identifies the examples. Without "
+    "augmentation, write it as `transform(image)`."
 )
 
 
 @dataclass(frozen=True, eq=False)  # a function need not be hashable
 class FunctionTransform:
-    """A function that is called as an `ImageTransform` is, inside the compiled step.
+    """Calls a function in the place of an `ImageTransform`, inside the compiled step.
 
     Args:
-        function: takes a batch of images, and `key` and `index` if `takes_key`.
+        function: accepts a batch of images, and `key` and `index` if `takes_key`.
         takes_key: whether it augments with them.
 
     Example:
@@ -41,12 +41,12 @@ class FunctionTransform:
 
     function: Callable[..., Any]
     takes_key: bool
-    # As of an `ImageTransform`, for whoever shows what the model sees.
+    # As in `ImageTransform`, for code that shows the model's input.
     mean: ClassVar[tuple[float, ...]] = (0.0,)
     std: ClassVar[tuple[float, ...]] = (1.0,)
 
     def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> Any:
-        """Returns what the function makes of a batch of images."""
+        """Returns the result of the function for a batch of images."""
         if self.takes_key:
             return self.function(image, key=key, index=index)
         return self.function(image)
@@ -60,18 +60,18 @@ class FunctionTransform:
         """Returns the shape of one image after the transform.
 
         Args:
-            shape: of one image before it.
+            shape: of one image before the transform.
             dtype: uint8 or float32.
 
         Raises:
-            ValueError: the function cannot be traced, returns no batch, or draws random numbers
-                while it is traced.
+            ValueError: the function cannot be traced, does not return a batch, or draws random
+                numbers while it is traced.
         """
         with usual_promotion(), jax.transfer_guard("allow"):
             return _checked(self, shape, np.dtype(dtype).name)
 
     def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """Returns whether pixels of an image move to other places, as text; None if not."""
+        """Returns a text if pixels of an image move to other places; None if not."""
         with usual_promotion(), jax.transfer_guard("allow"):
             return _moving(self, shape, np.dtype(dtype).name)
 
@@ -81,10 +81,10 @@ def as_transform(value: Any) -> ImageTransform | FunctionTransform:
 
     Args:
         value: an `ImageTransform`, or a function `(image)` or `(image, *, key=None, index=None)`;
-            None is `ImageTransform()`.
+            None means `ImageTransform()`.
 
     Raises:
-        TypeError: the value is another one, or takes other arguments.
+        TypeError: the value has another type, or accepts other arguments.
     """
     if value is None:
         return ImageTransform()
@@ -96,7 +96,7 @@ def as_transform(value: Any) -> ImageTransform | FunctionTransform:
         )
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # it has none, as a function of C
+    except (TypeError, ValueError):  # functions in C have none
         return FunctionTransform(value, takes_key=False)
     kinds = signature.parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds)
@@ -105,10 +105,11 @@ def as_transform(value: Any) -> ImageTransform | FunctionTransform:
     try:
         signature.bind(None, **({"key": None, "index": None} if takes_key else {}))
     except TypeError as error:
-        raise TypeError(f"`transform` takes the arguments {signature}: {error}. {_HOW}") from None
+        raise TypeError(f"`transform` has the arguments {signature}: {error}. {_HOW}") from None
     if len(named) == 1 and not takes_any:
         raise TypeError(
-            f"`transform` takes {signature}; it must take both `key` and `index`, or neither. "
+            f"`transform` has the arguments {signature}; it must accept both `key` and `index`, "
+            f"or neither. "
             f"{_HOW}"
         )
     return FunctionTransform(value, takes_key=takes_key)
@@ -184,16 +185,18 @@ def _traced_shape(
 
 
 def _program(jaxpr: Any) -> tuple[str, bytes]:
-    """Returns a traced program as text, without addresses of functions, and its constants."""
+    """Returns a traced program as text without addresses of functions, and its constants."""
     constants = b"".join(on_host(constant).tobytes() for constant in jaxpr.consts)
     return re.sub(r"0x[0-9a-f]+", "", str(jaxpr)), constants
 
 
 def _mixes(transform: FunctionTransform, batch: Any, arguments: dict[str, Any]) -> bool:
-    """Returns whether the first of two images becomes another one when the second one changes."""
+    """Returns whether the result for one image changes with another image of its batch."""
     white = 255 if batch.dtype == np.uint8 else 1
     first = np.random.default_rng(0).random((1, *batch.shape[1:]))
-    function = jax.jit(lambda images: transform(images, **arguments))  # one program, not each step
+    function = jax.jit(
+        lambda images: transform(images, **arguments)
+    )  # faster than operation by operation
     before, after = (
         np.asarray(function((white * images).astype(batch.dtype))[0], np.float32)
         for images in (np.concatenate([first, first]), np.concatenate([first, 1 - first]))
@@ -205,20 +208,20 @@ def _text(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
 
 
-_NUM_PROBED = 16  # images: of a random flip, one of them is mirrored but for one time in 65,536
-_MOST_ELSEWHERE = 0.1  # of what a change at one place changes: a blur or a new contrast is less
+_NUM_PROBED = 16  # images; a random flip mirrors none of them in 1 of 65,536 cases
+_MAX_ELSEWHERE = 0.1  # share of a change that may occur elsewhere, as by a blur or contrast
 
 
 @lru_cache(maxsize=16)
 def _moving(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) -> str | None:
-    """Changes a part of some images, and looks whether the results change elsewhere."""
+    """Changes a part of some images, and checks whether the results change elsewhere."""
     if len(shape) != 3:
         return None
     name = transform.describe()["function"]
     height, width = shape[:2]
     white, reach = 255 if dtype == "uint8" else 1, 1 if min(height, width) < 16 else 2
     top, left = height // 4, 5 * width // 8
-    bottom, right = top + -(-height // 4), left + -(-width // 4)  # no mirror image meets it
+    bottom, right = top + -(-height // 4), left + -(-width // 4)  # no mirror image overlaps it
     first = white * np.random.default_rng(0).random((_NUM_PROBED, *shape))
     second = first.copy()
     second[:, top:bottom, left:right] = white - first[:, top:bottom, left:right]
@@ -230,9 +233,9 @@ def _moving(transform: FunctionTransform, shape: tuple[int, ...], dtype: str) ->
             for images in (first, second)
         )
         if before.shape[1:3] != (height, width):
-            return f"{name} makes images {list(before.shape[1:])} of {list(shape)}"
+            return f"{name} turns images {list(shape)} into {list(before.shape[1:])}"
         change = np.square(after - before).reshape(_NUM_PROBED, height, width, -1)
         elsewhere = np.where(near, 0, change).sum(axis=(1, 2, 3))
-        if (elsewhere > _MOST_ELSEWHERE * change.sum(axis=(1, 2, 3))).any():
+        if (elsewhere > _MAX_ELSEWHERE * change.sum(axis=(1, 2, 3))).any():
             return f"{name} moves pixels to other places"
     return None

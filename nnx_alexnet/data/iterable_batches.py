@@ -73,5 +73,5 @@ class IterableBatches:
         self._source.check_workers()
 
     def close(self) -> None:
-        """Drops an iterator that was opened to look at the first batch."""
+        """Drops an iterator that was opened for a look at the first batch."""
         self._source.close()

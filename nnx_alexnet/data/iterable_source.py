@@ -1,4 +1,4 @@
-"""Batches that somebody else makes, as a source."""
+"""A source of batches that the user's own loader makes."""
 
 import hashlib
 import itertools
@@ -25,11 +25,11 @@ _WORKERS_REPEAT = (
     " Every worker of a DataLoader reads the whole IterableDataset, unless the dataset uses "
     "torch.utils.data.get_worker_info() to select its part."
 )
-_NUM_DIGESTED = 16  # batches of a list, and rows of each
+_NUM_DIGESTED = 16  # batches of a list, and rows of each batch
 
 
 class _Pass(NamedTuple):
-    """One pass over the batches, of which the first is read."""
+    """One pass over the batches, whose first batch was read."""
 
     epoch: int
     first: Rows
@@ -37,14 +37,14 @@ class _Pass(NamedTuple):
 
 
 class IterableSource:
-    """Batches that somebody else makes: a torch `DataLoader`, a list, any iterable.
+    """Reads batches from a torch `DataLoader`, a list or any other iterable.
 
-    They may have any sizes. Before each pass, `set_epoch` is called on the iterable and on its
-    `sampler`, `batch_sampler` and `dataset`, where they have that method.
+    Batches may have any sizes. Before each pass, `set_epoch` is called on the iterable and on its
+    `sampler`, `batch_sampler` and `dataset`, if they have that method.
 
     Args:
-        batches: each one `(images, labels)`, or a mapping with `image`, `label` and perhaps
-            `mask`. Torch tensors `[B, C, H, W]` are turned to NHWC.
+        batches: each one `(images, labels)`, or a mapping with `image`, `label` and optionally
+            `mask`. Torch tensors `[B, C, H, W]` are transposed to NHWC.
         argument: what the user calls the split, for errors.
 
     Example:
@@ -60,10 +60,10 @@ class IterableSource:
         self._argument = argument
         self._lock = threading.RLock()
         self._first: Rows | None = None
-        self._opened: _Pass | None = None  # to look at the first batch; not given yet
+        self._opened: _Pass | None = None  # for a look at the first batch
         self._depends_on_epoch = False
         self._is_one_shot = False
-        self._counted: int | None = None  # batches of the newest pass that was whole
+        self._counted: int | None = None  # batches of the newest complete pass
         self._told: set[str] = set()
 
     def _tell(self, message: str) -> None:
@@ -73,18 +73,18 @@ class IterableSource:
 
     def _convert(self, item: Any) -> Rows:
         rows = as_rows(*unpack(item, self._argument), self._argument, self._tell)
-        # An iterable may fill one buffer again and again, while the batch is still on its way.
+        # An iterable may reuse one buffer while the batch is still being sent.
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(rows.image.copy(), rows.label.copy(), mask)
 
     def _start(self, epoch: int) -> _Pass:
-        """Starts a pass, and reads its first batch that has any rows."""
+        """Starts a pass, and reads the first batch that has any rows."""
         if self._is_one_shot:
             raise self._exhausted()
         self.check_workers()
         self._depends_on_epoch = set_epoch(self._batches, epoch)
         self._warn_of_persistent_workers()
-        with existing_working_directory():  # which worker processes ask for
+        with existing_working_directory():  # worker processes ask for it
             iterator = iter(self._batches)
         self._is_one_shot = iterator is self._batches
         for item in iterator:
@@ -104,7 +104,7 @@ class IterableSource:
             return self._first
 
     def _take(self, epoch: int) -> _Pass:
-        """Returns the pass that was opened to look at its first batch, or else a new one."""
+        """Returns the pass that was opened for a look at its first batch, or a new one."""
         with self._lock:
             opened, self._opened = self._opened, None
             is_other = opened is not None and opened.epoch != epoch and self._depends_on_epoch
@@ -114,7 +114,7 @@ class IterableSource:
 
     @property
     def batch_size(self) -> int:
-        """The number of rows of the first batch; the others may have any."""
+        """The number of rows of the first batch; others may have another one."""
         return len(self._peek().image)
 
     def element_spec(self) -> ElementSpec:
@@ -127,10 +127,10 @@ class IterableSource:
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches with examples a pass gives; None where only counting would tell.
+        """How many batches with examples a pass gives; None if only counting would tell.
 
-        It is the number that the newest complete pass gave, or, before the first one, the one
-        that the length of the iterable claims.
+        This is the number that the newest complete pass gave. Before the first one, it is what
+        the length of the iterable announces.
         """
         if self._counted is not None:
             return self._counted
@@ -139,24 +139,24 @@ class IterableSource:
             return sum(map(_has_examples, batches))
         try:
             return announced_length(batches) or None
-        except Exception:  # there is no length
+        except Exception:  # it has no length
             return None
 
     def note_count(self, number: int) -> None:
-        """Notes how many batches a complete pass gave, and reports what claimed another number."""
-        believed, self._counted = self.num_batches, number
-        if believed in (None, number) or "count" in self._told:
+        """Stores how many batches a complete pass gave; warns if another number was announced."""
+        announced, self._counted = self.num_batches, number
+        if announced in (None, number) or "count" in self._told:
             return
         self._told.add("count")
         reason = _WORKERS_REPEAT if has_worker_copies(self._batches) else ""
         logger.warning(
             "`%s` gave %d batches in a pass, not %d as its length or the previous pass announced. "
-            "From now on the newest number is used.%s",
-            self._argument, number, believed, reason,
+            "The newest number is used from now on.%s",
+            self._argument, number, announced, reason,
         )  # fmt: skip
 
     def _warn_of_copies(self, first: Rows, second: Rows) -> None:
-        """Warns where the first batches of two workers are one and the same."""
+        """Warns if the first batches of two workers are equal."""
         if not has_worker_copies(self._batches) or "copies" in self._told:
             return
         pairs = ((first.image, second.image), (first.label, second.label))
@@ -169,13 +169,14 @@ class IterableSource:
             )  # fmt: skip
 
     def batches(self, epoch: int = 0) -> Iterator[Rows]:
-        """Yields one pass over the batches, without those that have no rows.
+        """Yields the batches of one pass, except those without rows.
 
         Args:
-            epoch: what `set_epoch` is called with.
+            epoch: the argument of `set_epoch`.
 
         Raises:
-            ValueError: there is no other pass, or a batch is not of the kind of the first one.
+            ValueError: there is no other pass, or a batch has other shapes or dtypes than the
+                first one.
         """
         opened = self._take(epoch)
         spec = self.element_spec()
@@ -186,7 +187,7 @@ class IterableSource:
                 raise ValueError(
                     f"Batch {position} of `{self._argument}` has images {_text(rows.image)} and "
                     f"labels {_text(rows.label)}, the first batch had examples of "
-                    f"{_spec_text(spec)}; all must be alike, except for the number of examples."
+                    f"{_spec_text(spec)}; only the number of examples may differ."
                 )
             if position == 1 and before is not None:
                 self._warn_of_copies(before, rows)
@@ -230,7 +231,7 @@ class IterableSource:
         check_torch_workers(self._batches)
 
     def close(self) -> None:
-        """Lets go of an iterator that was opened to look at the first batch."""
+        """Drops an iterator that was opened for a look at the first batch."""
         with self._lock:
             if not self._is_one_shot:
                 self._opened = None
@@ -267,7 +268,7 @@ def _has_examples(item: Any) -> bool:
     try:
         image, _, mask = unpack(item, "data")
         return len(image) > 0 and (mask is None or bool(to_numpy(mask, "mask").any()))
-    except (TypeError, ValueError):  # the pass will say what is wrong with it
+    except (TypeError, ValueError):  # the pass raises the error
         return True
 
 

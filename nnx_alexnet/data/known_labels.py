@@ -1,4 +1,4 @@
-"""The labels that a map-style dataset holds as an attribute, without a look at its examples."""
+"""The labels that a map-style dataset has as an attribute, found without reading its examples."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from nnx_alexnet.data.convert import as_labels, to_numpy
 
 
 def known_labels(dataset: Any) -> np.ndarray | None:
-    """Returns the classes that a dataset claims in `targets` or `labels`, as torchvision does.
+    """Returns the classes that a dataset has in `targets` or `labels`, like those of torchvision.
 
-    What a dataset returns for an example may differ: whoever wraps a dataset may pass on its
-    attributes and change its labels. So this is a claim, to be checked on a sample.
+    The examples of a dataset may have other labels: a wrapper may pass on the attributes of a
+    dataset and change its labels. The result is therefore a claim, to be checked on a sample.
 
     Args:
-        dataset: with `__len__`; of a `torch.utils.data.Subset` the part of the whole is taken.
+        dataset: has `__len__`; a `torch.utils.data.Subset` gets its part of the whole.
 
     Returns:
-        int32[N], or None where there are no such attributes, or they hold no classes.
+        int32[N], or None if there are no such attributes, or they contain no classes.
 
     Example:
         >>> from types import SimpleNamespace
@@ -30,7 +30,7 @@ def known_labels(dataset: Any) -> np.ndarray | None:
     try:
         labels = _claimed(dataset)
         is_whole = labels is not None and len(labels) == len(dataset)
-    except Exception:  # attributes of any kind: what cannot be read claims nothing
+    except Exception:  # attributes may raise anything; one that cannot be read claims nothing
         return None
     return labels if is_whole else None
 

@@ -1,4 +1,4 @@
-"""A map-style dataset as a source."""
+"""A source of examples that are read one by one, by index."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -18,23 +18,26 @@ _MOST_TRIED = 100  # examples in a row that cannot be read: then something else 
 
 
 class MapSource:
-    """A map-style dataset: `dataset[i]` is `(image, label)`, or a mapping with these two keys.
+    """Reads a map-style dataset: `dataset[i]` is `(image, label)`, or a mapping with these keys.
 
     Images may be PIL images (L, RGB), torch CHW tensors or arrays; each becomes an HWC array. All
     must have one shape. While example `i` is read, `random`, `numpy.random` and torch are seeded
-    by (seed, epoch, i): a dataset's own random transforms depend neither on the number of
-    workers nor on where a run was resumed. A dataset with a method `set_epoch` is told the epoch
-    before its examples are read.
+    with (seed, epoch, i): a dataset's own random transforms depend neither on the number of
+    workers nor on where a run was resumed. If a dataset has a method `set_epoch`, it is called
+    before examples of another epoch are read.
 
     Args:
-        dataset: has `__len__` and `__getitem__`. Its `targets` or `labels`, if it has them and
-            they agree with the labels of a sample of examples, are the classes, so that no image
-            has to be decoded to know them.
+        dataset: has `__len__` and `__getitem__`. If it has `targets` or `labels` that agree with
+            the labels of a sample of examples, these are the classes, so that no image has to be
+            decoded to know them.
         argument: what the user calls the split, for errors.
         on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or the
             next one that can be read stands in for it (`"skip"`).
         is_trusted: whether the dataset is known to return the same example at each reading, with
-            the label that `targets` has (default False: both are checked on a sample).
+            the label in `targets` (default False: both are checked on a sample).
+
+    Attributes:
+        dataset: as given.
 
     Raises:
         ValueError: the dataset is empty, or its first example is not usable.
@@ -60,7 +63,7 @@ class MapSource:
         self.dataset = dataset
         self._argument = argument
         self._skips = on_bad_sample == "skip"
-        self._epoch: int | None = None  # that the dataset was told last
+        self._epoch: int | None = None  # the newest that `set_epoch` was called with
         if not len(self):
             raise ValueError(f"`{argument}` is empty: it holds no examples.")
         with restored_generators():
@@ -82,7 +85,7 @@ class MapSource:
         return len(self.dataset)
 
     def begin_pass(self) -> None:
-        """Makes the next `take` tell the dataset its epoch: another split may share the dataset."""
+        """Makes the next `take` call `set_epoch` again, since another split may share the dataset."""
         self._epoch = None
 
     def _tell_epoch(self, seed: int, epoch: int) -> None:
@@ -97,14 +100,14 @@ class MapSource:
         return example_image(image, name), as_labels(to_numpy(label, name), name)
 
     def _example_or_next(self, index: int) -> tuple[tuple[np.ndarray, np.ndarray], str | None]:
-        """Returns an example, or the next one that can be read, and then why."""
+        """Returns an example, or the next one that can be read and why the first one cannot."""
         why: str | None = None
         for position in range(index, index + _MOST_TRIED):
             try:
                 return self._example(position % len(self)), why
-            except Exception as error:  # decoders raise all kinds
+            except Exception as error:  # decoders raise all types
                 if not self._skips or is_of_machine(error):
-                    # The dataset's own error names neither.
+                    # The dataset's own error names neither the split nor the index.
                     if self._argument not in str(error):
                         example = f"`{self._argument}`[{position % len(self)}]"
                         error.add_note(f"Raised while {example} was read.")
@@ -139,7 +142,7 @@ class MapSource:
                 if why is not None:
                     bad[index] = why
                 self._check_example(index, example)
-                # At once: a dataset may fill one buffer again and again.
+                # Copied at once: a dataset may reuse one buffer.
                 images[row], labels[row] = example
         return Rows(images, labels, bad=bad)
 
@@ -153,7 +156,7 @@ class MapSource:
                 )
 
     def labels(self) -> np.ndarray | None:
-        """Returns all labels, if they are classes and an attribute of the dataset has them."""
+        """Returns all labels if they are classes and known from an attribute of the dataset."""
         return self._probe.labels(self._read)
 
     def digest(self) -> str | None:
@@ -161,7 +164,7 @@ class MapSource:
         return self._probe.digest(self._read)
 
     def _read(self, indices: Iterable[int]) -> dict[int, Rows]:
-        """Returns examples of epoch 0 that no epoch counts, without those that cannot be read."""
+        """Reads examples of epoch 0 outside of any epoch, except those that cannot be read."""
         found = {}
         with restored_generators():
             self._tell_epoch(0, 0)
@@ -169,7 +172,7 @@ class MapSource:
                 seed_example(0, 0, index)
                 try:
                     image, label = self._example(index)
-                except Exception:  # whoever needs the example will say so
+                except Exception:  # a later read of the example raises the error
                     continue
                 found[index] = Rows(np.array(image), np.array(label))
         return found

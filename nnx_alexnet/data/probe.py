@@ -1,4 +1,4 @@
-"""What is known of a map-style dataset by reading a few of its examples."""
+"""Finds the labels and a digest of a map-style dataset by reading a few of its examples."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -11,9 +11,9 @@ from nnx_alexnet.data.known_labels import known_labels
 from nnx_alexnet.data.seeding import restored_generators_of
 from nnx_alexnet.support import logger
 
-# Examples of a sample, and classes of which one more example each is read to check the labels.
+# How many examples are a sample, and for how many classes one more example is read.
 _NUM_SAMPLED = 16
-# Large images are likely files that are decoded at each reading, which takes milliseconds.
+# Large images are probably files that are decoded at each reading, which takes milliseconds.
 _NUM_LARGE, _LARGE_BYTES = 8, 2**17
 
 Read = Callable[[Iterable[int]], dict[int, Rows]]
@@ -23,11 +23,11 @@ class Probe:
     """Reads evenly spaced examples of a dataset, once, and keeps their digests and labels.
 
     Args:
-        dataset: with `__len__`.
-        image_bytes: of an image of the dataset.
+        dataset: has `__len__`.
+        image_bytes: size of an image of the dataset.
         argument: what the user calls the split, for messages.
         is_trusted: whether the dataset is known to return the same example at each reading, with
-            the label that its `targets` have.
+            the label in its `targets`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Probe:
         self._labels: tuple[np.ndarray | None] | None = None
 
     def labels(self, read: Read) -> np.ndarray | None:
-        """Returns the labels that the dataset has as an attribute, if a sample agrees with them.
+        """Returns the labels that the dataset has as an attribute if a sample agrees with them.
 
         Args:
-            read: returns examples by their index, without those that cannot be read.
+            read: returns examples by index, except those that cannot be read.
         """
         if self._labels is None:
             self._labels = (self._checked_labels(read),)
@@ -68,7 +68,7 @@ class Probe:
 
     def _sampled(self, read: Read) -> dict[int, tuple[bytes, np.ndarray]]:
         if self._sample is None:
-            # Twice before its generators are restored: a dataset with its own differs then.
+            # Twice before its generators are restored, so that random examples differ.
             with restored_generators_of(self._dataset):
                 self._sample = _digested(read(self._indices))
                 again = self._sample if self._is_trusted else _digested(read(self._indices))
@@ -89,7 +89,7 @@ class Probe:
                 own = label.tolist() if label.size < 9 else f"labels of shape {label.shape}"
                 logger.info(
                     "`%s`: an attribute of the dataset, `targets` or `labels`, has %d for example "
-                    "%d, and the example itself has %s; the attribute is not used.",
+                    "%d, but the example itself has %s. The attribute is not used.",
                     self._argument, claimed[index], index, own,
                 )  # fmt: skip
                 return None

@@ -1,4 +1,4 @@
-"""Order and random draws: what makes the examples of an epoch repeatable."""
+"""The order and the random draws of an epoch, which repeat in another run."""
 
 import os
 import random
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-# The global generators belong to one reader at a time, whatever thread it runs in.
+# One reader at a time uses the global generators, whatever thread it runs in.
 _reading = threading.RLock()
 
 
 def _renew_lock() -> None:
-    global _reading  # noqa: PLW0603  # a forked child must not wait for a thread that it lacks
+    global _reading  # noqa: PLW0603  # a forked child has no thread that would release it
     _reading = threading.RLock()
 
 
@@ -47,21 +47,21 @@ def order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
 def seed_example(seed: int, epoch: int, index: int) -> None:
     """Seeds `random`, `numpy.random` and torch for one example of one epoch.
 
-    Transforms that draw from these generators give an example the same augmentation whichever
-    worker reads it, and also in a resumed run. Call it inside `restored_generators`.
+    Transforms that draw from these generators then give an example the same augmentation in every
+    worker and in a resumed run. Call it inside `restored_generators`.
     """
     words = np.random.SeedSequence([seed, epoch, index]).generate_state(4)
     number = int(words[0]) << 32 | int(words[1])
     random.seed(number)
     np.random.seed(words)
     if torch := sys.modules.get("torch"):
-        # Not torch.manual_seed: that one also visits every accelerator, which is slow.
+        # torch.manual_seed is slow: it also seeds every accelerator.
         torch.default_generator.manual_seed(number)
 
 
 @contextmanager
 def restored_generators() -> Iterator[None]:
-    """Keeps other readers away from the global generators, and restores their state at the end.
+    """Locks the global generators, and restores their states at the end.
 
     Trainers in several threads of a process share these generators. Without the lock, one would
     seed them while another reads an example, and the examples would differ from run to run.
@@ -81,7 +81,7 @@ def restored_generators() -> Iterator[None]:
 
 @contextmanager
 def restored_generators_of(dataset: object) -> Iterator[None]:
-    """Restores the generators that a dataset holds itself, for reads that no epoch counts.
+    """Restores the generators that a dataset has itself, for reads outside of any epoch.
 
     Args:
         dataset: its attributes are searched, and those of the datasets and transforms in it.
@@ -95,7 +95,7 @@ def restored_generators_of(dataset: object) -> Iterator[None]:
 
 
 def generator_states(*holders: object) -> list[Any]:
-    """Returns the states of the global generators, and of those that objects hold themselves.
+    """Returns the states of the global generators, and of those that objects have themselves.
 
     Args:
         holders: see `restored_generators_of`.
@@ -139,7 +139,7 @@ def _generators_of(value: Any, *, depth: int, seen: set[int]) -> Iterator[Any]:
 
 
 def _restore(generator: Any) -> Any:
-    """Returns a function that puts a generator back into its present state."""
+    """Returns a function that restores the present state of a generator."""
     if isinstance(generator, np.random.Generator):
         bits, state = generator.bit_generator, generator.bit_generator.state
         return lambda: setattr(bits, "state", state)

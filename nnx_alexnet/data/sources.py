@@ -1,4 +1,4 @@
-"""What holds the examples of one split: arrays, a map-style dataset, or an iterable of batches."""
+"""The sources of examples: arrays, a map-style dataset, or an iterable of batches."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ Source = ArraySource | MapSource | IterableSource
 
 
 def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise") -> Source:
-    """Returns the source for any form in which a user may hold a split.
+    """Returns the source of a split of any accepted form.
 
     Args:
         value: `(images, labels)`, a map-style dataset, a torch `DataLoader` or another iterable
@@ -27,7 +27,7 @@ def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise"
         on_bad_sample: see `MapSource`.
 
     Raises:
-        ValueError: the form is none of these.
+        ValueError: it has another form.
     """
     if isinstance(value, Source):
         return value
@@ -64,10 +64,10 @@ def _kind(value: object) -> str:
 def _not_a_pair(value: tuple[Any, ...], argument: str) -> ValueError:
     kinds = ", ".join(map(_kind, value))
     is_of_lists = len(value) == 2 and all(is_array(x) or isinstance(x, list) for x in value)
-    remedy = " np.asarray makes an array of a list." if is_of_lists else ""
+    remedy = " np.asarray converts a list to an array." if is_of_lists else ""
     return ValueError(
         f"`{argument}` is a tuple of ({kinds}); a tuple is (images, labels), two arrays.{remedy} "
-        "Give batches as a list, and further splits as arguments of their own: "
+        "Pass batches as a list, and further splits as separate arguments: "
         "DataModule(train, val, test)."
     )
 
@@ -88,12 +88,12 @@ def _form_remedy(value: object) -> str:
 
 
 def _is_batch(value: list[Any], argument: str) -> bool:
-    """Returns whether the elements of a list are batches, rather than examples."""
+    """Returns whether the elements of a list are batches instead of examples."""
     if len(value) == 2 and all(is_array(item) and np.ndim(item) for item in value):
         images, labels = value
         if len(images) == len(labels):
             raise ValueError(
-                f"`{argument}` is a list of two arrays; images and labels are given as a tuple: "
+                f"`{argument}` is a list of two arrays; pass images and labels as a tuple: "
                 "(images, labels)."
             )
     image, label, _ = unpack(value[0], argument)
@@ -114,9 +114,9 @@ def _is_integer(label: Any) -> bool:
 
 
 def _may_be_example(image: tuple[int, ...], label: tuple[int, ...], *, is_class: bool) -> bool:
-    """Returns whether what has the shapes of a batch may be an image with its mask or targets."""
+    """Returns whether an item with the shapes of a batch may be one image and its targets."""
     if len(image) != 3:
         return False
-    if len(label) == 1:  # classes are one for each example of a batch
+    if len(label) == 1:  # a batch has one class per example
         return not is_class and image[0] in CHANNELS
     return label[:2] == image[:2] and (image[0] in CHANNELS or image[-1] in CHANNELS)

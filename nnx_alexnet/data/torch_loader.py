@@ -1,6 +1,6 @@
 """What is known of a torch `DataLoader`, or of an iterable that looks like one.
 
-torch is not imported here: who passes one of its objects has imported it.
+torch is not imported here: a user who passes one of its objects has imported it.
 """
 
 import multiprocessing
@@ -9,12 +9,12 @@ from typing import Any
 
 from nnx_alexnet.data.worker_start import check_main_guard, check_temporary_folder
 
-# What a loader holds that may give other examples in another epoch.
+# Parts of a loader that may give other examples in another epoch.
 _HELD = ("sampler", "batch_sampler", "dataset")
 
 
 def is_torch_iterable(value: object) -> bool:
-    """Returns whether this is an `IterableDataset`, which inherits a `__getitem__` it has not.
+    """Returns whether a value is an `IterableDataset`, whose `__getitem__` only raises.
 
     Example:
         >>> from nnx_alexnet.data.torch_loader import is_torch_iterable
@@ -113,7 +113,7 @@ def set_epoch(holder: Any, epoch: int) -> bool:
 
 
 def check_torch_workers(loader: Any) -> None:
-    """Checks what the workers of a torch `DataLoader` need, if it has any.
+    """Checks that the workers of a torch `DataLoader` can start, if it has any.
 
     Args:
         loader: any iterable.
@@ -123,7 +123,7 @@ def check_torch_workers(loader: Any) -> None:
 
     Example:
         >>> from nnx_alexnet.data.torch_loader import check_torch_workers
-        >>> check_torch_workers([1, 2])  # which starts nothing
+        >>> check_torch_workers([1, 2])  # it has no workers
     """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(loader, torch.utils.data.DataLoader):

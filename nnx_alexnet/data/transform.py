@@ -1,4 +1,4 @@
-"""From uint8 images to the model's input, with augmentation, inside the compiled step."""
+"""Turns uint8 images into the model's input, with augmentation, inside the compiled step."""
 
 import dataclasses
 import operator
@@ -12,11 +12,11 @@ import numpy as np
 _NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
 
 
-_fold_in = jax.jit(jax.random.fold_in)  # outside of a program it takes 3 ms
+_fold_in = jax.jit(jax.random.fold_in)  # without jit it takes 3 ms
 
 
 def augmentation_key(*, seed: int, epoch: int) -> jax.Array:
-    """Returns the key of an epoch's augmentation, with which each example's index is mixed.
+    """Returns the key of an epoch's augmentation; each example folds its index into it.
 
     Args:
         seed: the seed of the run, not negative.
@@ -30,12 +30,12 @@ def augmentation_key(*, seed: int, epoch: int) -> jax.Array:
 class ImageTransform:
     """Scales, crops, resizes, augments and standardises a batch of images.
 
-    uint8 images are divided by 255, float images are taken as they are. Then, for images
-    `[B, H, W, C]`, the central region of side `crop` is resized to `image_size`; in training the
-    region lies at random within the image, is moved by a random translation, and the image is
-    mirrored with probability 1/2. At last each channel is standardised: `(x - mean) / std`.
+    uint8 images are divided by 255, and float images are not scaled. Then, for images
+    `[B, H, W, C]`, the central region of side `crop` is resized to `image_size`. In training the
+    region has a random position within the image and a random translation, and the image is
+    mirrored with probability 1/2. Finally, each channel is standardised: `(x - mean) / std`.
 
-    Where the region has the size of the output, nothing is resampled and the region lies on
+    If the region has the size of the output, nothing is resampled and the region is aligned with
     whole pixels: with `crop=227/256` on images of 256x256 these are the random patches and
     mirror images of the AlexNet paper.
 
@@ -43,14 +43,14 @@ class ImageTransform:
         image_size: side of the output in pixels; None (the default) keeps the size of the region.
         mean: subtracted; a number, or one per channel, on the scale of 0 to 1 (default 0).
         std: divided by; a number, or one per channel (default 1).
-        translate: largest translation in training, a fraction of the region's side (default 0);
-            what comes in from outside the image is black.
-        crop: side of the region, a fraction of the image's side, in (0, 1] (default 1).
+        translate: largest translation in training, as a fraction of the region's side (default
+            0); the area outside of the image is black.
+        crop: side of the region, as a fraction of the image's side, in (0, 1] (default 1).
         flip: whether to mirror left and right in training (default False).
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: an argument is of another type.
+        TypeError: an argument has another type.
 
     Example:
         >>> import jax, numpy as np
@@ -105,13 +105,13 @@ class ImageTransform:
             dtype: uint8 or float32.
 
         Raises:
-            ValueError: the channels do not fit to `mean` or `std`.
+            ValueError: the number of channels does not fit `mean` or `std`.
         """
         batch = jax.ShapeDtypeStruct((1, *shape), dtype)
         return tuple(jax.eval_shape(self, batch).shape[1:])
 
     def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """Returns what moves pixels of an image to other places, as text; None if nothing does.
+        """Returns which arguments move pixels of an image to other places; None if none does.
 
         Args:
             shape: of one image, before the transform.
@@ -124,7 +124,7 @@ class ImageTransform:
             ('flip=True', 'image_size=8, flip=True')
         """
         if len(shape) != 3:
-            return None  # is only scaled and standardised
+            return None  # other ranks are only scaled and standardised
         is_resized = self.image_size is not None and shape[:2] != (self.image_size,) * 2
         found = {
             "image_size": is_resized,
@@ -136,19 +136,18 @@ class ImageTransform:
         return ", ".join(texts) or None
 
     def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> jax.Array:
-        """Transforms a batch; an example's result does not depend on the others.
+        """Transforms a batch; the result of an example does not depend on the others.
 
         Args:
-            image: uint8 or float32 `[B, H, W, C]`. Of another rank, it is only scaled and
-                standardised.
+            image: uint8 or float32 `[B, H, W, C]`. Other ranks are only scaled and standardised.
             key: a key for training, the same for all batches of an epoch; None for evaluation.
-            index: int32 `[B]`, with `key`: what tells the examples' augmentations apart.
+            index: int32 `[B]`, required with `key`: gives each example its own augmentation.
 
         Returns:
             float32 `[B, S, S, C]`, where S is `image_size`.
 
         Raises:
-            ValueError: `key` without `index`, or channels that do not fit to `mean` or `std`.
+            ValueError: `key` without `index`, or another number of channels than `mean` or `std`.
         """
         image = jnp.asarray(image)
         if image.ndim == 4:
@@ -159,7 +158,7 @@ class ImageTransform:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, image.shape[-1]):
                 raise ValueError(
-                    f"`{name}` (={values}) has {len(values)} values, the images {image.shape} "
+                    f"`{name}` (={values}) has {len(values)} values, but the images {image.shape} "
                     f"have {image.shape[-1]} channels; give one value, or one per channel."
                 )
         if self.mean == (0.0,) and self.std == (1.0,):
@@ -202,7 +201,7 @@ class ImageTransform:
         return jax.vmap(_patch, (0, 0, None))(jnp.pad(image, pads), start, size)
 
     def _draw(self, key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws for each example four numbers in [0, 1), `[B, 2, 2]`, and a coin, `[B]`."""
+        """Draws four numbers in [0, 1), `[B, 2, 2]`, and a coin, `[B]`, for each example."""
 
         def draw(index: jax.Array) -> tuple[jax.Array, jax.Array]:
             numbers, coin = jax.random.split(jax.random.fold_in(key, index))
@@ -248,7 +247,7 @@ def _whole_number(name: str, value: Any) -> int:
 
 
 def _unit(image: jax.Array) -> jax.Array:
-    """Returns float32; uint8 is scaled to 0..1."""
+    """Converts to float32; uint8 is scaled to 0..1."""
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
     return image.astype(jnp.float32)
@@ -267,7 +266,7 @@ def _patch(image: jax.Array, start: jax.Array, size: tuple[int, int]) -> jax.Arr
 def _resample(
     image: jax.Array, start: jax.Array, scale: jax.Array, size: tuple[int, int]
 ) -> jax.Array:
-    """Resizes the region of one image `[H, W, C]` that begins at `start`; outside is black."""
+    """Resizes the region of one image `[H, W, C]` that begins at `start`, on black."""
     shape = (*size, image.shape[-1])
     resampled: jax.Array = jax.image.scale_and_translate(
         image, shape, (0, 1), scale, -start * scale, "linear", antialias=True

@@ -42,9 +42,17 @@ ZEROS = np.zeros((3, 4))
         (np.zeros(3, int), ZEROS, "both need a first axis .*They look swapped"),
         (ZEROS, np.array(list("abc")), r"labels of dtype <U1.*return_inverse=True.*class_names="),
         (ZEROS, pd.Series(list("abc")), r"labels of dtype .*return_inverse=True"),
-        (ZEROS, np.array([1, None, 2], object), "labels of dtype object.*holds None at position 1"),
-        (ZEROS, np.array([0, "b", 2], object), "labels of dtype object.*holds 'b' at position 1"),
-        (ZEROS, np.array([{"boxes": [1]}] * 3, object), "dtype object.*holds {'boxes'"),
+        (
+            ZEROS,
+            np.array([1, None, 2], object),
+            "labels of dtype object.*contains None at position 1",
+        ),
+        (
+            ZEROS,
+            np.array([0, "b", 2], object),
+            "labels of dtype object.*contains 'b' at position 1",
+        ),
+        (ZEROS, np.array([{"boxes": [1]}] * 3, object), "dtype object.*contains {'boxes'"),
         (ZEROS, np.zeros(3, np.complex64), r"np.stack\(\[labels.real, labels.imag\]"),
         (ZEROS, np.zeros(3, ml_dtypes.bfloat16), r"bfloat16.*labels.astype\(np.float32\) keeps"),
         (ZEROS, np.ma.masked_equal([0, 1, 2], 1), "masked array, whose mask would be lost"),
@@ -60,16 +68,16 @@ def test_unusable_arrays_are_rejected_at_construction(images, labels, message):
     [
         (
             np.array([["a.jpg"], ["b.jpg"]]),
-            "holds .*'a.jpg'.*Read image files in a dataset's __getitem__",
+            "contains .*'a.jpg'.*Read image files in a dataset's __getitem__",
         ),
-        (np.array([[Path("a.jpg")], [None]]), r"holds PosixPath\('a.jpg'\).*load_data\("),
+        (np.array([[Path("a.jpg")], [None]]), r"contains PosixPath\('a.jpg'\).*load_data\("),
         (torch.zeros((2, 3), dtype=torch.bfloat16), r"dtype torch.bfloat16 .*\.float\(\) keeps"),
         (
             torch.zeros((2, 3)).to_sparse(),
             r"sparse_coo, which .*: give its \.to_dense\(\)",
         ),
         (np.array(["2020-01-01", "2020-01-02"], "M8[D]")[:, None], "dtype datetime64"),
-        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "dtype object.*holds 'x'"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "dtype object.*contains 'x'"),
     ],
 )
 def test_images_that_are_not_numbers_are_rejected_with_a_remedy(images, message):
@@ -80,7 +88,7 @@ def test_images_that_are_not_numbers_are_rejected_with_a_remedy(images, message)
 def test_a_list_of_classes_is_accepted():
     arrays = DataModule((ZEROS, [2, 0, 1]), batch_size=1).train.arrays()
     assert arrays["label"].tolist() == [2, 0, 1]
-    with pytest.raises(ValueError, match=r"labels of dtype object.*holds None at position 0"):
+    with pytest.raises(ValueError, match=r"labels of dtype object.*contains None at position 0"):
         DataModule((ZEROS, [None, 0, 1]), batch_size=1)
     with pytest.raises(ValueError, match="`train` is a list that cannot be converted to one array"):
         DataModule((ZEROS, [[1], [1, 2], [3]]), batch_size=1)

@@ -97,13 +97,13 @@ def test_an_image_transform_and_none_are_accepted():
         (ImageTransform, "must be an ImageTransform, or a function"),
         ("flip", "must be an ImageTransform, or a function"),
         ([AUGMENTED], "must be an ImageTransform, or a function"),
-        (lambda: 0, "`transform` takes the arguments ()"),
-        (lambda image, label: image, "`transform` takes the arguments (image, label)"),
+        (lambda: 0, "`transform` has the arguments ()"),
+        (lambda image, label: image, "`transform` has the arguments (image, label)"),
         (
             lambda image, key=None: image,
-            "takes (image, key=None); it must take both `key` and `index`",
+            "(image, key=None); it must accept both `key` and `index`",
         ),
-        (lambda *, image: image, "`transform` takes the arguments (*, image)"),
+        (lambda *, image: image, "`transform` has the arguments (*, image)"),
     ],
 )
 def test_other_values_are_rejected_with_a_remedy(value, text):

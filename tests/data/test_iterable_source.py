@@ -49,7 +49,7 @@ def test_nchw_batches_are_transposed_and_reported_once(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
         rows = list(IterableSource(loader, argument="train").batches())
     assert [record.message for record in caplog.records] == [
-        "`train`: torch images [1, 3, 4, 5] are taken as NCHW, turned to NHWC."
+        "`train`: torch images [1, 3, 4, 5] are NCHW, transposed to NHWC."
     ]
     got = np.concatenate([row.image for row in rows])
     np.testing.assert_array_equal(got, images.numpy().transpose(0, 2, 3, 1))
@@ -89,7 +89,9 @@ def test_an_empty_iterable_is_rejected():
 def test_batches_that_differ_from_the_first_are_rejected():
     images, labels = tiny_arrays(num=4)
     good, other = (images, labels), (images.astype(np.float32), labels)
-    with pytest.raises(ValueError, match=r"Batch 1 .*float32\[4, 8, 8, 1\].*all must be alike"):
+    with pytest.raises(
+        ValueError, match=r"Batch 1 .*float32\[4, 8, 8, 1\].*only the number of examples may differ"
+    ):
         list(IterableSource([good, other]).batches())
 
     class Changes:
@@ -101,7 +103,7 @@ def test_batches_that_differ_from_the_first_are_rejected():
 
     source = IterableSource(Changes())
     assert len(list(source.batches())) == 1
-    with pytest.raises(ValueError, match=r"Batch 0 .*all must be alike"):
+    with pytest.raises(ValueError, match=r"Batch 0 .*only the number of examples may differ"):
         list(source.batches())
 
 

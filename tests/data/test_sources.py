@@ -25,7 +25,7 @@ X, Y = tiny_arrays(num=8)
         (X, r"one array of shape \(8, 8, 8, 1\) \(ndarray\)"),
         (pd.DataFrame({"a": [1.0]}), r"one array of shape \(1, 1\) \(DataFrame\)"),
         ([X, Y], r"is a list of two arrays; .*as a tuple: \(images, labels\)"),
-        ((X.tolist(), Y.tolist()), r"tuple of \(list, list\).*np.asarray makes an array of a list"),
+        ((X.tolist(), Y.tolist()), r"tuple of \(list, list\).*np.asarray converts a list"),
         ((X, None), r"tuple of \(ndarray, NoneType\)"),
         ((X, Y, Y), r"tuple of \(ndarray, ndarray, ndarray\)"),
         ((X,), r"tuple of \(ndarray\)"),
