@@ -1,141 +1,23 @@
 """Runs that are stopped, killed and started again, in processes of their own."""
 
-import json
 import os
-import queue
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import Job, digest, run_dir, run_here, saved_steps, step_log
 from resume_job import JOB, build
 
-from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.checkpoints.items import read_loop
 from nnx_alexnet.checkpoints.choosing import choose_checkpoint
-from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint, read_loop
 
 OPTIMIZED = True
-
-TESTS = Path(__file__).parent
-
-
-class Job:
-    """`resume_job.py` as a process; its lines come in as it prints them."""
-
-    def __init__(self, logs, **options):
-        command = [sys.executable, str(TESTS / "resume_job.py"), str(logs)]
-        command += [f"{name}={value}" for name, value in options.items()]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        self.lines: list[str] = []
-        self.errors = ""
-        self._queue: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self._error_reader = threading.Thread(target=self._read_errors, daemon=True)
-        self._error_reader.start()
-
-    def _read(self):
-        with self.process.stdout as lines:
-            for line in lines:
-                self._queue.put(line.strip())
-        self._queue.put(None)
-
-    def _read_errors(self):
-        with self.process.stderr as errors:
-            self.errors = errors.read()
-
-    def next_line(self, timeout=120):
-        """The next line; None when the process has ended."""
-        line = self._queue.get(timeout=timeout)
-        if line is not None:
-            self.lines.append(line)
-        return line
-
-    def wait_for(self, word, times=1):
-        """Waits until a line began with `word` so many times; False when the process ended."""
-        for _ in range(times):
-            while (line := self.next_line()) is not None and not line.startswith(word):
-                pass
-            if line is None:
-                return False
-        return True
-
-    def end(self, timeout=120):
-        """Waits for the end; returns the exit status."""
-        while self.next_line(timeout) is not None:
-            pass
-        status = self.process.wait(timeout)
-        self._error_reader.join(10)
-        return status
-
-    def steps(self, word="step"):
-        return [int(line.split()[1]) for line in self.lines if line.startswith(f"{word} ")]
-
-    def error(self):
-        """What `fit` raised: its type, and its text."""
-        said = [line for line in self.lines if line.startswith("error ")]
-        assert said, self.errors
-        about = json.loads(said[0].removeprefix("error "))
-        return about["type"], about["text"]
-
-
-def run(logs, **options):
-    """A run in a process of its own."""
-    job = Job(logs, **options)
-    status = job.end()
-    return job, status
-
-
-class StopAfter(Callback):
-    """Ends a run in this process after so many steps, as an error would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        if trainer.global_step == self.step:
-            raise RuntimeError("stopped on purpose")
-
-
-def run_here(logs, *, stop_after=None, **options):
-    """A run in this process, which saves nothing when it is stopped; returns its trainer."""
-    options |= {} if stop_after is None else {"save_on_exception": False}
-    callbacks = [] if stop_after is None else [StopAfter(stop_after)]
-    trainer = build(logs, {**JOB, **options}, callbacks)
-    if stop_after is None:
-        trainer.fit(resume="auto")
-    else:
-        with pytest.raises(RuntimeError, match="on purpose"):
-            trainer.fit(resume="auto")
-    return trainer
-
-
-def run_dir(logs):
-    return logs / "job/version_0"
-
-
-def saved_steps(logs):
-    return sorted(find_steps(run_dir(logs) / "checkpoints"))
-
-
-def digest(logs):
-    return read_checkpoint(choose_checkpoint(run_dir(logs), "last").path, items=()).digest
-
-
-def step_log(logs):
-    """The lines of the log, without what depends on the clock."""
-    lines = map(json.loads, (run_dir(logs) / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +207,8 @@ def test_a_second_sigterm_ends_at_once(tmp_path):
 def test_two_runs_cannot_write_one_folder_and_a_killed_one_lets_go(tmp_path):
     first = Job(tmp_path, step_seconds=0.5)
     assert first.wait_for("step")
-    second, status = run(tmp_path)
+    second = Job(tmp_path)
+    status = second.end()
     kind, text = second.error()
     assert (status, kind) == (1, "ValueError")
     assert f"process {first.process.pid} on " in text

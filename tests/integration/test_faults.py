@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import Job, digest, run_dir, run_here, saved_steps, step_log
 from PIL import Image
 from resume_job import JOB, build
-from test_resume import Job, digest, run_dir, run_here, saved_steps, step_log
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpoint
