@@ -1,0 +1,119 @@
+"""`Lifecycle`: what a verb does before its first hook and after its last, whatever fails."""
+
+import contextlib
+
+import jax
+import pytest
+
+from nnx_alexnet.training.lifecycle import Lifecycle
+
+
+class Parts:
+    """Stands for hooks, arrays, data and placement: keeps the order of calls, and may fail."""
+
+    def __init__(self, **errors):
+        self.calls, self.errors = [], errors
+
+    def _note(self, name):
+        self.calls.append(name)
+        if name in self.errors:
+            raise self.errors[name]
+
+    def call(self, hook, *arguments):
+        self._note(" ".join(map(str, (hook, *arguments))))
+
+    def clean_up(self, failure, hook, *arguments):
+        assert (failure is None) or isinstance(failure, BaseException)
+        self.failure = failure
+        self._note(hook)
+
+    def lend(self):
+        self._note("lend")
+
+    def end_training(self):
+        self._note("end_training")
+
+    def close(self):
+        self._note("close")
+
+    @contextlib.contextmanager
+    def context(self):
+        self._note("enter")
+        yield
+        self._note("leave")
+
+
+def lifecycle_of(**errors):
+    parts = Parts(**errors)
+    return parts, Lifecycle(parts, parts, parts, parts)
+
+
+CLEANED = ["lend", "end_training", "close", "teardown"]
+CLEANED_AFTER_ERROR = ["lend", "end_training", "close", "on_exception", "teardown"]
+
+
+def test_a_verb_runs_between_setup_and_teardown():
+    parts, lifecycle = lifecycle_of()
+    assert not lifecycle.is_running
+    with lifecycle.running("fit"):
+        assert lifecycle.is_running
+        parts.calls.append("body")
+    assert parts.calls == ["enter", "setup fit", "body", "leave", *CLEANED]
+    assert not lifecycle.is_running
+
+
+def test_a_failing_body_is_reported_to_callbacks_before_their_teardown():
+    parts, lifecycle = lifecycle_of()
+    error = ValueError("of the body")
+    with pytest.raises(ValueError, match="of the body"), lifecycle.running("test"):
+        raise error
+    assert parts.calls == ["enter", "setup test", *CLEANED_AFTER_ERROR]
+    assert parts.failure is error
+    assert not lifecycle.is_running
+
+
+def test_a_failing_setup_is_cleaned_up_after_too():
+    parts, lifecycle = lifecycle_of(**{"setup fit": ValueError("of setup")})
+    with pytest.raises(ValueError, match="of setup"), lifecycle.running("fit"):
+        raise AssertionError("the body does not run")
+    assert parts.calls == ["enter", "setup fit", *CLEANED_AFTER_ERROR]
+
+
+@pytest.mark.parametrize("part", CLEANED[1:])
+def test_a_part_that_fails_keeps_no_other_from_cleaning_up(part):
+    parts, lifecycle = lifecycle_of(**{part: OSError(f"of {part}")})
+    with pytest.raises(OSError, match=f"of {part}"), lifecycle.running("fit"):
+        pass
+    assert parts.calls == ["enter", "setup fit", "leave", *CLEANED]
+    assert not lifecycle.is_running
+
+
+@pytest.mark.parametrize("part", CLEANED_AFTER_ERROR[1:])
+def test_all_parts_clean_up_although_the_body_and_one_of_them_failed(part):
+    parts, lifecycle = lifecycle_of(**{part: OSError(f"of {part}")})
+    with pytest.raises(OSError, match=f"of {part}"), lifecycle.running("fit"):
+        raise ValueError("of the body")
+    assert parts.calls == ["enter", "setup fit", *CLEANED_AFTER_ERROR]
+    assert not lifecycle.is_running
+
+
+def test_everything_else_is_cleaned_up_if_the_arrays_cannot_go_back():
+    parts, lifecycle = lifecycle_of(lend=RuntimeError("of lend"))
+    with pytest.raises(RuntimeError, match="of lend"), lifecycle.running("fit"):
+        pass
+    assert parts.calls == ["enter", "setup fit", "leave", *CLEANED]
+    assert not lifecycle.is_running
+
+
+def test_a_verb_inside_a_verb_is_refused():
+    _, lifecycle = lifecycle_of()
+    lifecycle.check_idle()
+    with lifecycle.running("fit"), pytest.raises(RuntimeError, match="a hook cannot call its `fit"):
+        lifecycle.check_idle()
+    lifecycle.check_idle()
+
+
+def test_transfers_are_allowed_inside_a_verb_whatever_the_caller_has_set():
+    _, lifecycle = lifecycle_of()
+    with jax.transfer_guard("disallow"), lifecycle.running("fit"):
+        assert float(jax.numpy.ones(2)[0]) == 1.0

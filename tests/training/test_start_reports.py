@@ -1,0 +1,99 @@
+"""What will not be trained although it looks as if it were, in the log."""
+
+import logging
+
+import jax
+import optax
+import pytest
+from flax import nnx
+
+from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
+
+
+class Net(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(4, 2, rngs=rngs)
+
+
+@pytest.fixture
+def logs(warnings):
+    warnings.set_level(logging.INFO, logger="nnx_alexnet")
+    return warnings
+
+
+def levels(logs):
+    return [(record.levelname, record.getMessage()) for record in logs.records]
+
+
+def test_a_model_in_training_mode_is_not_reported(logs):
+    report_frozen_layers(Net(), [])
+    assert levels(logs) == []
+
+
+def test_a_model_that_was_left_in_evaluation_mode_is_warned_of(logs):
+    model = Net()
+    model.eval()
+    report_frozen_layers(model, ["norm/mean", "norm/var"])
+    ((level, text),) = levels(logs)
+    assert level == "WARNING"
+    assert text.startswith("All layers with a mode (dropout, norm) are in evaluation mode")
+    assert "model.train() before fit()" in text
+
+
+def test_some_frozen_layers_are_meant_and_only_listed(logs):
+    model = Net()
+    model.norm.eval()
+    report_frozen_layers(model, ["norm/mean", "norm/var"])
+    assert levels(logs) == [
+        ("INFO", "Frozen in evaluation mode, as they were before fit(): norm.")
+    ]  # fmt: skip
+
+
+def test_statistics_that_stay_although_their_layer_is_not_frozen_are_warned_of(logs):
+    report_frozen_layers(Net(), ["norm/mean", "norm/var"])
+    ((level, text),) = levels(logs)
+    assert level == "WARNING"
+    assert text.startswith("The statistics of norm are not updated in training")
+
+
+def test_a_statistic_of_the_model_itself_has_no_layer_to_name(logs):
+    report_frozen_layers(Net(), ["scale"])
+    assert levels(logs)[0][1].startswith("The statistics of the model are not updated")
+
+
+def test_of_many_layers_five_are_named_and_the_others_counted(logs):
+    model = nnx.List([nnx.Dropout(0.5, deterministic=True) for _ in range(7)])
+    both = nnx.Dict({"frozen": model, "other": nnx.Dropout(0.5)})
+    report_frozen_layers(both, [])
+    named = ", ".join(f"frozen/{number}" for number in range(5))
+    assert levels(logs) == [
+        ("INFO", f"Frozen in evaluation mode, as they were before fit(): {named} and 2 more.")
+    ]
+
+
+def test_an_optimizer_that_changes_all_parameters_is_not_reported(logs):
+    report_untouched_parameters(optax.sgd(0.1), Net())
+    assert levels(logs) == []
+
+
+def test_an_optimizer_that_changes_no_parameter_is_warned_of(logs):
+    report_untouched_parameters(optax.set_to_zero(), Net())
+    ((level, text),) = levels(logs)
+    assert level == "WARNING"
+    assert text.startswith("`optimizer` changes no parameter")
+
+
+def test_parameters_that_an_optimizer_leaves_out_are_listed(logs):
+    def labels(parameters):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "head" if "head" in jax.tree_util.keystr(path) else "rest", parameters
+        )
+
+    partition = optax.partition({"head": optax.sgd(0.1), "rest": optax.set_to_zero()}, labels)
+    report_untouched_parameters(partition, Net())
+    assert levels(logs) == [
+        ("INFO", "`optimizer` leaves these parameters as they are: norm/bias, norm/scale.")
+    ]
