@@ -13,7 +13,7 @@ another.
 | max-pool: 3x3, stride 2 | `max_pool` | `max_pool` |
 | in training with BatchNorm and ReLU before it | `norm_relu_max_pool` | the same |
 
-What was measured, losers included, is in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
+What was measured, losers included, is in tests/benchmarks/README.md; tests/benchmarks/layers.py
 measures it again.
 """
 

@@ -1,8 +1,8 @@
-"""What TensorBoard's pictures add to a run: `python tests/benchmarks/dashboard_cost.py`.
+"""Measures what TensorBoard's images add to a run: `python tests/benchmarks/dashboard_cost.py`.
 
-AlexNet on the digits, as the command trains it. Each row is a whole `fit`, validation and the
-closing of the files included, after one that has compiled everything and loaded Matplotlib. The
-rows are run in turns, forth and back.
+Trains AlexNet on the digits, as the command line does. Each row is a whole `fit`, including
+validation and closing the files, after one that has compiled everything and loaded Matplotlib. The
+rows run in turns, forwards and backwards.
 """
 
 from __future__ import annotations

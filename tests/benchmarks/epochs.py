@@ -1,4 +1,4 @@
-"""Seconds an epoch of Fashion-MNIST, validation and augmentation included, beside Lightning.
+"""Measures seconds per epoch of Fashion-MNIST, with validation and augmentation, against Lightning.
 
     python tests/benchmarks/epochs.py --root PATH
 
@@ -7,11 +7,11 @@ and on a GPU:
     python tests/benchmarks/epochs.py --root PATH --batch-size 1024 --dtype bfloat16 --epochs 20
 
 `PATH/FashionMNIST/raw` holds the data set's four files. Both train the same AlexNet with Adam at
-1e-3 on images that are moved by up to a tenth, mirrored, resized from 28x28 and standardised, and
-measure loss and accuracy on held out images after each epoch. Lightning reads uint8 tensors in
-worker processes that persist, with torchvision's transforms for each image there, as its users do;
-on a GPU its model is compiled. The first epoch, in which compilation falls, is left out; the rest
-is given as the median of a run. `--images 6000` takes that many of the training images.
+1e-3. Images are translated by up to a tenth, mirrored, resized from 28x28 and standardised. Loss
+and accuracy are measured on held out images after each epoch. Lightning reads uint8 tensors in
+persistent worker processes, which apply torchvision's transforms to each image, as its users do; on
+a GPU its model is compiled. The result is the median over the epochs of a run, without the first,
+which includes compilation. `--images 6000` uses only that many training images.
 """
 
 from __future__ import annotations

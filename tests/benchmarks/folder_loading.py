@@ -1,22 +1,21 @@
-"""Images a second from a folder of JPEG files to the device, and how long training waits for them.
+"""Measures images per second from a folder of JPEG files, and how long training waits for them.
 
     python tests/benchmarks/folder_loading.py
 
-The files are made first, the same each time: `--images` views of scikit-learn's two sample
-photographs, cropped and resized to 500x375, a third of them upright, in four classes. Both sides
-decode them, resize the shorter side and cut out the middle square (256 for a model of 227), in
+The files are generated first and are the same each time: `--images` views of scikit-learn's two
+sample photographs, cropped and resized to 500x375, a third of them upright, in four classes. Both
+sides decode them, resize the shorter side and cut out the middle square (256 for a model of 227) in
 `--workers` processes, and put uint8 batches on the device: `load_data("folder", ...)` with JAX, and
-torchvision's `ImageFolder` with its `Resize` and `CenterCrop` in a torch `DataLoader` with
-PyTorch. Neither augments here: ours does that inside the compiled step. Epochs after the first
-are timed, so the start of the workers does not count. Each contender runs in a process of its own,
-in turns.
+torchvision's `ImageFolder` with `Resize` and `CenterCrop` in a torch `DataLoader` with PyTorch.
+Neither augments here; ours would do so inside the compiled step. The first epoch is not timed, so
+starting the workers does not count. Each contender runs in its own process, in turns.
 
-The waiting: AlexNet is trained from the folder by the Trainer. What counts is the time between two
-hooks where the loop asks for a batch, `on_train_batch_end` (or `on_train_epoch_start`) and the next
-`on_train_batch_start`, as a share of all time since step `--warmup`. The loop runs up to two steps
-ahead of the device, so not all of that keeps the device waiting: it is an upper bound. (Hooks at
-each step also mean that no two steps share a dispatch.) Metrics of the Trainer that are named
-`perf/` and speak of waiting or of data are printed with it, if it publishes any.
+To measure the waiting, the Trainer trains AlexNet from the folder. The time between two hooks
+around the loop's request for a batch, from `on_train_batch_end` (or `on_train_epoch_start`) to the
+next `on_train_batch_start`, is reported as a share of all time since step `--warmup`. It is an
+upper bound: the loop runs up to two steps ahead of the device, so the device does not wait all of
+that time. (Hooks at each step also prevent two steps from sharing a dispatch.) Metrics of the
+Trainer under `perf/` whose names contain "wait" or "data" are printed with it.
 """
 
 from __future__ import annotations

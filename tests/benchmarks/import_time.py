@@ -1,10 +1,10 @@
-"""What `import nnx_alexnet` costs beside the libraries it needs.
+"""Measures the time of `import nnx_alexnet` against the libraries it needs.
 
     python tests/benchmarks/import_time.py
 
-Seconds of the import statement alone, each in a fresh interpreter, in turns; a round that is not
-counted comes first, so that the files are in memory and their bytecode is written. It also says
-whether torch was imported.
+Times the import statement alone, in a fresh interpreter each time, in turns. An uncounted round
+comes first, so that the files are cached and their bytecode is written. Also reports whether torch
+was imported.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the layers of AlexNet cost in each way: `python tests/benchmarks/layers.py`.
+"""Times the layers of AlexNet in each form: `python tests/benchmarks/layers.py`.
 
 The first table compares each operation of a 96x96x1 AlexNet, forward and both gradients, with the
-plain one of lax or nnx, and norm, ReLU and pool in one with the same apart. The second compares
-whole training steps: AlexNet as it is, with plain layers, and with PyTorch eager (channels_last,
-fused Adam). All in turns; the steps each in a process of its own, because the waiting threads of
-one library slow the other. Shown are the smallest and the median time: on a machine that others
-use, trust the smallest.
+plain one of lax or nnx, and the fused norm, ReLU and pool with the separate operations. The second
+compares whole training steps: AlexNet as it is, with plain layers, and in PyTorch eager
+(channels_last, fused Adam). All run in turns. The steps each run in their own process, because the
+waiting threads of one library slow down the other. The tables show the smallest and the median
+time; on a shared machine, trust the smallest.
 """
 
 from __future__ import annotations

@@ -1,21 +1,20 @@
-"""The loop's own cost: microseconds a step of a model too small to take time itself.
+"""Measures the overhead of the loop, in microseconds per step of a tiny model.
 
     python tests/benchmarks/loop_cost.py
 
-A 64-64-10 MLP with BatchNorm and Dropout learns from batches of 32 with Adam, through the public
-`fit` of each library. All read the same uint8 arrays in another order each epoch, and scale them
-to 0..1. One epoch is timed from the moment that step `--warmup` has finished to the moment that
-the last one has, its results included, by a callback that looks at the clock; so start-up and
-compilation, which lie before, and what ends a run do not count. Each contender runs in a process
-with a terminal, in turns.
+A 64-64-10 MLP with BatchNorm and Dropout is trained on batches of 32 with Adam, through the public
+`fit` of each library. All read the same uint8 arrays, shuffled each epoch, and scale them to 0..1.
+A callback reads the clock when step `--warmup` and the last step of the epoch have finished,
+results included, so start-up, compilation and the end of the run do not count. Each contender runs
+in its own process with a terminal, in turns.
 
-Ours is the Trainer as it comes (progress bar, TensorBoard, JSON log, checkpoints) with
-`LearningRateMonitor` and `EarlyStopping` on top, and once more without any of them. Lightning and
-Keras are given the fastest form of the data: Lightning a `DataLoader` that fetches a batch by one
-index operation, Keras the arrays; and torch computes in one thread, which is faster for so small
-a model, and far faster where other processes use the machine.
+Ours is the Trainer with its defaults (progress bar, TensorBoard, JSON log, checkpoints) plus
+`LearningRateMonitor` and `EarlyStopping`, and once more without any of them. Lightning and Keras
+get the fastest form of the data: Lightning a `DataLoader` that fetches a batch by one indexing
+operation, Keras the arrays. torch computes in one thread, which is faster for so small a model, and
+far faster on a shared machine.
 
-The goal: ours at most a tenth of Lightning's with its progress bar, and below the best of Keras.
+Goal: at most a tenth of Lightning with its progress bar, and below the best of Keras.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def _arrays(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Stopwatch:
-    """Microseconds a step between two steps.
+    """Microseconds per step between two steps.
 
     Args:
         first: the clock starts when this step has finished.
@@ -233,7 +232,7 @@ def main() -> None:
         parser.error(f"--steps and --warmup must be multiples of {SCAN}.")
     print(setting(["jax", "flax", "torch", "lightning", "keras"]))
     values = in_turns(arguments, CONTENDERS)
-    print(table(values, CONTENDERS, unit="microseconds a step", less_is_better=True))
+    print(table(values, CONTENDERS, unit="microseconds per step", less_is_better=True))
     if "ours" not in values:
         return
     own = statistics.median(values["ours"])

@@ -1,13 +1,12 @@
-"""Digests of many runs, to show that a change of the code has changed none of their bits.
+"""Prints digests of many runs, to prove that a change of the code has changed none of their bits.
 
     python tests/benchmarks/same_bits.py > before.txt      # then change the code
     python tests/benchmarks/same_bits.py > after.txt; diff before.txt after.txt
 
-A line per run: its name, then digests of the parameters and statistics that it ends with, of its
-history, of what `test` and `predict` return, and of its step log and its newest checkpoint
-(parameters, optimizer, position). Times and speeds are left out.
-The lines are equal on one machine with one version of each library; another kind of processor may
-round differently.
+Each line names a run, followed by digests of its final parameters and statistics, of its history,
+of what `test` and `predict` return, and of its step log and newest checkpoint (parameters,
+optimizer, position). Times and speeds are left out. The lines repeat on one machine with the same
+library versions; another kind of processor may round differently.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a checkpoint adds to the loop at AlexNet's size: `python tests/benchmarks/save_cost.py`.
+"""Measures what a checkpoint of AlexNet adds to the loop: `python tests/benchmarks/save_cost.py`.
 
-Each row trains the same steps with a save every few of them, and is compared with the same steps
+Each row trains the same steps with a save every few steps, and is compared with the same steps
 without saves, in turns. `background` is what `ModelCheckpoint` does; `waiting` waits for each save
-before the next step. The two rows of Orbax save the same arrays with `CheckpointManager` as its
-documentation does: without digests, and compressed.
+before the next step. The two Orbax rows save the same arrays with `CheckpointManager` as its
+documentation recommends: compressed, and without digests.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Seconds from starting the command to a trained model, and its test accuracy.
+"""Measures the seconds from starting the command to a trained model, and its test accuracy.
 
     python tests/benchmarks/time_to_accuracy.py -- --data fashion_mnist --data.root PATH
 
-What follows `--` is for `nnx-alexnet fit`. It is run twice with one seed: with an empty compilation
-cache, and with what the first run left there. The time is that of the whole process, imports,
-loading and compilation included; `nnx-alexnet test` then measures the model, out of the time.
+The options after `--` are passed to `nnx-alexnet fit`, which runs twice with one seed: with an
+empty compilation cache, and with the cache that the first run left. The time is that of the whole
+process, including imports, loading and compilation. `nnx-alexnet test` then evaluates the model,
+outside the measured time.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Images a second of training AlexNet with BatchNorm, through `fit` and beside PyTorch.
+"""Measures images per second when training AlexNet, through `fit` and against PyTorch.
 
     python tests/benchmarks/training_speed.py
 
-and on a GPU, in ImageNet's size:
+and on a GPU, at ImageNet's size:
 
     python tests/benchmarks/training_speed.py --image-size 227 --channels 3 --num-classes 1000 \\
         --batch-size 1024 --dtype bfloat16 --steps 40 --warmup 20
 
-All have the same layers, BatchNorm and dropout included, Adam at 1e-3, and synthetic uint8 images
-that each scales to 0..1. PyTorch runs eagerly in a loop of its own, with channels_last memory,
-fused Adam and, for bfloat16, autocast; its data lie on the device, which is the best case. On a
-GPU it is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
-progress bars, loggers and checkpoints; so does our Trainer, with `keep_freed_memory` as the command
-line has it. The clock runs from the end of step `--warmup` to the end of the last step, results
-included, so compilation does not count. Each contender runs in a process of its own, in turns.
+All have the same layers including BatchNorm and dropout, Adam at 1e-3, and synthetic uint8 images
+that each scales to 0..1. PyTorch runs eagerly in its own loop, with channels_last memory, fused
+Adam and, for bfloat16, autocast; its data are on the device, which is its best case. On a GPU it
+is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
+progress bars, loggers and checkpoints. So does our Trainer, with `keep_freed_memory` as on the
+command line. The clock runs from the end of step `--warmup` to the end of the last step, results
+included, so compilation does not count. Each contender runs in its own process, in turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from loop_cost import Stopwatch
-from programs import build_alexnet
 from turns import Contender, accelerators, in_turns, parse, setting, table
 
 _DISTINCT = 4  # batches of random images; they repeat
@@ -39,6 +38,21 @@ def _arrays(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     images = np.tile(images, (math.ceil(num_steps / _DISTINCT), 1, 1, 1))[: num_steps * size]
     labels = generator.integers(0, arguments.num_classes, len(images))
     return images, labels.astype(np.int32)
+
+
+def build_alexnet(arguments: argparse.Namespace) -> Any:
+    """Returns the AlexNet that a benchmark's options describe."""
+    from flax import nnx
+
+    from nnx_alexnet import AlexNet
+
+    return AlexNet(
+        arguments.num_classes,
+        image_size=arguments.image_size,
+        in_channels=arguments.channels,
+        dtype=arguments.dtype,
+        rngs=nnx.Rngs(0),
+    )
 
 
 def _stopwatch(arguments: argparse.Namespace) -> Stopwatch:

@@ -1,6 +1,6 @@
-"""Runs contenders in turns, each time in a process of its own, and prints what they measured.
+"""Runs contenders in turns, each in its own process, and prints what they measured.
 
-The peers are those of `pip install -e ".[bench]"`; what is not installed is left out of the table.
+The peers are those of `pip install -e ".[bench]"`; those that are not installed are left out.
 """
 
 from __future__ import annotations

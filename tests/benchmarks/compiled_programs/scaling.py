@@ -1,27 +1,26 @@
-"""What several devices say to each other for a step of AlexNet, and how many bytes.
+"""Reads from the compiled step what several devices send to each other in a step of AlexNet.
 
-    python tests/benchmarks/scaling.py
+    python tests/benchmarks/compiled_programs/scaling.py
 
-For 1, 2, 4 and 8 devices a process of its own trains AlexNet through `Trainer.fit`, in each way of
-dividing the work: `data` (the batch is split), `model` (the layers are), `sharded` (the batch and
-the state, `shard_state=True`) and `mixed` (a mesh of 2 x N/2). Where there are NVIDIA GPUs the
-devices are the first N of them; else they are `--xla_force_host_platform_device_count=N`, which
-share the processor's cores: their images a second show that it works, and nothing of scaling.
+For 1, 2, 4 and 8 devices, a separate process trains AlexNet through `Trainer.fit` in each way of
+dividing the work: `data` (the batch is split), `model` (the layers are split), `sharded` (batch and
+state are split, `shard_state=True`) and `mixed` (a mesh of 2 x N/2). The devices are the first N
+NVIDIA GPUs if there are any. Otherwise they are `--xla_force_host_platform_device_count=N`, which
+share the processor's cores: their images per second show that training works, not how it scales.
 
-What counts are the collectives of the compiled step and their bytes, which its HLO names, and the
-memory of one device. `divided` are the bytes right after XLA has divided the program; the passes
-of a backend come later, and that of the CPU makes float32 of what is sent as bfloat16. On a CPU the
-HLO is that of a step with plain convolutions, as accelerators have them (the Fourier form of
-`nnx_alexnet.models.layers` sends its gradients as frequencies, which are more than the kernels).
+The results are the collectives of the compiled step with their bytes, read from its HLO, and the
+memory per device. `divided` counts the bytes right after XLA has partitioned the program, before
+the passes of a backend; the CPU's passes turn what is sent as bfloat16 into float32. On a CPU, the
+HLO is that of a step with plain convolutions, as accelerators use them, because the Fourier form of
+`nnx_alexnet.models.layers` sends gradients as frequencies, which are larger than the kernels.
 
-Only compiled, in ImageNet's size:
+To compile only, at ImageNet's size:
 
-    python tests/benchmarks/scaling.py --image-size 227 --channels 3 --num-classes 1000 \\
-        --batch-size 64 --dtype bfloat16 --windows 0 --devices 2 8
+    python tests/benchmarks/compiled_programs/scaling.py --image-size 227 --channels 3 \\
+        --num-classes 1000 --batch-size 64 --dtype bfloat16 --windows 0 --devices 2 8
 
-and with `--h100` as well, for H100s that need not be there (programs.py).
-
-What that predicts for GPUs is computed by scaling_arithmetic.py.
+`--h100` compiles the same for H100s that need not be present (see programs.py).
+scaling_arithmetic.py computes what the results predict for GPUs.
 """
 
 from __future__ import annotations
@@ -42,15 +41,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for `turns`
+
 from programs import (
     H100_ENVIRONMENT,
     KINDS,
-    build_alexnet,
     collectives,
     compiled_step,
     described,
     h100s,
 )
+from training_speed import build_alexnet
 from turns import accelerators, markdown, setting
 
 WAYS = ("data", "model", "sharded", "mixed")
@@ -60,7 +62,7 @@ _MB = 1e6
 
 
 def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments of the Trainer that say how the work is divided."""
+    """Returns the Trainer arguments that divide the work."""
     import jax
 
     num = arguments.num_devices
@@ -93,7 +95,7 @@ def _trainer(arguments: argparse.Namespace, callbacks: Sequence[Any]) -> Any:
 
 
 def _compiled(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Returns what the compiled step says of itself; it is not run."""
+    """Compiles the step without running it, and returns its collectives and memory."""
     import jax
 
     with described() if arguments.h100 else contextlib.nullcontext():
@@ -113,7 +115,7 @@ def _compiled(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _timed(arguments: argparse.Namespace) -> list[float]:
-    """Returns the images a second of each window of steps of a `fit`."""
+    """Returns the images per second of each window of steps of a `fit`."""
     import jax
 
     from nnx_alexnet.callbacks import Callback
@@ -209,8 +211,8 @@ def _table(results: Sequence[Mapping[str, Any]]) -> str:
         "all-gather",
         "others",
         "all as divided, MB",
-        "state, MB a device",
-        "temporary, MB a device",
+        "state, MB per device",
+        "temporary, MB per device",
     ]
     return markdown(header, rows)
 
@@ -222,7 +224,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `_in_process` looks for it as it is
+        allow_abbrev=False,  # `_in_process` looks for `--h100` itself
     )
     positive = partial(parser.add_argument, type=int)
     positive("--devices", nargs="+", default=[1, 2, 4, 8])

@@ -1,13 +1,19 @@
-"""What AlexNet's collectives predict: `python tests/benchmarks/scaling_arithmetic.py`.
+"""Predicts how the training of AlexNet scales to many GPUs.
 
-It prints the tables of arithmetic in SCALING.md, from link speeds and the speed of one GPU. Nothing
-is measured here; what a step sends is read from its HLO by scaling.py.
+    python tests/benchmarks/compiled_programs/scaling_arithmetic.py
+
+Prints the tables under "Arithmetic" in this folder's README.md from published link speeds and the
+measured speed of one GPU. Nothing is measured here; scaling.py reads what a step sends.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for `turns`
 
 from turns import markdown
 
@@ -24,7 +30,7 @@ SHAPES = (
     *((shape[-1],) for shape in _CONVOLUTIONS for _ in range(2)),  # BatchNorm's scale and bias
 )
 PARAMETERS = sum(map(math.prod, SHAPES))
-# Of one H100, bare scripts, bfloat16 compute, Adam: batch to images a second.
+# Of one H100, bare scripts, bfloat16 compute, Adam: batch to images per second.
 PLAIN = {256: 26_858.0, 1024: 30_496.0}  # plain convolutions and pools
 FAST = 59_300.0  # at 1024: the first convolution as space-to-depth, max_pool's own gradient
 SMALL_COLLECTIVES = 11  # BatchNorm's 5 forward and 5 backward, and one of counts
@@ -44,7 +50,7 @@ class Link(NamedTuple):
 
     Attributes:
         gpus: how many.
-        speed: bus bandwidth, bytes a second, as nccl-tests counts it.
+        speed: bus bandwidth, bytes per second, as nccl-tests counts it.
         latency: of a small all-reduce, seconds.
     """
 
@@ -107,9 +113,9 @@ def predict(
     """Predicts data parallelism from the speed of one GPU and of the links.
 
     Args:
-        batch: images a GPU.
-        link: the GPUs and what is between them.
-        is_fast: which step of one GPU.
+        batch: images per GPU.
+        link: the GPUs and the link between them.
+        is_fast: whether one GPU runs the fast step.
         gradient_bytes: of all gradients.
 
     Returns:
@@ -131,7 +137,7 @@ def predict(
 
 
 def hidden_from(link: Link, *, is_fast: bool = True, gradient_bytes: float = 4 * PARAMETERS) -> int:
-    """Returns the images a GPU from which the backward pass hides the gradients' reduction."""
+    """Returns the images per GPU from which the backward pass hides the gradients' reduction."""
     _, image = step_seconds(1, is_fast=is_fast)
     return math.ceil(reduce_seconds(gradient_bytes, link.gpus, link.speed) / (2 / 3 * image))
 
@@ -190,7 +196,7 @@ def model_split(batch: int, speed: float) -> tuple[float, float]:
 
     Args:
         batch: images of the two together.
-        speed: bus bandwidth between them, bytes a second.
+        speed: bus bandwidth between them, bytes per second.
     """
     fixed, variable = step_seconds(batch, is_fast=True)
     data = fixed + variable / 2 + reduce_seconds(4 * PARAMETERS, 2, speed)
@@ -221,17 +227,17 @@ def _model_rows() -> list[list[str]]:
 def predictions() -> str:
     """Returns the tables of arithmetic as Markdown."""
     both = "none hidden, all hidden"
-    data = ["GPUs", "GB/s", "batch a GPU", "gradients, ms", "small ones, ms"]
+    data = ["GPUs", "GB/s", "batch per GPU", "gradients, ms", "small all-reduces, ms"]
     data += ["fast step, ms", f"efficiency: {both}", "plain step, ms", "efficiency"]
     data += ["fast step, bfloat16"]
     hidden = ["GPUs", "GB/s", "fast step, float32", "bfloat16", "plain step, float32", "bfloat16"]
     sharded = ["GPUs", "GB/s", "data, ms", "sharded, all-reduced, ms", "with reduce-scatter, ms"]
-    sharded += ["state, MB a GPU: data", "sharded"]
+    sharded += ["state, MB per GPU: data", "sharded"]
     model = ["batch of two GPUs", "one GPU, ms", "data, ms, at 370 GB/s", "model, ms"]
     model += ["data, ms, at 150 GB/s", "model, ms", "data, ms, gradients hidden"]
     tables = [
         ("Data parallel", markdown(data, _data_rows())),
-        ("Images a GPU that hide the gradients", markdown(hidden, _hidden_rows())),
+        ("Images per GPU that hide the gradients", markdown(hidden, _hidden_rows())),
         ("State sharded", markdown(sharded, _sharded_rows())),
         ("Model split over two", markdown(model, _model_rows())),
     ]

@@ -1,12 +1,11 @@
-"""Compiled train steps: what their devices send, and what their kernels read and write.
+"""Compiles train steps and reads from the programs what devices send and what kernels move.
 
-A step is compiled for the devices at hand, or for H100s that need not be there: XLA compiles for a
-GPU that is only described, with the plugin of `pip install -e ".[cuda12]"`.
+A step is compiled for the devices at hand, or for H100s that need not be present: XLA can compile
+for a GPU from its description alone, with the plugin of `pip install -e ".[cuda12]"`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
@@ -192,8 +191,9 @@ def described() -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(jax, "default_backend", return_value="gpu"))
-        for module in ("steps", "loop", "data.module"):
-            stack.enter_context(mock.patch(f"nnx_alexnet.{module}.placed", shape))
+        for name, module in [*sys.modules.items()]:
+            if name.startswith("nnx_alexnet.") and hasattr(module, "placed"):
+                stack.enter_context(mock.patch.object(module, "placed", shape))
         stack.enter_context(
             mock.patch(
                 "nnx_alexnet.devices.sharding.Placement.send",
@@ -201,21 +201,6 @@ def described() -> Iterator[None]:
             )
         )
         yield
-
-
-def build_alexnet(arguments: argparse.Namespace) -> Any:
-    """Returns the AlexNet that a benchmark's options describe."""
-    from flax import nnx
-
-    from nnx_alexnet import AlexNet
-
-    return AlexNet(
-        arguments.num_classes,
-        image_size=arguments.image_size,
-        in_channels=arguments.channels,
-        dtype=arguments.dtype,
-        rngs=nnx.Rngs(0),
-    )
 
 
 def compiled_step(trainer: Any) -> tuple[Any, Any]:
