@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet.support import check_positive
+from nnx_alexnet.support import check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -54,7 +54,7 @@ class Callback:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuses a hook with an unknown name or other arguments, which would never run."""
         super().__init_subclass__(**kwargs)
-        check_positive(every_n_steps=cls.__dict__.get("every_n_steps"))
+        check_integer("every_n_steps", cls.__dict__.get("every_n_steps"), also=(None,))
         for name, function in cls.__dict__.items():
             if inspect.isfunction(function) and (name in HOOKS or name.startswith("on_")):
                 _check_hook(cls, name, function)

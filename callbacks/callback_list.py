@@ -8,9 +8,9 @@ from typing import Any
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, HOOKS, Callback
 from nnx_alexnet.support import (
+    check_integer,
     check_metric_name,
     check_plain,
-    check_positive,
     logger,
     unknown,
 )
@@ -52,7 +52,7 @@ class CallbackList:
                 raise TypeError(
                     f"`callbacks` must hold instances of `Callback`, got {callback!r}: pass {hint}."
                 )
-            check_positive(every_n_steps=callback.every_n_steps)
+            check_integer("every_n_steps", callback.every_n_steps, also=(None,))
             for name in callback.metric_names:
                 check_metric_name(name)
         self.raised: BaseException | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from nnx_alexnet.callbacks.base import Callback, Stage
-from nnx_alexnet.support import check_positive
+from nnx_alexnet.support import check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -46,7 +46,7 @@ class DeviceMonitor(Callback):
     priority = -1  # `setup` sets `metric_names` before others check what they monitor
 
     def __init__(self, every_n_steps: int | None = None):
-        check_positive(every_n_steps=every_n_steps)
+        check_integer("every_n_steps", every_n_steps, also=(None,))
         self.every_n_steps = every_n_steps
         self._period = every_n_steps
 

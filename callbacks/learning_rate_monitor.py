@@ -9,7 +9,7 @@ import jax
 
 from nnx_alexnet.callbacks.base import Callback
 from nnx_alexnet.callbacks.metric_monitor import current_value
-from nnx_alexnet.support import check_positive
+from nnx_alexnet.support import check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -49,7 +49,7 @@ class LearningRateMonitor(Callback):
         *,
         every_n_steps: int | None = None,
     ):
-        check_positive(every_n_steps=every_n_steps)
+        check_integer("every_n_steps", every_n_steps, also=(None,))
         self.schedule = schedule
         self.every_n_steps = every_n_steps
 

@@ -26,7 +26,7 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.support import check_positive, unknown
+from nnx_alexnet.support import check_integer, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -92,7 +92,7 @@ class TensorBoard(Callback):
         texts: bool = True,
         every_n_epochs: int | None = None,
     ):
-        check_positive(every_n_epochs=every_n_epochs)
+        check_integer("every_n_epochs", every_n_epochs, also=(None,))
         kinds = [*IMAGE_KINDS] if images is True else [*(images or ())]
         for kind in kinds:
             if kind not in IMAGE_KINDS:

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import augmentation_key
@@ -158,6 +157,8 @@ class At(Callback):
 def press_ctrl_c(trainer: Any) -> None:
     """What the terminal does when Ctrl-C is pressed; an action for `At`."""
     signal.raise_signal(signal.SIGINT)
+
+
 # 32 points of two classes, for `linear_trainer`.
 X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)

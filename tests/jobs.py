@@ -15,8 +15,8 @@ import pytest
 from resume_job import JOB, build
 
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint
 from nnx_alexnet.checkpoints.choosing import choose_checkpoint
+from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint
 
 TESTS = Path(__file__).parent
 

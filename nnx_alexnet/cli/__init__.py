@@ -1,6 +1,6 @@
 """The command `nnx-alexnet`."""
 
-from nnx_alexnet.cli.main import main
+from nnx_alexnet.cli.entry_point import main
 
 __all__ = [
     "main",

@@ -85,7 +85,7 @@ class MapSource:
         return len(self.dataset)
 
     def begin_pass(self) -> None:
-        """Makes the next `take` call `set_epoch` again, since another split may share the dataset."""
+        """Makes the next `take` call `set_epoch` again: another split may share the dataset."""
         self._epoch = None
 
     def _tell_epoch(self, seed: int, epoch: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from nnx_alexnet.checkpoints import orbax_files, read_checkpoint
 from nnx_alexnet.checkpoints.verifying import verify_checkpoints
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 
 # Orbax leaves coroutines behind when it cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

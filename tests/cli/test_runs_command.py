@@ -6,7 +6,7 @@ import re
 import pytest
 from helpers import write_run
 
-from nnx_alexnet.cli.commands import main
+from nnx_alexnet.cli import main
 from nnx_alexnet.runs.folder import list_runs
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from jobs import Job, digest, run_dir, run_here, saved_steps, step_log
 from resume_job import JOB, build
 
-from nnx_alexnet.checkpoints.items import read_loop
 from nnx_alexnet.checkpoints.choosing import choose_checkpoint
+from nnx_alexnet.checkpoints.items import read_loop
 
 OPTIMIZED = True
 

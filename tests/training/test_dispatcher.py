@@ -32,7 +32,7 @@ from nnx_alexnet.callbacks import (
 from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.devices.named_arrays import named_leaves
 from nnx_alexnet.devices.sharding import Placement
-from nnx_alexnet.training import loop
+from nnx_alexnet.training import batch_groups as loop
 from nnx_alexnet.training.steps_per_dispatch import Pushback, choose_steps
 
 OPTIMIZED = True
