@@ -58,7 +58,7 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
     newest = {}
     for path in event_files(run_dir):  # in the order in which they were written
         try:
-            for event in _events(path):
+            for _, event in _records(path):
                 for value in event.summary.value:
                     if value.tag in tags:
                         newest[value.tag] = event.step, list(value.tensor.string_val)
@@ -95,10 +95,6 @@ def drop_steps(run_dir: Path, step: int) -> None:
                 writer.write(record)
         if kept.tell() != size:
             write_whole(path, kept.getvalue())
-
-
-def _events(path: Path) -> Iterator[Event]:
-    return (event for _, event in _records(path))
 
 
 def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
