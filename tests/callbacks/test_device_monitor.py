@@ -17,9 +17,8 @@ class Log(Callback):
 
     def on_log(self, trainer, metrics, step):
         memory = {name: value for name, value in metrics.items() if "memory" in name}
-        if (
-            memory and "perf/compile_seconds" not in metrics
-        ):  # not the peak that the end of an epoch publishes
+        is_end_of_epoch = "perf/compile_seconds" in metrics  # which has a peak of its own
+        if memory and not is_end_of_epoch:
             self.rows.append((step, memory))
 
 
