@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import Dense, collectives, tiny_arrays, train_program, tree_equal
+from helpers import Dense, collectives, tiny_arrays, train_program, trainer_of, tree_equal
 from jax.sharding import AxisType
 
-from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import Callback, TensorBoard
 from nnx_alexnet.checkpoints import choose_checkpoint, load_checkpoint, read_checkpoint
 from nnx_alexnet.data import ImageTransform
@@ -98,12 +98,11 @@ def data_of(*, num=64, batch_size=16, **others):
     return DataModule(train, batch_size=batch_size, transform=transform, **others)
 
 
-def trainer_of(model, data=None, **options):
+def sgd_trainer(model, data=None, **options):
     # Adam divides by the root of what it has seen, and a large rate leaves the model chaotic:
     # either makes of a last bit that is added in another order a whole other step.
-    options = {"optimizer": optax.sgd(1e-2, momentum=0.9), "max_steps": 20, "log_dir": None,
-               "progress_bar": False} | options  # fmt: skip
-    return Trainer(model, data_of() if data is None else data, **options)
+    options = {"optimizer": optax.sgd(1e-2, momentum=0.9), "max_steps": 20} | options
+    return trainer_of(model, data_of() if data is None else data, **options)
 
 
 def alexnet():
@@ -125,7 +124,7 @@ def trained(make, *, keep_on_device=True, data=None, **options):
     model = make()
     before = arrays_of(model, nnx.Param)
     data = data_of(keep_on_device=keep_on_device) if data is None else data
-    trainer_of(model, data, **options).fit()
+    sgd_trainer(model, data, **options).fit()
     return before, arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat)
 
 
@@ -230,7 +229,7 @@ def test_the_gradients_of_a_smaller_last_batch_are_those_of_one_device():
     for options in (KINDS["data 4"], {"devices": 1}):
         keep = Keep()
         data = data_of(num=21, drop_last=False)
-        trainer_of(Dense(), data, max_steps=2, callbacks=[keep], **options).fit()
+        sgd_trainer(Dense(), data, max_steps=2, callbacks=[keep], **options).fit()
         assert keep.size == 5
         kept.append(keep.found)
     for name, array in kept[1].items():
@@ -317,7 +316,7 @@ class Parts(Callback):
 def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
     parts = Parts()
     data = alexnet_data(8)  # of so few images the convolutions are lax's own
-    trainer = trainer_of(
+    trainer = sgd_trainer(
         alexnet(), data, optimizer=optax.adam(1e-4), max_steps=1, callbacks=[parts],
         **KINDS["model 2"],
     )  # fmt: skip
@@ -355,11 +354,11 @@ def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
 )
 def test_a_split_batch_is_summed_and_a_split_state_gathered_once(make):
     data = alexnet_data(8) if make is alexnet else data_of()
-    summed = collectives(train_program(trainer_of(make(), data, devices=2)))
+    summed = collectives(train_program(sgd_trainer(make(), data, devices=2)))
     assert {kind for kind, _ in summed} == {"all-reduce"}
 
     model = make()
-    trainer = trainer_of(model, data, devices=2, shard_state=True)
+    trainer = sgd_trainer(model, data, devices=2, shard_state=True)
     gathered = Counter(a for kind, a in collectives(train_program(trainer)) if kind == "all-gather")
     state = nnx.state(model, nnx.Param)
     split_arrays = Counter(
@@ -402,7 +401,7 @@ LAYOUTS = {
 def saved_run(request, tmp_path_factory):
     logs = tmp_path_factory.mktemp(request.param.replace(" ", "_"))
     model = SplitDense()
-    trainer_of(model, max_steps=10, log_dir=logs, name="run", **LAYOUTS[request.param]).fit()
+    sgd_trainer(model, max_steps=10, log_dir=logs, name="run", **LAYOUTS[request.param]).fit()
     return logs / "run/version_0", model, request.param
 
 
@@ -414,7 +413,7 @@ def test_a_checkpoint_goes_on_under_every_other_layout(saved_run, layout, tmp_pa
     restored = Restored()
     model = SplitDense()
     before = arrays_of(model, nnx.Param)
-    trainer_of(
+    sgd_trainer(
         model, log_dir=tmp_path, name="run", callbacks=[restored], **LAYOUTS[layout]
     ).fit(resume=tmp_path / "run/version_0")  # fmt: skip
     assert restored.arrays.keys() <= expected.keys()
@@ -436,10 +435,10 @@ def test_a_plain_model_loads_the_parameters_of_any_layout(saved_run):
 
 def test_a_run_resumed_on_the_same_devices_ends_with_the_same_bits(tmp_path):
     unbroken, resumed = SplitDense(), SplitDense()
-    trainer_of(unbroken, devices=4).fit()
+    sgd_trainer(unbroken, devices=4).fit()
     options = {"devices": 4, "log_dir": tmp_path, "name": "run"}
-    trainer_of(SplitDense(), max_steps=7, **options).fit()
-    trainer_of(resumed, **options).fit(resume="auto")
+    sgd_trainer(SplitDense(), max_steps=7, **options).fit()
+    sgd_trainer(resumed, **options).fit(resume="auto")
     assert tree_equal(nnx.state(unbroken), nnx.state(resumed))
 
 
@@ -469,7 +468,7 @@ def test_a_split_of_a_size_that_divides_by_nothing_is_measured_exactly(as_batche
     model = Dense()
     if "mesh" in options:
         model.dense.kernel.set_metadata(**split("model", None))
-    trainer = trainer_of(model, data, max_steps=3, **options)
+    trainer = sgd_trainer(model, data, max_steps=3, **options)
     trainer.fit()
     loss, accuracy, probabilities = measured_by_numpy(model, trainer, images, labels)
     assert trainer.metrics["val/loss"] == pytest.approx(loss, rel=1e-6)
@@ -485,7 +484,7 @@ def test_a_split_of_a_size_that_divides_by_nothing_is_measured_exactly(as_batche
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled_or_written(tmp_path):
-    trainer = trainer_of(Dense(), data_of(batch_size=6), devices=4, log_dir=tmp_path)
+    trainer = sgd_trainer(Dense(), data_of(batch_size=6), devices=4, log_dir=tmp_path)
     with pytest.raises(ValueError, match=r"`batch_size` \(=6\) .* 4 parts .* work are 4 or 8"):
         trainer.fit()
     assert trainer.num_compilations == {}
@@ -501,7 +500,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled_or_
 )
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_is_written(mesh, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        trainer_of(Dense(), mesh=mesh, log_dir=tmp_path).fit()
+        sgd_trainer(Dense(), mesh=mesh, log_dir=tmp_path).fit()
     assert [*tmp_path.iterdir()] == []
 
 
@@ -523,7 +522,7 @@ def test_a_model_that_flax_split_as_it_was_made_trains_and_holds_the_values_afte
     with jax.set_mesh(mesh):
         model = Eager()
     before = arrays_of(model, nnx.Param)
-    trainer = trainer_of(model, mesh=mesh)
+    trainer = sgd_trainer(model, mesh=mesh)
     trainer.fit()
     after = arrays_of(model, nnx.Param)
     assert all(not np.array_equal(before[name], after[name]) for name in before)
@@ -542,7 +541,7 @@ def test_a_hook_reads_and_changes_the_model_of_several_devices():
 
     model, change = Dense(), Change()
     # With a rate of 0 nothing else moves the values.
-    trainer_of(model, devices=4, optimizer=optax.sgd(0.0), callbacks=[change]).fit()
+    sgd_trainer(model, devices=4, optimizer=optax.sgd(0.0), callbacks=[change]).fit()
     np.testing.assert_array_equal(change.seen, np.zeros(4))
     np.testing.assert_array_equal(model.dense.bias[...], np.full(4, 5))
 
@@ -552,7 +551,7 @@ def test_a_model_is_trained_on_by_another_number_of_devices():
     for numbers in ((4, 2), (1, 1)):
         model = Dense()
         for number in numbers:
-            trainer_of(model, devices=number, max_steps=5).fit()
+            sgd_trainer(model, devices=number, max_steps=5).fit()
         ends.append(arrays_of(model, nnx.Param))
     for name, array in ends[1].items():
         np.testing.assert_allclose(ends[0][name], array, atol=1e-6)
@@ -570,7 +569,7 @@ def test_the_gradients_of_a_batch_are_those_of_one_device(kind):
     kept = []
     for options in (KINDS[kind], {"devices": 1}):
         keep = Keep()
-        trainer_of(SplitDense(), max_steps=1, callbacks=[keep], **options).fit()
+        sgd_trainer(SplitDense(), max_steps=1, callbacks=[keep], **options).fit()
         kept.append(keep.found)
     assert kept[0].keys() == kept[1].keys()
     for name, array in kept[1].items():
@@ -588,7 +587,7 @@ def test_a_run_on_four_devices_compiles_each_step_once_and_writes_all_of_its_cur
     kind, tmp_path, warnings
 ):
     data = DataModule(tiny_arrays(), tiny_arrays(num=20, seed=1), batch_size=16)
-    trainer = trainer_of(
+    trainer = sgd_trainer(
         SplitDense(), data, log_dir=tmp_path, log_every_n_steps=2,
         callbacks=[TensorBoard(gradients=True)], **KINDS[kind],
     )  # fmt: skip
@@ -609,7 +608,7 @@ def test_a_mesh_that_the_caller_has_set_for_something_else_changes_nothing(kind)
     found = []
     for around, given in ((None, mesh), (mesh, mesh), (mesh, None)):
         with jax.set_mesh(around):
-            trainer = trainer_of(SplitDense(), data, max_steps=2, mesh=given)
+            trainer = sgd_trainer(SplitDense(), data, max_steps=2, mesh=given)
             trainer.fit()
             found.append([trainer.validate()["val/loss"], np.square(trainer.predict()).sum()])
     np.testing.assert_allclose(found[1:], found[:1] * 2, rtol=1e-5)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import RecordingCallback, tiny_arrays, tree_equal
+from helpers import RecordingCallback, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
@@ -76,15 +76,15 @@ class EvaluatesZeros(Callback):
         nnx.update(trainer.model, self.kept)
 
 
-def trainer_of(model, logs, callback=None, *, saves=True, name="run"):
+def failing_trainer(model, logs, callback=None, *, saves=True, name="run"):
     stopping = EarlyStopping(patience=9)
     saver = ModelCheckpoint(every_n_epochs=None, save_on_exception=saves)
     quiet = TensorBoard(images=False, histograms=False, texts=False)
     callbacks = [stopping, EvaluatesZeros(), *([callback] if callback else []), saver, quiet]
     data = DataModule(TRAIN, VAL, batch_size=16)
-    return Trainer(
-        model, data, optimizer=optax.adam(1e-2), max_epochs=2, log_dir=logs, name=name,
-        progress_bar=False, log_every_n_steps=3, callbacks=callbacks,
+    return trainer_of(
+        model, data, optimizer=optax.adam(1e-2), log_dir=logs, name=name, log_every_n_steps=3,
+        callbacks=callbacks,
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def result(trainer):
 def unbroken(tmp_path_factory):
     """The state and the result of a run to which nothing happens."""
     model = Net()
-    trainer = trainer_of(model, tmp_path_factory.mktemp("unbroken"))
+    trainer = failing_trainer(model, tmp_path_factory.mktemp("unbroken"))
     trainer.fit()
     return nnx.state(model), result(trainer)
 
@@ -124,13 +124,13 @@ ALL_CASES = [(hook, step) for hook in HOOKS for step in (0, 4, STEPS, 7, 10)]
 def run_again(model, logs, hook, step, unbroken, *, saves, same_trainer):
     """Runs until it does not fail; each time as a script that catches the error would."""
     callback = Fails(hook, step)
-    trainer = trainer_of(model, logs, callback, saves=saves)
+    trainer = failing_trainer(model, logs, callback, saves=saves)
     for _ in range(2):
         try:
             trainer.fit(resume="auto")
         except OnPurposeError:
             if not same_trainer:
-                trainer = trainer_of(model, logs, callback, saves=saves)
+                trainer = failing_trainer(model, logs, callback, saves=saves)
         else:
             break
     check(model, trainer, unbroken)
@@ -158,7 +158,7 @@ def test_wherever_it_fails_it_ends_the_same(tmp_path, unbroken, hook, step, opti
 
 
 def test_the_last_step_is_what_is_saved(tmp_path):
-    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7, RuntimeError))
+    trainer = failing_trainer(Net(), tmp_path, Fails("on_train_batch_end", 7, RuntimeError))
     with pytest.raises(RuntimeError, match="on purpose"):
         trainer.fit()
     assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
@@ -167,7 +167,7 @@ def test_the_last_step_is_what_is_saved(tmp_path):
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end"])
 def test_a_callback_that_ends_the_program_leaves_the_last_step_too(tmp_path, hook, error):
-    trainer = trainer_of(Net(), tmp_path, Fails(hook, 3, error))
+    trainer = failing_trainer(Net(), tmp_path, Fails(hook, 3, error))
     with pytest.raises(error, match="on purpose"):
         trainer.fit()
     saved = [path.name for path in (trainer.run_dir / "checkpoints").iterdir()]
@@ -175,7 +175,7 @@ def test_a_callback_that_ends_the_program_leaves_the_last_step_too(tmp_path, hoo
 
 
 def test_what_ends_the_program_between_two_hooks_is_not_saved(tmp_path, monkeypatch):
-    trainer = trainer_of(Net(), tmp_path)
+    trainer = failing_trainer(Net(), tmp_path)
 
     def end(*arguments):  # as the handler of a signal does
         raise SystemExit(3)
@@ -187,7 +187,7 @@ def test_what_ends_the_program_between_two_hooks_is_not_saved(tmp_path, monkeypa
 
 
 def test_it_is_not_saved_where_that_is_switched_off(tmp_path):
-    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7), saves=False)
+    trainer = failing_trainer(Net(), tmp_path, Fails("on_train_batch_end", 7), saves=False)
     with pytest.raises(OSError, match="on purpose"):
         trainer.fit()
     assert [*(trainer.run_dir / "checkpoints").iterdir()] == []
@@ -195,14 +195,14 @@ def test_it_is_not_saved_where_that_is_switched_off(tmp_path):
 
 def test_parameters_put_in_for_a_validation_that_fails_are_not_saved(tmp_path):
     model = Net()
-    trainer = trainer_of(model, tmp_path, Fails("on_validation_batch_end", STEPS))
+    trainer = failing_trainer(model, tmp_path, Fails("on_validation_batch_end", STEPS))
     with pytest.raises(OSError, match="on purpose"):
         trainer.fit()
     assert np.abs(model.head.kernel[...]).max() > 0
 
 
 def test_a_floating_point_error_of_a_callback_is_an_error_as_any_other(tmp_path):
-    trainer = trainer_of(Net(), tmp_path, Fails("on_train_batch_end", 7, FloatingPointError))
+    trainer = failing_trainer(Net(), tmp_path, Fails("on_train_batch_end", 7, FloatingPointError))
     with pytest.raises(FloatingPointError, match="on purpose"):
         trainer.fit()
     assert [path.name for path in (trainer.run_dir / "checkpoints").iterdir()] == ["7"]
@@ -230,7 +230,7 @@ class LogFails(Callback):
 
 
 def test_a_callback_that_can_never_log_does_not_keep_the_run_from_being_saved(tmp_path, caplog):
-    trainer = trainer_of(Net(), tmp_path, LogFails())
+    trainer = failing_trainer(Net(), tmp_path, LogFails())
     with caplog.at_level(logging.ERROR), pytest.raises(RuntimeError, match="no connection"):
         trainer.fit()
     saved = [int(path.name) for path in (trainer.run_dir / "checkpoints").iterdir()]
@@ -241,7 +241,7 @@ def test_a_callback_that_can_never_log_does_not_keep_the_run_from_being_saved(tm
 def test_another_run_of_the_same_model_begins_with_its_present_parameters(tmp_path):
     model = Net()
     with pytest.raises(OSError, match="on purpose"):
-        trainer_of(model, tmp_path, Fails("on_train_batch_end", 2), saves=False).fit()
+        failing_trainer(model, tmp_path, Fails("on_train_batch_end", 2), saves=False).fit()
     trained = np.array(model.head.kernel[...])
     seen = []
 
@@ -249,7 +249,7 @@ def test_another_run_of_the_same_model_begins_with_its_present_parameters(tmp_pa
         def on_train_start(self, trainer):
             seen.append(np.array(trainer.model.head.kernel[...]))
 
-    trainer_of(model, tmp_path, Look(), name="other").fit(resume="auto")
+    failing_trainer(model, tmp_path, Look(), name="other").fit(resume="auto")
     np.testing.assert_array_equal(seen[0], trained)
 
 
@@ -305,10 +305,10 @@ class DataclassNet(nnx.Module):
 def test_a_model_that_cannot_be_hashed_begins_again_as_it_began(tmp_path):
     model, fails = DataclassNet(), Fails("on_train_batch_end", 2)
     with pytest.raises(OSError, match="on purpose"):
-        trainer_of(model, tmp_path, fails, saves=False).fit()
-    again = trainer_of(model, tmp_path)
+        failing_trainer(model, tmp_path, fails, saves=False).fit()
+    again = failing_trainer(model, tmp_path)
     again.fit(resume="auto")
-    unbroken = trainer_of(DataclassNet(), tmp_path, name="unbroken")
+    unbroken = failing_trainer(DataclassNet(), tmp_path, name="unbroken")
     unbroken.fit()
     assert again.global_step == unbroken.global_step > 2
     assert tree_equal(nnx.state(model), nnx.state(unbroken.model))
@@ -320,7 +320,7 @@ def test_a_first_save_that_fails_is_none_to_resume_from(tmp_path, unbroken, monk
         raise OSError("the disk is away")
 
     model = Net()
-    trainer = trainer_of(model, tmp_path)
+    trainer = failing_trainer(model, tmp_path)
     saver = next(each for each in trainer.callbacks if isinstance(each, ModelCheckpoint))
     saver.every_n_steps = 2
     monkeypatch.setattr(saving, "write_checkpoint", fails)

@@ -7,6 +7,7 @@ import optax
 import pytest
 from clu.metrics import Average, Collection
 from flax import nnx
+from helpers import trainer_of
 
 from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.callbacks import (
@@ -22,13 +23,10 @@ X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 
 
-def trainer_of(*callbacks, log_dir=None, optimizer=None, epochs=2, **arguments):
-    split = (X, Y)
-    return Trainer(
-        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16),
-        optimizer=optax.sgd(0.1) if optimizer is None else optimizer, max_epochs=epochs,
-        callbacks=callbacks, log_dir=log_dir, progress_bar=False, **arguments,
-    )  # fmt: skip
+def linear_with(*callbacks, epochs=2, **arguments):
+    data = DataModule((X, Y), (X, Y), batch_size=16)
+    arguments = {"optimizer": optax.sgd(0.1), "max_epochs": epochs, **arguments}
+    return trainer_of(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), data, callbacks=callbacks, **arguments)
 
 
 class LooksAtNames(Callback):
@@ -76,14 +74,14 @@ class Logs(Callback):
 )
 def test_a_name_or_a_value_that_records_cannot_hold_is_refused(metrics, error, match):
     with pytest.raises(error, match=match):
-        trainer_of(Logs(metrics)).fit()
+        linear_with(Logs(metrics)).fit()
 
 
 def test_numbers_of_all_kinds_are_logged(tmp_path):
     metrics = {
         "a": np.float32(0.5), "b": np.int64(3), "c": True, "d": np.array(2.0), "e": float("nan")
     }  # fmt: skip
-    trainer = trainer_of(Logs(metrics), log_dir=tmp_path)
+    trainer = linear_with(Logs(metrics), log_dir=tmp_path)
     row = trainer.fit()[-1]
     assert [row[name] for name in "abcd"] == [0.5, 3.0, 1.0, 2.0]
     assert np.isnan(row["e"])
@@ -96,7 +94,7 @@ def test_numbers_of_all_kinds_are_logged(tmp_path):
 
 def test_a_callback_cannot_declare_a_name_that_records_cannot_hold():
     with pytest.raises(ValueError, match="cannot have the name 'step'"):
-        trainer_of(Logs({}, metric_names=("step",)))
+        linear_with(Logs({}, metric_names=("step",)))
 
 
 # ---- What can be monitored ----------------------------------------------------------------------
@@ -116,7 +114,7 @@ def test_a_callback_cannot_declare_a_name_that_records_cannot_hold():
 @pytest.mark.parametrize("kind", [EarlyStopping, ModelCheckpoint])
 def test_a_metric_that_no_epoch_ends_with_is_refused(tmp_path, kind, monitor, match):
     with pytest.raises(ValueError, match=rf"`monitor` \(='{monitor}'\) .*{match}"):
-        trainer_of(kind(monitor), log_dir=tmp_path).fit()
+        linear_with(kind(monitor), log_dir=tmp_path).fit()
     assert not any(tmp_path.iterdir())
 
 
@@ -127,7 +125,7 @@ def test_early_stopping_sees_what_a_callback_after_it_in_the_list_publishes(capl
         def on_train_epoch_end(self, trainer):
             trainer.log({"my/score": 1.0})
 
-    trainer = trainer_of(EarlyStopping("my/score", patience=2), Publishes(), epochs=9)
+    trainer = linear_with(EarlyStopping("my/score", patience=2), Publishes(), epochs=9)
     trainer.fit()
     assert trainer.epoch == 3
     assert "had no value" not in caplog.text
@@ -154,13 +152,13 @@ def test_a_metric_of_the_validation_is_refused_without_one():
 )
 def test_a_metric_that_epochs_end_with_can_be_monitored(monitor, others):
     stopping = EarlyStopping(monitor, patience=9)
-    trainer_of(*others, stopping, epochs=3).fit()
+    linear_with(*others, stopping, epochs=3).fit()
     assert stopping.best is not None
 
 
 def test_an_injected_rate_can_be_monitored():
     stopping = EarlyStopping("lr", patience=9)
-    trainer_of(stopping, optimizer=optax.inject_hyperparams(optax.sgd)(0.1)).fit()
+    linear_with(stopping, optimizer=optax.inject_hyperparams(optax.sgd)(0.1)).fit()
     assert stopping.best == pytest.approx(0.1)
 
 
@@ -173,7 +171,7 @@ def test_a_metric_that_is_missing_now_and_then_is_warned_of_at_the_end(
     tmp_path, warnings, kind, every, text
 ):
     logs = Logs({"my/score": 1}, metric_names=("my/score",), every=every)
-    trainer_of(logs, kind("my/score"), log_dir=tmp_path, epochs=3).fit()
+    linear_with(logs, kind("my/score"), log_dir=tmp_path, epochs=3).fit()
     said = [line for line in warnings.messages if "my/score" in line]
     if text is None:
         assert said == []
@@ -183,7 +181,7 @@ def test_a_metric_that_is_missing_now_and_then_is_warned_of_at_the_end(
 
 
 def test_an_epoch_without_a_validation_owes_no_metric_of_it(warnings):
-    trainer_of(EarlyStopping(), epochs=3, validate_every_n_epochs=2).fit()
+    linear_with(EarlyStopping(), epochs=3, validate_every_n_epochs=2).fit()
     assert warnings.messages == []
 
 
@@ -191,7 +189,7 @@ def test_an_epoch_without_a_validation_owes_no_metric_of_it(warnings):
 
 
 def test_every_public_property_can_be_read_before_a_fit():
-    trainer = trainer_of(EarlyStopping())
+    trainer = linear_with(EarlyStopping())
     public = [
         name
         for each in type(trainer).__mro__
@@ -210,7 +208,7 @@ def test_every_public_property_can_be_read_before_a_fit():
 
 def test_hooks_of_other_verbs_can_read_the_names_too():
     looks = LooksAtNames()
-    trainer = trainer_of(looks)
+    trainer = linear_with(looks)
     trainer.predict(X)
     after_prediction, looks.seen = looks.seen, None
     trainer.validate()
@@ -218,7 +216,7 @@ def test_hooks_of_other_verbs_can_read_the_names_too():
 
 
 def test_the_names_known_before_a_fit_are_those_that_it_publishes():
-    trainer = trainer_of(optimizer=optax.inject_hyperparams(optax.sgd)(0.1), epochs=3)
+    trainer = linear_with(optimizer=optax.inject_hyperparams(optax.sgd)(0.1), epochs=3)
     names = trainer.epoch_metric_names
     assert "lr" in names
     published = {name for row in trainer.fit() for name in row} - {"step", "epoch"}
@@ -259,7 +257,7 @@ def test_callbacks_that_are_none_are_refused(callbacks):
 
 
 def test_a_name_may_be_a_path(tmp_path):
-    trainer = trainer_of(log_dir=tmp_path, epochs=1, name=Path("sweep") / "first")
+    trainer = linear_with(log_dir=tmp_path, epochs=1, name=Path("sweep") / "first")
     trainer.fit()
     assert trainer.run_dir == tmp_path / "sweep/first/version_0"
 
@@ -267,11 +265,11 @@ def test_a_name_may_be_a_path(tmp_path):
 @pytest.mark.parametrize("name", [3, b"run", ["run"]])
 def test_a_name_of_another_type_is_refused(name):
     with pytest.raises(TypeError, match=r"`name` \(=.*must be a str"):
-        trainer_of(name=name)
+        linear_with(name=name)
 
 
 def test_integers_of_numpy_are_integers():
-    trainer = trainer_of(
+    trainer = linear_with(
         epochs=np.int64(2), seed=np.int32(3), log_every_n_steps=np.int64(1), max_steps=np.int64(3)
     )
     trainer.fit()
@@ -288,6 +286,6 @@ def test_a_collection_may_name_a_metric_step():
         def outputs(self, model, batch):
             return {"loss": model(batch["image"])[:, 0]}
 
-    row = trainer_of(task=Mine(), epochs=1).fit()[0]
+    row = linear_with(task=Mine(), epochs=1).fit()[0]
     assert row["step"] == 2
     assert row["val/step"] == row["val/loss"]
