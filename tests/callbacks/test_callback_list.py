@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_trainer import FakeTrainer
 
-from nnx_alexnet.callbacks import Callback, CallbackList
+from nnx_alexnet.callbacks import BETWEEN_DISPATCHES, Callback, CallbackList
 from nnx_alexnet.support.log import logger
 
 
@@ -118,6 +118,41 @@ def test_batch_hooks_are_called_at_multiples_of_the_global_step():
     assert each.steps == [5, 6, 7, 8, 9, 10]
     assert third.steps == [6, 9]
     assert never.steps == []
+
+
+class Starts(Callback):
+    def on_train_batch_start(self, trainer, batch, batch_index):
+        pass
+
+
+class Ends(Callback):
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        pass
+
+
+def with_period(callback, period):
+    callback.every_n_steps = period
+    return callback
+
+
+class Clock(Ends):
+    batch_period = BETWEEN_DISPATCHES
+
+
+def test_a_dispatch_ends_before_a_start_hook_and_at_an_end_hook():
+    ends = CallbackList([with_period(Ends(), 4), with_period(Ends(), 10)])
+    assert [ends.next_train_batch(step) for step in (0, 3, 4, 8, 10)] == [4, 4, 8, 10, 12]
+    starts = CallbackList([with_period(Starts(), 4)])
+    assert [starts.next_train_batch(step) for step in (0, 2, 3, 4)] == [3, 3, 7, 7]
+    assert CallbackList([Callback(), Clock()]).next_train_batch(7) is None
+
+
+def test_a_callback_between_dispatches_is_due_at_every_step_but_not_by_step():
+    callbacks = CallbackList([with_period(Ends(), 4), Clock()])
+    hook = "on_train_batch_end"
+    assert all(callbacks.is_due(hook, step) for step in range(1, 9))
+    assert [step for step in range(1, 9) if callbacks.is_due_by_step(hook, step)] == [4, 8]
+    assert not callbacks.is_due("on_train_batch_start", 4)  # no callback has that hook
 
 
 def test_each_callback_gets_a_copy_of_the_state_under_its_key(caplog):
