@@ -300,7 +300,7 @@ def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
         ),
     ],
 )
-def test_differences_between_the_processes_are_reported_by_one_of_them(tmp_path, options, text):
+def test_differences_between_the_processes_end_both_with_an_error(tmp_path, options, text):
     job = Job(tmp_path, **options)
     codes = job.wait(60)
     assert all(codes), codes

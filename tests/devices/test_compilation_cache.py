@@ -1,4 +1,4 @@
-"""Compiled programs in the user's cache folder, in processes of their own."""
+"""Compiled programs in the user's cache folder; each test fits in a new process."""
 
 import os
 import subprocess
@@ -7,7 +7,8 @@ import sys
 import jax
 import pytest
 
-from nnx_alexnet.devices import compilation_cache as compilation
+from nnx_alexnet.devices import compilation_cache
+from nnx_alexnet.devices.compilation_cache import Compiled, describe, use_compilation_cache
 
 FIT = """
 import numpy as np
@@ -45,18 +46,18 @@ def test_the_second_process_finds_the_programs_of_the_first(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cache_that_is_set_already_is_left_and_turning_it_off_is_heeded(tmp_path):
+def test_an_existing_cache_is_used_and_caching_can_be_disabled(tmp_path):
     own = tmp_path / "own"
-    said = fit(
+    line = fit(
         tmp_path, JAX_COMPILATION_CACHE_DIR=str(own), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
     )
-    assert f"from the cache in {own}" in said
+    assert f"from the cache in {own}" in line
     assert files(own)
     assert fit(tmp_path, JAX_ENABLE_COMPILATION_CACHE="false").endswith("no cache")
     assert not (tmp_path / "nnx_alexnet").exists()
 
 
-def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path):
+def test_an_unwritable_cache_folder_is_not_an_error(tmp_path):
     (tmp_path / "nnx_alexnet").write_text("a file where the folder would be")
     assert fit(tmp_path).endswith("no cache")
 
@@ -64,31 +65,40 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path):
 @pytest.fixture
 def chosen(monkeypatch):
     """Returns the folder that would be used, for given environment variables."""
-    monkeypatch.setattr(compilation, "_setting", lambda name: True if "enable" in name else None)
+    monkeypatch.setattr(
+        compilation_cache, "_setting", lambda name: True if "enable" in name else None
+    )
     monkeypatch.setattr(jax.config, "update", lambda name, value: None)
 
     def choose(**environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        return compilation.use_compilation_cache()
+        return use_compilation_cache()
 
     return choose
 
 
-def test_a_relative_cache_folder_is_ignored_as_its_specification_says(chosen, tmp_path):
+def test_a_relative_cache_folder_is_ignored(chosen, tmp_path):
     folder = chosen(XDG_CACHE_HOME="relative", HOME=str(tmp_path))
     assert folder.startswith(f"{tmp_path}/.cache/nnx_alexnet/programs/")
     assert chosen(XDG_CACHE_HOME="", HOME=str(tmp_path)) == folder
     assert chosen(XDG_CACHE_HOME="~/elsewhere", HOME=str(tmp_path)) == folder
 
 
-def test_a_cache_folder_whose_name_is_no_text_is_not_used(chosen, tmp_path):
+def test_a_cache_folder_whose_name_is_not_text_is_not_used(chosen, tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff"
     assert chosen(XDG_CACHE_HOME=os.fsdecode(name)) is None
     assert [*tmp_path.iterdir()] == []
 
 
-def test_without_a_home_nothing_is_kept(chosen, monkeypatch):
+def test_without_a_home_nothing_is_cached(chosen, monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     monkeypatch.delenv("HOME")
     assert chosen(XDG_CACHE_HOME="") is None
+
+
+def test_the_log_line_reports_programs_time_and_hits(monkeypatch):
+    setting = {"jax_enable_compilation_cache": True, "jax_compilation_cache_dir": "/cache"}
+    monkeypatch.setattr(compilation_cache, "_setting", setting.get)
+    done = Compiled(9, 4, 2.5).since(Compiled(5, 1, 1.25))
+    assert describe(done) == "Compiled 4 programs in 1.2 s; 3 from the cache in /cache"
