@@ -7,29 +7,19 @@ on the disk, so whole checkpoints remain after a kill or a power cut.
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from nnx_alexnet.checkpoints.checkpoint_folder import CheckpointFolder
 from nnx_alexnet.checkpoints.digests import Arrays
-from nnx_alexnet.checkpoints.folders import (
-    delete,
-    describe_room,
-    has_damaged,
-    misnamed,
-    quarantine,
-    tidy,
-)
-from nnx_alexnet.checkpoints.integrity import DamagedError, VanishedError
-from nnx_alexnet.checkpoints.items import Checkpoint, find_steps, read_checkpoint, read_loop
+from nnx_alexnet.checkpoints.items import Checkpoint
 from nnx_alexnet.checkpoints.orbax_files import check_path
 from nnx_alexnet.checkpoints.retention import Retention
 from nnx_alexnet.checkpoints.save import Save, SaveWriter, snapshot
-from nnx_alexnet.devices import NonFiniteError
-from nnx_alexnet.support import BackgroundWriter, Mode, absolute_path, first_line, logger
+from nnx_alexnet.support import BackgroundWriter, Mode, absolute_path, logger
 
 OnSaveError = Literal["raise", "warn"]
 
@@ -79,42 +69,22 @@ class Checkpoints:
         synced: Sequence[Path] = (),
     ) -> None:
         self.directory = absolute_path(directory, "directory")
+        self._on_error = on_error
+        check_path(self.directory)
         # The steps that are on disk or being saved.
         self._kept = Retention(monitor, mode, keep_latest=keep_latest, keep_best=keep_best)
-        self._on_error = on_error
-        self._files = SaveWriter(self.directory, finite=finite, synced=synced)
-        self._has_failed = False
-        check_path(self.directory)
-        try:
-            self._open()
-        except OSError as error:
-            raise OSError(
-                f"The checkpoints in {self.directory} cannot be opened: {error}"
-            ) from error
-        self._thread = BackgroundWriter(self._write, name="checkpoints")
+        self._writer = SaveWriter(self.directory, finite=finite, synced=synced)
+        self._folder = CheckpointFolder(self.directory, self._kept, self._writer)
+        self._thread = BackgroundWriter(self._folder.write, name="checkpoints")
         # This takes 1 to 2 s: do it now, so that it does not count as part of the first save.
         self._thread.prepare(partial(importlib.import_module, "orbax.checkpoint"))
-
-    def _open(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        tidy(self.directory)
-        damaged = dict.fromkeys(misnamed(self.directory), "its name is not a step number")
-        for step, folder in find_steps(self.directory).items():
-            try:
-                self._kept.add(step, read_loop(folder))
-            except DamagedError as error:
-                damaged[folder] = error.what
-            except VanishedError:  # it is being deleted
-                continue
-        for folder, what in damaged.items():  # only once all others could be read
-            quarantine(folder, what)
 
     # ---- What there is ------------------------------------------------------------------------
 
     @property
     def has_written(self) -> bool:
         """Whether this process has written a checkpoint, read it back and named it."""
-        return self._files.has_written
+        return self._writer.has_written
 
     @property
     def steps(self) -> list[int]:
@@ -138,7 +108,7 @@ class Checkpoints:
 
     def path(self, step: int) -> Path:
         """Returns the folder of the checkpoint of a step."""
-        return self.directory / str(step)
+        return self._folder.path(step)
 
     def restore(self, check: Callable[[Mapping[str, Any]], None]) -> Checkpoint | None:
         """Reads the newest whole checkpoint; damaged ones are renamed and reported.
@@ -155,21 +125,7 @@ class Checkpoints:
             OSError: one could not be read, though nothing shows that it is damaged.
         """
         self.wait()
-        for step in reversed(self.steps):
-            check(self._kept.loops[step])
-            try:
-                return read_checkpoint(self.path(step))
-            except DamagedError as error:
-                quarantine(self.path(step), error.what)
-            except VanishedError as error:
-                logger.warning("%s", error)
-            self._kept.remove(step)
-        if has_damaged(self.directory):
-            raise ValueError(
-                f'All checkpoints in {self.directory} are damaged. `resume="never"` starts a new '
-                "run."
-            )
-        return None
+        return self._folder.read_newest(check)
 
     # ---- Saving -------------------------------------------------------------------------------
 
@@ -208,8 +164,8 @@ class Checkpoints:
             self._hold(save)
             return
         self.wait()
-        if not self._is_there(save):
-            self._thread.start(self._begin(save))
+        if not self._folder.contains(save):
+            self._thread.start(self._folder.begin(save))
 
     @property
     def has_rested(self) -> bool:
@@ -238,9 +194,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for all saves, and ends the thread."""
         failures = self._thread.close()
-        if self._has_failed:  # parts of a failed save may have been written until now
-            with suppress(OSError):
-                tidy(self.directory)
+        self._folder.close()
         for failure in failures[1:]:
             logger.error("%s", failure)
         with self._tolerance():
@@ -269,63 +223,7 @@ class Checkpoints:
         values = {**_values(held), **_values(save)}
         return held.step == save.step or not self._kept.is_best(held.step, values)
 
-    def _is_there(self, save: Save) -> bool:
-        there = self._kept.loops.get(save.step)
-        return there is not None and save.is_at_position_of(there)
-
-    def _begin(self, save: Save) -> Save:
-        """Notes that a step is being saved."""
-        before = self._kept.loops.get(save.step)
-        self._kept.add(save.step, save.loop)
-        return save._replace(before=before)
-
-    # ---- In the thread that writes ------------------------------------------------------------
-
-    def _write(self, save: Save) -> None:
-        if self._kept.loops.get(save.step) is not save.loop:  # it was held until now
-            if self._is_there(save):
-                return
-            save = self._begin(save)
-        try:
-            self._files.write(save)
-        except Exception as error:  # Orbax raises a ValueError if the disk is full
-            self._has_failed = True
-            self._kept.remove(save.step)
-            if save.before is not None:
-                self._kept.add(save.step, save.before)
-            newest = self.latest_step
-            rest = "" if newest is None else f" The newest checkpoint is of step {newest}."
-            if isinstance(error, NonFiniteError):
-                raise NonFiniteError(f"{error}{rest}") from None
-            raise OSError(
-                f"The checkpoint of step {save.step} ({save.num_bytes:,} bytes) could not be "
-                f"written to {self.directory}, {describe_room(self.directory)}: "
-                f"{first_line(error)}.{rest}"
-            ) from error
-        self._prune()
-
-    def _prune(self) -> None:
-        for step in self.steps:
-            if _is_gone(self.path(step)):  # the user deleted it
-                self._kept.remove(step)
-        for step in self._kept.superfluous():
-            self._kept.remove(step)
-            try:
-                delete(self.path(step))
-            except OSError as error:
-                logger.warning("The checkpoint %s could not be deleted: %s", step, error)
-
 
 def _values(save: Save | None) -> dict[int, float]:
     """Returns the step of a save and its value, if it has one."""
     return {} if save is None or save.value is None else {save.step: save.value}
-
-
-def _is_gone(folder: Path) -> bool:
-    try:
-        os.lstat(folder)
-    except FileNotFoundError:
-        return True
-    except OSError:  # unknown
-        return False
-    return False

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from saved_runs import arrays_of, listed, names, resume, save_all
 
-from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpoint, store
+from nnx_alexnet.checkpoints import (
+    Checkpoints,
+    checkpoint_folder,
+    choose_checkpoint,
+    read_checkpoint,
+)
 from nnx_alexnet.checkpoints.folders import check_room, describe_room, quarantine, writing
 from nnx_alexnet.checkpoints.verifying import verify_checkpoints
 
@@ -17,7 +22,7 @@ def test_nothing_is_deleted_before_its_replacement_is_on_the_disk(tmp_path, monk
     monkeypatch.setattr(
         os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink())
     )
-    rename, delete = Path.rename, store.delete
+    rename, delete = Path.rename, checkpoint_folder.delete
 
     def follow(path, target):
         renamed[target] = path, len(synced)
@@ -33,7 +38,7 @@ def test_nothing_is_deleted_before_its_replacement_is_on_the_disk(tmp_path, monk
 
     deleted = []
     monkeypatch.setattr(Path, "rename", follow)
-    monkeypatch.setattr(store, "delete", check)
+    monkeypatch.setattr(checkpoint_folder, "delete", check)
     save_all(tmp_path, {1: None, 2: None}, keep_latest=1)
     assert deleted == ["1"]
 
