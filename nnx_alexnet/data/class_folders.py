@@ -1,4 +1,4 @@
-"""Splits and classes as folders, `root`/<split>/<class>/<image>; reports what is not used."""
+"""Finds splits and classes as folders, `root`/<split>/<class>/<image>, and reports unused files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,11 +14,12 @@ _MOST_SHOWN = 8  # names in a message
 
 
 def find_splits(root: Path, splits: Sequence[str]) -> dict[str, str]:
-    """Returns the name of the folder of each split that is there, and reports other folders.
+    """Returns the name of the folder of each split that exists, and reports other folders.
 
     Args:
-        root: the folder that holds them; it need not exist.
-        splits: of "train", "val" and "test"; "val" may also be called valid/ or validation/.
+        root: the folder that contains them; it need not exist.
+        splits: some of "train", "val" and "test". The folder of "val" may also be called valid/
+            or validation/.
 
     Raises:
         ValueError: there are several folders for one split.
@@ -45,7 +46,7 @@ def find_splits(root: Path, splits: Sequence[str]) -> dict[str, str]:
 
 
 def class_folders(root: Path, split: str) -> tuple[str, ...]:
-    """Returns the names of the folders of a split, which are its classes, in order.
+    """Returns the sorted names of the folders of a split, which are its classes.
 
     Raises:
         ValueError: there are none.
@@ -57,25 +58,25 @@ def class_folders(root: Path, split: str) -> tuple[str, ...]:
         what = format_count(len(loose), "image") if loose else "nothing"
         held_out = " Without this folder, 10% of train/ are held out."
         raise ValueError(
-            f"`root` (={str(root)!r}): {split}/ holds {what}, but no class folders. Put each image "
-            f"into a folder that has the name of its class: {split}/<class>/<image>.jpg."
+            f"`root` (={str(root)!r}): {split}/ contains {what}, but no class folders. Put each "
+            f"image into a folder with the name of its class: {split}/<class>/<image>.jpg."
             f"{'' if split == 'train' else held_out}"
         )
     if loose:
         logger.warning(
-            "`root` (=%r): %s/ has %s outside of class folders (%s), not used.",
+            "`root` (=%r): %s/ has %s outside of class folders (%s), which are not used.",
             str(root), split, format_count(len(loose), "image"), _shown(loose),
         )  # fmt: skip
     return classes
 
 
 def is_unlabelled(root: Path, split: str, classes: Sequence[str]) -> bool:
-    """Returns whether a folder has no classes, as the test images of a contest; then reports it.
+    """Returns whether a folder has no classes, like the test images of a contest, and reports it.
 
     Args:
         root: the folder of the splits.
         split: the name of the folder, usually "test".
-        classes: those of training. A single folder of another name is no class.
+        classes: those of training. A single folder with another name is not a class.
     """
     folder = root / split
     names = _folders(folder)
@@ -83,7 +84,7 @@ def is_unlabelled(root: Path, split: str, classes: Sequence[str]) -> bool:
         return False
     num = len(find_files(folder).images)
     logger.warning(
-        "`root` (=%r): %s/ holds %s outside of class folders, so there is no test split.%s",
+        "`root` (=%r): %s/ contains %s outside of class folders, so there is no test split.%s",
         str(root), split, format_count(num, "image"),
         " `nnx-alexnet predict RUN FOLDER` predicts the classes of such images." if num else "",
     )  # fmt: skip
@@ -91,7 +92,7 @@ def is_unlabelled(root: Path, split: str, classes: Sequence[str]) -> bool:
 
 
 def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Lists the images of a split by class, and reports what is left out.
+    """Lists the images of a split by class, and reports files that are left out.
 
     Args:
         root: the folder of the splits.
@@ -102,7 +103,8 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
         The paths, relative to the folder of the split, and the class of each, int32[N].
 
     Raises:
-        ValueError: there is a folder of another class, no image, or none of a class in train/.
+        ValueError: there is a folder of another class, no image, or a class without images in
+            train/.
     """
     folder = root / split
     where = f"`root` (={str(root)!r}): {split}/"
@@ -122,14 +124,14 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> tuple[list[st
     if others:
         logger.warning("%s", f"{where} has {_left_out(others)}. {suffixes}")
     if not paths:
-        raise ValueError(f"{where} holds no images. {suffixes}")
+        raise ValueError(f"{where} contains no images. {suffixes}")
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
         if split == "train":
             raise ValueError(
-                f"{where} holds no images of the classes {_shown(empty)}, which have "
+                f"{where} contains no images of the classes {_shown(empty)}, which have "
                 f"folders there. Remove the folders, or put images into them. {suffixes}"
             )
-        logger.warning("%s", f"{where} holds no images of the classes {_shown(empty)}.")
+        logger.warning("%s", f"{where} contains no images of the classes {_shown(empty)}.")
     start = len(str(folder)) + 1
     targets = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     return [path[start:] for path in paths], targets
@@ -146,7 +148,7 @@ def _loose_images(folder: Path) -> list[str]:
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Returns names as text, without what a terminal would obey."""
+    """Returns names as text, without control sequences."""
     more = len(names) - _MOST_SHOWN
     shown = ", ".join(map(repr, names[:_MOST_SHOWN]))
     return f"{shown} and {more} more" if more > 0 else shown
@@ -155,5 +157,5 @@ def _shown(names: Sequence[str]) -> str:
 def _left_out(paths: Sequence[str]) -> str:
     counts = Counter(Path(path).suffix.lower() or "no suffix" for path in paths)
     kinds = [f"{suffix} ({count})" for suffix, count in counts.most_common(_MOST_SHOWN)]
-    text = repr(", ".join(kinds))[1:-1]  # without what a terminal would obey
+    text = repr(", ".join(kinds))[1:-1]  # without control sequences
     return f"{format_count(len(paths), 'file')} of other kinds, left out: {text}"

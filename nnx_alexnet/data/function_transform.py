@@ -109,7 +109,7 @@ def as_transform(value: Any) -> ImageTransform | FunctionTransform:
     if len(named) == 1 and not takes_any:
         raise TypeError(
             f"`transform` has the arguments {signature}; it must accept both `key` and `index`, "
-            f"or neither. "
+            "or neither. "
             f"{_HOW}"
         )
     return FunctionTransform(value, takes_key=takes_key)

@@ -12,19 +12,19 @@ from nnx_alexnet.support import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-# What white may be, by the first letter of Pillow's mode: integers are of 16 or 32 bits; floats
-# are shares, or have the range of 8 or 16 bits. (`I` may be a file of either size.)
+# Possible values of white, by the first letter of Pillow's mode: integers have 16 or 32 bits (a
+# file of either size may have mode `I`); floats are shares, or have the range of 8 or 16 bits.
 _WHITE = {"I": (2**16 - 1, 2**31 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
 
 
 def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarray:
     """Decodes an image file, resizes its shorter side and cuts out the middle.
 
-    It is turned upright as its EXIF says, and on white where it is transparent. Grey values of 16
-    or 32 bits are scaled to 8.
+    The image is rotated by its EXIF orientation, and put on white where it is transparent. Grey
+    values of 16 or 32 bits are scaled to 8.
 
     Args:
-        path: the file, of any format and mode that Pillow reads; the first frame of several.
+        path: the file, of any format and mode that Pillow reads; of several frames the first.
         resize: the shorter side's new length, in pixels.
         size: side of the square, in pixels, at most `resize`.
         channels: 3 for RGB (the default), 1 for grey.
@@ -34,9 +34,9 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
 
     Raises:
         ValueError: the file is damaged, is not an image, or is not a regular file (a FIFO or a
-            device could be read for ever); the message names it.
-        OSError: the file cannot be read; a `FileNotFoundError` if there is none, a
-            `PermissionError` if it is not allowed, and so on. It may be whole.
+            device could be read forever); the message names it.
+        OSError: the file cannot be read, though it may be intact: a `FileNotFoundError` if it
+            does not exist, a `PermissionError` if that is not allowed, and so on.
         MemoryError: the image does not fit into memory.
 
     Example:
@@ -44,7 +44,7 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
         >>> from PIL import Image
         >>> from nnx_alexnet.data.image_decoding import decode
         >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     Image.new("LA", (30, 20), (0, 0)).save(file.name)  # nothing but transparent
+        ...     Image.new("LA", (30, 20), (0, 0)).save(file.name)  # fully transparent
         ...     decode(file.name, resize=2, size=1)
         array([[[255, 255, 255]]], dtype=uint8)
     """
@@ -55,23 +55,25 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
     try:
         _check_regular(path)
         with Image.open(path) as image:
-            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is still large enough.
+            # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is still large enough.
             image.draft(mode, (resize, resize))
             image.load()
             pixels = _opaque(_upright(image), mode)
-            # The square of the original that becomes the result, resized in one go.
+            # The square of the original that becomes the result, resized in one step.
             side = min(pixels.size) * size / resize
             left, top = ((length - side) / 2 for length in pixels.size)
             box = (left, top, left + side, top + side)
             square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no image file {name}.") from None
-    except UnidentifiedImageError:  # its text has the path once more
+    except UnidentifiedImageError:  # its text repeats the path
         raise ValueError(f"Cannot decode the image file {name}: no known format") from None
     except MemoryError:
         raise MemoryError(f"There is not enough memory to decode the image file {name}.") from None
     except Exception as error:  # Pillow raises a dozen types for damaged files
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # from the system, not from Pillow
             text = f"Cannot read the image file {name}: {error.strerror}"
             raise OSError(error.errno, text) from None
         text = f"Cannot decode the image file {name}: {printable(error)}"
@@ -80,8 +82,8 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
 
 
 def _check_regular(path: str) -> None:
-    """Raises a `ValueError` for a file that is empty, or whose reading may never end."""
-    about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would take longer
+    """Raises a `ValueError` for a file that is empty, or that could be read forever."""
+    about = os.stat(path)  # noqa: PTH116  # a `Path` for each file would be slower
     if stat.S_ISREG(about.st_mode):
         if about.st_size == 0:
             raise ValueError("it is empty")
@@ -95,11 +97,11 @@ def _check_regular(path: str) -> None:
 
 
 def _upright(image: "Image.Image") -> "Image.Image":
-    """Turns a loaded image as its EXIF says it was taken."""
+    """Rotates a loaded image by its EXIF orientation."""
     from PIL import ImageOps
 
-    # In place, which copies no pixels where there is nothing to turn. EXIF that is damaged, as in
-    # some files of ImageNet, does not make a damaged image.
+    # In place, so that upright images are not copied. Damaged EXIF, as in some files of ImageNet,
+    # does not make an image unusable.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     return image
@@ -118,7 +120,7 @@ def _opaque(image: "Image.Image", mode: str) -> "Image.Image":
 
 
 def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
-    """Scales grey values so that white, the first of `whites` that none exceeds, becomes 255."""
+    """Scales grey values so that white, the first of `whites` that no value exceeds, is 255."""
     if values.dtype.kind == "f":
         values = np.nan_to_num(values, nan=0, posinf=0, neginf=0)
     highest = float(values.max())
@@ -134,7 +136,7 @@ def resized_side(image_size: int) -> int:
 
 
 def default_workers() -> int:
-    """Returns how many files to decode at once."""
+    """Returns how many files to decode at once: one per CPU, at most 8."""
     # A container may use fewer CPUs than there are.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(8, usable or 1)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# torchvision's, and what else is common that Pillow reads.
+# Those of torchvision, and other common ones that Pillow reads.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif",
     ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
 
-# What systems leave in folders, besides what begins with a dot.
+# Files and folders that operating systems add, besides those that begin with a dot.
 _LEFTOVERS = (
     "__macosx", "thumbs.db", "desktop.ini", "@eadir", "__pycache__", "lost+found", "$recycle.bin",
     "system volume information",
@@ -19,11 +19,11 @@ _LEFTOVERS = (
 
 
 class Found(NamedTuple):
-    """The files of a folder, as paths in the order of their folders and names.
+    """The paths of a folder, sorted by folder and name.
 
     Attributes:
-        images: those with one of `IMAGE_SUFFIXES`.
-        others: all others but hidden ones, and what is no file.
+        images: files with one of `IMAGE_SUFFIXES`.
+        others: other files that are not hidden, and pipes, devices and sockets.
     """
 
     images: list[str]
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file or folder is none of the user's data, by its name.
+    """Returns whether the name of a file or folder shows that it is not the user's data.
 
     Example:
         >>> from nnx_alexnet.data.image_files import is_hidden
@@ -44,13 +44,13 @@ def is_hidden(name: str) -> bool:
 def find_files(
     folder: str | os.PathLike[str], *, note: Callable[[OSError], None] | None = None
 ) -> Found:
-    """Lists the files of a folder and of all folders below, without what is hidden.
+    """Lists the files of a folder and of all folders below, except hidden ones.
 
-    Links to folders are followed, but for those that lead back to where they are.
+    Links to folders are followed, except those that lead back to a folder above them.
 
     Args:
         folder: where to begin.
-        note: takes the error of a folder that cannot be searched; None (the default) raises it.
+        note: receives the error of a folder that cannot be searched; None (default) raises it.
 
     Example:
         >>> import tempfile
@@ -63,7 +63,7 @@ def find_files(
         >>> [[Path(path).name for path in paths] for paths in found]
         [['a.JPG', 'b.png'], ['notes.txt']]
     """
-    # A link back to a folder above would make its other folders part of this one.
+    # A link to a folder above would make the other folders there part of this one.
     seen = {_identity(above) for above in Path(folder).resolve().parents}
     found = Found([], [])
     for place, names in sorted(_walk(os.fspath(folder), seen, note)):
@@ -77,7 +77,7 @@ def find_files(
 def _walk(
     folder: str, seen: set[tuple[int, int]], note: Callable[[OSError], None] | None
 ) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
-    """Yields each folder with the names of what is in it but folders, and whether it is a file."""
+    """Yields each folder with the names in it, except folders, and whether each is a file."""
     try:
         identity = _identity(Path(folder))
         with os.scandir(folder) as scan:
@@ -104,6 +104,6 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    # A link to nothing is an image file that cannot be read, which whoever reads it will say; of a
-    # pipe or a device nobody knows when it ends.
+    # A broken link counts as a file: reading it raises an error with its name. A pipe or device
+    # does not, since reading it may never end.
     return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())

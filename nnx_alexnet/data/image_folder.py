@@ -1,4 +1,4 @@
-"""Datasets of image files, one folder a class; ImageNet among them."""
+"""Datasets of image files with one folder per class, such as ImageNet."""
 
 import os
 from pathlib import Path
@@ -22,11 +22,14 @@ class ImageFiles:
     """A map-style dataset of image files, each decoded to a square of one size.
 
     Args:
-        root: the folder that the paths begin at.
-        paths: the files, relative to `root`.
-        targets: the class of each, int32[N].
-        resize: the shorter side is resized to this, in pixels.
+        root: the folder that the paths are relative to.
+        paths: the files.
+        targets: the class of each file, int32[N].
+        resize: the shorter side after resizing, in pixels.
         size: side of the square that is cut out of the middle, in pixels.
+
+    Attributes:
+        targets: as given.
     """
 
     def __init__(
@@ -34,7 +37,7 @@ class ImageFiles:
     ) -> None:
         self.targets = targets
         self._root = os.fspath(root)
-        # One block of bytes: a million Python strings would be slow to send to the workers.
+        # One array of bytes: a million Python strings would be slow to send to the workers.
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._resize = resize
         self._size = size
@@ -47,7 +50,7 @@ class ImageFiles:
         return decode(path, resize=self._resize, size=self._size), int(self.targets[index])
 
     def subset(self, indices: np.ndarray) -> "ImageFiles":
-        """Returns the dataset of these files alone."""
+        """Returns the dataset of some of the files."""
         part = object.__new__(ImageFiles)
         part.__dict__.update(self.__dict__)
         part.targets, part._paths = self.targets[indices], self._paths[indices]
@@ -55,7 +58,7 @@ class ImageFiles:
 
 
 def image_folder(request: DatasetRequest) -> Splits:
-    """`root`/train, and if there are, `root`/val and `root`/test, with one folder per class."""
+    """Returns `root`/train, and `root`/val and `root`/test if they exist, by class folders."""
     root = request.root
     folders = find_splits(root, ("train", "val", "test"))
     if "train" not in folders:
@@ -86,10 +89,10 @@ def image_folder(request: DatasetRequest) -> Splits:
 
 
 def imagenet(request: DatasetRequest) -> Splits:
-    """ILSVRC 2012 in torchvision's layout; the published validation data are `val`.
+    """Returns ILSVRC 2012 in torchvision's layout; the published validation data are `val`.
 
-    `root` holds train/ and val/ with one folder a class (n01440764, ...), and meta.bin, which
-    names the classes. torchvision makes all three from the archives; `download=True` lets it.
+    `root` contains train/ and val/ with one folder per class (n01440764, ...), and meta.bin, which
+    names the classes. With `download=True`, torchvision makes all three from the archives.
     """
     from torchvision import datasets
 
@@ -119,7 +122,7 @@ def imagenet(request: DatasetRequest) -> Splits:
         class_names=names,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        translate=0.0,  # the random patches move the image enough
+        translate=0.0,  # the random patches translate enough
         flip=True,
         crop=request.image_size / _stored_size(request),
         num_workers=default_workers(),
@@ -136,7 +139,7 @@ def _needs_imagenet(request: DatasetRequest, problem: str) -> str:
 
 
 def _stored_size(request: DatasetRequest) -> int:
-    """The side of a decoded image: with a margin for random patches, if there are to be any."""
+    """Returns the side of a decoded image, with a margin for random patches if they are used."""
     return resized_side(request.image_size) if request.augment else request.image_size
 
 
@@ -145,8 +148,8 @@ def _needs_train(root: Path) -> str:
     found = f" It has the folders {', '.join(map(repr, sorted(there)[:8]))}." if there else ""
     return (
         f"`root` (={str(root)!r}) has no folder train/.{found} Put one folder per class there, "
-        f"with the class's images: {root}/train/<class>/<image>.jpg; and in the same way "
-        "val/ (also valid/ or validation/) and test/, if there are any."
+        f"with the images of the class: {root}/train/<class>/<image>.jpg. The folders val/ (or "
+        "valid/, validation/) and test/ are optional and have the same structure."
     )
 
 
@@ -155,7 +158,7 @@ def _source(request: DatasetRequest, files: ImageFiles, split: str) -> MapSource
 
 
 def _files(request: DatasetRequest, split: str, classes: tuple[str, ...]) -> ImageFiles:
-    """Lists the files of a split; its classes are those of the training split."""
+    """Returns the files of a split, with the classes of the training split."""
     paths, targets = list_images(request.root, split, classes)
     return ImageFiles(
         request.root / split,

@@ -100,10 +100,10 @@ def test_empty_classes_are_rejected_in_train_and_reported_in_val(tmp_path, warni
     (tmp_path / "val/cow").mkdir()
     assert load_folder(tmp_path).val.labels().tolist() == [2, 2, 2]
     (said,) = messages(warnings)
-    assert "val/ holds no images of the classes 'cat', 'cow'" in said
+    assert "val/ contains no images of the classes 'cat', 'cow'" in said
     (tmp_path / "train/bee").mkdir()
     (tmp_path / "train/bee/1.heic").touch()
-    with pytest.raises(ValueError, match=r"train/ holds no images of the classes 'bee'.*Remove"):
+    with pytest.raises(ValueError, match=r"train/ contains no images of the classes 'bee'.*Remove"):
         load_folder(tmp_path)
 
 
@@ -111,11 +111,11 @@ def test_empty_classes_are_rejected_in_train_and_reported_in_val(tmp_path, warni
 @pytest.mark.parametrize(
     ("split", "files", "message"),
     [
-        ("train", [], "train/ holds nothing, but no class folders. .*train/<class>/<image>.jpg"),
-        ("train", ["1.png"], "train/ holds 1 image, but no class folders"),
-        ("val", [], "val/ holds nothing, but no class folders.*10% of train/ are held out"),
-        ("val", ["1.png", "2.png"], "val/ holds 2 images, but no class folders"),
-        ("val", ["cat/1.heic"], "val/ holds no images. Images end in .jpg"),
+        ("train", [], "train/ contains nothing, but no class folders. .*train/<class>/<image>.jpg"),
+        ("train", ["1.png"], "train/ contains 1 image, but no class folders"),
+        ("val", [], "val/ contains nothing, but no class folders.*10% of train/ are held out"),
+        ("val", ["1.png", "2.png"], "val/ contains 2 images, but no class folders"),
+        ("val", ["cat/1.heic"], "val/ contains no images. Images end in .jpg"),
         ("val", ["Cat/1.png"], "val/ has classes that train/ does not have: 'Cat'"),
     ],
 )
@@ -135,7 +135,7 @@ def test_test_images_without_classes_are_reported(tmp_path, warnings, files):
     copied(tmp_path / "test", *files)
     assert load_folder(tmp_path).test is None
     (said,) = messages(warnings)
-    assert f"test/ holds {len(files)} images outside of class folders" in said
+    assert f"test/ contains {len(files)} images outside of class folders" in said
     assert ("nnx-alexnet predict RUN FOLDER" in said) == bool(files)
 
 
