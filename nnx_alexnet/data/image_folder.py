@@ -122,7 +122,7 @@ def imagenet(request: DatasetRequest) -> Splits:
         class_names=names,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        translate=0.0,  # the random patches translate enough
+        translate=0.0,  # random patches already translate
         flip=True,
         crop=request.image_size / _stored_size(request),
         num_workers=default_workers(),
