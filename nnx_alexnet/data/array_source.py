@@ -38,7 +38,7 @@ class ArraySource:
     def __init__(self, images: Any, labels: Any, *, argument: str = "data") -> None:
         self.rows = as_rows(images, labels, None, argument, logger.info)
         if not len(self):
-            raise ValueError(f"`{argument}` is empty: it holds no examples.")
+            raise ValueError(f"`{argument}` is empty: it has no examples.")
         some = self.some_images()
         if some.dtype == np.float32 and some.ndim == 4 and some.min() >= 0 and some.max() > 100:
             logger.warning(

@@ -54,7 +54,7 @@ def plan_batches(
     multiple: int | None = None,
     part: Callable[[int], slice | None] | None = None,
 ) -> list[BatchPlan]:
-    """Returns which examples each batch of an epoch holds.
+    """Returns which examples each batch of an epoch contains.
 
     Args:
         indices: the examples of the epoch, in order.

@@ -52,7 +52,9 @@ def evenly_spaced(num: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, num - 1, most).round().astype(int))
 
 
-def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[str], None]) -> Rows:
+def as_rows(
+    image: Any, label: Any, mask: Any, argument: str, report: Callable[[str], None]
+) -> Rows:
     """Converts and checks arrays that have a batch axis.
 
     Args:
@@ -60,7 +62,7 @@ def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[st
         label: labels of any array type, `[N, ...]`.
         mask: which rows count, `[N]`, or None.
         argument: what the user calls them, for errors.
-        tell: receives a message if axes are transposed.
+        report: receives a message if axes are transposed.
 
     Raises:
         ValueError: the arrays are not usable, or do not fit together.
@@ -82,7 +84,7 @@ def as_rows(image: Any, label: Any, mask: Any, argument: str, tell: Callable[[st
         )
     check_label_axes(labels, argument)
     if is_torch(image) and is_channels_first(images.shape[1:]):
-        tell(f"`{argument}`: torch images {list(images.shape)} are NCHW, transposed to NHWC.")
+        report(f"`{argument}`: torch images {list(images.shape)} are NCHW, transposed to NHWC.")
         images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     if mask is not None:
         mask = to_numpy(mask, argument).astype(bool)

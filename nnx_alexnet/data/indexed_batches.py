@@ -71,7 +71,7 @@ class IndexedBatches:
         return full + int(rest > 0 and not self.drop_last)
 
     def count(self, number: int, batch: Batch) -> int:
-        """Returns how many examples a batch holds, of all processes together."""
+        """Returns how many examples a batch has, of all processes together."""
         return min(self.batch_size, len(self._source) - number * self.batch_size)
 
     def batches(
@@ -107,7 +107,7 @@ class IndexedBatches:
                 if not skips:
                     raise self.bad.error(rows.bad)
                 self.bad.note(rows.bad)
-                if not self._shuffle:  # a measurement counts no example twice
+                if not self._shuffle:  # evaluation counts no example twice
                     batch["mask"] &= ~np.isin(batch["index"], list(rows.bad))
             yield batch
 

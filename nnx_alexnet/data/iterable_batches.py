@@ -37,7 +37,7 @@ class IterableBatches:
         return self._source.num_batches
 
     def count(self, number: int, batch: Batch) -> int:
-        """Returns how many examples a batch holds."""
+        """Returns how many examples a batch has."""
         return int(np.count_nonzero(batch["mask"]))
 
     def batches(

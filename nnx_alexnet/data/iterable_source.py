@@ -64,15 +64,15 @@ class IterableSource:
         self._depends_on_epoch = False
         self._is_one_shot = False
         self._counted: int | None = None  # batches of the newest complete pass
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def _tell(self, message: str) -> None:
-        if "axes" not in self._told:
+    def _report_axes(self, message: str) -> None:
+        if "axes" not in self._reported:
             logger.info("%s", message)
-        self._told.add("axes")
+        self._reported.add("axes")
 
     def _convert(self, item: Any) -> Rows:
-        rows = as_rows(*unpack(item, self._argument), self._argument, self._tell)
+        rows = as_rows(*unpack(item, self._argument), self._argument, self._report_axes)
         # An iterable may reuse one buffer while the batch is still being sent.
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(rows.image.copy(), rows.label.copy(), mask)
@@ -145,9 +145,9 @@ class IterableSource:
     def note_count(self, number: int) -> None:
         """Stores how many batches a complete pass gave; warns if another number was announced."""
         announced, self._counted = self.num_batches, number
-        if announced in (None, number) or "count" in self._told:
+        if announced in (None, number) or "count" in self._reported:
             return
-        self._told.add("count")
+        self._reported.add("count")
         reason = _WORKERS_REPEAT if has_worker_copies(self._batches) else ""
         logger.warning(
             "`%s` gave %d batches in a pass, not %d as its length or the previous pass announced. "
@@ -157,11 +157,11 @@ class IterableSource:
 
     def _warn_of_copies(self, first: Rows, second: Rows) -> None:
         """Warns if the first batches of two workers are equal."""
-        if not has_worker_copies(self._batches) or "copies" in self._told:
+        if not has_worker_copies(self._batches) or "copies" in self._reported:
             return
         pairs = ((first.image, second.image), (first.label, second.label))
         if all(np.array_equal(*pair) for pair in pairs):
-            self._told.add("copies")
+            self._reported.add("copies")
             logger.warning(
                 "The first two batches of `%s` are identical, so examples may be counted several "
                 "times.%s",
@@ -254,8 +254,8 @@ class IterableSource:
         )
 
     def _warn_of_persistent_workers(self) -> None:
-        if hides_epochs(self._batches) and "workers" not in self._told:
-            self._told.add("workers")
+        if hides_epochs(self._batches) and "workers" not in self._reported:
+            self._reported.add("workers")
             logger.warning(
                 "The workers of `%s` persist across epochs, so `set_epoch` may not reach their "
                 "copies of its dataset. To be sure that it does, use "

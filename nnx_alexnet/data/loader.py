@@ -104,7 +104,7 @@ class Loader:
         return self._source.element_spec()
 
     def some_images(self) -> np.ndarray:
-        """Returns some images as the source holds them, `[N, ...]`; of an iterable a batch."""
+        """Returns some images as the source has them, `[N, ...]`; a batch if it is an iterable."""
         return self._source.some_images()
 
     def labels(self) -> np.ndarray | None:
@@ -171,7 +171,7 @@ class Loader:
         return self._batches.num_batches
 
     def count(self, number: int, batch: Batch) -> int:
-        """Returns how many examples a batch of an epoch holds, of all processes together.
+        """Returns how many examples a batch of an epoch has, of all processes together.
 
         Args:
             number: of the batch, from 0.

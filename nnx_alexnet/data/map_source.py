@@ -65,9 +65,9 @@ class MapSource:
         self._skips = on_bad_sample == "skip"
         self._epoch: int | None = None  # the newest that `set_epoch` was called with
         if not len(self):
-            raise ValueError(f"`{argument}` is empty: it holds no examples.")
+            raise ValueError(f"`{argument}` is empty: it has no examples.")
         with restored_generators():
-            self._tell_epoch(0, 0)
+            self._set_epoch(0, 0)
             seed_example(0, 0, 0)
             (image, label), _ = self._example_or_next(0)
         if image.ndim == 0:
@@ -88,7 +88,7 @@ class MapSource:
         """Makes the next `take` call `set_epoch` again: another split may share the dataset."""
         self._epoch = None
 
-    def _tell_epoch(self, seed: int, epoch: int) -> None:
+    def _set_epoch(self, seed: int, epoch: int) -> None:
         if epoch != self._epoch:
             seed_example(seed, epoch, len(self))
             set_epoch(self.dataset, epoch)
@@ -135,7 +135,7 @@ class MapSource:
         images, labels = (np.empty((len(indices), *s), d) for s, d in self._spec.values())
         bad: dict[int, str] = {}
         with restored_generators():
-            self._tell_epoch(seed, epoch)
+            self._set_epoch(seed, epoch)
             for row, index in enumerate(indices.tolist()):
                 seed_example(seed, epoch, index)
                 example, why = self._example_or_next(index)
@@ -167,7 +167,7 @@ class MapSource:
         """Reads examples of epoch 0 outside of any epoch, except those that cannot be read."""
         found = {}
         with restored_generators():
-            self._tell_epoch(0, 0)
+            self._set_epoch(0, 0)
             for index in indices:
                 seed_example(0, 0, index)
                 try:

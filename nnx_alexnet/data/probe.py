@@ -13,7 +13,7 @@ from nnx_alexnet.support import logger
 
 # How many examples are a sample, and for how many classes one more example is read.
 _NUM_SAMPLED = 16
-# Large images are probably files that are decoded at each reading, which takes milliseconds.
+# Large images are probably files that are decoded at each reading, in milliseconds.
 _NUM_LARGE, _LARGE_BYTES = 8, 2**17
 
 Read = Callable[[Iterable[int]], dict[int, Rows]]

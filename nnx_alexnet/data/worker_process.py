@@ -63,7 +63,7 @@ class WorkerProcess:
         )
         try:
             self._process.start()
-        finally:  # only the child holds these ends, so that each side notices the other's end
+        finally:  # only the child keeps these ends, so that each side notices if the other closes
             requests.close()
             answers.close()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from data_helpers import digest_of, first_example
+from data_helpers import digest_of, first_example, messages
 from helpers import tiny_arrays
 
 from nnx_alexnet.data import DataModule, array_source
@@ -102,14 +102,14 @@ def test_pandas_frames_and_series_are_accepted():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "is_said"), [(0, 255, True), (0, 1, False), (-9, 200, False)]
+    ("low", "high", "is_reported"), [(0, 255, True), (0, 1, False), (-9, 200, False)]
 )
-def test_floats_that_look_like_bytes_cause_a_warning(warnings, low, high, is_said):
+def test_floats_that_look_like_bytes_cause_a_warning(warnings, low, high, is_reported):
     images = np.linspace(low, high, 4 * 6 * 6, dtype=np.float32).reshape(4, 6, 6, 1)
     ArraySource(images, np.zeros(4, np.int32), argument="train")
-    said = [record.getMessage() for record in warnings.records if record.levelname == "WARNING"]
-    assert bool(said) == is_said
-    assert all("`train` has floating-point images from 0 to 255" in each for each in said)
+    reported = messages(warnings)
+    assert bool(reported) == is_reported
+    assert all("`train` has floating-point images from 0 to 255" in each for each in reported)
 
 
 def test_one_changed_bit_changes_the_digest_of_arrays():

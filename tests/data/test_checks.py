@@ -110,8 +110,10 @@ def test_splits_on_two_scales_cause_a_warning(warnings, scale):
     floats = (X / 255 * scale).astype(np.float32), Y
     DataModule((X, Y), floats, batch_size=4).unlabelled(floats[0])
     DataModule(floats, test=[*zip(X, Y, strict=True)], batch_size=4)
-    said = [r.getMessage() for r in warnings.records if "two scales" in r.getMessage()]
-    pairs = [re.match(r"`(\w+)` has float32 images from .* and `(\w+)` has uint8", t) for t in said]
+    reported = [r.getMessage() for r in warnings.records if "two scales" in r.getMessage()]
+    pairs = [
+        re.match(r"`(\w+)` has float32 images from .* and `(\w+)` has uint8", t) for t in reported
+    ]
     assert [pair.groups() for pair in pairs] == [
         ("val", "train"), ("images", "train"), ("train", "test")
     ]  # fmt: skip

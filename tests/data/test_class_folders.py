@@ -61,16 +61,18 @@ def test_unused_folders_are_reported_once(tmp_path, warnings):
     for split in ("train", "val", "extra", "unlabelled"):
         write_images(tmp_path, split=split, num=3)
     assert load_folder(tmp_path).train.num_examples == 6
-    (said,) = messages(warnings)
-    assert "the folders 'extra', 'unlabelled' are not used; splits are train/, val/, test/" in said
+    (reported,) = messages(warnings)
+    assert (
+        "the folders 'extra', 'unlabelled' are not used; splits are train/, val/, test/" in reported
+    )
 
 
 def test_the_test_folder_of_imagenet_is_reported_as_unused(tmp_path, warnings):
     for split in ("train", "val", "test"):
         write_images(tmp_path, split=split, num=3)
     assert load_folder(tmp_path, "imagenet").test is None
-    (said,) = messages(warnings)
-    assert "the folders 'test' are not used; splits are train/, val/" in said
+    (reported,) = messages(warnings)
+    assert "the folders 'test' are not used; splits are train/, val/" in reported
 
 
 def test_images_outside_of_class_folders_are_reported(tmp_path, warnings):
@@ -79,8 +81,8 @@ def test_images_outside_of_class_folders_are_reported(tmp_path, warnings):
     copied(tmp_path, "train/loose.png", "train/other.jpg")
     (tmp_path / "train/labels.csv").touch()
     assert load_folder(tmp_path).train.num_examples == 6
-    (said,) = messages(warnings)
-    assert "train/ has 2 images outside of class folders ('loose.png', 'other.jpg')" in said
+    (reported,) = messages(warnings)
+    assert "train/ has 2 images outside of class folders ('loose.png', 'other.jpg')" in reported
 
 
 def test_unused_files_are_counted_by_suffix(tmp_path, warnings):
@@ -90,8 +92,11 @@ def test_unused_files_are_counted_by_suffix(tmp_path, warnings):
         (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "train" / name).touch()
     assert load_folder(tmp_path).train.num_examples == 6
-    (said,) = messages(warnings)
-    assert "train/ has 4 files of other kinds, left out: .heic (2), .txt (1), no suffix (1)" in said
+    (reported,) = messages(warnings)
+    assert (
+        "train/ has 4 files of other kinds, left out: .heic (2), .txt (1), no suffix (1)"
+        in reported
+    )
 
 
 def test_empty_classes_are_rejected_in_train_and_reported_in_val(tmp_path, warnings):
@@ -99,8 +104,8 @@ def test_empty_classes_are_rejected_in_train_and_reported_in_val(tmp_path, warni
     write_images(tmp_path, split="val", classes=("dog",), num=3)
     (tmp_path / "val/cow").mkdir()
     assert load_folder(tmp_path).val.labels().tolist() == [2, 2, 2]
-    (said,) = messages(warnings)
-    assert "val/ contains no images of the classes 'cat', 'cow'" in said
+    (reported,) = messages(warnings)
+    assert "val/ contains no images of the classes 'cat', 'cow'" in reported
     (tmp_path / "train/bee").mkdir()
     (tmp_path / "train/bee/1.heic").touch()
     with pytest.raises(ValueError, match=r"train/ contains no images of the classes 'bee'.*Remove"):
@@ -134,9 +139,9 @@ def test_test_images_without_classes_are_reported(tmp_path, warnings, files):
     (tmp_path / "test").mkdir()
     copied(tmp_path / "test", *files)
     assert load_folder(tmp_path).test is None
-    (said,) = messages(warnings)
-    assert f"test/ contains {len(files)} images outside of class folders" in said
-    assert ("nnx-alexnet predict RUN FOLDER" in said) == bool(files)
+    (reported,) = messages(warnings)
+    assert f"test/ contains {len(files)} images outside of class folders" in reported
+    assert ("nnx-alexnet predict RUN FOLDER" in reported) == bool(files)
 
 
 def test_a_test_split_of_other_classes_is_rejected(tmp_path):
@@ -151,7 +156,7 @@ def test_names_are_shown_without_control_sequences(tmp_path, warnings):
     copied(tmp_path, "\x1b[31mred/1.png", "train/\x1b[2J.png", "train/cat/a.\x1b]0;x")
     load_folder(tmp_path)
     assert len(messages(warnings)) == 3
-    assert not any("\x1b" in said for said in messages(warnings))
+    assert not any("\x1b" in text for text in messages(warnings))
     (tmp_path / "val/new\nline\x1b").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"does not have: 'new\\nline\\x1b'"):
         load_folder(tmp_path)

@@ -41,8 +41,8 @@ def test_a_pipe_named_like_an_image_is_left_out(tmp_path, warnings):
     os.mkfifo(tmp_path / "train/cat/pipe.png")
     (tmp_path / "train/cat/link.png").symlink_to(tmp_path / "train/cat/pipe.png")
     assert load_folder(tmp_path).train.num_examples == 6
-    (said,) = messages(warnings)
-    assert "2 files of other kinds, left out: .png (2)" in said
+    (reported,) = messages(warnings)
+    assert "2 files of other kinds, left out: .png (2)" in reported
 
 
 def test_a_broken_link_is_an_image_that_cannot_be_read(tmp_path):

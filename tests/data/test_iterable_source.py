@@ -9,6 +9,7 @@ from data_helpers import (
     ExamplesOfEpochs,
     batches_of,
     labels_of,
+    messages,
     sizes_of,
     torch_loader_with,
 )
@@ -208,9 +209,9 @@ def test_a_counted_pass_replaces_the_announced_length(warnings, dataset, options
     assert loader.num_batches == known
     for _ in range(2):
         assert len(list(loader.batches())) == num == loader.num_batches
-    said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
+    reported = messages(warnings)
     text = f"`train` gave {num} batches in a pass, not {known} as its length"
-    assert [message.startswith(text) for message in said] == [True] * (known not in (num, None))
+    assert [message.startswith(text) for message in reported] == [True] * (known not in (num, None))
 
 
 @pytest.mark.parametrize("shards", [False, True])
@@ -228,14 +229,14 @@ def test_workers_that_repeat_the_dataset_cause_warnings(warnings, shards):
     loader = Loader(IterableSource(torch_loader, argument="train"))
     for _ in range(2):
         assert sum(len(batch["index"]) for batch in loader.batches()) == (8 if shards else 16)
-    said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
+    reported = messages(warnings)
     if shards:
-        assert said == []
+        assert reported == []
     else:
-        first, second = said
+        first, second = reported
         assert first.startswith("The first two batches of `train` are identical")
         assert second.startswith("`train` gave 8 batches in a pass, not 4 as its length")
-        assert all("get_worker_info() to select its part" in each for each in said)
+        assert all("get_worker_info() to select its part" in each for each in reported)
 
 
 def test_a_generator_has_no_length_until_it_was_counted():
@@ -263,9 +264,9 @@ def test_a_changing_length_is_reported_once(
     assert loader.num_batches is None
     for number in (1, 2, 3):
         assert len(list(loader.batches())) == number == loader.num_batches
-    said = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
-    assert len(said) == 1
-    assert said[0].startswith(
+    reported = messages(warnings)
+    assert len(reported) == 1
+    assert reported[0].startswith(
         "`train` gave 2 batches in a pass, not 1 as its length or the previous"
     )
 
@@ -316,5 +317,5 @@ def test_persistent_workers_that_hide_epochs_cause_a_warning(warnings):
             return iter(batches_of([4]))
 
     list(Loader(IterableSource(Loading(), argument="train")).batches())
-    (said,) = [r.getMessage() for r in warnings.records if r.levelname == "WARNING"]
-    assert "`train` persist across epochs" in said
+    (reported,) = messages(warnings)
+    assert "`train` persist across epochs" in reported

@@ -16,7 +16,11 @@ from worker_datasets import Stripes
 
 from nnx_alexnet.data import Loader, torch_loader
 from nnx_alexnet.data.sources import IterableSource
-from nnx_alexnet.data.torch_loader import check_torch_workers
+from nnx_alexnet.data.torch_loader import (
+    announced_length,
+    check_torch_workers,
+    map_dataset_of,
+)
 
 
 @pytest.mark.parametrize("peeks", [False, True])
@@ -62,13 +66,13 @@ def test_set_epoch_reaches_batch_samplers_datasets_and_iterables():
 
 
 @pytest.mark.parametrize(
-    ("method", "num_workers", "is_refused"),
+    ("method", "num_workers", "is_rejected"),
     [
         ("spawn", 2, True), ("forkserver", 1, True), ("fork", 2, False), ("spawn", 0, False),
     ],
 )  # fmt: skip
 def test_loaders_whose_workers_import_the_script_are_checked(
-    monkeypatch, method, num_workers, is_refused
+    monkeypatch, method, num_workers, is_rejected
 ):
     context = multiprocessing.get_context(method) if num_workers else None
     loader = torch.utils.data.DataLoader(
@@ -77,7 +81,7 @@ def test_loaders_whose_workers_import_the_script_are_checked(
     monkeypatch.setattr(
         torch_loader, "check_main_guard", lambda num: pytest.fail("checked", pytrace=False)
     )
-    if is_refused:
+    if is_rejected:
         with pytest.raises(pytest.fail.Exception, match="checked"):
             check_torch_workers(loader)
         with pytest.raises(pytest.fail.Exception, match="checked"):
@@ -85,3 +89,35 @@ def test_loaders_whose_workers_import_the_script_are_checked(
     else:
         check_torch_workers(loader)
     check_torch_workers([1, 2])
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter([])
+
+    def __len__(self):
+        return 10
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ({"batch_size": 4}, 3),
+        ({"batch_size": 4, "drop_last": True}, 2),
+        ({"batch_size": 5}, 2),
+        ({"batch_size": None}, 10),
+    ],
+)
+@pytest.mark.parametrize("dataset", [Stream(), Stripes()], ids=["stream", "map"])
+def test_the_announced_length_is_that_of_torch(dataset, options, length):
+    if isinstance(dataset, Stripes):
+        dataset = torch.utils.data.Subset(dataset, range(10))
+    assert announced_length(torch.utils.data.DataLoader(dataset, **options)) == length
+    assert len(torch.utils.data.DataLoader(dataset, **options)) == length
+
+
+def test_only_map_style_datasets_of_torch_loaders_are_found():
+    stripes = Stripes()
+    assert map_dataset_of(torch.utils.data.DataLoader(stripes)) is stripes
+    assert map_dataset_of(torch.utils.data.DataLoader(Stream())) is None
+    assert map_dataset_of(stripes) is None
