@@ -207,7 +207,7 @@ def main() -> None:
         f"{arguments.batch_size}, {arguments.dtype}{', a GPU' if accelerators() else ''}"
     )
     values = in_turns(arguments, CONTENDERS)
-    print(table(values, CONTENDERS, unit="seconds an epoch", digits=2, less_is_better=True))
+    print(table(values, CONTENDERS, unit="seconds per epoch", digits=2, less_is_better=True))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def main() -> None:
         loaders = argparse.Namespace(**{**vars(arguments), "contenders": chosen})
         values = in_turns(loaders, LOADERS)
         if values:
-            print(table(values, LOADERS, unit="images a second", less_is_better=False))
+            print(table(values, LOADERS, unit="images per second", less_is_better=False))
         if "waiting" in arguments.contenders:
             training = argparse.Namespace(**{**vars(arguments), "contenders": ["waiting"]})
             shares = in_turns(training, WAITING)

@@ -145,7 +145,7 @@ def iterable(folder: Path) -> list[str]:
 
 
 def resumed(folder: Path) -> list[str]:
-    """Stops twice, once within an epoch, and goes on from the checkpoint of every fifth step."""
+    """Stops twice, once within an epoch, and resumes from the checkpoint of every fifth step."""
     for step in (7, 23):
         run_here(folder, stop_after=step)
     trainer = run_here(folder, num_workers=1)

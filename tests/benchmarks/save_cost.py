@@ -141,7 +141,7 @@ def report(seconds: dict[str, list[float]], num_saves: int) -> str:
         added = [(one - without) / num_saves for one, without in zip(row, base, strict=True)]
         between = f"{min(added):.2f} to {max(added):.2f} s"
         rows.append([name, f"{statistics.median(added):.2f} s", between])
-    return markdown(["", "added a save", "range"], rows)
+    return markdown(["", "added per save", "range"], rows)
 
 
 def main() -> None:

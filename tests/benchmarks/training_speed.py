@@ -292,7 +292,7 @@ def main() -> None:
         f"batches of {arguments.batch_size}, {arguments.dtype}"
     )
     values = in_turns(arguments, CONTENDERS)
-    print(table(values, CONTENDERS, unit="images a second", less_is_better=False))
+    print(table(values, CONTENDERS, unit="images per second", less_is_better=False))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def parse(
 def in_turns(
     arguments: argparse.Namespace, contenders: Mapping[str, Contender]
 ) -> dict[str, list[float]]:
-    """Returns what each contender measured, one value a round, by its name.
+    """Returns what each contender measured, one value per round, by its name.
 
     Each round runs all of them, beginning with another one each time. One whose packages are not
     installed is named on standard error and left out.

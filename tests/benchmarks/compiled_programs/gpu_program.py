@@ -35,8 +35,8 @@ from turns import markdown, setting
 WAYS = {
     "flax": "the layers of flax",
     "space-to-depth": "the first convolution as space-to-depth",
-    "pool": "the same, and the pools' own gradient",
-    "ours": "as it is: norm, ReLU and pool in one",
+    "pool": "the same, with the pools' own gradient",
+    "ours": "as it is: norm, ReLU and pool fused",
 }
 _BYTES_A_SECOND = 3.0e12
 _FLOPS_A_SECOND = 798e12
