@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from nnx_alexnet import DataModule, Task, Trainer
@@ -82,6 +83,29 @@ def tree_allclose(first: Any, second: Any, *, rtol: float = 1e-5, atol: float = 
     return _tree_compare(
         lambda x, y: close(x.astype(np.float64), y.astype(np.float64)), first, second
     )
+
+
+def normal(seed: int, shape: tuple[int, ...], dtype: str = "float32") -> jax.Array:
+    """Normally distributed random numbers."""
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def assert_close(got: jax.Array, expected: jax.Array, tolerance: float) -> None:
+    """Asserts that the largest error is at most `tolerance` times the largest value."""
+    assert got.shape == expected.shape
+    assert got.dtype == expected.dtype
+    got, expected = (np.asarray(each.astype(np.float32)) for each in (got, expected))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def plain_pool(x: jax.Array) -> jax.Array:
+    """The max-pool of AlexNet as flax computes it."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def with_slow_cases(cases: list[Any], *slow: Any) -> list[Any]:
+    """Parameters of a test; each of the slow ones compiles, so it runs among the slow tests."""
+    return [*cases, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
 
 
 class TinyNet(nnx.Module):

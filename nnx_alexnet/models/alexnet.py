@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nnx_alexnet.models import layers
+from nnx_alexnet.models import convolutions, pools
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -115,11 +115,11 @@ def _norm_relu_max_pool(norm: nnx.Module, x: jax.Array) -> jax.Array:
     """Returns `max_pool(relu(norm(x)))`; in training with a gradient that costs less."""
     normalised = norm(x)  # moves the statistics in training
     if not isinstance(norm, BatchNorm) or norm.use_running_average:
-        return layers.max_pool(nnx.relu(normalised))
+        return pools.max_pool(nnx.relu(normalised))
     assert norm.scale is not None and norm.bias is not None, "BatchNorm has both"  # noqa: PT018
     scale, bias = (each.astype(jnp.float32) for each in (norm.scale[...], norm.bias[...]))
     # `normalised` is not used: XLA drops it, and computes the statistics once.
-    return layers.norm_relu_max_pool(x, scale, bias, norm.epsilon)
+    return pools.norm_relu_max_pool(x, scale, bias, norm.epsilon)
 
 
 class AlexNet(nnx.Module):
@@ -197,7 +197,7 @@ class AlexNet(nnx.Module):
             kernel_init=he,
             dtype=compute,
             param_dtype=stored,
-            conv_general_dilated=layers.conv,
+            conv_general_dilated=convolutions.conv,
             kernel_metadata=_split(None, None, None, _MODEL_AXIS),
             bias_metadata=_split(_MODEL_AXIS),
             rngs=rngs,

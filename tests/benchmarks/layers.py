@@ -29,7 +29,7 @@ from jax import lax
 
 from nnx_alexnet import AlexNet
 from nnx_alexnet.devices.host_memory import keep_freed_memory
-from nnx_alexnet.models import alexnet, layers
+from nnx_alexnet.models import alexnet, convolutions, pools
 
 CONVOLUTIONS = {
     "conv1": ((96, 96, 1), (11, 11, 1, 96), 4, "VALID"),
@@ -47,11 +47,11 @@ def plain_pool(x: jax.Array) -> jax.Array:
 
 def norm_apart(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Norm, ReLU and pool, whose gradients are taken one after the other."""
-    return layers.max_pool(nnx.relu(layers._normalised(x, scale, bias, 1e-5).y))
+    return pools.max_pool(nnx.relu(pools._normalised(x, scale, bias, 1e-5).y))
 
 
 def norm_in_one(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return layers.norm_relu_max_pool(x, scale, bias, 1e-5)
+    return pools.norm_relu_max_pool(x, scale, bias, 1e-5)
 
 
 def convolution(way: Callable, stride: int, padding: str) -> Callable:
@@ -118,16 +118,17 @@ def compare_operations(batch: int, rounds: int) -> None:
     for name, (image, kernel, stride, padding) in CONVOLUTIONS.items():
         args = normal(batch, *image), normal(*kernel)
         ways = [
-            convolution(way, stride, padding) for way in (lax.conv_general_dilated, layers.conv)
+            convolution(way, stride, padding)
+            for way in (lax.conv_general_dilated, convolutions.conv)
         ]
         skip = set()
         if name == "conv1":
-            ways.append(lambda x, w: layers.space_to_depth_conv(x, w, 4))
+            ways.append(lambda x, w: convolutions.space_to_depth_conv(x, w, 4))
             skip = {"input gradient"}  # nothing asks for the gradient of the images
         cases.append((name, ways, args, skip))
     for name, shape in POOLS.items():
         cases.append(
-            (name, [plain_pool, layers.max_pool], (normal(batch, *shape),), {"weight gradient"})
+            (name, [plain_pool, pools.max_pool], (normal(batch, *shape),), {"weight gradient"})
         )
     for name, shape in POOLS.items():
         args = normal(batch, *shape), jnp.ones(shape[-1]), jnp.zeros(shape[-1])
@@ -154,7 +155,7 @@ def compare_operations(batch: int, rounds: int) -> None:
 
 def jax_step(batch: int, *, plain: bool) -> Callable[[], object]:
     if plain:
-        layers.conv = lax.conv_general_dilated
+        convolutions.conv = lax.conv_general_dilated
         alexnet._norm_relu_max_pool = lambda norm, x: plain_pool(nnx.relu(norm(x)))
     model = AlexNet(10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)

@@ -296,7 +296,7 @@ class Lazy(nnx.Module):
 
 def test_layers_made_by_the_first_call_are_refused_until_they_are_there(tmp_path):
     model = Lazy()
-    with pytest.raises(ValueError, match=r"makes `hidden/bias`, .*call it once, model\(images\)"):
+    with pytest.raises(ValueError, match=r"adds `hidden/bias`, .*call it once, model\(images\)"):
         fit(model, log_dir=tmp_path)
     assert not any(tmp_path.iterdir())
     model(X)

@@ -48,18 +48,18 @@ def _way(name: str) -> Iterator[None]:
     from flax import nnx
     from jax import lax
 
-    from nnx_alexnet.models import alexnet, layers
+    from nnx_alexnet.models import alexnet, convolutions, pools
 
     def pool(x: Any) -> Any:
         return nnx.max_pool(x, (3, 3), strides=(2, 2))
 
     with contextlib.ExitStack() as stack:
         if name != "ours":
-            of = layers.max_pool if name == "pool" else pool
+            of = pools.max_pool if name == "pool" else pool
             apart = lambda norm, x: of(nnx.relu(norm(x)))  # noqa: E731
             stack.enter_context(mock.patch.object(alexnet, "_norm_relu_max_pool", apart))
         if name == "flax":
-            stack.enter_context(mock.patch.object(layers, "conv", lax.conv_general_dilated))
+            stack.enter_context(mock.patch.object(convolutions, "conv", lax.conv_general_dilated))
         yield
 
 

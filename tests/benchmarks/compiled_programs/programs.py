@@ -218,9 +218,9 @@ def compiled_step(trainer: Any) -> tuple[Any, Any]:
 
     from nnx_alexnet.data import augmentation_key
     from nnx_alexnet.devices import placed
-    from nnx_alexnet.models import layers
+    from nnx_alexnet.models import convolutions
 
-    layers._SMALLEST_FOURIER_BATCH, kept = sys.maxsize, layers._SMALLEST_FOURIER_BATCH
+    convolutions._MIN_FOURIER_BATCH, kept = sys.maxsize, convolutions._MIN_FOURIER_BATCH
     jax.config.update("jax_enable_compilation_cache", False)  # from the cache nothing is written
     try:
         loader, placement = trainer.data.train, trainer.placement
@@ -235,6 +235,6 @@ def compiled_step(trainer: Any) -> tuple[Any, Any]:
         lowered = steps.train.function.lower(state, evaluation.empty, data, sent, key)
         compiled = lowered.compile()
     finally:
-        layers._SMALLEST_FOURIER_BATCH = kept
+        convolutions._MIN_FOURIER_BATCH = kept
         jax.config.update("jax_enable_compilation_cache", True)
     return getattr(compiled, "compiled", compiled), state

@@ -1,0 +1,67 @@
+"""AlexNet against itself with the layers of lax and flax."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from helpers import alexnet_shapes, assert_close, normal, plain_pool
+from jax import lax
+
+from nnx_alexnet.models import AlexNet, alexnet, convolutions
+
+OPTIMIZED = True
+
+pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
+
+
+def plain_norm(norm, x):
+    return plain_pool(nnx.relu(norm(x)))
+
+
+def test_parameters_are_those_of_plain_layers(monkeypatch):
+    def shapes():
+        state = nnx.state(alexnet_shapes(num_classes=10, image_size=96, in_channels=1))
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        return [(jax.tree_util.keystr(path), leaf.shape, leaf.dtype) for path, leaf in leaves]
+
+    ours = shapes()
+    monkeypatch.setattr(convolutions, "conv", lax.conv_general_dilated)
+    assert ours == shapes()
+    assert (11, 11, 1, 96) in [shape for path, shape, _ in ours if "conv1" in path]
+
+
+@pytest.fixture(scope="module")
+def plain_results():
+    """Logits and gradients of AlexNet with the layers of lax and nnx alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolutions, "conv", lax.conv_general_dilated)
+        patch.setattr(alexnet, "_norm_relu_max_pool", plain_norm)
+        return results_of_alexnet()
+
+
+def results_of_alexnet():
+    model = AlexNet(5, image_size=96, in_channels=1, dropout_rate=0.0, rngs=nnx.Rngs(0))
+    image, label = normal(1, (16, 96, 96, 1)), jnp.arange(16) % 5
+
+    @nnx.jit
+    def results(model, image):
+        def loss(model):
+            logits = model(image)
+            return -jax.nn.log_softmax(logits)[jnp.arange(16), label].mean(), logits
+
+        (_, logits), gradients = nnx.value_and_grad(loss, has_aux=True)(model)
+        return logits, gradients, nnx.state(model, nnx.BatchStat)
+
+    return jax.tree_util.tree_leaves_with_path(results(model, image))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_alexnet_equals_itself_with_plain_layers(monkeypatch, plain_results, backend):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    got = results_of_alexnet()
+    assert [path for path, _ in got] == [path for path, _ in plain_results]
+    for (path, one), (_, other) in zip(got, plain_results, strict=True):
+        name = jax.tree_util.keystr(path)
+        if "conv" in name and "bias" in name:
+            continue  # BatchNorm takes the mean away: these gradients are rounding alone
+        assert_close(one, other, 1e-3)
