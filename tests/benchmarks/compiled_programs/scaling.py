@@ -8,20 +8,11 @@ state are split, `shard_state=True`) and `mixed` (a mesh of 2 x N/2). The device
 NVIDIA GPUs if there are any. Otherwise they are `--xla_force_host_platform_device_count=N`, which
 share the processor's cores: their images per second show that training works, not how it scales.
 
-<<<<<<< HEAD:tests/benchmarks/compiled_programs/scaling.py
 The results are the collectives of the compiled step with their bytes, read from its HLO, and the
 memory per device. `divided` counts the bytes right after XLA has partitioned the program, before
 the passes of a backend; the CPU's passes turn what is sent as bfloat16 into float32. On a CPU, the
 HLO is that of a step with plain convolutions, as accelerators use them, because the Fourier form of
-`nnx_alexnet.models.layers` sends gradients as frequencies, which are larger than the kernels.
-=======
-What counts are the collectives of the compiled step and their bytes, which its HLO names, and the
-memory of one device. `divided` are the bytes right after XLA has divided the program; the passes
-of a backend come later, and that of the CPU makes float32 of what is sent as bfloat16. On a CPU the
-HLO is that of a step with plain convolutions, as accelerators have them (`fourier_conv` in
-`nnx_alexnet.models.convolutions` sends its gradients as frequencies, which are more than the
-kernels).
->>>>>>> 8e6206c (Convolutions and pools in modules of their own):tests/benchmarks/scaling.py
+`nnx_alexnet.models.convolutions` sends gradients as frequencies, which are larger than the kernels.
 
 To compile only, at ImageNet's size:
 
