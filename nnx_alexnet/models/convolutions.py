@@ -10,7 +10,7 @@ on another than its own.
 | float32, up to 12x12 pixels, from 16 images | `jax.lax.conv_general_dilated` | `fourier_conv` |
 | the others | `jax.lax.conv_general_dilated` | `jax.lax.conv_general_dilated` |
 
-Measurements, also of slower forms, are in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
+Measurements, also of slower forms, are in tests/benchmarks/README.md; tests/benchmarks/layers.py
 repeats them.
 """
 

@@ -3,7 +3,7 @@
 Parameters, shapes and values are the same, up to rounding. `max_pool` is for any pool of 3x3
 windows with stride 2, and `norm_relu_max_pool` for training with BatchNorm and ReLU before it.
 
-Measurements, also of slower forms, are in tests/benchmarks/NOTES.md; tests/benchmarks/layers.py
+Measurements, also of slower forms, are in tests/benchmarks/README.md; tests/benchmarks/layers.py
 repeats them.
 """
 
