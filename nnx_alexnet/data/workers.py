@@ -60,7 +60,7 @@ class Workers:
 
         Raises:
             ValueError: see `check`.
-            OSError: the system does not allow to start so many processes.
+            OSError: the system does not allow so many processes.
             Exception: what the dataset raised in a worker, of the same type and message.
             WorkerDiedError: a worker died; the message names the batch that was waited for.
             RuntimeError: this iterator is used after a later one was started.
@@ -70,6 +70,7 @@ class Workers:
             self._start()
         self._num_reads += 1
         read, requests = self._num_reads, list(requests)
+        # Two passes over the same pairs: requests are sent ahead of the answers.
         asked, awaited = (
             zip(itertools.cycle(self._processes), requests, strict=False) for _ in range(2)
         )
@@ -107,6 +108,7 @@ class Workers:
 
     def _start(self) -> None:
         """Starts all workers, or none."""
+        _running.add(self)
         try:
             with ready_to_start():
                 for _ in range(self._num_workers):
@@ -124,7 +126,6 @@ class Workers:
                 f"The {self._num_workers} workers of `{self._argument}` could not be started: "
                 f"{error.strerror or error}. num_workers=0 reads in this process.",
             ) from error
-        _running.add(self)
 
     def close(self) -> None:
         """Ends the workers; a later `read` starts new ones."""
