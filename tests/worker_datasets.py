@@ -43,3 +43,15 @@ class TellsEpoch:
 
     def __getitem__(self, index):
         return np.full((2, 2, 1), 10 * self.epoch + index, np.float32), index % 2
+
+
+class TellsWorker:
+    """Examples whose label is the number of the torch worker that reads them; 7 in no worker."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        worker = torch.utils.data.get_worker_info()
+        label = 7 if worker is None else 2 * worker.num_workers + worker.id
+        return np.zeros((2, 2, 1), np.uint8), label

@@ -1,8 +1,8 @@
 """A process that reads batches of a map-style dataset, and its parent's end of the pipes to it.
 
-Only the public interface of `multiprocessing` is used. A torch `DataLoader` has no public way, as
-of torch 2.14, to notice a dead child of a fork server in less than 5 seconds, or to kill a worker
-that is stuck in a read.
+A torch `DataLoader` has no public way, as of torch 2.14, to notice a dead child of a fork server in
+less than 5 seconds, or to kill a worker that is stuck in a read. So the processes are our own, and
+use the public interface of `multiprocessing`. Datasets may still call torch's `get_worker_info()`.
 """
 
 import contextlib
@@ -50,16 +50,18 @@ class WorkerProcess:
 
     Args:
         source: what the process reads; it is pickled.
+        number: of this worker, from 0.
+        num_workers: how many workers the source has.
     """
 
-    def __init__(self, source: MapSource) -> None:
+    def __init__(self, source: MapSource, *, number: int = 0, num_workers: int = 1) -> None:
         context = multiprocessing.get_context("forkserver")
         # The server imports these modules once, and its children share them. No thread runs there.
         context.set_forkserver_preload(["__main__", "torch", __name__])
         requests, self._requests = context.Pipe(duplex=False)
         self._answers, answers = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_serve, args=(source, requests, answers), daemon=True
+            target=_serve, args=(source, number, num_workers, requests, answers), daemon=True
         )
         try:
             self._process.start()
@@ -118,9 +120,12 @@ class WorkerProcess:
         return WorkerDiedError(f"process {self.pid} {how}")
 
 
-def _serve(source: MapSource, requests: Connection, answers: Connection) -> None:
+def _serve(
+    source: MapSource, number: int, num_workers: int, requests: Connection, answers: Connection
+) -> None:
     """Reads one request after another until the parent closes the pipe."""
     _settle()
+    _tell_torch(source, number, num_workers)
     # A thread of its own sends, so that the next batch is read while the parent is busy.
     outbox: queue.SimpleQueue[tuple[int, Rows | Failure]] = queue.SimpleQueue()
     threading.Thread(target=_send, args=(outbox, answers), daemon=True).start()
@@ -139,6 +144,19 @@ def _settle() -> None:
     with existing_working_directory():  # without one, torch ends the process (its MKL does)
         import torch
     torch.set_num_threads(1)
+
+
+def _tell_torch(source: MapSource, number: int, num_workers: int) -> None:
+    """Sets what `torch.utils.data.get_worker_info()` returns, for datasets that ask.
+
+    torch has no public way to set it (as of torch 2.14). Its `seed` is that of no generator: each
+    example seeds the generators itself.
+    """
+    from torch.utils.data._utils import worker
+
+    worker._worker_info = worker.WorkerInfo(
+        id=number, num_workers=num_workers, seed=number, dataset=source.dataset
+    )
 
 
 def _end_with_parent() -> None:

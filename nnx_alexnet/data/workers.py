@@ -26,7 +26,6 @@ class Workers:
 
     Batches are dealt to the workers in turn. The source must be picklable, and a script that
     starts workers needs the guard `if __name__ == "__main__":`; `check` looks for both.
-    `torch.utils.data.get_worker_info()` is None in them: they are no workers of torch.
 
     Args:
         source: what the workers read.
@@ -111,8 +110,11 @@ class Workers:
         _running.add(self)
         try:
             with ready_to_start():
-                for _ in range(self._num_workers):
-                    self._processes.append(WorkerProcess(self._source))
+                for number in range(self._num_workers):
+                    process = WorkerProcess(
+                        self._source, number=number, num_workers=self._num_workers
+                    )
+                    self._processes.append(process)
         except (EOFError, ConnectionError) as error:
             self.close()
             raise WorkerDiedError(

@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 from data_helpers import same
-from worker_datasets import Noisy, Stripes, TellsEpoch
+from worker_datasets import Noisy, Stripes, TellsEpoch, TellsWorker
 
 from nnx_alexnet.data import DataModule, Loader, WorkerDiedError, workers
 from nnx_alexnet.data.sources import MapSource
@@ -85,3 +85,13 @@ def test_workers_that_were_not_closed_end_at_exit():
     assert len(multiprocessing.active_children()) == 2
     workers._close_all()
     assert multiprocessing.active_children() == []
+
+
+def test_a_dataset_can_ask_torch_which_worker_reads_it():
+    loader = Loader(MapSource(TellsWorker()), batch_size=4, num_workers=2)
+    try:
+        # Batches are dealt in turn to workers 0 and 1 of 2.
+        labels = [batch["label"].tolist() for batch in loader.batches()]
+    finally:
+        loader.close()
+    assert labels == [[4] * 4, [5] * 4, [4] * 4, [5] * 4]
