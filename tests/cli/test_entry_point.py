@@ -80,3 +80,20 @@ def test_a_model_in_the_working_directory_can_be_imported(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "class_path: mine.Net" in done.stdout
+
+
+def test_errors_and_results_are_one_line_each(tmp_path, capsys):
+    name = "a\x1b[2J\nb\u202e"
+    run = tmp_path / name / "version_0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    (run / "environment.json").write_text(json.dumps({"status": "\x1b[31m\n"}))
+    assert main(["runs", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"{printable(run)}/report.html\n"
+    for command in ("validate", "verify"):
+        assert main([command, str(run)]) == 1
+        captured = capsys.readouterr()
+        assert len(captured.err.splitlines()) == 1
+        assert not set(captured.err + captured.out) & {"\x1b", "\u202e"}

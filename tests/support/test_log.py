@@ -1,0 +1,41 @@
+"""Messages of the logger."""
+
+import contextlib
+import io
+import logging
+
+import numpy as np
+import pytest
+from helpers import HOSTILE
+
+from nnx_alexnet.support import logger, printable
+from nnx_alexnet.support.log import StandardErrorHandler
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """Returns what was printed of the package's log."""
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    monkeypatch.setattr(logger, "handlers", [StandardErrorHandler()])
+    monkeypatch.setattr(logger, "propagate", False)
+    yield lambda: capsys.readouterr().err
+    logger.setLevel(level)
+
+
+def test_an_argument_cannot_break_the_line_of_a_message(printed):
+    name = HOSTILE.replace("\udcff\ud800", "")  # which pytest cannot report
+    logger.warning("`%s` at %d of %g: %r", name, 3, np.float32(0.5), ValueError("a\nb"))
+    logger.info("%s", "two\nlines\x1b")
+    logger.info("100% of it")
+    assert printed().split("\n") == [
+        f"`{printable(name)}` at 3 of 0.5: ValueError('a\\nb')",
+        "two", "lines\\x1b", "100% of it", "",
+    ]  # fmt: skip
+
+
+def test_the_logger_writes_to_the_current_standard_error(printed):
+    for _ in range(2):
+        with contextlib.redirect_stderr(io.StringIO()) as stream:
+            logger.info("step %d of %s", 3, "run")
+        assert stream.getvalue() == "step 3 of run\n"
