@@ -89,3 +89,16 @@ def fashion_mnist(tmp_path):
     for file in package.glob("*.gz"):
         (raw / file.name).symlink_to(file)
     return tmp_path
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """Returns what the logger printed to standard error, as in a program without other logging."""
+    from nnx_alexnet.support.log import StandardErrorHandler, logger
+
+    level = logger.level
+    logger.setLevel("INFO")
+    monkeypatch.setattr(logger, "handlers", [StandardErrorHandler()])
+    monkeypatch.setattr(logger, "propagate", False)
+    yield lambda: capsys.readouterr().err
+    logger.setLevel(level)

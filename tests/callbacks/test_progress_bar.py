@@ -1,4 +1,5 @@
 import io
+import sys
 import time
 from types import SimpleNamespace
 
@@ -168,3 +169,27 @@ def test_between_drawings_a_step_costs_microseconds(terminal):
 def test_a_refresh_time_must_be_positive(seconds):
     with pytest.raises(ValueError, match="`refresh_seconds`"):
         ProgressBar(seconds)
+
+
+def test_a_metric_with_braces_is_shown_in_the_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    trainer.run([{"val/{x}\x1b[2J": 0.5}] * 2)
+    trainer.end()
+    assert "val/{x}\\x1b[2J 0.5" in sys.stderr.getvalue()
+
+
+def test_a_clock_set_back_does_not_change_the_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    trainer = FakeTrainer([ProgressBar(1e-9)])
+    trainer.begin()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 100_000)
+    trainer.run([{"train/loss": 0.5}] * 2)
+    trainer.end()
+    assert " left" in sys.stderr.getvalue()
+    assert "-" not in sys.stderr.getvalue().replace("--", "")

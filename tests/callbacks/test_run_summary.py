@@ -5,10 +5,20 @@ import jax.numpy as jnp
 import pytest
 from fake_trainer import FakeTrainer
 from flax import nnx
-from helpers import At, Dense, press_ctrl_c, tiny_arrays, trainer_of
+from helpers import (
+    CONTROLS,
+    HOSTILE,
+    HOSTILE_SHOWN,
+    At,
+    Dense,
+    press_ctrl_c,
+    tiny_arrays,
+    trainer_of,
+)
 
-from nnx_alexnet import DataModule
-from nnx_alexnet.callbacks import ModelCheckpoint, RunSummary, run_summary
+from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.callbacks import Callback, ModelCheckpoint, ProgressBar, RunSummary, run_summary
+from nnx_alexnet.dashboard import read_newest
 from nnx_alexnet.support.log import logger
 
 SPLIT = tiny_arrays(num=32)
@@ -284,3 +294,38 @@ def test_it_can_be_added_without_a_progress_bar(lines):
     build(callbacks=[RunSummary()], log_dir=None, max_steps=1)
     assert text_of(lines, "device") is not None
     assert text_of(lines, "ended") == "at step 1, in epoch 1: max_steps reached"
+
+
+class LogOne(Callback):
+    """Publishes a metric of that name after each epoch."""
+
+    def __init__(self, name):
+        self.metric_names = (name,)
+
+    def on_train_epoch_end(self, trainer):
+        trainer.log({self.metric_names[0]: 0.5})
+
+
+def test_control_characters_in_names_are_escaped_in_all_lines(printed, tmp_path):
+    split = tiny_arrays(num=16, num_classes=4)
+    names = (HOSTILE, "=1", "$x$", "b" * 10_000)
+    data = DataModule(split, split, batch_size=8, class_names=names, name=HOSTILE)
+    model = type("Net\x1b[2J\n", (Dense,), {})()
+    trainer = Trainer(
+        model, data, max_epochs=2, name="run", log_dir=tmp_path,
+        callbacks=[LogOne("val/{x}%s```é"), ProgressBar()], config={"note": HOSTILE},
+    )  # fmt: skip
+    trainer.fit()
+    trainer.validate()
+    text = printed()
+    assert set(text) & CONTROLS == {"\n"}
+    assert r"Net\x1b[2J\n on 8x8x1" in text
+    assert f"{HOSTILE_SHOWN}: 16 train" in text
+    assert "val/{x}%s```é 0.5" in text
+    starts = {line.split()[0] for line in text.splitlines()}
+    assert starts <= {
+        "device", "model", "data", "run", "folder", "epoch", "Compiled", "ended", "best", "saved",
+        "time",
+    }  # fmt: skip
+    newest = read_newest(trainer.run_dir, ["val/mistakes", "val/confusion_matrix", "config"])
+    assert set(newest) >= {"val/mistakes", "val/confusion_matrix"}

@@ -1,5 +1,6 @@
 """Errors and exit codes of the command."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from flax import nnx
 from nnx_alexnet.cli import main
 from nnx_alexnet.cli.commands import COMMANDS
 from nnx_alexnet.data import WorkerDiedError
+from nnx_alexnet.support import printable
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet, event_values
+from helpers import HOSTILE, TinyNet, event_values
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults
 from nnx_alexnet.dashboard.content import (
@@ -161,3 +161,20 @@ def test_the_first_layer_has_the_largest_kernel_for_the_images():
     assert first_kernel(parameters, (32, 32, 1)).shape == (5, 5, 1, 8)
     assert first_kernel(parameters, (32, 32, 3)) is None
     assert first_kernel(parameters, (8,)) is None
+
+
+@pytest.mark.filterwarnings("ignore:html5lib")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\n```\n# injected\n[x](http://evil)", "`\x02`\x02`\n# injected",
+        "a ```` b\n~~~\n# injected", "x\r```\r# injected", "```", HOSTILE,
+    ],
+)  # fmt: skip
+def test_text_stays_inside_its_code_block(text):
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    page = markdown_to_safe_html(as_code(text))
+    assert page.startswith("<pre><code>")
+    assert page.endswith("</code></pre>")
+    assert page.count("<") == 4

@@ -7,9 +7,10 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import event_values
+from helpers import HOSTILE, event_values
 from tensorboard.plugins.hparams import metadata
 
+from nnx_alexnet.dashboard.event_reader import read_newest
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 
@@ -128,3 +129,18 @@ drop_steps(Path(sys.argv[1]), 1)
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "\udcff", "a/../b", "", "é"])
+def test_any_name_can_be_written_to_an_event_file(tmp_path, name):
+    writer = TensorBoardWriter(tmp_path)
+    image = np.zeros((2, 2, 1), np.uint8)
+    writer.write_scalars(1, {name: 0.5})
+    writer.write_images(1, {name: image})
+    writer.write_texts(1, {name: name})
+    writer.write_histograms(1, {name: np.arange(3)})
+    writer.write_hparams({name: name}, metric_names=[name])
+    writer.write_layout({name: [name]})
+    writer.close()
+    tag = name.encode("utf-8", "backslashreplace").decode()
+    assert read_newest(tmp_path, [tag])[tag].step == 1

@@ -1,5 +1,8 @@
+import time
+
 import numpy as np
 import pytest
+from helpers import HOSTILE
 
 from nnx_alexnet.dashboard import images as module
 from nnx_alexnet.dashboard.classification_results import Mistake
@@ -120,3 +123,16 @@ def test_a_mistake_shows_its_image():
     image = np.full((8, 8, 1), 77, np.uint8)
     sheet = module.mistakes([Mistake(0.9, 3, 0, 1, image)], ["cat", "dog"])
     assert (sheet == 77).all(axis=-1).sum() == 112 * 112
+
+
+def test_images_show_any_name():
+    image = np.zeros((8, 8, 1))
+    names = [HOSTILE, "b" * 100_000]
+    plain = module.captioned([image], ["a"])
+    assert module.captioned([image], [HOSTILE.replace("\n", "")]).shape == plain.shape
+    mistake = Mistake(confidence=0.5, index=0, label=0, predicted=1, image=image)
+    start = time.perf_counter()
+    assert module.mistakes([mistake], names).shape[2] == 3
+    assert time.perf_counter() - start < 5  # a long name is cut before it is measured
+    assert module.confusion_matrix(np.eye(2, dtype=int), names).shape[2] == 3
+    assert module.class_accuracy(np.ones(2, int), np.ones(2, int), names).shape[2] == 3

@@ -2,25 +2,11 @@
 
 import contextlib
 import io
-import logging
 
 import numpy as np
-import pytest
 from helpers import HOSTILE
 
 from nnx_alexnet.support import logger, printable
-from nnx_alexnet.support.log import StandardErrorHandler
-
-
-@pytest.fixture
-def printed(monkeypatch, capsys):
-    """Returns what was printed of the package's log."""
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    monkeypatch.setattr(logger, "handlers", [StandardErrorHandler()])
-    monkeypatch.setattr(logger, "propagate", False)
-    yield lambda: capsys.readouterr().err
-    logger.setLevel(level)
 
 
 def test_an_argument_cannot_break_the_line_of_a_message(printed):

@@ -39,12 +39,12 @@ def build(log_dir, **arguments):
 
 
 @pytest.mark.parametrize("path", ["a\0b", "~no_such_user_here/a", "x" * 300 + "\0"])
-def test_a_path_that_no_file_can_have_is_refused_by_its_argument(path):
+def test_an_impossible_path_is_refused_by_its_argument(path):
     with pytest.raises(ValueError, match=r"`log_dir` \(=.*\) cannot be a path: "):
         absolute_path(path, "log_dir")
 
 
-def test_a_circle_of_links_is_refused_or_left_to_whoever_opens_it(tmp_path):
+def test_a_cycle_of_links_is_refused_unless_links_are_kept(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "a")
     try:
         assert absolute_path(tmp_path / "a", "root").is_absolute()  # newer versions of Python
@@ -60,7 +60,7 @@ def test_characters_that_file_names_cannot_have_are_refused():
         Trainer(nnx.Linear(4, 2, rngs=nnx.Rngs(0)), (SPLIT, SPLIT), name="\ud800")
 
 
-def test_links_are_followed_unless_the_path_is_to_be_opened(tmp_path):
+def test_links_are_followed_by_default(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     assert absolute_path(tmp_path / "link", "root") == tmp_path.resolve()
     assert absolute_path(tmp_path / "link", "root", follow_links=False) == tmp_path / "link"
@@ -85,7 +85,7 @@ def test_a_relative_log_dir_is_refused_in_a_deleted_working_directory(deleted):
         assert [*Path.cwd().iterdir()] == []
 
 
-def test_a_run_trains_to_its_end_in_a_deleted_working_directory(deleted, caplog):
+def test_fit_works_in_a_deleted_working_directory(deleted, caplog):
     trainer = build(deleted / "logs")
     assert [row["step"] for row in trainer.fit()] == [1]
     assert (trainer.run_dir / "checkpoints/1").is_dir()
@@ -108,7 +108,7 @@ def test_commands_work_in_a_deleted_working_directory(deleted, capsys):
     assert not has_working_directory()
 
 
-def test_a_working_directory_stands_in_for_a_deleted_one_inside_the_block_alone(deleted):
+def test_a_deleted_working_directory_is_replaced_inside_the_block(deleted):
     with existing_working_directory():
         folder = Path.cwd()
         assert not has_working_directory()
@@ -119,7 +119,7 @@ def test_a_working_directory_stands_in_for_a_deleted_one_inside_the_block_alone(
     assert from_working_directory(deleted) == deleted
 
 
-def test_a_working_directory_that_exists_is_kept():
+def test_an_existing_working_directory_is_kept():
     before = Path.cwd()
     with existing_working_directory():
         assert Path.cwd() == before
@@ -150,7 +150,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_workers_start_in_a_deleted_directory_with_a_long_temporary_path(tmp_path):
+def test_workers_start_in_a_deleted_directory_with_a_long_path(tmp_path):
     (tmp_path / "deleted").mkdir()
     temporary = tmp_path / ("t" * 120)
     temporary.mkdir()
@@ -167,7 +167,7 @@ def test_workers_start_in_a_deleted_directory_with_a_long_temporary_path(tmp_pat
     assert [*temporary.iterdir()] == []
 
 
-def test_data_without_a_home_folder_can_be_loaded(monkeypatch):
+def test_data_can_be_loaded_without_a_home_folder(monkeypatch):
     from nnx_alexnet.data import load_data
 
     monkeypatch.setenv("HOME", "")
@@ -180,7 +180,7 @@ def test_data_without_a_home_folder_can_be_loaded(monkeypatch):
 
 @pytest.mark.parametrize("value", [3, True, None, b"/tmp"])
 @pytest.mark.parametrize("argument", ["log_dir", "resume", "path"])
-def test_what_is_no_path_is_refused_by_the_name_of_its_argument(tmp_path, argument, value):
+def test_a_value_that_is_not_a_path_is_refused_by_its_argument(tmp_path, argument, value):
     arrays = np.zeros((8, 4), np.float32), np.zeros(8, np.int32)
     model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
 

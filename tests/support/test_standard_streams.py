@@ -1,8 +1,6 @@
 """Standard streams that are missing, closed, broken, full or of a narrow encoding."""
 
-import contextlib
 import io
-import logging
 import os
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from nnx_alexnet.cli import main
 from nnx_alexnet.cli.prediction_output import open_output
 from nnx_alexnet.runs.folder import create_run_dir
 from nnx_alexnet.runs.records import write_record
-from nnx_alexnet.support.log import StandardErrorHandler, logger
 from nnx_alexnet.support.standard_streams import (
     escape_unencodable,
     is_terminal,
@@ -75,21 +72,8 @@ KINDS = [lambda: None, closed, Broken, Bare, narrow, Unread, Full]
 IDS = ["none", "closed", "broken", "bare", "narrow", "unread", "full"]
 
 
-@pytest.fixture
-def printing_logger(monkeypatch):
-    """The logger as a program finds it that has not configured logging."""
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    monkeypatch.setattr(logger, "handlers", [StandardErrorHandler()])
-    monkeypatch.setattr(logger, "propagate", False)
-    yield
-    logger.setLevel(level)
-
-
 @pytest.mark.parametrize("make", KINDS, ids=IDS)
-def test_a_fit_trains_whatever_the_standard_streams_are(
-    make, printing_logger, monkeypatch, tmp_path
-):
+def test_fit_works_with_any_standard_streams(make, printed, monkeypatch, tmp_path):
     split = np.zeros((64, 4), np.float32), np.arange(64) % 2
     model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
     trainer = Trainer(model, (split, split), max_epochs=1, log_dir=tmp_path, name="run")
@@ -117,14 +101,7 @@ def test_a_message_that_cannot_be_encoded_is_escaped(monkeypatch):
     assert sys.stderr.buffer.getvalue() == b"caf\\xe9 \\u2026\n"
 
 
-def test_the_logger_writes_to_the_standard_error_of_now(printing_logger):
-    for _ in range(2):
-        with contextlib.redirect_stderr(io.StringIO()) as stream:
-            logger.info("step %d of %s", 3, "run")
-        assert stream.getvalue() == "step 3 of run\n"
-
-
-def test_any_text_can_be_written_and_bytes_of_names_stay(tmp_path):
+def test_any_text_can_be_written_and_name_bytes_are_kept(tmp_path):
     stream = narrow()
     escape_unencodable(stream)
     stream.write("é \udcff \ud800\n")
@@ -136,7 +113,7 @@ def test_any_text_can_be_written_and_bytes_of_names_stay(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda: None, closed], ids=["none", "closed"])
-def test_results_without_standard_output_are_discarded(make, monkeypatch):
+def test_results_are_discarded_without_standard_output(make, monkeypatch):
     monkeypatch.setattr(sys, "stdout", make())
     print_result("a line")
     with open_output(None) as out:
@@ -160,7 +137,7 @@ def logs(tmp_path):
     ],
     ids=["unread", "full", "closed", "none"],
 )
-def test_a_command_whose_output_cannot_be_written(make, expected, logs, monkeypatch, capsys):
+def test_exit_codes_when_the_output_cannot_be_written(make, expected, logs, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", make())
     status = main(["runs", logs])
     monkeypatch.undo()
@@ -171,7 +148,7 @@ def test_a_command_whose_output_cannot_be_written(make, expected, logs, monkeypa
 
 
 @pytest.mark.parametrize("make", [Unread, Full, closed, lambda: None])
-def test_a_report_is_written_whoever_reads_where(make, logs, monkeypatch):
+def test_a_report_is_written_even_if_its_path_cannot_be(make, logs, monkeypatch):
     monkeypatch.setattr(sys, "stdout", make())
     monkeypatch.setattr(sys, "stderr", make())
     assert main(["report", f"{logs}/mine/version_0"]) == 0
@@ -198,7 +175,7 @@ assert sys.stderr is None
 """
 
 
-def test_with_closed_descriptors_no_message_ends_in_a_file_of_the_run(tmp_path):
+def test_closed_descriptors_do_not_corrupt_files_of_the_run(tmp_path):
     (tmp_path / "job.py").write_text(FIT)
     done = subprocess.run(
         f"{sys.executable} job.py <&- >&- 2>&-", shell=True, cwd=tmp_path, timeout=120, check=False
