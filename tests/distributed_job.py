@@ -172,10 +172,10 @@ def main() -> None:
         shard_state=options.get("shard_state", False),
         devices=options.get("devices_argument", "auto"),
     )
-    said: dict[str, object] = {}
+    results: dict[str, object] = {}
 
     def report() -> None:
-        said.update(
+        results.update(
             step=trainer.global_step,
             stop_reason=trainer.stop_reason,
             interrupted=trainer.interrupted,
@@ -186,22 +186,22 @@ def main() -> None:
             saved=trainer.checkpoints is not None,
             compilations=trainer.num_compilations,
         )
-        (folder / f"{number}.json").write_text(json.dumps(said))
+        (folder / f"{number}.json").write_text(json.dumps(results))
 
     try:
-        said["history"] = trainer.fit(resume=options.get("resume", "never"))
+        results["history"] = trainer.fit(resume=options.get("resume", "never"))
         if options.get("twice"):
             trainer.fit()
         if options.get("applied"):
-            said["test"] = trainer.test()
+            results["test"] = trainer.test()
             predictions = trainer.predict()
-            said["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
+            results["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
     except FloatingPointError as error:
-        said["caught"] = str(error)
+        results["caught"] = str(error)
         trainer.validate()  # the processes must still be able to work together
     else:
         parameters = {n: trainer.placement.whole(p) for n, p in trainer.parameters().items()}
-        said["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}
+        results["parameters"] = {n: np.asarray(p).ravel().tolist() for n, p in parameters.items()}
     finally:
         report()
 

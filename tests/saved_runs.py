@@ -1,12 +1,14 @@
 """Small checkpoints that several test files write, read and damage."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from flax import nnx
 
-from nnx_alexnet.checkpoints import Checkpoint, Checkpoints
+from nnx_alexnet.checkpoints import Checkpoint, Checkpoints, orbax_files
 from nnx_alexnet.devices import named_leaves, on_host
 
 
@@ -52,3 +54,24 @@ def resume(run: Path) -> Checkpoint | None:
         return checkpoints.restore(lambda loop: None)
     finally:
         checkpoints.close()
+
+
+def fail_in_orbax(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    """Lets every use of Orbax fail."""
+
+    def fail() -> None:
+        raise cause
+
+    monkeypatch.setattr(orbax_files, "_handler", fail)
+
+
+def fail_to_open(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    """Lets every file of a checkpoint fail to open."""
+    real = os.open
+
+    def fail(path: Any, *arguments: Any, **options: Any) -> int:
+        if "checkpoints/" in str(path):
+            raise cause
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail)

@@ -30,7 +30,7 @@ def environment(devices: int) -> dict[str, str]:
 
 
 class Job:
-    """The processes of a run; after `wait`, their reports are in `said`."""
+    """The processes of a run; after `wait`, their reports are in `reports`."""
 
     def __init__(self, folder, *, processes=2, devices=2, **options):
         self.folder = folder
@@ -54,7 +54,7 @@ class Job:
             for process in self.processes:
                 process.kill()
         files = [self.folder / f"{number}.json" for number in range(len(self.processes))]
-        self.said = [json.loads(file.read_text()) if file.exists() else {} for file in files]
+        self.reports = [json.loads(file.read_text()) if file.exists() else {} for file in files]
         return codes
 
     def text(self, number):
@@ -77,7 +77,7 @@ def run(folder, **options):
     job = Job(folder, **options)
     codes = job.wait()
     assert codes == [0] * len(codes), "\n".join(job.text(number) for number in range(len(codes)))
-    return job.said
+    return job.reports
 
 
 def steps_on_disk(folder, version=0):
@@ -194,25 +194,25 @@ def test_a_save_request_of_one_process_saves_that_step(tmp_path):
 def test_sigterm_to_one_saves_the_same_step_and_ends_both_resumably(tmp_path, alone):
     job = Job(tmp_path, meddler={"what": "SIGTERM", "step": 3})
     assert job.wait() == [143, 143]
-    first, second = job.said
+    first, second = job.reports
     assert first["step"] == second["step"] == 3
     assert first["interrupted"]
     assert second["interrupted"]
     assert steps_on_disk(tmp_path) == [3]
-    said = run(tmp_path, resume="auto")
-    assert said[0]["step"] == 8
-    close(said[0]["parameters"], alone["parameters"], 1e-5)
+    reports = run(tmp_path, resume="auto")
+    assert reports[0]["step"] == 8
+    close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 @pytest.mark.slow
 def test_sigterm_during_validation_interrupts_it_in_both(tmp_path, alone):
     job = Job(tmp_path, meddler={"what": "validation SIGTERM", "step": 0}, val=600)
     assert job.wait() == [143, 143]
-    assert [said["step"] for said in job.said] == [4, 4]
+    assert [report["step"] for report in job.reports] == [4, 4]
     assert steps_on_disk(tmp_path) == [4]
-    said = run(tmp_path, resume="auto", val=600)
-    assert said[0]["step"] == 8
-    close(said[0]["parameters"], alone["parameters"], 1e-5)
+    reports = run(tmp_path, resume="auto", val=600)
+    assert reports[0]["step"] == 8
+    close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 @pytest.mark.slow
@@ -226,9 +226,9 @@ def test_after_sigkill_of_one_the_other_ends_and_one_process_can_resume(tmp_path
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, None)
     assert steps_on_disk(tmp_path)[0] == 2
-    said = run(tmp_path, processes=1, devices=1, resume="auto")
-    assert said[0]["step"] == 8
-    close(said[0]["parameters"], alone["parameters"], 1e-5)
+    reports = run(tmp_path, processes=1, devices=1, resume="auto")
+    assert reports[0]["step"] == 8
+    close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 def test_an_error_in_one_process_ends_both_in_bounded_time(tmp_path):
@@ -264,25 +264,27 @@ def test_a_state_split_over_processes_is_saved_whole(tmp_path, how):
 def test_a_non_finite_example_of_one_process_ends_both(tmp_path):
     job = Job(tmp_path, model="split", shard_state=True, nan=3)
     assert job.wait() == [0, 0]
-    steps = [said["caught"].split(" The batch")[0] for said in job.said]
+    steps = [report["caught"].split(" The batch")[0] for report in job.reports]
     assert steps == ["Step 4 had a loss of nan."] * 2
-    assert sum("its `image` is not finite for [3]" in said["caught"] for said in job.said) == 1
+    assert (
+        sum("its `image` is not finite for [3]" in report["caught"] for report in job.reports) == 1
+    )
 
 
 @pytest.mark.slow
 def test_sigterm_to_one_at_the_end_of_fit_ends_both(tmp_path):
     job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
     assert job.wait(60) == [143, 143]
-    assert [said["step"] for said in job.said] == [4, 4]
+    assert [report["step"] for report in job.reports] == [4, 4]
 
 
 @pytest.mark.slow
 def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
     first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
-    for said in (first, second):
-        assert said["step"] == 4
-        assert said["stop_reason"] is None, "it was that of the previous fit"
+    for report in (first, second):
+        assert report["step"] == 4
+        assert report["stop_reason"] is None, "it was that of the previous fit"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from saved_runs import linear, listed, names, resume
+from saved_runs import fail_in_orbax, fail_to_open, linear, listed, names, resume
 
 from nnx_alexnet import load_checkpoint
 from nnx_alexnet.checkpoints import items, orbax_files, read_checkpoint
@@ -38,27 +38,8 @@ CAUSES = {
 }
 
 
-def fail_in_orbax(monkeypatch, cause):
-    def fail():
-        raise cause
-
-    monkeypatch.setattr(orbax_files, "_handler", fail)
-
-
-def fail_to_open(monkeypatch, cause):
-    """Whatever file of a checkpoint is opened."""
-    real = os.open
-
-    def fail(path, *arguments, **options):
-        if "checkpoints/" in str(path):
-            raise cause
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", fail)
-
-
 def fail_to_open_data(monkeypatch, cause):
-    """The files of the arrays, which Orbax reads, and the digests are taken of."""
+    """Lets Orbax fail, and the files of the arrays fail to open."""
     fail_in_orbax(monkeypatch, RuntimeError("NOT_FOUND: nonsense"))
     real = os.open
 
@@ -71,7 +52,7 @@ def fail_to_open_data(monkeypatch, cause):
 
 
 def swallow(monkeypatch, cause):
-    """Orbax keeps the cause to itself, and has read nothing."""
+    """Lets Orbax read nothing without an error."""
     del cause
 
     class Handler:

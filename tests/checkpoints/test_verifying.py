@@ -2,13 +2,13 @@
 
 import errno
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+from saved_runs import fail_in_orbax, fail_to_open
 
-from nnx_alexnet.checkpoints import orbax_files, read_checkpoint
+from nnx_alexnet.checkpoints import read_checkpoint
 from nnx_alexnet.checkpoints.verifying import verify_checkpoints
 from nnx_alexnet.cli import main
 
@@ -33,25 +33,6 @@ def test_each_checkpoint_is_listed_with_its_digest(saved):
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`run` \(=.*\) holds no checkpoint"):
         next(verify_checkpoints(tmp_path))
-
-
-def fail_in_orbax(monkeypatch, cause):
-    def fail():
-        raise cause
-
-    monkeypatch.setattr(orbax_files, "_handler", fail)
-
-
-def fail_to_open(monkeypatch, cause):
-    """Whatever file of a checkpoint is opened."""
-    real = os.open
-
-    def fail(path, *arguments, **options):
-        if "checkpoints/" in str(path):
-            raise cause
-        return real(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", fail)
 
 
 @pytest.mark.parametrize("hinder", [fail_in_orbax, fail_to_open])

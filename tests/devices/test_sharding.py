@@ -87,7 +87,7 @@ def test_the_data_axis_decides_whether_a_batch_is_split(size, spec):
     assert placement.of_batch(size, stacked=True).spec == (P(None, *spec) if spec else P())
 
 
-def test_one_process_reads_whole_arrays_and_all_rows():
+def test_one_process_holds_whole_arrays():
     placement = Placement(4)
     sent = placement.send({"x": np.arange(8)}, 8)
     assert placement.own_rows(sent) is sent
