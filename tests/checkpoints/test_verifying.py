@@ -52,7 +52,7 @@ def test_unreadable_checkpoints_are_told_from_damaged_ones(run, monkeypatch, cap
     assert main(["verify", str(run)]) == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first.split()[1:4] == ["damaged", "model/_METADATA", "has"]
-    assert second.split()[1] == "whole"
+    assert second.split()[1] == "intact"
 
 
 @pytest.mark.parametrize("place", ["_read_json", "_read_manifest"])
