@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet, tiny_arrays
+from helpers import TinyNet, tiny_arrays, trainer_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -20,20 +20,17 @@ from nnx_alexnet.callbacks import Callback, EarlyStopping, TensorBoard, tensorbo
 from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.transform import augmentation_key
 
-PICTURES = set(tensorboard.IMAGE_KINDS)
+IMAGES = set(tensorboard.IMAGE_KINDS)
 STEPS = 4  # per epoch
 
 
-def trainer_of(tmp_path, *callbacks, **arguments):
+def trainer_in(tmp_path, *callbacks, **arguments):
     train, val = tiny_arrays(num=64), tiny_arrays(num=40, seed=1)
     names = ("one", "two", "three", "four")
     transform = ImageTransform(12, mean=(0.4,), std=(0.2,), translate=0.1)
     data = DataModule(train, val, batch_size=16, class_names=names, transform=transform)
-    arguments = {"max_epochs": 3, "log_every_n_steps": 2, **arguments}
-    return Trainer(
-        TinyNet(4, rngs=nnx.Rngs(0)), data, callbacks=callbacks, log_dir=tmp_path,
-        progress_bar=False, **arguments,
-    )  # fmt: skip
+    arguments = {"max_epochs": 3, "log_every_n_steps": 2, "log_dir": tmp_path, **arguments}
+    return trainer_of(data=data, callbacks=callbacks, **arguments)
 
 
 def read(run_dir):
@@ -59,16 +56,16 @@ def text(run_dir, tag):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    trainer = trainer_of(tmp_path_factory.mktemp("run"), TensorBoard(gradients=True))
+    trainer = trainer_in(tmp_path_factory.mktemp("run"), TensorBoard(gradients=True))
     trainer.fit()
     return trainer
 
 
 def test_images_are_written_after_epochs_1_and_2_and_at_the_end(run):
     steps = steps_of(run.run_dir)
-    assert set(steps) >= PICTURES
+    assert set(steps) >= IMAGES
     ends = [1 * STEPS, 2 * STEPS, 3 * STEPS]
-    for tag in PICTURES - {"train/images"}:
+    for tag in IMAGES - {"train/images"}:
         assert steps[tag] == ends
     assert steps["train/images"] == [1, STEPS + 1]
     assert steps["parameters/conv/kernel"] == ends
@@ -116,7 +113,7 @@ def test_the_images_are_those_that_the_first_step_received(tmp_path):
                                batch["image"])  # fmt: skip
             return super().train_step(model, optimizer, batch)
 
-    tiny = trainer_of(tmp_path)
+    tiny = trainer_in(tmp_path)
     model = TinyNet(4, rngs=nnx.Rngs(0))
     spy = Spy(model, tiny.data, max_epochs=1, log_dir=tmp_path, progress_bar=False)
     spy.fit()
@@ -150,7 +147,7 @@ def test_the_gradients_are_those_of_the_step(tmp_path):
 
     import optax
 
-    trainer = trainer_of(tmp_path, Take(), optimizer=optax.sgd(0.5), max_steps=3, max_epochs=None)
+    trainer = trainer_in(tmp_path, Take(), optimizer=optax.sgd(0.5), max_steps=3, max_epochs=None)
     trainer.fit()
     for name, gradient in taken["gradients"].items():
         moved = taken["before"][name] - taken["after"][name]
@@ -164,10 +161,10 @@ def test_a_resumed_run_has_the_tags_and_steps_of_an_uninterrupted_one(tmp_path, 
             if trainer.global_step == stop:
                 trainer._parts.requests.interrupt(signal.SIGINT)
 
-    whole = trainer_of(tmp_path / "whole")
+    whole = trainer_in(tmp_path / "whole")
     whole.fit()
-    trainer_of(tmp_path / "cut", Stop()).fit()
-    again = trainer_of(tmp_path / "cut")
+    trainer_in(tmp_path / "cut", Stop()).fit()
+    again = trainer_in(tmp_path / "cut")
     again.fit(resume="auto")
     ours, expected = steps_of(again.run_dir), steps_of(whole.run_dir)
     ours, expected = (
@@ -178,10 +175,10 @@ def test_a_resumed_run_has_the_tags_and_steps_of_an_uninterrupted_one(tmp_path, 
     assert ours == expected
     # Resuming a finished run adds nothing.
     before = steps_of(again.run_dir)
-    third = trainer_of(tmp_path / "cut")
+    third = trainer_in(tmp_path / "cut")
     third.fit(resume="auto")
     after = steps_of(third.run_dir)
-    assert {tag: after[tag] for tag in PICTURES} == {tag: before[tag] for tag in PICTURES}
+    assert {tag: after[tag] for tag in IMAGES} == {tag: before[tag] for tag in IMAGES}
 
 
 @pytest.mark.parametrize(
@@ -198,14 +195,14 @@ def test_results_are_drawn_at_the_first_validation_after_a_due_epoch(
     tmp_path, every, validate, epochs, expected
 ):
     callback = TensorBoard(every_n_epochs=every, images=["val/class_accuracy"], histograms=False)
-    trainer = trainer_of(tmp_path, callback, max_epochs=epochs, validate_every_n_epochs=validate)
+    trainer = trainer_in(tmp_path, callback, max_epochs=epochs, validate_every_n_epochs=validate)
     trainer.fit()
     assert steps_of(trainer.run_dir)["val/class_accuracy"] == [STEPS * each for each in expected]
 
 
 def test_images_are_written_after_an_early_stop(tmp_path):
     stopping = EarlyStopping("val/loss", patience=1, min_delta=100.0)
-    trainer = trainer_of(tmp_path, stopping, max_epochs=50)
+    trainer = trainer_in(tmp_path, stopping, max_epochs=50)
     trainer.fit()
     assert trainer.global_step == 2 * STEPS or trainer.global_step == 3 * STEPS
     assert steps_of(trainer.run_dir)["val/confusion_matrix"][-1] == trainer.global_step
@@ -214,13 +211,13 @@ def test_images_are_written_after_an_early_stop(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "absent", "present"),
     [
-        ({"images": False}, PICTURES, {"parameters/conv/kernel", "config"}),
-        ({"histograms": False, "texts": False}, {"parameters/conv/kernel", "config"}, PICTURES),
-        ({"images": ["model/filters"]}, PICTURES - {"model/filters"}, {"model/filters"}),
+        ({"images": False}, IMAGES, {"parameters/conv/kernel", "config"}),
+        ({"histograms": False, "texts": False}, {"parameters/conv/kernel", "config"}, IMAGES),
+        ({"images": ["model/filters"]}, IMAGES - {"model/filters"}, {"model/filters"}),
     ],
 )
 def test_each_part_can_be_disabled(tmp_path, arguments, absent, present):
-    trainer = trainer_of(tmp_path, TensorBoard(**arguments), max_epochs=1)
+    trainer = trainer_in(tmp_path, TensorBoard(**arguments), max_epochs=1)
     trainer.fit()
     tags = set(steps_of(trainer.run_dir))
     assert not tags & absent
@@ -249,11 +246,11 @@ def test_an_image_that_fails_is_reported_once_and_training_continues(
 
     monkeypatch.setattr(pictures, "filters", fail)
     monkeypatch.setattr(pictures, "confusion_matrix", fail)
-    trainer = trainer_of(tmp_path)
+    trainer = trainer_in(tmp_path)
     trainer.fit()
     assert trainer.global_step == 3 * STEPS
     assert [record.message for record in warnings.records if "no ink" in record.message] == [
-        "TensorBoard lacks a picture, training goes on: ZeroDivisionError('no ink')"
+        "TensorBoard could not draw, training continues: ZeroDivisionError('no ink')"
     ]
     assert "train/images" in steps_of(trainer.run_dir)
 
@@ -263,14 +260,14 @@ def test_a_train_step_without_gradients_is_reported_and_trains(tmp_path, warning
         def train_step(self, model, optimizer, batch):
             return self.task.outputs(model, batch)  # nothing is learned
 
-    base = trainer_of(tmp_path)
+    base = trainer_in(tmp_path)
     trainer = NoUpdate(
         TinyNet(4, rngs=nnx.Rngs(0)), base.data, callbacks=[TensorBoard(gradients=True)],
         max_epochs=1, log_dir=tmp_path, progress_bar=False,
     )  # fmt: skip
     trainer.fit()
     assert trainer.global_step == STEPS
-    assert "TensorBoard lacks a picture" in warnings.text
+    assert "TensorBoard could not draw" in warnings.text
 
 
 class Regression(Task):
@@ -288,7 +285,7 @@ def test_a_regression_on_vectors_has_histograms_and_no_images(tmp_path, warnings
     )  # fmt: skip
     trainer.fit()
     tags = set(steps_of(trainer.run_dir))
-    assert not tags & PICTURES
+    assert not tags & IMAGES
     assert "parameters/kernel" in tags
     assert not warnings.records
 
@@ -299,7 +296,7 @@ def test_images_do_not_change_the_result_of_training(tmp_path):
         ("with", TensorBoard(every_n_epochs=1, gradients=True)),
         ("without", TensorBoard(images=False, histograms=False)),
     ]:
-        trainer = trainer_of(tmp_path / name, callback)
+        trainer = trainer_in(tmp_path / name, callback)
         trainer.fit()
         found.append(jax.device_get(jax.tree.leaves(nnx.state(trainer.model, nnx.Param))))
     for ours, theirs in zip(*found, strict=True):
@@ -312,7 +309,7 @@ def test_no_thread_is_left_after_a_run_that_failed(tmp_path):
             raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        trainer_of(tmp_path, Fail()).fit()
+        trainer_in(tmp_path, Fail()).fit()
     assert not [t for t in threading.enumerate() if t.name.startswith("tensorboard")]
 
 
@@ -343,7 +340,7 @@ def test_a_task_with_several_labels_has_no_confusion_matrix(tmp_path, warnings):
 
 
 def test_parameters_between_runs_are_those_of_the_model(tmp_path):
-    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer = trainer_in(tmp_path, max_epochs=1)
     assert set(trainer.parameters()) >= {"conv/kernel", "dense/bias"}
     trainer.fit()
     before = trainer.validate()
@@ -359,7 +356,7 @@ def test_parameters_between_runs_are_those_of_the_model(tmp_path):
 
 
 def test_a_configuration_with_values_of_any_type_is_written(tmp_path, warnings):
-    trainer = trainer_of(
+    trainer = trainer_in(
         tmp_path, max_epochs=1, config={"root": tmp_path, "rate": np.float32(0.1), "model": None}
     )
     trainer.fit()
@@ -368,7 +365,7 @@ def test_a_configuration_with_values_of_any_type_is_written(tmp_path, warnings):
 
 
 def test_a_second_validation_at_the_same_step_is_written_too(tmp_path):
-    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer = trainer_in(tmp_path, max_epochs=1)
     trainer.fit()
     trainer.validate()
     assert steps_of(trainer.run_dir)["val/loss"] == [STEPS, STEPS]
@@ -380,8 +377,8 @@ def test_a_run_restarted_before_its_first_checkpoint_has_its_texts_once(tmp_path
             raise RuntimeError("boom")
 
     with pytest.raises(RuntimeError, match="boom"):
-        trainer_of(tmp_path, Fail()).fit()
-    trainer = trainer_of(tmp_path)
+        trainer_in(tmp_path, Fail()).fit()
+    trainer = trainer_in(tmp_path)
     trainer.fit(resume="auto")
     for tag, steps in steps_of(trainer.run_dir).items():
         assert steps == sorted(set(steps)), tag
@@ -389,7 +386,7 @@ def test_a_run_restarted_before_its_first_checkpoint_has_its_texts_once(tmp_path
 
 def test_a_run_without_a_folder_computes_no_gradients_for_the_dashboard(tmp_path):
     callback = TensorBoard(gradients=True)
-    trainer = trainer_of(None, callback)
+    trainer = trainer_in(None, callback)
     trainer.fit()
     assert "gradients" not in trainer.num_compilations
 
@@ -403,7 +400,7 @@ def test_a_signal_while_the_last_images_are_drawn_does_not_interrupt(tmp_path, m
         def teardown(self, trainer, stage):
             trainer._parts.requests.interrupt(signal.SIGINT)
 
-    trainer = trainer_of(tmp_path, Signal(), max_epochs=1)
+    trainer = trainer_in(tmp_path, Signal(), max_epochs=1)
     trainer.fit()
     assert not trainer.interrupted
     environment = json.loads((trainer.run_dir / "environment.json").read_text())
@@ -418,8 +415,8 @@ def test_a_run_resumed_from_an_older_checkpoint_has_each_step_once(tmp_path):
 
     arguments = {"log_every_n_steps": 1, "steps_per_execution": 1}
     with pytest.raises(RuntimeError, match="boom"):
-        trainer_of(tmp_path, Fail(), **arguments).fit()
-    trainer = trainer_of(tmp_path, **arguments)
+        trainer_in(tmp_path, Fail(), **arguments).fit()
+    trainer = trainer_in(tmp_path, **arguments)
     trainer.fit(resume="auto")
     steps = steps_of(trainer.run_dir)
     assert steps["train/loss_step"] == [*range(1, 3 * STEPS + 1)]

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import trainer_of
 
-from nnx_alexnet import Classification, DataModule, Task, Trainer
+from nnx_alexnet import Classification, DataModule, Task
 from nnx_alexnet.callbacks import TensorBoard
 from nnx_alexnet.checkpoints import identity
 from nnx_alexnet.checkpoints.same_run import Difference, check_same, compare, differences
@@ -44,21 +45,21 @@ class Scaled(Task):
         return {"loss": self._loss(model(batch["image"]), batch["label"])}
 
 
-def trainer_of(logs, *, epochs=1, x=X, y=Y, model=Net, batch_size=16, transform=None, **arguments):
+def net_trainer(logs, *, epochs=1, x=X, y=Y, model=Net, batch_size=16, transform=None, **arguments):
     data = DataModule((x, y), (x, y), batch_size=batch_size, transform=transform)
     quiet = TensorBoard(
         images=False, histograms=False, texts=False
     )  # images and histograms take most of the time
-    defaults = {"optimizer": optax.sgd(0.1), "log_dir": logs, "progress_bar": False, "name": "run"}
+    defaults = {"optimizer": optax.sgd(0.1), "log_dir": logs, "name": "run", "max_epochs": epochs}
     defaults["callbacks"] = [] if logs is None else [quiet]
-    return Trainer(model(), data, max_epochs=epochs, **{**defaults, **arguments})
+    return trainer_of(model(), data, **{**defaults, **arguments})
 
 
 @pytest.fixture(scope="module")
 def saved_logs(tmp_path_factory):
     """The folder of a finished run of one epoch."""
     logs = tmp_path_factory.mktemp("saved")
-    trainer_of(logs).fit()
+    net_trainer(logs).fit()
     return logs
 
 
@@ -89,7 +90,7 @@ def test_another_run_is_refused_with_what_differs(saved_logs, change):
     arguments, named = CHANGES[change]
     before = sorted(path.name for path in saved_logs.rglob("*"))
     with pytest.raises(ValueError, match="which is another run") as raised:
-        trainer_of(saved_logs, epochs=2, **arguments).fit(resume="auto")
+        net_trainer(saved_logs, epochs=2, **arguments).fit(resume="auto")
     assert named in str(raised.value)
     assert sorted(path.name for path in saved_logs.rglob("*")) == before
 
@@ -109,22 +110,22 @@ class WithConstants(Net):
 
 
 def test_constants_of_a_model_are_compared_by_value(tmp_path):
-    trainer_of(tmp_path, model=WithConstants).fit()
+    net_trainer(tmp_path, model=WithConstants).fit()
     for name, arguments in (("scale", {"scale": 2.0}), ("shift", {"shift": 3.0})):
-        other = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, **arguments))
+        other = net_trainer(tmp_path, epochs=2, model=functools.partial(WithConstants, **arguments))
         with pytest.raises(ValueError, match=rf"\n  constants.model/{name}: saved \w{{16}}, now"):
             other.fit(resume="auto")
-    trainer = trainer_of(tmp_path, epochs=2, model=functools.partial(WithConstants, shift=3.0))
+    trainer = net_trainer(tmp_path, epochs=2, model=functools.partial(WithConstants, shift=3.0))
     trainer.fit(resume="auto", accept="constants")
     assert float(trainer.model.shift[...]) == 3.0
     assert int(trainer.model.calls[...]) == trainer.global_step > 0
 
 
 def test_a_factor_hidden_in_the_loss_is_found(tmp_path):
-    trainer_of(tmp_path, task=Scaled()).fit()
+    net_trainer(tmp_path, task=Scaled()).fit()
     with pytest.raises(ValueError, match=r"programs.evaluation: saved \w{16}, now \w{16}"):
-        trainer_of(tmp_path, epochs=2, task=Scaled(2.0)).fit(resume="auto")
-    trainer_of(tmp_path, epochs=2, task=Scaled()).fit(resume="auto")
+        net_trainer(tmp_path, epochs=2, task=Scaled(2.0)).fit(resume="auto")
+    net_trainer(tmp_path, epochs=2, task=Scaled()).fit(resume="auto")
 
 
 @pytest.mark.parametrize(
@@ -137,11 +138,11 @@ def test_a_factor_hidden_in_the_loss_is_found(tmp_path):
 )
 def test_another_setting_of_jax_is_refused(saved_logs, setting, context):
     with context(), pytest.raises(ValueError, match=rf"jax\.{setting}: saved .*, now "):
-        trainer_of(saved_logs, epochs=2).fit(resume="auto")
+        net_trainer(saved_logs, epochs=2).fit(resume="auto")
 
 
 def test_another_version_is_refused_and_can_be_accepted_by_name(tmp_path, monkeypatch, caplog):
-    trainer_of(tmp_path).fit()
+    net_trainer(tmp_path).fit()
     now = identity._version
     monkeypatch.setattr(
         identity, "_version", lambda package: "0.0.1" if package == "optax" else now(package)
@@ -149,9 +150,9 @@ def test_another_version_is_refused_and_can_be_accepted_by_name(tmp_path, monkey
     with pytest.raises(
         ValueError, match=r"accept=\['versions'\].*\n.*versions.optax: saved .*0.0.1"
     ):
-        trainer_of(tmp_path, epochs=2).fit(resume="auto")
+        net_trainer(tmp_path, epochs=2).fit(resume="auto")
     with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
-        history = trainer_of(tmp_path, epochs=2).fit(resume="auto", accept="versions")
+        history = net_trainer(tmp_path, epochs=2).fit(resume="auto", accept="versions")
     assert [row["epoch"] for row in history] == [0, 1]
     # Another version may trace the same code differently.
     assert "Not compared with the resumed run: what a step computes" in caplog.text
@@ -169,22 +170,22 @@ def test_after_acceptance_the_rate_of_the_code_is_used(tmp_path, injected):
     def optimizer(rate):
         return optax.inject_hyperparams(optax.sgd)(rate) if injected else optax.sgd(rate)
 
-    trainer_of(tmp_path, optimizer=optimizer(0.1)).fit()
-    at_rest = trainer_of(tmp_path, epochs=2, optimizer=optimizer(0.0))
+    net_trainer(tmp_path, optimizer=optimizer(0.1)).fit()
+    at_rest = net_trainer(tmp_path, epochs=2, optimizer=optimizer(0.0))
     at_rest.fit(resume="auto", accept=["optimizer"])
     assert at_rest.global_step == 8
-    expected = trainer_of(None, optimizer=optimizer(0.1))
+    expected = net_trainer(None, optimizer=optimizer(0.1))
     expected.fit()
     np.testing.assert_array_equal(parameters(at_rest), parameters(expected))
 
 
 def test_accepted_differences_become_part_of_the_run(tmp_path):
-    trainer_of(tmp_path).fit()
+    net_trainer(tmp_path).fit()
     slower = {"optimizer": optax.sgd(0.01)}
-    trainer_of(tmp_path, epochs=2, **slower).fit(resume="auto", accept=["optimizer"])
-    trainer_of(tmp_path, epochs=3, **slower).fit(resume="auto")
+    net_trainer(tmp_path, epochs=2, **slower).fit(resume="auto", accept=["optimizer"])
+    net_trainer(tmp_path, epochs=3, **slower).fit(resume="auto")
     with pytest.raises(ValueError, match="another run"):
-        trainer_of(tmp_path, epochs=3).fit(resume="auto")
+        net_trainer(tmp_path, epochs=3).fit(resume="auto")
 
 
 def saved_loop(now, **position):
@@ -277,7 +278,7 @@ def test_other_examples_differ():
 def test_the_devices_of_a_step_do_not_matter():
     prints = []
     for devices in (1, 2, 8):
-        trainer = trainer_of(None, devices=devices)
+        trainer = net_trainer(None, devices=devices)
         trainer.metric_names  # noqa: B018  # traces the steps
         prints.append(fingerprints(*trainer._preparation.known(is_running=False)))
     assert prints[0] == prints[1] == prints[2]

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, tiny_arrays, tree_equal
+from helpers import TinyNet, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule, Trainer, load_checkpoint
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -20,10 +20,9 @@ from nnx_alexnet.checkpoints import save as writing
 
 
 def fit(tmp_path, *, callbacks=(), **arguments):
-    model = TinyNet(4, rngs=nnx.Rngs(0))
     data = DataModule(tiny_arrays(num=64), tiny_arrays(num=30, seed=1), batch_size=16)
-    defaults = {"max_epochs": 3, "log_dir": tmp_path, "progress_bar": False}
-    trainer = Trainer(model, data, callbacks=callbacks, **{**defaults, **arguments})
+    defaults = {"max_epochs": 3, "log_dir": tmp_path, "callbacks": callbacks}
+    trainer = trainer_of(data=data, **{**defaults, **arguments})
     trainer.fit()
     return trainer
 

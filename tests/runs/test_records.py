@@ -2,14 +2,10 @@
 
 import json
 import shutil
-import signal
 
 import pytest
-from flax import nnx
-from helpers import TinyNet, tiny_arrays
+from helpers import At, press_ctrl_c, trainer_of
 
-from nnx_alexnet import DataModule, Trainer
-from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.runs.folder import create_run_dir, find_runs, list_runs
 from nnx_alexnet.runs.lock import is_locked
 from nnx_alexnet.runs.records import config_text, write_end, write_record
@@ -72,24 +68,6 @@ def test_the_end_is_recorded_even_if_the_environment_was_deleted(tmp_path):
 # ---- Records of training ----------------------------------------------------------------------
 
 
-def trainer_of(folder, *callbacks, **arguments):
-    split = tiny_arrays(num=64)
-    arguments = {"max_epochs": 2, "log_dir": folder, "progress_bar": False, **arguments}
-    data = DataModule(split, split, batch_size=16)
-    return Trainer(TinyNet(4, rngs=nnx.Rngs(0)), data, callbacks=callbacks, **arguments)
-
-
-class At(Callback):
-    """Calls a function after the third step."""
-
-    def __init__(self, action):
-        self.action = action
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        if trainer.global_step == 3:
-            self.action(trainer)
-
-
 def fail(_):
     raise RuntimeError("the first line\nthe second line")
 
@@ -99,7 +77,7 @@ def environment_of(trainer):
 
 
 def test_a_run_records_that_it_finished(tmp_path):
-    trainer = trainer_of(tmp_path)
+    trainer = trainer_of(log_dir=tmp_path)
     trainer.fit()
     record = environment_of(trainer)
     assert (record["status"], record["stop_reason"]) == ("finished", None)
@@ -116,17 +94,17 @@ def test_a_run_records_that_it_finished(tmp_path):
 
 
 def test_a_run_records_why_a_callback_stopped_it(tmp_path):
-    trainer = trainer_of(tmp_path, At(lambda trainer: trainer.stop("enough")))
+    trainer = trainer_of(callbacks=At(3, lambda trainer: trainer.stop("enough")), log_dir=tmp_path)
     trainer.fit()
     record = environment_of(trainer)
     assert (record["status"], record["stop_reason"]) == ("finished", "enough")
 
 
 def test_ctrl_c_is_recorded_and_a_resumed_start_has_its_own_record(tmp_path):
-    trainer = trainer_of(tmp_path, At(lambda _: signal.raise_signal(signal.SIGINT)))
+    trainer = trainer_of(callbacks=At(3, press_ctrl_c), log_dir=tmp_path)
     trainer.fit()
     assert [row["status"] for row in list_runs(tmp_path)] == ["interrupted"]
-    resumed = trainer_of(tmp_path)
+    resumed = trainer_of(log_dir=tmp_path)
     history = resumed.fit(resume="auto")
     record = environment_of(resumed)
     assert [record["status"], record["before"][0]["status"]] == ["finished", "interrupted"]
@@ -135,7 +113,7 @@ def test_ctrl_c_is_recorded_and_a_resumed_start_has_its_own_record(tmp_path):
 
 
 def test_the_first_line_of_an_error_is_recorded(tmp_path):
-    trainer = trainer_of(tmp_path, At(fail))
+    trainer = trainer_of(callbacks=At(3, fail), log_dir=tmp_path)
     with pytest.raises(RuntimeError, match="the first line"):
         trainer.fit()
     (row,) = list_runs(tmp_path)
@@ -149,7 +127,7 @@ def test_a_run_is_running_until_its_process_ends(tmp_path):
         seen.extend(list_runs(tmp_path))
         shutil.copytree(trainer.run_dir, tmp_path / "copy/version_0")
 
-    trainer_of(tmp_path, At(look)).fit()
+    trainer_of(callbacks=At(3, look), log_dir=tmp_path).fit()
     assert [(row["status"], row["ended"]) for row in seen] == [("running", None)]
     assert seen[0]["duration"] is not None
     # What a killed process leaves: the folder as it was, and no lock.
@@ -163,16 +141,16 @@ def test_an_end_that_cannot_be_recorded_hides_no_other_error(tmp_path, monkeypat
         raise error
 
     monkeypatch.setattr("nnx_alexnet.training.run.write_end", refuse)
-    assert len(trainer_of(tmp_path).fit()) == 2
+    assert len(trainer_of(log_dir=tmp_path).fit()) == 2
     with pytest.raises(RuntimeError, match="the first line"):
-        trainer_of(tmp_path, At(fail)).fit()
+        trainer_of(callbacks=At(3, fail), log_dir=tmp_path).fit()
     assert not any(map(is_locked, find_runs(tmp_path)))
 
 
 def test_a_refused_start_leaves_the_records_unchanged(tmp_path):
-    trainer = trainer_of(tmp_path)
+    trainer = trainer_of(log_dir=tmp_path)
     trainer.fit()
     before = environment_of(trainer)
     with pytest.raises(ValueError, match="seed"):
-        trainer_of(tmp_path, seed=3).fit(resume=trainer.run_dir)
+        trainer_of(log_dir=tmp_path, seed=3).fit(resume=trainer.run_dir)
     assert environment_of(trainer) == before
