@@ -98,12 +98,9 @@ def test_a_loss_that_is_not_finite_names_its_step_and_examples(together):
     parts = Parts()
     bad = batch_of(1.0, np.nan, start=40)
     batches = [batch_of(1.0, 2.0), bad, batch_of(3.0, 4.0)]
+    for group in [batches] if together else [[batch] for batch in batches[:2]]:
+        parts.send(*group, max_steps=4 if together else 1)
     with pytest.raises(NonFiniteError) as raised:
-        if together:
-            parts.send(*batches, max_steps=4)
-        else:
-            for batch in batches:
-                parts.send(batch)
         parts.dispatcher.read_all()
     text = str(raised.value)
     assert text.startswith("Step 2 had a loss of nan. The batch held the examples [40, 41]; ")

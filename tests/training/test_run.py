@@ -166,17 +166,17 @@ def test_a_signal_makes_a_run_an_interrupted_one(made):
 
 
 def test_a_save_that_failed_in_the_background_fails_the_run(made):
+    made.open()
     with pytest.raises(FloatingPointError, match="`w`"), made.run.closing():
-        made.open()
         made.save(value=np.nan)
     assert end_of(made.run)["status"] == "failed"
     RunLock(made.run.run_dir).close()
 
 
 def test_a_save_that_failed_does_not_hide_the_error_of_the_run(made, warnings):
+    made.open()
+    made.save(value=np.nan)
     with pytest.raises(ValueError, match="mine"), made.run.closing():
-        made.open()
-        made.save(value=np.nan)
         raise ValueError("mine")
     assert "A checkpoint failed too" in warnings.text
     assert end_of(made.run)["error"] == "ValueError: mine"

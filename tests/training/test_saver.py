@@ -321,13 +321,17 @@ def test_an_error_of_the_last_save_does_not_hide_that_of_the_run(warnings):
     assert "the disk is full" in warnings.text
 
 
+def fail_at_the_end_of_an_epoch(made):
+    with made.saver.saving_on_exception(), made.saver.ending_epoch():
+        made.arrays.value, made.counts.count = 0.0, 2  # zeros put in for the validation
+        raise ValueError("mine")
+
+
 def test_a_failed_end_of_an_epoch_is_saved_as_it_was_before_it():
     made = Made()
     made.counts.count = 1
-    with pytest.raises(ValueError, match="mine"), made.saver.saving_on_exception():
-        with made.saver.ending_epoch():
-            made.arrays.value, made.counts.count = 0.0, 2  # zeros put in for the validation
-            raise ValueError("mine")
+    with pytest.raises(ValueError, match="mine"):
+        fail_at_the_end_of_an_epoch(made)
     (saved,) = made.store.saved
     assert float(saved.arrays["model/w"]) == 1.0
     assert saved.loop["callbacks"] == {"Counts": {"count": 1}}
