@@ -1,0 +1,161 @@
+"""`EvaluationLoop`: one pass over a split, for validation, test and prediction."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import RecordingCallback
+from parts import Parts
+
+from nnx_alexnet import Task
+from nnx_alexnet.callbacks import Callback
+
+
+def evaluated(parts, kind="validation", split="val"):
+    loader = parts.preparation.split(split)
+    empty = parts.preparation.for_evaluation(loader).empty
+    return parts.evaluation.evaluate(kind, split, loader, empty)
+
+
+def predicted(parts, split="test"):
+    loader = parts.preparation.split(split)
+    parts.preparation.for_prediction(loader)
+    return parts.evaluation.predict(loader)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 5])
+def test_a_metric_is_exact_over_a_split_of_any_size(num):
+    parts = Parts(val=range(1, num + 1), weight=2.0)
+    # The mean of 1 to n is (n + 1) / 2, times the weight.
+    assert evaluated(parts) == {"val/loss": num + 1.0}
+    assert parts.arrays.num_compilations == {"evaluate": 1}
+    assert float(parts.arrays.lend().weight[...]) == 2.0
+
+
+def test_the_prefix_is_that_of_the_split():
+    assert evaluated(Parts(val=(1.0, 3.0)), "test", "test") == {"test/loss": 2.0}
+
+
+@pytest.mark.parametrize("num", [1, 4, 7])
+def test_predictions_are_one_row_an_example_and_in_order(num):
+    found = predicted(Parts(val=range(num), weight=3.0))
+    np.testing.assert_array_equal(found, 3.0 * np.arange(num, dtype=np.float32))
+    assert type(found) is np.ndarray
+
+
+def test_predictions_may_be_a_tree():
+    class Both(Task):
+        def outputs(self, model, batch):
+            return {"loss": model(batch["image"])}
+
+        def predict(self, model, image):
+            return {"once": model(image), "twice": 2 * image}
+
+    found = predicted(Parts(val=range(3), task=Both()))
+    assert found["once"].tolist() == [0, 1, 2]
+    assert found["twice"].tolist() == [[0], [2], [4]]
+
+
+def test_hooks_are_called_around_each_batch_and_at_the_end():
+    recorder = RecordingCallback()
+    parts = Parts(val=(1.0, 2.0, 3.0), callbacks=[recorder])
+    evaluated(parts)
+    batch = ["on_validation_batch_start", "on_validation_batch_end"]
+    started = ["on_validation_start", "on_validation_epoch_start", *batch, *batch]
+    assert recorder.calls == started
+    parts.evaluation.end("validation")
+    ended = [*started, "on_validation_epoch_end", "on_validation_end"]
+    assert recorder.calls == ended
+    predicted(parts)
+    assert recorder.calls[len(ended) :] == [
+        name.replace("validation", "predict") for name in ended
+    ]  # fmt: skip
+
+
+class Ends(Callback):
+    """Keeps what its hook is given, and may interrupt after a batch."""
+
+    def __init__(self, interrupts_after=None):
+        self.interrupts_after, self.given = interrupts_after, []
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        self.given.append((np.asarray(outputs["loss"]), batch, batch_index))
+        if batch_index == self.interrupts_after:
+            trainer.requests.interrupt(2)
+
+
+def test_hooks_get_the_outputs_of_their_own_batch_with_its_padding_masked():
+    ends = Ends()
+    evaluated(Parts(val=(1.0, 2.0, 3.0), callbacks=[ends], weight=10.0))
+    losses = [loss[batch["mask"]].tolist() for loss, batch, _ in ends.given]
+    assert losses == [[10.0, 20.0], [30.0]]
+    assert [len(loss) for loss, _, _ in ends.given] == [2, 2]
+    assert [index for _, _, index in ends.given] == [0, 1]
+
+
+def test_a_signal_cuts_a_pass_short_and_it_has_no_metrics():
+    ends = Ends(interrupts_after=1)
+    parts = Parts(val=range(10), callbacks=[ends])
+    assert evaluated(parts) == {}
+    assert [index for _, _, index in ends.given] == [0, 1]
+    parts.requests.begin_verb()
+    ends.interrupts_after = None
+    assert evaluated(parts) == {"val/loss": 4.5}
+
+
+def test_labels_are_checked_before_their_batch_is_evaluated():
+    parts = Parts(val=range(6))
+    seen = []
+
+    def check(loader, batch):
+        seen.append(batch["index"].tolist())
+        if 2 in batch["index"]:
+            raise ValueError("a label of 2")
+
+    parts.evaluation._check_batch = check
+    with pytest.raises(ValueError, match="a label of 2"):
+        evaluated(parts)
+    assert seen == [[0, 1], [2, 3]]
+    predicted(parts)
+    assert len(seen) == 2, "a prediction has no labels"
+
+
+def test_what_a_start_hook_puts_into_the_model_is_what_is_evaluated():
+    class Puts(Callback):
+        def on_validation_start(self, trainer):
+            trainer.arrays.lend().weight[...] = 7.0
+
+    parts = Parts(val=(1.0,), callbacks=[Puts()])
+    loader = parts.preparation.split("val")
+    empty = parts.preparation.for_evaluation(loader).empty
+    parts.arrays.take()
+    assert parts.evaluation.evaluate("validation", "val", loader, empty) == {"val/loss": 7.0}
+
+
+class Noisy(nnx.Module):
+    """Returns random numbers, of the keys that it holds."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jax.numpy.float32(0.0))
+        self.rngs = nnx.Rngs(0)
+
+    def __call__(self, image):
+        return jax.random.uniform(self.rngs(), (len(image),)) + 0 * self.weight[...]
+
+
+def test_each_pass_outside_of_training_has_its_own_noise():
+    parts = Parts(val=range(4), model=Noisy())
+    first, second = predicted(parts), predicted(parts)
+    assert len({*first.tolist(), *second.tolist()}) == 8, "each batch and each pass"
+    assert predicted(Parts(val=range(4), model=Noisy())).tolist() == first.tolist()
+
+
+def test_the_noise_of_a_validation_in_training_is_that_of_its_step():
+    def loss(step):
+        parts = Parts(val=range(4), model=Noisy())
+        assert parts.ingredients
+        parts.progress.global_step = step
+        return evaluated(parts)["val/loss"]
+
+    assert loss(4) == loss(4)
+    assert loss(4) != loss(8)
