@@ -99,13 +99,17 @@ class MeanLoss(Task):
         return {"loss": model(batch["image"]).mean()}
 
 
-@pytest.mark.parametrize("step", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda task, batch: stepped(optax.sgd(0.5), batch, task=task),
+        lambda task, batch: eval_step(task, Scale(), batch),
+    ],
+    ids=["train", "evaluate"],
+)
 def test_a_task_that_returns_one_loss_for_a_batch_is_named(step):
     with pytest.raises(ContractError, match=r"`MeanLoss\.outputs`"):
-        if step == "train":
-            stepped(optax.sgd(0.5), batch_of(1.0, 3.0), task=MeanLoss())
-        else:
-            eval_step(MeanLoss(), Scale(), batch_of(1.0, 3.0))
+        step(MeanLoss(), batch_of(1.0, 3.0))
 
 
 def test_a_recorder_keeps_the_gradients_and_the_model():

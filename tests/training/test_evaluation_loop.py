@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import RecordingCallback
-from parts import Parts
+from parts import Parts, split_of
 
-from nnx_alexnet import Task
+from nnx_alexnet import DataModule, Task
 from nnx_alexnet.callbacks import Callback
 
 
@@ -30,6 +30,14 @@ def test_a_metric_is_exact_over_a_split_of_any_size(num):
     assert evaluated(parts) == {"val/loss": num + 1.0}
     assert parts.arrays.num_compilations == {"evaluate": 1}
     assert float(parts.arrays.lend().weight[...]) == 2.0
+
+
+def test_batches_of_an_iterable_may_be_larger_than_the_first_one():
+    parts = Parts(weight=2.0)
+    held_out = [split_of(1.0), split_of(2.0, 3.0, 4.0, 5.0), split_of(6.0, 7.0)]
+    parts.data = parts.preparation._data = DataModule([split_of(1.0)], held_out, held_out)
+    assert evaluated(parts) == {"val/loss": 8.0}
+    assert predicted(parts).tolist() == [2, 4, 6, 8, 10, 12, 14]
 
 
 def test_the_prefix_is_that_of_the_split():

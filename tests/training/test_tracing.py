@@ -1,5 +1,7 @@
 """What is known of the steps before anything is compiled, by hand."""
 
+import clu.metrics
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -43,6 +45,37 @@ def test_the_metrics_are_those_of_the_task_and_empty():
     assert evaluation.metric_names == ("loss", "accuracy")
     assert all(float(leaf) in (0, 1) for leaf in jax.tree.leaves(evaluation.empty))
     assert evaluation.outputs["logits"].shape == (2, 4)
+
+
+@flax.struct.dataclass
+class Total(clu.metrics.Metric):
+    """Counts in another dtype before it has seen anything."""
+
+    total: jax.Array
+
+    @classmethod
+    def empty(cls):
+        return cls(total=jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def from_model_output(cls, loss, mask, **_):
+        return cls(total=jnp.where(mask, loss, 0.0).sum())
+
+    def merge(self, other):
+        return type(self)(total=self.total + other.total)
+
+    def compute(self):
+        return self.total
+
+
+def test_an_empty_metric_has_the_dtype_of_a_filled_one():
+    class Totalled(Classification):
+        def collection(self, outputs):
+            return clu.metrics.Collection.create(total=Total)
+
+    evaluation, _ = traces_of(task=Totalled()).for_training()
+    assert set(evaluation.metric_names) == {"total", "loss"}
+    assert evaluation.empty.total.total.dtype == jnp.float32
 
 
 def test_a_network_without_convolutions_can_be_looped_over():
