@@ -9,7 +9,7 @@ The order matters, so change it with care. `Preparation` has checked everything 
 3. The end of an epoch: validation; its metrics and those of training are published together,
    before `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
    checkpoint is ranked by a value of its own step; then the checkpoint that was asked for. A signal
-   leaves the epoch open instead, and the resumed run ends it.
+   during the validation leaves the epoch open instead, and the resumed run ends it.
 4. `on_train_end`, the last checkpoint, `on_fit_end`. On every way out the arrays go back into the
    caller's model, then `teardown` of the callbacks, then the checkpoints and the lock are closed.
 
@@ -228,13 +228,14 @@ class FitLoop:
             self._evaluation.end("validation")
         self._hooks.call("on_train_epoch_end")
         self._requests.settle()
-        if data.val is not None and not validates and self._epoch_loop.is_stopping:
+        has_ended = True
+        if data.val is not None and not validates and progress.stop_reason is not None:
             # A callback made this the last epoch just now, and the last one has a validation.
             progress.publish(self._validate(), progress.global_step)
             self._evaluation.end("validation")
-            validates = True
-        progress.end_row(keeps=validates or data.val is None)
-        return not self._requests.interrupted
+            validates, has_ended = True, not self._requests.interrupted
+        progress.end_row(keeps=has_ended and (validates or data.val is None))
+        return has_ended
 
     # ---- Questions ------------------------------------------------------------------------------
 
