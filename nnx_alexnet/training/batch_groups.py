@@ -33,7 +33,6 @@ class BatchGroups:
         callbacks: limit it too, by the batch hooks that are due.
         trace: tells what a step costs, and whether groups are possible at all.
         num_devices: how many devices share a step.
-        sends_indices: returns whether the data are on the device, so that only indices are sent.
 
     Attributes:
         loader: the train split.
@@ -47,18 +46,32 @@ class BatchGroups:
         trace: EvaluationTrace,
         *,
         num_devices: int = 1,
-        sends_indices: Callable[[], bool] = lambda: False,
     ) -> None:
         self.loader = loader
         self._settings = settings
         self._callbacks = callbacks
         self._trace = trace
         self._num_devices = num_devices
-        self._sends_indices = sends_indices
+        self._sends_indices = False
+        self._longest = settings.log_every_n_steps  # of all groups, in steps
         self._max_steps: dict[int, int] = {}  # of a group, by the size of its batches
         self._are_sizes_reported = False
         self._batches: Pushback[Batch] = Pushback(())
         self._position = 0  # of the next batch, in the epoch
+
+    def begin_training(self, *, sends_indices: bool) -> None:
+        """Limits the groups, once the callbacks are set up and before the first epoch begins.
+
+        Each group is sent as long as the longest may be. A callback that later wants to see the
+        first step of an epoch shortens only that group.
+
+        Args:
+            sends_indices: whether the data are on the device, so that only indices are sent.
+        """
+        self._sends_indices = sends_indices
+        ends = (self.loader.num_batches, self._callbacks.next_train_batch(0))
+        periods = [end + 1 for end in ends if end is not None]
+        self._longest = min([self._settings.log_every_n_steps, *periods])
 
     def begin_epoch(self, batches: Iterator[Batch], *, start: int) -> None:
         """Reads from these batches, the first of which is that of step `start` of the epoch."""
@@ -129,17 +142,13 @@ class BatchGroups:
         if not self._trace.can_loop_on_device:
             return 1
         sent = 0
-        if not self._sends_indices():
+        if not self._sends_indices:
             for shape, dtype in self.loader.element_spec().values():
                 sent += size * math.prod(shape) * np.dtype(dtype).itemsize
         flops = TRAINING_FACTOR * size * sum(self._trace.forward_flops.values())
         flops /= self._num_devices
         most = choose_steps(self._settings.steps_per_execution, batch_bytes=sent, step_flops=flops)
-        # No group is longer than the shortest of these, and each is sent as long as the longest
-        # may be. What a callback wants of the first step alone shortens only that one.
-        ends = (self.loader.num_batches, self._callbacks.next_train_batch(0))
-        periods = [end + 1 for end in ends if end is not None]
-        return min(most, self._settings.log_every_n_steps, *periods)
+        return min(most, self._longest)
 
     def _steps_ahead(self, step: int, most: int) -> int:
         """Returns how many steps the next dispatch has: until anything is due on the host."""

@@ -66,7 +66,6 @@ class EpochLoop:
             hooks.callbacks,
             ingredients.evaluation,
             num_devices=ingredients.placement.num_devices,
-            sends_indices=lambda: bool(dispatcher.data),
         )
 
     @property
@@ -82,10 +81,11 @@ class EpochLoop:
         return self._requests.interrupted or has_reason or is_enough
 
     def take_data(self) -> None:
-        """Puts the train split on the devices, if it stays there."""
+        """Puts the train split on the devices, if it stays there, and limits the dispatches."""
         data = self._data.on_device(self._placement.replicated) or {}
         check_alike({"keep_on_device": bool(data)})  # the memory of the processes may differ
         self._dispatcher.use_data(data)
+        self._groups.begin_training(sends_indices=bool(data))
 
     def run(self) -> bool:
         """Trains on the batches that are left of the epoch; returns whether none is left."""

@@ -50,10 +50,9 @@ def batches_of(*sizes):
 
 def groups_of(loader, *callbacks, trace=TRACE, sends_indices=False, num_devices=1, **arguments):
     settings = Settings(name="run", log_dir=None, **arguments)
-    return BatchGroups(
-        loader, settings, CallbackList(callbacks), trace, num_devices=num_devices,
-        sends_indices=lambda: sends_indices,
-    )  # fmt: skip
+    groups = BatchGroups(loader, settings, CallbackList(callbacks), trace, num_devices=num_devices)
+    groups.begin_training(sends_indices=sends_indices)
+    return groups
 
 
 def lengths(groups, *, step=0, epochs=1, in_epoch=0, limit=1000):
@@ -292,3 +291,26 @@ def test_more_sizes_than_are_likely_meant_are_a_warning(warnings, monkeypatch):
     lengths(groups_of(batches_of(1, 2, 3, 4)))
     (text,) = texts(warnings, "WARNING")
     assert text.startswith("`train` has given batches of 3 sizes so far (1, 2, ...)")
+
+
+class WantsFirst(Callback):
+    """Wants to see the first step of an epoch, which it decides as the epoch begins."""
+
+    wants = False
+
+    @property
+    def batch_period(self):
+        return 1 if self.wants else 100
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index): ...
+
+
+def test_a_callback_that_wants_the_first_step_shortens_only_that_group():
+    callback = WantsFirst()
+    groups = groups_of(arrays(4 * 40), callback, log_every_n_steps=16)
+    callback.wants = True
+    groups.begin_epoch(groups.loader.batches(epoch=0), start=0)
+    assert len(groups.next_group(0, lambda seconds: None)) == 1
+    callback.wants = False
+    assert len(groups.next_group(1, lambda seconds: None)) == 15  # up to the log point
+    assert len(groups.next_group(16, lambda seconds: None)) == 16
