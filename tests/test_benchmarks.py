@@ -12,6 +12,8 @@ import loop_cost
 import pytest
 import turns
 
+# The slow ones compile in several processes, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(1200)
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 

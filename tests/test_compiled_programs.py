@@ -12,6 +12,8 @@ import programs
 import pytest
 import scaling_arithmetic as arithmetic
 
+# The slow ones compile in several processes, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(1200)
 SCRIPTS = Path(__file__).parent / "benchmarks/compiled_programs"
 
 # As XLA prints them, shortened; the names of other instructions and metadata are no collectives.

@@ -77,14 +77,11 @@ def blocks(path, language):
 
 
 def table(path, heading):
-    """Returns the rows of the table whose header begins with these cells."""
-    lines = iter(path.read_text().splitlines())
-    for line in lines:
-        if line.startswith(heading):
-            break
-    next(lines)
+    """Returns the cells of the rows of the table that has this header."""
+    lines = path.read_text().splitlines()
+    assert heading in lines, f"{named(path)} has no table {heading}"
     rows = []
-    for line in lines:
+    for line in lines[lines.index(heading) + 2 :]:
         if not line.startswith("|"):
             break
         rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
@@ -202,20 +199,20 @@ def test_the_timeline_is_the_order_of_the_hooks():
     assert recorder.calls == documented
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_the_hooks_of_the_other_verbs_are_as_documented(verb):
-    rows = dict(table(ROOT / "nnx_alexnet/callbacks/README.md", "| verb | hooks |"))
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_the_hooks_of_the_other_stages_are_as_documented(stage):
+    rows = dict(table(ROOT / "nnx_alexnet/callbacks/README.md", "| stage | hooks |"))
     hooks = re.findall(r"`(\w+)`", rows["`validate`"])
-    kind = {"validate": "validation"}.get(verb, verb)
+    kind = {"validate": "validation"}.get(stage, stage)
     documented = [hook.replace("validation", kind) for hook in hooks]
-    if verb == "predict":
+    if stage == "predict":
         documented.remove("on_log")
     recorder = RecordingCallback()
     split = tiny_arrays(num=16)
     data = DataModule(split, split, split, batch_size=16)
     model = TinyNet(4, rngs=nnx.Rngs(0))
     trainer = Trainer(model, data, callbacks=[recorder], log_dir=None, progress_bar=False)
-    getattr(trainer, verb)()
+    getattr(trainer, stage)()
     assert recorder.calls == documented
 
 
