@@ -69,13 +69,17 @@ def strict_dtype_promotion():
 
 @pytest.fixture
 def warnings(caplog, monkeypatch):
-    """What the package's logger says; its records do not reach the root logger by themselves."""
+    """The records of the package's logger, which do not propagate to the root logger."""
     from nnx_alexnet.support.log import logger
 
     monkeypatch.setattr(logger, "propagate", False)
+    # A conftest that imports the package before pytest logs leaves the logger at INFO.
+    level = logger.level
+    logger.setLevel("NOTSET")
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture
