@@ -44,7 +44,7 @@ def test_a_run_is_the_same_as_itself_whatever_the_values_of_its_weights():
         ({"optimizer": optax.adam(0.5)}, "optimizer"),
         ({"rate": 0.25}, "programs.optimizer"),
     ],
-    ids=str,
+    ids=["seed", "values", "examples", "batch size", "optimizer", "rate"],
 )
 def test_what_changes_the_result_is_a_difference(changes, name):
     assert name in str(differences(identity(), identity(**changes)))
