@@ -10,7 +10,7 @@ from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files, is_hidden
 from nnx_alexnet.support import format_count, logger
 
 _VALIDATION = ("val", "valid", "validation")
-_MOST_SHOWN = 8  # names in a message
+_MAX_SHOWN = 8  # names in a message
 
 
 def find_splits(root: Path, splits: Sequence[str]) -> dict[str, str]:
@@ -149,13 +149,13 @@ def _loose_images(folder: Path) -> list[str]:
 
 def _shown(names: Sequence[str]) -> str:
     """Returns names as text, without control sequences."""
-    more = len(names) - _MOST_SHOWN
-    shown = ", ".join(map(repr, names[:_MOST_SHOWN]))
+    more = len(names) - _MAX_SHOWN
+    shown = ", ".join(map(repr, names[:_MAX_SHOWN]))
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _left_out(paths: Sequence[str]) -> str:
     counts = Counter(Path(path).suffix.lower() or "no suffix" for path in paths)
-    kinds = [f"{suffix} ({count})" for suffix, count in counts.most_common(_MOST_SHOWN)]
+    kinds = [f"{suffix} ({count})" for suffix, count in counts.most_common(_MAX_SHOWN)]
     text = repr(", ".join(kinds))[1:-1]  # without control sequences
     return f"{format_count(len(paths), 'file')} of other kinds, left out: {text}"

@@ -14,7 +14,7 @@ from nnx_alexnet.support import is_of_machine, unknown
 
 OnBadSample = Literal["raise", "skip"]
 
-_MOST_TRIED = 100  # examples in a row that cannot be read: then something else is wrong
+_MAX_TRIED = 100  # examples in a row that cannot be read: then something else is wrong
 
 
 class MapSource:
@@ -102,7 +102,7 @@ class MapSource:
     def _example_or_next(self, index: int) -> tuple[tuple[np.ndarray, np.ndarray], str | None]:
         """Returns an example, or the next one that can be read and why the first one cannot."""
         why: str | None = None
-        for position in range(index, index + _MOST_TRIED):
+        for position in range(index, index + _MAX_TRIED):
             try:
                 return self._example(position % len(self)), why
             except Exception as error:  # decoders raise all types
@@ -114,7 +114,7 @@ class MapSource:
                     raise
                 why = why or f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"`{self._argument}`[{index}] and the {_MOST_TRIED - 1} examples after it cannot be "
+            f"`{self._argument}`[{index}] and the {_MAX_TRIED - 1} examples after it cannot be "
             f"read. The first error: {why}"
         )
 

@@ -11,7 +11,7 @@ from nnx_alexnet.models import frozen_layers
 from nnx_alexnet.optimizers import untouched_parameters
 from nnx_alexnet.support import logger
 
-_MOST_NAMES = 5  # in a message
+_MAX_NAMES = 5  # in a message
 
 
 def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> 
             "The statistics of %s are not updated in training, although these layers are not "
             "frozen: the model calls them with use_running_average=True, or not at all. Pass "
             "the mode on to them, or call their eval() before fit() if this is intended.",
-            ", ".join(each or "the model" for each in still[:_MOST_NAMES]),
+            ", ".join(each or "the model" for each in still[:_MAX_NAMES]),
         )
 
 
@@ -59,5 +59,5 @@ def report_untouched_parameters(
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
