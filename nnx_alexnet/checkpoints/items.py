@@ -77,6 +77,8 @@ def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> N
     Raises:
         Exception: it cannot be written or read back; the type has no meaning.
     """
+    items = {name.partition("/")[0] for name in arrays}
+    assert items <= set(_ITEMS), f"{items - set(_ITEMS)} would be lost: add them to `_ITEMS`"
     manifest = manifest_of(arrays, loop)
     for item in _ITEMS:
         held = {name.partition("/")[2]: a for name, a in arrays.items() if _is_of(name, item)}

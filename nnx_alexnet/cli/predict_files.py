@@ -22,6 +22,7 @@ from nnx_alexnet.cli.prediction_output import PredictedBatch
 from nnx_alexnet.cli.trainer_factory import build_model
 from nnx_alexnet.data import (
     IMAGE_SUFFIXES,
+    READ_FROM_FILES,
     ImageTransform,
     decode,
     default_workers,
@@ -127,7 +128,7 @@ def rebuild_predictor(
     model = build_model(config.model, config.seed, given)
     load_chosen(chosen, model)  # logs the checkpoint and the reason of the choice
     task = fit_parser().instantiate(config).task
-    is_cropped = config.data.name in ("folder", "imagenet") and not config.data.augment
+    is_cropped = config.data.name in READ_FROM_FILES and not config.data.augment
     resize = resized_side(side) if is_cropped else side
     read = functools.partial(decode, resize=resize, size=side, channels=channels)
     return FilePredictor(read, compile_probabilities(model, task, transform, shape), shape)

@@ -1,4 +1,4 @@
-"""Cuts an epoch into batches, and pads batches. All padding on the host happens in this module.
+"""Cuts an epoch into batches, and pads the batches that a `Loader` returns.
 
 A batch is padded only where the caller of `Loader.batches` passes `multiple`, the number of equal
 parts that a batch is split in. The trainer passes the number of devices along the data axis

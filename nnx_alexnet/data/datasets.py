@@ -4,7 +4,9 @@ To add one, write a factory in this module and give it a line in `DATASETS`. A f
 `DatasetRequest` and returns `Splits`. `splits_in_memory` makes them from arrays, and holds out the
 validation split; `image_folder.py` shows how files are read on demand. Import large libraries
 inside the factory, and raise a `FileNotFoundError` that tells where missing files belong. The
-command line and the checks of `load_data` find the name in the registry.
+command line and the checks of `load_data` find the name in the registry. Add the name to the
+docstring of `load_data`, which is also the help of the command line; a dataset of image files
+belongs in `READ_FROM_FILES` too.
 
 Example:
     >>> import numpy as np
@@ -220,6 +222,7 @@ DATASETS: dict[str, Callable[[DatasetRequest], Splits]] = {
     "imagenet": imagenet,
     "folder": image_folder,
 }
+READ_FROM_FILES = ("imagenet", "folder")  # image by image; a prediction from a file does the same
 
 
 def _open(request: DatasetRequest, dataset: str, needs: str, **split: Any) -> Any:

@@ -9,7 +9,6 @@ those of the global batch, whatever the number of devices.
 from __future__ import annotations
 
 import itertools
-import math
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -110,10 +109,6 @@ class Placement:
             f"({self.describe()}). The nearest sizes that work are {nearest}; or use fewer "
             "`devices`."
         )
-
-    def padded(self, batch_size: int) -> int:
-        """Returns the smallest size, at least that of the batch, that splits into equal parts."""
-        return math.ceil(batch_size / self.num_parts) * self.num_parts
 
     def of_batch(self, batch_size: int, *, stacked: bool = False) -> NamedSharding:
         """Returns the sharding of a batch, or of several stacked batches.

@@ -64,7 +64,9 @@ def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array
 
 
 # To add a metric, add a line: its name in the logs, and a metric of `clu.metrics` that reads what
-# `Classification.outputs` returns (`loss`, `logits`, `labels`).
+# `Classification.outputs` returns (`loss`, `logits`, `labels`). Tables and reports rank it by its
+# name (`larger_is_better` in `runs/reader.py`). A run saved without it resumes only with
+# `accept="task"`.
 _METRICS: dict[str, type[Metric]] = {
     "loss": Average.from_output("loss"),
     "accuracy": Accuracy,

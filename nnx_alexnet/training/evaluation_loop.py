@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnx_alexnet.data import Batch, Loader
+from nnx_alexnet.data import Batch, Loader, padded_size
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.dispatcher import MAX_IN_FLIGHT
@@ -116,7 +116,8 @@ class EvaluationLoop:
 
         The results are yielded `MAX_IN_FLIGHT` batches late, when they are ready.
         """
-        placement, smallest = self._placement, self._placement.padded(loader.batch_size)
+        placement = self._placement
+        smallest = padded_size(loader.batch_size, placement.num_parts)
         is_prediction = kind == "predict"
         batches = loader.batches(
             multiple=placement.num_parts, part=placement.rows, skips=not is_prediction

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.data import Batch, DataModule, Loader, refuse_in_worker
+from nnx_alexnet.data import Batch, DataModule, Loader, padded_size, refuse_in_worker
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.optimizers import check_optimizer
 from nnx_alexnet.task import Task
@@ -175,7 +175,7 @@ class Preparation:
         self._data.check(loader)  # nothing was known of an iterable before
         spec = loader.element_spec()
         fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
-        size = self._placement.padded(loader.batch_size)
+        size = padded_size(loader.batch_size, self._placement.num_parts)
         example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
         try:
             with (

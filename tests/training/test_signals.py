@@ -157,7 +157,7 @@ def test_a_forked_child_leaves_ctrl_c_to_its_parent_and_ends_when_told(runs_insi
 
 JOB = """
 import hashlib, signal, sys
-from nnx_alexnet.signals import graceful_stop
+from nnx_alexnet.training.signals import graceful_stop
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the command does
 with graceful_stop(lambda number: None):
     print("start", flush=True)
