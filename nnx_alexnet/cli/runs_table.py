@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -112,10 +113,12 @@ def _table(rows: Sequence[Row], columns: Sequence[str], now: datetime | None) ->
 
 
 def _rendered(table: Table, width: int) -> list[str]:
-    console = Console(width=width, color_system=None, force_terminal=False, force_jupyter=False)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().splitlines()]
+    written = io.StringIO()  # standard output may be missing or closed
+    console = Console(
+        file=written, width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
+    console.print(table)
+    return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
 class _RunName:

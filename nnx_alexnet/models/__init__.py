@@ -1,4 +1,4 @@
-"""The models that are shipped; the trainer takes any other `nnx.Module` as well."""
+"""AlexNet, and what the trainer needs to know of any `nnx.Module`: its modes and its summary."""
 
 from nnx_alexnet.models.alexnet import AlexNet as AlexNet
 from nnx_alexnet.models.modes import define as define

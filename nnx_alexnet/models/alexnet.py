@@ -9,17 +9,17 @@ https://papers.nips.cc/paper/4824). What differs from the paper:
 - One tower: the paper splits conv2, conv4 and conv5 in two groups, one for each of its GPUs.
 - 227x227 images. The paper says 224, but its own 55x55 first layer without padding needs 227.
 - He-normal weights (He et al. 2015, https://arxiv.org/abs/1502.01852) where a ReLU follows, so
-  that the variance is kept through the layers, and LeCun-normal weights for the logits, where
-  none follows; the paper draws all with a standard deviation of 0.01. Biases start at 0.
+  that the layers keep the variance, and LeCun-normal weights for the logits, where none follows;
+  the paper draws all weights with a standard deviation of 0.01. Biases start at 0.
 
-The paper's network was split over two GPUs. This one carries sharding metadata that split it over
-the axis `model` of a device mesh, of any size that divides its widths: the convolutions and
-BatchNorm by output channels, dense1 by outputs ("column"), dense2 and dense3 by inputs ("row";
-Shoeybi et al. 2019, "Megatron-LM", https://arxiv.org/abs/1909.08053). Without such a mesh the
-metadata do nothing.
+The paper's network was split over two GPUs. This one has sharding metadata that split it over the
+axis `model` of a device mesh, whose size must divide the widths: the convolutions and BatchNorm by
+output channels, dense1 by outputs ("column"), dense2 and dense3 by inputs ("row"; Shoeybi et al.
+2019, "Megatron-LM", https://arxiv.org/abs/1909.08053). Without such a mesh the metadata have no
+effect.
 
-torchvision's `alexnet` is another one: it follows a later paper with fewer filters (64, 192,
-384, 256, 256), pads conv1, and normalises nothing.
+torchvision's `alexnet` is a different model: it follows a later paper with fewer filters (64, 192,
+384, 256, 256), pads conv1, and has no normalisation.
 """
 
 import functools
@@ -37,15 +37,15 @@ else:
     # The command line is derived from the signatures, and there a dtype is its name.
     DTypeLike = str
 
-# (window, stride) of what makes the image smaller: conv1 and the three max-pools, all VALID.
+# (window, stride) of the layers that make the image smaller: conv1 and the max-pools, all VALID.
 _REDUCTIONS = ((11, 4), (3, 2), (3, 2), (3, 2))
 
-# Flax's default of 0.99 is for long runs: after 100 steps its running statistics are still
-# 37 % their initial values (0 and 1), and evaluation looks broken. With 0.9 it is 0.003 %.
+# Flax's default of 0.99 is for long runs: after 100 steps, the initial values (0 and 1) still make
+# up 37 % of its running statistics, and evaluation looks broken. With 0.9 they make up 0.003 %.
 _BATCH_NORM_MOMENTUM = 0.9
 
-# What the trainer's mesh splits, if it has this axis; flax's own sharding as a variable is made
-# would need the mesh there and then.
+# The axis of the trainer's mesh, if it has one. Flax's own eager sharding would need the mesh when
+# a variable is created.
 _MODEL_AXIS = "model"
 
 
@@ -55,7 +55,7 @@ def _split(*axes: str | None) -> dict[str, Any]:
 
 
 def _last_pool_size(image_size: int) -> int:
-    """Returns the height and width after the last pool; below 1: the image is too small."""
+    """Returns the height and width after the last pool, below 1 if the image is too small."""
     size = image_size
     for window, stride in _REDUCTIONS:
         size = (size - window) // stride + 1
@@ -71,7 +71,7 @@ def _smallest_image_size() -> int:
 
 
 def _floating_dtype(argument: str, value: DTypeLike) -> jnp.dtype:
-    """Returns the dtype that a string, a scalar type or a dtype stands for."""
+    """Converts a string, a scalar type or a dtype to a floating-point dtype."""
     try:
         dtype = None if value is None else jnp.dtype(value)  # NumPy reads None as float64
     except TypeError:
@@ -85,10 +85,10 @@ def _floating_dtype(argument: str, value: DTypeLike) -> jnp.dtype:
 
 
 class BatchNorm(nnx.BatchNorm):
-    """BatchNorm that computes in float32 whatever it is given, and returns what it was given.
+    """BatchNorm that computes in float32 and returns the dtype of its input.
 
-    Flax's own promotes implicitly when its input is bfloat16, which
-    `jax_numpy_dtype_promotion=strict` refuses. Flax computes in float32 inside as well.
+    Flax's BatchNorm also computes in float32, but promotes a bfloat16 input implicitly, which is
+    an error with `jax_numpy_dtype_promotion=strict`.
     """
 
     def __init__(self, num_features: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -106,19 +106,19 @@ class BatchNorm(nnx.BatchNorm):
             statistic.set_metadata(**by_channel)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # fewer arguments
-        """Returns the normalised `x`, in its own dtype; in training, moves the statistics."""
+        """Returns the normalised `x` in its own dtype; in training, updates the statistics."""
         normalised: jax.Array = super().__call__(x)
         return normalised.astype(x.dtype)
 
 
 def _norm_relu_max_pool(norm: nnx.Module, x: jax.Array) -> jax.Array:
-    """Returns `max_pool(relu(norm(x)))`; in training with a gradient that costs less."""
-    normalised = norm(x)  # moves the statistics in training
+    """Returns `max_pool(relu(norm(x)))`, with a faster gradient in training."""
+    normalised = norm(x)  # updates the statistics in training
     if not isinstance(norm, BatchNorm) or norm.use_running_average:
         return pools.max_pool(nnx.relu(normalised))
     assert norm.scale is not None and norm.bias is not None, "BatchNorm has both"  # noqa: PT018
     scale, bias = (each.astype(jnp.float32) for each in (norm.scale[...], norm.bias[...]))
-    # `normalised` is not used: XLA drops it, and computes the statistics once.
+    # `normalised` is not used, so XLA removes it and computes the statistics once.
     return pools.norm_relu_max_pool(x, scale, bias, norm.epsilon)
 
 
@@ -138,7 +138,7 @@ class AlexNet(nnx.Module):
             (default None: the dtype that the images and the parameters promote to).
             BatchNorm computes in float32 in any case.
         param_dtype: what the parameters are stored in (default float32).
-        rngs: keys for the weights ("params") and for dropout ("dropout").
+        rngs: random keys for the weights ("params") and for dropout ("dropout").
 
     Raises:
         ValueError: an argument is outside its range.
@@ -205,7 +205,7 @@ class AlexNet(nnx.Module):
         norm = functools.partial(BatchNorm, param_dtype=stored, rngs=rngs)
         dense = functools.partial(nnx.Linear, dtype=compute, param_dtype=stored, rngs=rngs)
         columns, rows = _split(None, _MODEL_AXIS), _split(_MODEL_AXIS, None)
-        # What dense2 returns is split again, as the inputs of dense3.
+        # The outputs of dense2 are split again, as the inputs of dense3.
         split_bias = functools.partial(dense, bias_metadata=_split(_MODEL_AXIS))
 
         self.conv1 = conv(in_channels, 96, (11, 11), strides=4, padding="VALID")
@@ -239,7 +239,7 @@ class AlexNet(nnx.Module):
         expected = (self.image_size, self.image_size, self.in_channels)
         if image.shape[1:] != expected:
             raise ValueError(
-                f"`image` has shape {image.shape}; this AlexNet takes (batch, "
+                f"`image` has shape {image.shape}; this AlexNet accepts (batch, "
                 f"{', '.join(map(str, expected))}): height, width, channels. Transform the "
                 "images, or set `image_size` and `in_channels`."
             )

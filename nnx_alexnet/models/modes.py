@@ -1,4 +1,4 @@
-"""Training mode and evaluation mode: what a model's layers and its `__call__` know of them."""
+"""Training mode and evaluation mode, as attributes of layers and arguments of `__call__`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-# The attributes by which the layers of flax know their mode; True is evaluation.
+# The attributes that hold the mode of flax's layers; True is evaluation.
 _ATTRIBUTES = ("deterministic", "use_running_average")
-# Arguments of `__call__` that tell the mode, and whether True means training.
+# Arguments of `__call__` for the mode, and whether True means training.
 _ARGUMENTS = {
     **dict.fromkeys(("train", "training", "is_train", "is_training"), True),
     **dict.fromkeys(("train_mode", "training_mode"), True),
@@ -22,12 +22,12 @@ _ARGUMENTS = {
 
 
 class Definitions(NamedTuple):
-    """A model as the compiled steps take it.
+    """A model as the compiled steps use it.
 
     Attributes:
-        train: its graph in training mode.
-        evaluation: its graph in evaluation mode.
-        state: its variables, the same for both; without intermediates that were sown earlier.
+        train: the graph in training mode.
+        evaluation: the graph in evaluation mode.
+        state: the variables, the same for both, without intermediates that were sown earlier.
     """
 
     train: nnx.GraphDef[Any]
@@ -36,10 +36,10 @@ class Definitions(NamedTuple):
 
 
 def define(model: nnx.Module) -> Definitions:
-    """Splits a model into its two graphs and its state; the model keeps its mode.
+    """Splits a model into its two graphs and its state, without changing its mode.
 
     A layer that is in evaluation mode now (`use_running_average=True`, `deterministic=True`, or
-    after its `eval()`) was frozen by the user: it stays so in training.
+    after its `eval()`) was frozen by the user, and stays in evaluation mode during training.
 
     Args:
         model: any module.
@@ -52,9 +52,9 @@ def define(model: nnx.Module) -> Definitions:
         >>> found.train == found.evaluation
         True
     """
-    # A second set of modules over the same arrays.
+    # A second set of modules with the same arrays.
     twin = nnx.merge(*nnx.split(model))
-    # What an earlier call has sown grows with each call, and belongs to that call.
+    # Sown values accumulate with each call, and belong to the call that made them.
     nnx.pop(twin, nnx.Intermediate)
     frozen = _in_evaluation(twin)
     twin.train()
@@ -73,7 +73,7 @@ def frozen_layers(model: nnx.Module) -> tuple[list[str], bool]:
         model: any module.
 
     Returns:
-        Their paths, and whether these are all the layers that have a mode.
+        Their paths, and whether they are all layers that have a mode.
 
     Example:
         >>> from flax import nnx
@@ -92,7 +92,7 @@ def frozen_layers(model: nnx.Module) -> tuple[list[str], bool]:
 
 
 def _in_evaluation(model: nnx.Module) -> list[tuple[str, nnx.Module, str]]:
-    """Returns path, module and attribute of each layer that is in evaluation mode."""
+    """Returns path, module and attribute of each layer in evaluation mode."""
     return [
         ("/".join(map(str, path)), module, name)
         for path, module in nnx.iter_modules(model)
@@ -106,16 +106,17 @@ def _is_true(value: object) -> bool:
 
 
 def tell_mode(model: nnx.Module, *, training: bool) -> None:
-    """Lets a model's `__call__` know the mode, if it has an argument for it.
+    """Passes the mode to a model's `__call__`, if it has an argument for it.
 
-    Where `__call__` takes an argument such as `train`, `is_training`, `deterministic`,
-    `use_running_average`, `inference` or `is_eval` that may be a bool, and a caller does not give
-    it, it gets the value that belongs to the mode. So `model(image)` in a task means the same for
-    a model that is told its mode by an argument as for one that is told by `train()` and `eval()`.
+    If `__call__` has a bool argument such as `train`, `is_training`, `deterministic`,
+    `use_running_average`, `inference` or `is_eval`, calls without it get the value for the mode.
+    So a task can call `model(image)` whether the mode of the model is an argument or is set by
+    `train()` and `eval()`.
 
     Args:
-        model: changed in place: its class becomes a subclass, which behaves alike otherwise.
-        training: whether this is training.
+        model: the model, which is changed in place: its class becomes a subclass that is otherwise
+            equal.
+        training: whether the mode is training.
 
     Example:
         >>> from flax import nnx
@@ -128,13 +129,13 @@ def tell_mode(model: nnx.Module, *, training: bool) -> None:
         >>> model(None), model(None, train=False)
         (True, False)
     """
-    # A Linen module hands what it is called with to its own `__call__`.
+    # The bridge passes its arguments to the `__call__` of the Linen module.
     is_linen = isinstance(model, nnx.bridge.ToNNX)
     told: Any = type(getattr(model, "to_nnx__module", model))
     values: tuple[tuple[str, Any], ...] = tuple(
         (name, _ARGUMENTS[name] == training) for name in _mode_arguments(told)
     )
-    if is_linen and training:  # its statistics move only if it is called so
+    if is_linen and training:  # otherwise its statistics are not updated
         values = (*values, ("mutable", ("batch_stats",)))
     if values:
         model.__class__ = _with_defaults(type(model), told, values)
@@ -142,7 +143,7 @@ def tell_mode(model: nnx.Module, *, training: bool) -> None:
 
 @functools.cache
 def _mode_arguments(called: type[Any]) -> Sequence[str]:
-    """Returns the arguments of a class's `__call__` that tell it the mode."""
+    """Returns the arguments for the mode in a class's `__call__`."""
     try:
         parameters = inspect.signature(called.__call__).parameters
     except (AttributeError, TypeError, ValueError):
@@ -165,13 +166,13 @@ def _may_be_mode(default: object) -> bool:
 def _with_defaults(
     model_class: type[nnx.Module], told: type[Any], values: tuple[tuple[str, Any], ...]
 ) -> type[nnx.Module]:
-    """Returns a subclass whose `__call__` has these values where a caller gives none."""
+    """Returns a subclass whose `__call__` has these values as defaults."""
     call: Any = model_class.__call__
     signature = inspect.signature(told.__call__)
 
     @functools.wraps(call)
     def call_with_mode(self: Any, *arguments: Any, **named: Any) -> Any:
-        # The call itself refuses names that it does not take; a bridge to Linen takes some more.
+        # The call itself refuses unknown names; a bridge to Linen has more than its signature.
         given = {*signature.bind_partial(self, *arguments).arguments, *named}
         missing = {name: value for name, value in values if name not in given}
         return call(self, *arguments, **named, **missing)

@@ -1,4 +1,4 @@
-"""The table of a model: what each layer takes, returns and holds."""
+"""The summary table of a model: inputs, outputs and parameters of each layer."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from rich.table import Table
 
 from nnx_alexnet.models.modes import define, tell_mode
 
-# The attribute under which a layer of the copy that is traced knows its own path. nnx.bridge.ToNNX
-# takes attributes of other names for variables of its Linen module.
+# The attribute that holds the path of a layer in the traced copy. nnx.bridge.ToNNX would treat an
+# attribute with another name as a variable of its Linen module.
 _PATH = "to_nnx__path"
-# By path, what each layer took and returned at its first call, while a model is traced.
+# The inputs and outputs of each layer's first call, by path, while a model is traced.
 _calls: ContextVar[dict[str, tuple[str, str]] | None] = ContextVar("calls", default=None)
 
 
 def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120) -> str:
-    """Returns a table of the model's layers, in the order in which a batch goes through them.
+    """Returns a table of the model's layers, in the order in which they are called.
 
-    Each row has a layer's path and type, the shapes that it takes and returns in evaluation mode,
-    and its own parameters and batch statistics, without those of layers inside it. The last line
-    has the totals. Layers that the model does not call come last, without shapes. Only shapes are
+    Each row has a layer's path and type, its input and output shapes in evaluation mode, and its
+    own parameters and batch statistics, without those of its sublayers. The last line has the
+    totals. Layers that the model does not call are last and have no shapes. Only shapes are
     traced, on a copy: nothing is computed, and neither the model nor a class is changed.
 
     Args:
         model: any `nnx.Module` that is called with one batch of float32 arrays.
-        input_shape: the shape of that batch, with the batch itself, such as (10, 96, 96, 1).
-        width: columns of text (default 120); longer cells are folded.
+        input_shape: the shape of that batch, such as (10, 96, 96, 1) for 10 images.
+        width: the number of columns of text (default 120); longer cells are folded.
 
     Returns:
         Plain text of several lines, the same for the same model and shape.
 
     Raises:
         ValueError: `input_shape` is not a shape, or `width` is too small.
-        Exception: whatever the model itself raises for a batch of that shape.
+        Exception: the model itself raised an error for a batch of that shape.
 
     Example:
         >>> from flax import nnx
@@ -56,8 +56,8 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(
-            f"`input_shape` (={input_shape!r}) must be positive integers, the batch first: "
-            "(10, 96, 96, 1) is 10 grey images of 96x96."
+            f"`input_shape` (={input_shape!r}) must be positive integers, the batch first, such as "
+            "(10, 96, 96, 1) for 10 grey images of 96x96."
         )
     if width < 60:
         raise ValueError(f"`width` (={width}) must be at least 60 columns.")
@@ -79,7 +79,7 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
         table.add_column(heading, overflow="fold")
     for name in order:
         if not name and not _holds(held, name) and len(order) > 1:
-            continue  # the model itself, which holds nothing but its layers
+            continue  # the model itself, if only its layers hold arrays
         counts = (_counted(held[kind].get(name, ())) for kind in held)
         table.add_row(
             name or "(model)", type(modules[name]).__name__, *calls.get(name, ("", "")), *counts
@@ -88,10 +88,10 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
 
 
 def _forward(definition: Any, state: Any, inputs: jax.Array) -> Any:
-    """Calls a copy of the model whose layers note what they take and return."""
+    """Calls a copy of the model whose layers record their inputs and outputs."""
     model = nnx.merge(definition, state)
     for path, module in nnx.iter_modules(model):
-        module.__class__ = _noting(type(module))
+        module.__class__ = _recording_subclass(type(module))
         setattr(module, _PATH, _name(path))
     tell_mode(model, training=False)
     return model(inputs)
@@ -108,8 +108,8 @@ def _recorded() -> Iterator[dict[str, tuple[str, str]]]:
 
 
 @functools.cache
-def _noting(layer_class: type[nnx.Module]) -> type[nnx.Module]:
-    """Returns a subclass that notes the shapes of its first call; the class itself stays as is."""
+def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
+    """Returns a subclass that records the shapes of its first call."""
     call: Any = next(
         (vars(c)["__call__"] for c in layer_class.__mro__ if "__call__" in vars(c)), None
     )
@@ -117,18 +117,21 @@ def _noting(layer_class: type[nnx.Module]) -> type[nnx.Module]:
         return layer_class
 
     @functools.wraps(call)
-    def call_and_note(self: Any, *arguments: Any, **named: Any) -> Any:
+    def call_and_record(self: Any, *arguments: Any, **named: Any) -> Any:
         calls = _calls.get()
         path = getattr(self, _PATH, None)
         if calls is not None and path is not None and path not in calls:
-            calls[path] = (_shapes((arguments, named)), "")  # a layer comes before those inside it
+            calls[path] = (
+                _shapes((arguments, named)),
+                "",
+            )  # listed before its sublayers
             outputs = call(self, *arguments, **named)
             calls[path] = (calls[path][0], _shapes(outputs))
             return outputs
         return call(self, *arguments, **named)
 
     namespace = {
-        "__call__": call_and_note,
+        "__call__": call_and_record,
         "__module__": layer_class.__module__,
         "__qualname__": layer_class.__qualname__,
         "__doc__": layer_class.__doc__,
@@ -141,7 +144,7 @@ def _name(path: Sequence[Any]) -> str:
 
 
 def _shapes(tree: Any) -> str:
-    """Returns dtype and shape of each array of a tree."""
+    """Returns dtype and shape of each array in a pytree."""
     return ", ".join(
         f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for leaf in jax.tree.leaves(tree)
@@ -150,7 +153,7 @@ def _shapes(tree: Any) -> str:
 
 
 def _held(state: Any, modules: dict[str, Any]) -> dict[str, list[Any]]:
-    """Returns by layer the arrays that it holds itself."""
+    """Returns the arrays that each layer holds itself, by path."""
     held: dict[str, list[Any]] = {}
     for path, variable in nnx.to_flat_state(state):
         owner = next(
@@ -170,7 +173,7 @@ def _counted(leaves: Sequence[Any]) -> str:
 
 
 def _size(leaves: Sequence[Any]) -> tuple[int, int]:
-    """Returns how many numbers arrays hold, and in how many bytes."""
+    """Returns the number of elements of arrays, and of their bytes."""
     sizes = [(int(np.prod(np.shape(leaf))), jnp.result_type(leaf).itemsize) for leaf in leaves]
     return sum(size for size, _ in sizes), sum(size * itemsize for size, itemsize in sizes)
 

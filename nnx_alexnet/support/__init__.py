@@ -1,4 +1,4 @@
-"""Helpers without a subject of their own: error texts, files, numbers, paths, the log."""
+"""Shared helpers: argument checks, error texts, files, formats, paths, the logger."""
 
 from nnx_alexnet.support.argument_checks import (
     as_number,

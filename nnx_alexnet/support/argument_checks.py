@@ -52,7 +52,7 @@ def check_integer(
 
 
 def as_python(value: Any) -> Any:
-    """Returns a NumPy integer as an `int`, and anything else as it is.
+    """Returns a NumPy integer as an `int`, and any other value unchanged.
 
     Example:
         >>> import numpy as np
@@ -63,15 +63,15 @@ def as_python(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-RESERVED_NAMES = ("step", "epoch")  # keys of each record, besides its metrics
+RESERVED_NAMES = ("step", "epoch")  # the keys of each record that are not metrics
 
 
 def check_metric_name(name: object) -> None:
-    """Raises unless `name` can be the name of a metric that a callback publishes.
+    """Checks the name of a metric that a callback publishes.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: it is empty, has characters that cannot be printed, or is a key of each record.
+        TypeError: the name is not a str.
+        ValueError: the name is empty, has characters that cannot be printed, or is reserved.
 
     Example:
         >>> from nnx_alexnet.support.argument_checks import check_metric_name
@@ -97,11 +97,11 @@ def as_number(name: str, value: Any) -> float:
     """Returns the value of a metric as a float.
 
     Args:
-        name: of the metric, for the error.
-        value: a number, or an array of no axes.
+        name: the name of the metric, for the error.
+        value: a number, or an array without axes.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the value is neither.
 
     Example:
         >>> import numpy as np
@@ -117,6 +117,6 @@ def as_number(name: str, value: Any) -> float:
             pass
     what = f"an array of shape {tuple(shape)}" if shape else repr(value)
     raise TypeError(
-        f"The metric {name!r} has {what} as its value; it must be a real number. Log each entry of "
-        "an array under a name of its own, or its mean."
+        f"The metric {name!r} has {what} as its value; it must be a real number. Log the entries "
+        "of an array under separate names, or their mean."
     )

@@ -1,8 +1,8 @@
-"""Regular files, read and written as a whole, and folders named by numbers.
+"""Reads and writes regular files as a whole, and lists numbered folders.
 
-Others may be able to write a run's folder: whatever has a predictable name there may be a
-symbolic link to a file of the user, or a FIFO that blocks whoever opens it. So nothing here
-follows a link, and nothing waits.
+Other users may be able to write to a run's folder: a file with a predictable name may be a
+symbolic link to the user's own file, or a FIFO that blocks when it is opened. So no function here
+follows a link or waits.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\.nnx-alexnet-[0-9a-f]{16}\.tmp")
-_LEFT_OVER_AFTER = 3600.0  # seconds; the writer of a younger temporary file may be at work
-# What a file system answers that cannot sync a folder; some network file systems cannot.
+_LEFT_OVER_AFTER = 3600.0  # seconds; a younger temporary file may still be written to
+# The errors of file systems that cannot sync a folder, such as some network file systems.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 
 
@@ -30,18 +30,18 @@ def open_regular(path: Path, flags: int) -> int:
     """Opens a regular file without following a link and without waiting.
 
     Args:
-        path: the file; only its last part must not be a link.
-        flags: as of `os.open`; with `os.O_CREAT` the file may be missing.
+        path: the path of the file; only its last part must not be a link.
+        flags: the flags of `os.open`; with `os.O_CREAT` the file may be missing.
 
     Returns:
         The descriptor, which the caller closes.
 
     Raises:
-        NotRegularFileError: something else has that name.
-        OSError: what `os.open` raises.
+        NotRegularFileError: the path is not a regular file.
+        OSError: `os.open` failed.
     """
     with contextlib.suppress(FileNotFoundError):
-        _check_regular(path, os.lstat(path).st_mode)  # to open a device may have effects
+        _check_regular(path, os.lstat(path).st_mode)  # opening a device may have effects
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
@@ -61,27 +61,27 @@ def read_whole(path: Path) -> bytes:
     """Returns the bytes of a regular file.
 
     Args:
-        path: the file.
+        path: the path of the file.
 
     Raises:
-        OSError: it cannot be read, or is not a regular file.
+        OSError: the file cannot be read, or is not a regular file.
     """
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replaces a file by one that holds `content`; a kill or an error leaves the old one.
+    """Replaces a file with one that holds `content`; a kill or an error leaves the old file.
 
-    The content is on the disk itself before it replaces anything, so that also holds when the
-    power fails. A link of that name is replaced, not followed.
+    That also holds when the power fails, since the content is on the disk before it replaces the
+    old file. A link is replaced, not followed.
 
     Args:
-        path: the file; its folder exists.
-        content: all of it.
+        path: the path of the file, in a folder that exists.
+        content: the bytes of the whole file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -99,14 +99,14 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # on a full disk it would take the room that others need
+    except BaseException:  # so that it takes no space on a full disk
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:
-    """Waits until a regular file is on the disk itself."""
+    """Waits until the content of a regular file is on the disk."""
     descriptor = open_regular(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -115,8 +115,8 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk itself."""
-    if os.name == "nt":  # a folder cannot be opened there
+    """Waits until the names in a folder are on the disk."""
+    if os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -129,7 +129,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of writers that were killed."""
+    """Removes the temporary files of killed writers."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name):
@@ -139,7 +139,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def parse_number(text: str) -> int | None:
-    """Returns a number that is written as `str(number)` writes it, else None.
+    """Returns the number if the text is `str(number)`, else None.
 
     Example:
         >>> from nnx_alexnet.support.atomic_files import parse_number
@@ -150,14 +150,14 @@ def parse_number(text: str) -> int | None:
 
 
 def numbered_folders(parent: Path, prefix: str = "") -> dict[int, Path]:
-    """Returns the folders that are named `prefix` and a number, by their numbers in order.
+    """Returns the folders named by `prefix` and a number, in the order of their numbers.
 
-    Files and symbolic links of such names are left out, and so are `010` and digits that are
-    not ASCII.
+    Files and symbolic links with such names are left out, and so are numbers with leading zeros
+    or digits that are not ASCII.
 
     Args:
-        parent: the folder that holds them; may be missing.
-        prefix: of their names.
+        parent: the folder that holds them, which may be missing.
+        prefix: the beginning of the names.
 
     Raises:
         OSError: `parent` cannot be read.

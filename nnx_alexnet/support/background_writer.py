@@ -1,4 +1,4 @@
-"""One thread that writes in the background, and rests as long as it worked."""
+"""Writes in a background thread, which rests for as long as each write took."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ T = TypeVar("T")
 
 
 class BackgroundWriter(Generic[T]):
-    """Writes values in one thread, one after the other.
+    """Writes values in one thread, one after another.
 
-    A value can be held until the thread has rested as long as its last write took, so that
-    writing takes half of the time at most, however often there is something to write. Only one
-    value is held, and a later one may replace it.
+    A value can be held until the thread has rested for as long as its last write took, so that
+    writing takes at most half of the time. Only one value is held, and a later one may replace it.
 
-    All methods are for one thread, other than that which writes.
+    Only one thread, not the writing thread, may call the methods.
 
     Args:
-        write: called with each value, in the thread.
-        name: of the thread.
+        write: the function that the thread calls with each value.
+        name: the name of the thread.
 
     Attributes:
-        held: the value that is held, None if there is none.
+        held: the value that is held, or None.
 
     Example:
         >>> from nnx_alexnet.support.background_writer import BackgroundWriter
@@ -43,38 +42,38 @@ class BackgroundWriter(Generic[T]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._pending: list[Future[None]] = []
         self.held: T | None = None
-        self._guard = threading.Lock()  # of `held`
-        self._hurry = threading.Event()  # set while somebody waits, when the thread must not rest
-        self._rests_until = 0.0  # by time.monotonic
+        self._guard = threading.Lock()  # for `held`
+        self._hurry = threading.Event()  # set while a caller waits: the thread must not rest
+        self._rests_until = 0.0  # on the clock of time.monotonic
 
     @property
     def has_rested(self) -> bool:
-        """Whether nothing is written or held, and the last write is as long ago as it took."""
+        """Whether no value is pending and the last write's duration has passed since its end."""
         is_busy = any(not each.done() for each in self._pending)
         return not is_busy and time.monotonic() >= self._rests_until
 
     @property
     def is_pending(self) -> bool:
-        """Whether there is a write of which nobody has seen the end."""
+        """Whether there is a write whose result has not been checked."""
         return bool(self._pending)
 
     def prepare(self, action: Callable[[], object]) -> None:
-        """Runs something in the thread before it writes; what it raises is lost."""
+        """Runs a function in the thread before the next write; its errors are ignored."""
         self._thread.submit(action)
 
     def start(self, value: T) -> None:
-        """Writes a value as soon as what was given before is written."""
+        """Writes a value after all earlier values."""
         self._pending.append(self._thread.submit(self._write_timed, value))
 
     def replace_held(self, value: T, *, replaces: Callable[[T], bool]) -> bool:
-        """Holds a value instead of the one that is held until now.
+        """Replaces the held value.
 
         Args:
-            value: the value.
-            replaces: whether the one that is held need not be written any more.
+            value: the new value.
+            replaces: returns whether the held value need not be written any more.
 
         Returns:
-            Whether that was done; not if none is held, or if it must be written.
+            Whether the value was replaced. It is not if there is none or it must be written.
         """
         with self._guard:
             if self.held is None or not replaces(self.held):
@@ -83,28 +82,28 @@ class BackgroundWriter(Generic[T]):
             return True
 
     def hold(self, value: T) -> None:
-        """Writes a value when the thread has rested; none must be held."""
+        """Writes a value when the thread has rested; no other value may be held."""
         assert self.held is None
         self.held = value
         self._pending.append(self._thread.submit(self._write_held))
 
     def check(self) -> None:
-        """Raises what a write raised, once it is done; does not wait."""
+        """Raises the errors of finished writes, without waiting."""
         while self._pending and self._pending[0].done():
             self._pending.pop(0).result()
 
     def wait(self) -> None:
-        """Waits for all writes, and raises what one of them raised; the others go on."""
+        """Waits for all writes, and raises the error of the first that failed; others continue."""
         self._hurry.set()
         try:
             while self._pending:
-                wait([self._pending[0]])  # Ctrl-C may end this
+                wait([self._pending[0]])  # Ctrl-C may interrupt this
                 self._pending.pop(0).result()
         finally:
             self._hurry.clear()
 
     def close(self) -> list[Exception]:
-        """Waits for all writes and ends the thread; returns what they raised."""
+        """Waits for all writes, ends the thread and returns the errors of the writes."""
         failures = []
         while self._pending:
             try:

@@ -4,7 +4,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-# Of the whole machine or its network, and not of one file.
+# The errors of the machine or its network, rather than of one file.
 _MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -21,10 +21,10 @@ def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
     Args:
         argument: the argument's name, as the caller wrote it.
         got: the value that was passed.
-        known: the names that would work.
+        known: the names that work.
 
     Returns:
-        The error, to be raised by the caller. It names the nearest known name, if one is near.
+        The error, which the caller raises. It suggests the nearest known name, if one is similar.
 
     Example:
         >>> from nnx_alexnet.support.error_messages import unknown
@@ -40,7 +40,7 @@ def unknown(argument: str, got: object, known: Iterable[str]) -> ValueError:
 
 
 def shown(value: object) -> str:
-    """Returns a value as an error shows it: its `repr`, or its type where that is long.
+    """Returns the `repr` of a value for an error, or its type if the `repr` is long.
 
     Example:
         >>> from nnx_alexnet.support.error_messages import shown
@@ -53,7 +53,7 @@ def shown(value: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    r"""Returns the beginning of an error's text: those of TensorStore are pages long.
+    r"""Returns the first line of an error's message; those of TensorStore are pages long.
 
     Example:
         >>> from nnx_alexnet.support.error_messages import first_line
@@ -65,7 +65,7 @@ def first_line(error: BaseException) -> str:
 
 
 def is_of_machine(error: BaseException) -> bool:
-    """Returns whether an error is the machine's, so that it tells nothing about the file read.
+    """Returns whether an error is the machine's, so that the file itself may be intact.
 
     Example:
         >>> from nnx_alexnet.support.error_messages import is_of_machine

@@ -1,4 +1,4 @@
-"""The one logger of the package; it prints to standard error unless the program configured it."""
+"""The logger of the package, which prints to standard error unless logging is configured."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger("nnx_alexnet")
 
 
 class MessageFormatter(logging.Formatter):
-    r"""Formats a message so that names in it cannot break its line or control a terminal.
+    r"""Formats a message so that its arguments cannot break its line or control a terminal.
 
-    Names of files, classes and callbacks are arguments of a message: newlines in them are escaped.
-    Where the message is one argument alone, the caller wrote all of it, and its lines are kept.
+    Arguments are names of files, classes and callbacks, in which newlines are escaped. If the
+    message is a single argument, the caller wrote all of it, and its lines are kept.
 
     Example:
         >>> import logging
@@ -40,7 +40,7 @@ class MessageFormatter(logging.Formatter):
 
 
 class _Shown:
-    """An argument of a message as text on one line."""
+    """Shows an argument of a message on one line."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -53,7 +53,7 @@ class _Shown:
 
 
 class StandardErrorHandler(logging.StreamHandler[Any]):
-    """Writes each message to what is standard error at that moment; it never raises.
+    """Writes each message to the current standard error; never raises.
 
     Example:
         >>> import contextlib, logging, sys
@@ -65,12 +65,12 @@ class StandardErrorHandler(logging.StreamHandler[Any]):
     """
 
     def __init__(self) -> None:
-        logging.Handler.__init__(self)  # that of `StreamHandler` would keep the present stream
+        logging.Handler.__init__(self)  # `StreamHandler` would keep the current stream
         self.setFormatter(MessageFormatter("%(message)s"))
 
     @property
     def stream(self) -> Any:
-        """Standard error at this moment, as of `logging.lastResort`."""
+        """The current standard error, as in `logging.lastResort`."""
         return sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -78,12 +78,12 @@ class StandardErrorHandler(logging.StreamHandler[Any]):
         try:
             text = self.format(record)
         except Exception:
-            self.handleError(record)  # the arguments do not fit the message, which is a bug
+            self.handleError(record)  # a bug: the arguments do not fit the message
         else:
             write_message(text)
 
     def flush(self) -> None:
-        """Does nothing: each message has been flushed."""
+        """Does nothing, since each message is flushed."""
 
 
 if not logger.handlers and not logging.getLogger().handlers:

@@ -1,24 +1,24 @@
-"""How values are shown to people."""
+"""Formats values for users."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Joiners, which words of Persian and Hindi and many emoji need; they move no other text.
+# Joiners, which Persian and Hindi words and many emoji need; they do not affect other text.
 _JOINERS = "\u200c\u200d"
-# Control characters, invisible ones and those that change the direction of text, halves of
-# surrogate pairs, and the separators of lines and paragraphs.
+# Control characters, invisible characters and those that change the direction of text, halves of
+# surrogate pairs, and separators of lines and paragraphs.
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    r"""Returns text on one line, with all characters escaped that would do something to a terminal.
+    r"""Returns text on one line, with characters escaped that would control a terminal.
 
-    Names of files, classes and runs may hold anything: a newline would begin another line, an
-    escape sequence would clear the screen, a bidirectional control would show another name.
+    Names of files, classes and runs may hold any character: a newline would begin another line, an
+    escape sequence would clear the screen, a bidirectional control would show a different name.
 
     Args:
-        text: a string, or anything whose `str` is shown.
+        text: a string, or an object whose `str` is shown.
         keep: characters that are not escaped (default none); `"\n"` keeps lines.
 
     Example:
@@ -38,7 +38,7 @@ def printable(text: object, *, keep: str = "") -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Returns a number with what is counted.
+    """Returns a number with a noun in the singular or plural.
 
     Example:
         >>> from nnx_alexnet.support.number_formats import format_count
@@ -69,7 +69,7 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_value(value: float) -> str:
-    """Returns a metric in about four digits.
+    """Returns the value of a metric with about four digits.
 
     Example:
         >>> from nnx_alexnet.support.number_formats import format_value

@@ -1,4 +1,4 @@
-"""Paths as users write them: relative, in the home folder, or impossible."""
+"""Resolves paths as users write them: relative, in the home folder, or impossible."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-_stand_ins: list[str] = []  # the folder in which `existing_working_directory` works now
+_stand_ins: list[str] = []  # the folder that `existing_working_directory` uses now
 
 
 def absolute_path(
@@ -20,14 +20,14 @@ def absolute_path(
     r"""Returns a path as an absolute one, with `~` expanded.
 
     Args:
-        path: a file or folder, which need not exist.
-        argument: what the user calls it, for errors.
+        path: the path of a file or folder, which need not exist.
+        argument: the user's name of the argument, for errors.
         follow_links: whether symbolic links are followed (default True).
 
     Raises:
-        ValueError: no file can have that path, or it is relative and the working directory was
+        ValueError: no file can have this path, or it is relative and the working directory was
             deleted.
-        TypeError: it is something else than a path.
+        TypeError: the value is not a path.
 
     Example:
         >>> from nnx_alexnet.support.paths import absolute_path
@@ -50,7 +50,7 @@ def absolute_path(
                 "absolute path, or change to a folder that exists."
             )
         return found.resolve() if follow_links else found.absolute()
-    except (OSError, RuntimeError) as error:  # a circle of links, or a user without a home
+    except (OSError, RuntimeError) as error:  # a cycle of links, or a user without a home
         raise ValueError(f"{given} cannot be a path: {error}") from error
     except ValueError as error:
         if "null byte" not in str(error):
@@ -59,7 +59,7 @@ def absolute_path(
 
 
 def check_encodable(path: str | os.PathLike[str], argument: str) -> None:
-    """Raises a `ValueError` if a path or name has characters that file names cannot have here.
+    """Raises a `ValueError` if a path or name cannot be encoded as a file name.
 
     Example:
         >>> from nnx_alexnet.support.paths import check_encodable
@@ -70,13 +70,13 @@ def check_encodable(path: str | os.PathLike[str], argument: str) -> None:
     except UnicodeEncodeError as error:
         hint = "Use" if error.encoding == "utf-8" else "Set PYTHONUTF8=1, or use"
         raise ValueError(
-            f"`{argument}` (={os.fspath(path)!r}) cannot be encoded as this locale encodes names "
-            f"of files, which is {error.encoding}. {hint} other characters."
+            f"`{argument}` (={os.fspath(path)!r}) cannot be encoded in {error.encoding}, the "
+            f"encoding of file names in this locale. {hint} other characters."
         ) from error
 
 
 def has_working_directory() -> bool:
-    """Returns whether the working directory exists; it may have been deleted meanwhile.
+    """Returns whether the working directory still exists.
 
     Example:
         >>> from nnx_alexnet.support.paths import has_working_directory
@@ -94,10 +94,10 @@ def has_working_directory() -> bool:
 
 @contextmanager
 def existing_working_directory() -> Iterator[None]:
-    """Works in an empty temporary folder inside the block if the working directory was deleted.
+    """Changes to an empty temporary folder inside the block if the working directory was deleted.
 
-    Libraries ask for the working directory though they do not need it. Nothing is written to that
-    folder: `absolute_path` refuses relative paths inside the block, too.
+    Libraries ask for the working directory even if they do not need it. Nothing is written to the
+    temporary folder: `absolute_path` still refuses relative paths.
 
     Example:
         >>> from pathlib import Path
@@ -116,7 +116,7 @@ def existing_working_directory() -> Iterator[None]:
             folder = _stand_in()
             os.chdir(folder)
             stack.callback(os.fchdir, before)
-        except OSError:  # without a temporary folder it stays as it is
+        except OSError:  # without a temporary folder nothing changes
             yield
             return
         _stand_ins.append(folder)
@@ -127,13 +127,13 @@ def existing_working_directory() -> Iterator[None]:
 @functools.cache
 def _stand_in() -> str:
     folder = tempfile.mkdtemp(prefix="nnx-alexnet-")
-    # Processes that are started in it may enter it later.
+    # Processes started in this folder may enter it later.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def from_working_directory(path: Path) -> Path:
-    """Returns an absolute path as a relative one if it lies below the working directory.
+    """Returns an absolute path as a relative one if it is below the working directory.
 
     Example:
         >>> from pathlib import Path

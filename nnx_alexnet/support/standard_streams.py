@@ -1,7 +1,7 @@
-"""Standard streams as a program may find them: missing, closed, broken, or of a narrow encoding.
+"""Writes to standard streams that may be missing, closed, broken, or of a narrow encoding.
 
-A service, `pythonw` and `2>&-` leave `sys.stderr` as None; a log collector that ended leaves a
-broken pipe. None of that may end a run, so nothing that writes a message here raises.
+In a service, under `pythonw` and with `2>&-`, `sys.stderr` is None; a log collector that ended
+leaves a broken pipe. None of these may end a run, so the functions that write messages never raise.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _ESCAPES = "nnx_alexnet.escapes"  # the name under which `escape_unencodable` re
 
 
 def open_standard_descriptors() -> None:
-    """Opens the null device on each of the descriptors 0, 1 and 2 that is closed.
+    """Opens the null device on each closed descriptor of 0, 1 and 2.
 
-    Otherwise the next file to be opened would take that number, and what C++ libraries write to
-    standard error would end in a checkpoint.
+    Otherwise the next file to be opened would get that number, and C++ libraries that write to
+    standard error would write into a checkpoint.
 
     Example:
         >>> import os
@@ -33,7 +33,7 @@ def open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            with contextlib.suppress(OSError):  # without a null device there is nothing to open
+            with contextlib.suppress(OSError):  # there is no null device
                 opened = os.open(os.devnull, os.O_RDWR)
                 if opened != descriptor:
                     os.dup2(opened, descriptor)
@@ -42,7 +42,7 @@ def open_standard_descriptors() -> None:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Returns whether a stream is a terminal; False for None and for one that is closed.
+    """Returns whether a stream is a terminal; False for None and for a closed stream.
 
     Example:
         >>> from nnx_alexnet.support.standard_streams import is_terminal
@@ -56,7 +56,7 @@ def is_terminal(stream: Any) -> bool:
 
 
 def write_message(text: str) -> None:
-    """Writes a line to standard error, if there is one; it never raises.
+    """Writes a line to standard error, if there is one; never raises.
 
     Example:
         >>> import contextlib, sys
@@ -66,7 +66,7 @@ def write_message(text: str) -> None:
         a line
     """
     stream = sys.stderr
-    if stream is None:  # `print` would take standard output
+    if stream is None:  # `print` would use standard output
         return
     with contextlib.suppress(Exception):
         try:
@@ -77,11 +77,11 @@ def write_message(text: str) -> None:
 
 
 def print_result(text: str) -> None:
-    """Prints a line to standard output; where there is none, nothing.
+    """Prints a line to standard output, if there is one.
 
     Raises:
-        BrokenPipeError: whoever read it is gone.
-        OSError: it cannot be written, for instance because the disk is full.
+        BrokenPipeError: the reader has closed the pipe.
+        OSError: the line cannot be written, for instance because the disk is full.
 
     Example:
         >>> from nnx_alexnet.support.standard_streams import print_result
@@ -102,10 +102,10 @@ def print_result(text: str) -> None:
 
 
 def escape_unencodable(stream: Any) -> None:
-    r"""Lets a stream write any text: characters that its encoding lacks become escapes.
+    r"""Makes a stream escape the characters that its encoding lacks.
 
-    Bytes of a file name that are not text, which Python holds as lone surrogates, are written as
-    they are.
+    Bytes of a file name that are not text, which Python represents as lone surrogates, are written
+    unchanged.
 
     Example:
         >>> import io
@@ -123,7 +123,7 @@ def escape_unencodable(stream: Any) -> None:
 
 
 def unencodable_handler() -> str:
-    """Returns the `errors=` argument with which `open` treats text as `escape_unencodable` does."""
+    """Returns the `errors` argument of `open` that has the effect of `escape_unencodable`."""
     codecs.register_error(_ESCAPES, _escaped)
     return _ESCAPES
 
@@ -142,10 +142,10 @@ def _escaped(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def settle_streams() -> None:
-    """Writes what the standard streams hold, and discards what cannot be written.
+    """Flushes the standard streams, and discards what cannot be written.
 
-    Python would report at its exit that they could not be flushed, and replace the exit status
-    with 120.
+    Otherwise Python would report at exit that they could not be flushed, and change the exit code
+    to 120.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -34,7 +34,7 @@ from nnx_alexnet.task import Classification
 # ---- Files -------------------------------------------------------------------------------------
 
 
-def test_folders_are_searched_all_the_way_down_in_sorted_order(tmp_path):
+def test_folders_are_searched_recursively_in_sorted_order(tmp_path):
     for name in ("b/2.PNG", "b/10.jpeg", "a/deep/er/x.tiff", "b/notes.txt", "z.webp", "plain"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -45,7 +45,7 @@ def test_folders_are_searched_all_the_way_down_in_sorted_order(tmp_path):
     assert problems == []
 
 
-def test_linked_folders_are_searched_and_circles_end(tmp_path):
+def test_linked_folders_are_searched_without_cycles(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/1.png").touch()
     (tmp_path / "images").mkdir()
@@ -237,7 +237,7 @@ def rows_of(files, batch_size, model=None):
     return list(predict_files(files, FilePredictor(numbered, step, shape)))
 
 
-def test_many_batches_give_the_rows_of_one_and_those_of_the_trainer_with_one_compilation():
+def test_rows_do_not_depend_on_batches_and_equal_the_trainers():
     files = [str(number) for number in range(43)]
     CountingNet.traces = 0
     batches = rows_of(files, 8, CountingNet(4, rngs=nnx.Rngs(0)))
@@ -253,7 +253,7 @@ def test_many_batches_give_the_rows_of_one_and_those_of_the_trainer_with_one_com
     np.testing.assert_array_equal(rows, trainer.predict(images))
 
 
-def test_a_model_that_samples_draws_anew_in_each_batch_and_knows_its_mode():
+def test_a_sampling_model_has_new_random_numbers_per_batch():
     class Samples(nnx.Module):
         def __init__(self, rngs):
             self.rngs = rngs
@@ -275,14 +275,14 @@ def test_a_model_that_samples_draws_anew_in_each_batch_and_knows_its_mode():
         np.testing.assert_allclose(row, expected, rtol=1e-6)
 
 
-def test_a_batch_of_another_shape_is_not_compiled_anew():
+def test_a_batch_of_another_shape_is_an_error():
     model = TinyNet(4, rngs=nnx.Rngs(0))
     step = compile_probabilities(model, Classification(), ImageTransform(), (8, *SHAPE))
     with pytest.raises(TypeError, match="compiled"):
         step(np.zeros((3, *SHAPE), np.uint8))
 
 
-def test_a_file_that_cannot_be_read_changes_no_other_row():
+def test_an_unreadable_file_does_not_affect_other_rows():
     whole = dict(pair for batch in rows_of(["1", "2", "3", "4", "5"], 2) for pair in batch)
     got = dict(pair for batch in rows_of(["1", "x", "3", "y", "z", "5"], 2) for pair in batch)
     assert list(got) == ["1", "x", "3", "y", "z", "5"]
@@ -291,7 +291,7 @@ def test_a_file_that_cannot_be_read_changes_no_other_row():
         np.testing.assert_array_equal(got[file], whole[file])
 
 
-def test_no_more_than_the_next_batch_is_read_ahead():
+def test_only_the_next_batch_is_read_ahead():
     read = []
     shape = (4, *SHAPE)
     lock = threading.Lock()
@@ -326,7 +326,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("stream", "num", "is_shown"), [(Terminal, 9, True), (Terminal, 8, False), (io.StringIO, 9, 0)]
 )
-def test_a_bar_is_shown_in_a_terminal_for_more_than_one_batch(monkeypatch, stream, num, is_shown):
+def test_a_bar_is_shown_on_a_terminal_for_several_batches(monkeypatch, stream, num, is_shown):
     monkeypatch.setattr(sys, "stderr", stream())
     files = [str(number) for number in range(num)]
     predictor = FilePredictor(numbered, lambda images: images[:, 0, 0], (8, *SHAPE))
@@ -369,9 +369,7 @@ def images(tmp_path):
     return folder
 
 
-def test_files_that_cannot_be_read_are_listed_at_the_end_and_the_others_predicted(
-    run, images, tmp_path, capsys
-):
+def test_unreadable_files_are_listed_after_the_predictions(run, images, tmp_path, capsys):
     missing, empty = tmp_path / "missing.png", tmp_path / "empty"
     empty.mkdir()
     assert main(["predict", run, str(missing), str(images), str(empty)]) == 1
@@ -389,7 +387,7 @@ def test_files_that_cannot_be_read_are_listed_at_the_end_and_the_others_predicte
         assert words in line
 
 
-def test_nothing_that_can_be_read_is_exit_code_1_without_a_traceback(run, tmp_path, capsys):
+def test_no_readable_file_is_exit_code_1_without_a_traceback(run, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.png").write_bytes(b"")
     assert main(["predict", run, str(tmp_path / "empty"), str(tmp_path / "broken.png")]) == 1
@@ -400,7 +398,7 @@ def test_nothing_that_can_be_read_is_exit_code_1_without_a_traceback(run, tmp_pa
     assert "Traceback" not in capsys.readouterr().err + captured.err
 
 
-def test_csv_and_json_can_be_read_back_and_say_the_same(run, images, tmp_path, capsys):
+def test_csv_and_json_can_be_parsed_and_agree(run, images, tmp_path, capsys):
     paths = [str(images / "below"), str(images / "below/2.jpg")]
     expected = [f"{images}/below/{name}" for name in ("2.jpg", "3.tif", "2.jpg")]
     assert main(["predict", run, *paths, "--top_k", "2", "--format", "json"]) == 0
@@ -424,7 +422,7 @@ def test_csv_and_json_can_be_read_back_and_say_the_same(run, images, tmp_path, c
     assert all(one["probability"] > 0.5 for one in best)
 
 
-def test_a_name_that_is_no_text_is_written_as_it_is(run, images, tmp_path):
+def test_a_name_that_is_not_text_is_written_as_bytes(run, images, tmp_path):
     odd = os.fsencode(images) + b"/below/\xff.jpg"
     Path(os.fsdecode(odd)).write_bytes((images / "below/2.jpg").read_bytes())
     file = tmp_path / "classes.txt"
@@ -433,7 +431,7 @@ def test_a_name_that_is_no_text_is_written_as_it_is(run, images, tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_special_files_are_one_line_each_and_nothing_waits_for_them(run, images, capsys):
+def test_special_files_are_reported_without_waiting(run, images, capsys):
     os.mkfifo(images / "5.png")
     (images / "6.png").symlink_to("/dev/zero")
     (images / "7\n.png").symlink_to("7")
@@ -449,7 +447,7 @@ def test_special_files_are_one_line_each_and_nothing_waits_for_them(run, images,
     ]
 
 
-def test_a_folder_that_may_not_be_searched_is_one_line(images, monkeypatch):
+def test_an_unsearchable_folder_is_reported_on_one_line(images, monkeypatch):
     def fails(path):
         raise PermissionError(13, "Permission denied", f"{path}\n")
 
@@ -459,7 +457,7 @@ def test_a_folder_that_may_not_be_searched_is_one_line(images, monkeypatch):
     assert problems == [f"Cannot search the folder {images}\\n: Permission denied"]
 
 
-def test_a_full_disk_is_named_by_the_output(run, images, capsys):
+def test_a_full_disk_is_reported_with_the_output(run, images, capsys):
     command = ["predict", run, str(images / "below"), "--output", "/dev/full"]
     assert main(command) == 1
     assert capsys.readouterr().err == (
@@ -468,15 +466,13 @@ def test_a_full_disk_is_named_by_the_output(run, images, capsys):
     )
 
 
-def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(run, images, capsys):
+def test_an_unwritable_output_is_reported_before_reading(run, images, capsys):
     output = str(images / "nowhere/classes.csv")
     assert main(["predict", run, str(images), "--output", output]) == 1
     assert capsys.readouterr().err.startswith("nnx-alexnet: error: `output` (=")
 
 
-def test_many_files_are_predicted_batch_by_batch_in_order(
-    run, images, tmp_path, capsys, monkeypatch
-):
+def test_many_files_are_predicted_in_batches_in_order(run, images, tmp_path, capsys, monkeypatch):
     for number in range(9):
         color = (250, 0, 0) if number % 3 else (0, 0, 250)
         Image.new("RGB", (30, 30), color).save(tmp_path / f"{number}.png")

@@ -114,7 +114,7 @@ def test_a_fit_begins_with_what_it_will_do(screens):
 
 
 @pytest.mark.parametrize("columns", [80, 50, 120])
-def test_there_is_one_bar_on_the_last_row_at_each_width_of_the_terminal(screens, columns):
+def test_the_bar_is_on_the_last_row_at_each_terminal_width(screens, columns):
     assert any(is_bar(rows[-1]) for rows in screens[columns])
     for rows in screens[columns]:
         assert not any(map(is_bar, rows[:-1])), "\n".join(rows)
@@ -130,7 +130,7 @@ def test_a_line_of_each_epoch_stays_above_the_bar(screens, columns):
     assert last == list(range(min(last), max(last) + 1))
 
 
-def test_after_ctrl_c_the_bar_is_gone_and_it_is_said_how_to_go_on(screens):
+def test_ctrl_c_removes_the_bar_and_prints_how_to_resume(screens):
     end = screens["end"]
     assert not any(map(is_bar, end)), "\n".join(end)
     assert "^C" not in "\n".join(end)

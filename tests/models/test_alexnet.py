@@ -88,7 +88,7 @@ def test_the_defaults_are_imagenet_and_dense1_reads_9216_features():
     assert output_shapes(model, (2, 227, 227, 3))["dense3"] == (2, 1000)
 
 
-def test_the_smallest_size_is_that_which_the_operations_leave_a_pixel_of():
+def test_the_smallest_image_size_leaves_one_pixel():
     def last_pool(image):
         kernel = jnp.zeros((11, 11, 1, 1))
         x = jax.lax.conv_general_dilated(
@@ -116,7 +116,7 @@ def test_the_smallest_size_is_that_which_the_operations_leave_a_pixel_of():
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16", jnp.bfloat16, jnp.dtype("float16")])
-def test_it_computes_in_dtype_and_keeps_float32_parameters(image, dtype):
+def test_dtype_is_the_compute_dtype_and_parameters_stay_float32(image, dtype):
     @nnx.value_and_grad(has_aux=True)
     def loss(model, image):
         logits = model(image)
@@ -144,13 +144,13 @@ def test_bfloat16_logits_are_near_those_of_float32(model, image):
     np.testing.assert_allclose(got.astype(jnp.float32), expected, atol=0.05 * jnp.std(expected) * 3)
 
 
-def test_param_dtype_is_what_the_parameters_are_stored_in():
+def test_param_dtype_is_the_dtype_of_the_parameters():
     model = alexnet_shapes(param_dtype="bfloat16")
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))}
     assert dtypes == {jnp.dtype("bfloat16")}
 
 
-def test_training_moves_the_statistics_a_tenth_of_the_way(model, image):
+def test_training_updates_the_statistics_by_a_tenth(model, image):
     before = model.conv1(image)
     forward(model, image)
     np.testing.assert_allclose(
@@ -186,14 +186,14 @@ def test_training_uses_the_statistics_of_the_batch(model, image):
     assert not jnp.allclose(forward(model, image[:2]), first[:2], atol=1e-2)
 
 
-def test_dropout_draws_anew_in_training_and_returns_after_evaluation(model, image):
+def test_dropout_differs_between_calls_in_training(model, image):
     assert not jnp.allclose(forward(model, image), forward(model, image), atol=1e-3)
     model.eval()
     model.train()
     assert not jnp.allclose(forward(model, image), forward(model, image), atol=1e-3)
 
 
-def test_the_seed_decides_the_weights():
+def test_the_seed_determines_the_weights():
     @jax.jit  # computes no other layer's weights
     def weights(key):
         return AlexNet(2, image_size=67, in_channels=1, rngs=nnx.Rngs(key)).conv1.kernel[...]
@@ -206,7 +206,7 @@ def test_the_seed_decides_the_weights():
 @pytest.mark.parametrize(
     "name", [name for name, *_ in ALEXNET_LAYERS if name[:4] in ("conv", "dens")]
 )
-def test_weights_start_with_the_deviation_that_keeps_the_variance(built, name):
+def test_initial_weights_keep_the_variance(built, name):
     kernel = getattr(built, name).kernel[...]
     fan_in = kernel.size // kernel.shape[-1]
     gain = 1.0 if name == "dense3" else 2.0  # LeCun for the logits, He before a ReLU
@@ -244,7 +244,7 @@ def test_images_of_another_shape_are_refused(built, shape):
         built(jnp.zeros(shape))
 
 
-def test_the_command_line_parses_every_argument_and_its_config_is_the_same_again():
+def test_the_command_line_parses_every_argument():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(AlexNet, "model", skip={"rngs"})
     for words in ([], ["--model.dtype=bfloat16", "--model.param_dtype=bfloat16"]):

@@ -44,7 +44,7 @@ class Net(nnx.Module):
         return self.head(self.dropout(self.norm(x)))
 
 
-def test_what_was_built_as_frozen_stays_so_in_training(warnings):
+def test_a_layer_built_as_frozen_stays_frozen_in_training(warnings):
     model = Net(frozen_norm=True, frozen_dropout=True)
     logits = model(X)
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, Y).mean()
@@ -54,7 +54,7 @@ def test_what_was_built_as_frozen_stays_so_in_training(warnings):
     assert "All layers with a mode (dropout, norm) are in evaluation mode" in warnings.text
 
 
-def test_one_frozen_layer_freezes_no_other(warnings):
+def test_one_frozen_layer_does_not_freeze_others(warnings):
     warnings.set_level("INFO", logger="nnx_alexnet")
     model = Net()
     model.dropout.eval()
@@ -65,7 +65,7 @@ def test_one_frozen_layer_freezes_no_other(warnings):
     assert "Frozen in evaluation mode, as they were before fit(): dropout." in warnings.text
 
 
-def test_a_layer_thawed_between_two_fits_is_trained_in_the_second():
+def test_a_layer_unfrozen_between_two_fits_is_trained_in_the_second():
     model = Net(frozen_norm=True)
     trainer, _ = fit(model, max_epochs=1)
     np.testing.assert_array_equal(model.norm.mean[...], np.zeros(4))
@@ -74,7 +74,7 @@ def test_a_layer_thawed_between_two_fits_is_trained_in_the_second():
     np.testing.assert_allclose(model.norm.mean[...], moments(num_steps=1)[0], rtol=1e-5)
 
 
-def test_frozen_layers_lists_paths_and_tells_whether_these_are_all():
+def test_frozen_layers_returns_paths_and_whether_they_are_all():
     assert frozen_layers(Net()) == ([], False)
     assert frozen_layers(Net(frozen_norm=True)) == (["norm"], False)
     assert frozen_layers(Net(frozen_norm=True, frozen_dropout=True)) == (["dropout", "norm"], True)
@@ -118,7 +118,7 @@ def told(name, *, training_value, default):
         ("inference", False, True),
     ],
 )  # fmt: skip
-def test_an_argument_for_the_mode_is_given_its_value(name, training_value, default):
+def test_an_argument_for_the_mode_gets_its_value(name, training_value, default):
     model = told(name, training_value=training_value, default=default)
     tell_mode(model, training=True)
     model(X)
@@ -132,7 +132,7 @@ def test_an_argument_for_the_mode_is_given_its_value(name, training_value, defau
     np.testing.assert_array_equal(model.norm.mean[...], before)
 
 
-def test_fit_and_validate_tell_a_model_its_mode():
+def test_fit_and_validate_pass_the_mode_to_the_model():
     model = told("train", training_value=True, default=False)
     trainer, history = fit(model, optimizer=optax.set_to_zero())
     mean, var = moments(num_steps=2)
@@ -144,7 +144,7 @@ def test_fit_and_validate_tell_a_model_its_mode():
     assert history[-1]["val/loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
 
 
-def test_a_task_of_ones_own_need_not_pass_the_mode_on():
+def test_a_custom_task_need_not_pass_the_mode():
     class Mine(Task):
         def outputs(self, model, batch):
             logits = model(batch["image"])
@@ -167,7 +167,7 @@ class Inner(nnx.Module):
 
 
 @pytest.mark.parametrize("kind", ["forgotten", "passed on", "frozen"])
-def test_statistics_that_stay_as_they_are_unasked_are_reported(warnings, kind):
+def test_statistics_that_are_never_updated_are_reported(warnings, kind):
     class Outer(nnx.Module):
         def __init__(self):
             self.inner, self.head = Inner(), nnx.Linear(4, 2, rngs=nnx.Rngs(0))
@@ -184,7 +184,7 @@ def test_statistics_that_stay_as_they_are_unasked_are_reported(warnings, kind):
     assert bool(model.inner.norm.mean[...].any()) == (kind == "passed on")
 
 
-def test_arguments_of_other_meanings_are_left_alone():
+def test_arguments_with_other_meanings_are_not_set():
     class Other(nnx.Module):
         def __call__(self, x, train=0.5, deterministic="yes", *, inference=3):
             return train, deterministic, inference
@@ -195,7 +195,7 @@ def test_arguments_of_other_meanings_are_left_alone():
     assert model(None) == (0.5, "yes", 3)
 
 
-def test_a_model_that_is_told_its_mode_stays_an_instance_of_its_class():
+def test_a_model_with_a_mode_argument_keeps_its_class():
     model = told("train", training_value=True, default=False)
     model_class = type(model)
     tell_mode(model, training=True)
@@ -205,7 +205,7 @@ def test_a_model_that_is_told_its_mode_stays_an_instance_of_its_class():
     assert isinstance(nnx.merge(definition, state), model_class)
 
 
-def test_a_required_argument_that_nobody_knows_is_refused_by_name(tmp_path):
+def test_an_unknown_required_argument_is_refused_by_name(tmp_path):
     class Asks(nnx.Module):
         def __init__(self):
             self.head = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
@@ -225,7 +225,7 @@ class LinenNet(linen.Module):
         return linen.Dense(2)(linen.Dropout(0.5, deterministic=not train)(x))
 
 
-def test_a_linen_model_trains_its_statistics_too():
+def test_a_linen_model_updates_its_statistics():
     model = nnx.bridge.ToNNX(LinenNet(), rngs=nnx.Rngs(0))
     model.lazy_init(X[:1], train=False)
     _, history = fit(model)
@@ -234,7 +234,7 @@ def test_a_linen_model_trains_its_statistics_too():
     assert history[-1]["val/loss"] < history[0]["val/loss"]
 
 
-def test_a_linen_model_is_called_with_arguments_of_its_bridge():
+def test_a_linen_model_accepts_arguments_of_its_bridge():
     model = nnx.bridge.ToNNX(LinenNet(), rngs=nnx.Rngs(0))
     model.lazy_init(X[:1], train=False)
     before = model.BatchNorm_0["mean"][...]
@@ -269,7 +269,7 @@ def test_intermediates_are_left_out_of_the_state(tmp_path, called_before):
 
 
 @pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
-def test_a_task_can_read_what_the_model_has_sown():
+def test_a_task_can_read_sown_values():
     class Penalised(Task):
         def outputs(self, model, batch):
             logits = model(batch["image"])
@@ -294,7 +294,7 @@ class Lazy(nnx.Module):
         return self.head(self.hidden(x))
 
 
-def test_layers_made_by_the_first_call_are_refused_until_they_are_there(tmp_path):
+def test_layers_created_by_the_first_call_are_refused_before_it(tmp_path):
     model = Lazy()
     with pytest.raises(ValueError, match=r"adds `hidden/bias`, .*call it once, model\(images\)"):
         fit(model, log_dir=tmp_path)
@@ -314,7 +314,7 @@ class Counts(nnx.Module):
         return self.head(x)
 
 
-def test_a_variable_that_changes_its_dtype_in_a_step_is_refused(tmp_path):
+def test_a_variable_must_keep_its_dtype(tmp_path):
     with pytest.raises(ValueError, match=r"`count` of int32\[\] that becomes float32\[\]"):
         fit(Counts(0), log_dir=tmp_path)
     assert not any(tmp_path.iterdir())
@@ -323,7 +323,7 @@ def test_a_variable_that_changes_its_dtype_in_a_step_is_refused(tmp_path):
     assert float(model.count[...]) == 1.0  # two train steps; evaluation leaves it alone
 
 
-def test_a_variable_that_is_no_array_is_refused_by_name():
+def test_a_variable_that_is_not_an_array_is_refused_by_name():
     class Named(nnx.Module):
         def __init__(self):
             self.head = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
@@ -403,7 +403,7 @@ def test_each_call_has_its_own_noise(source):
     assert not np.array_equal(first[0], second[0])
 
 
-def test_noise_in_validation_leaves_training_alone_and_differs_from_epoch_to_epoch():
+def test_noise_in_validation_does_not_affect_training():
     def losses(validate_every_n_epochs):
         trainer = Trainer(
             Samples("dropout"), DataModule((X, Y), (X, Y), batch_size=16), max_epochs=4,
@@ -418,6 +418,6 @@ def test_noise_in_validation_leaves_training_alone_and_differs_from_epoch_to_epo
     assert len({row["val/loss"] for row in each}) == 4
 
 
-def test_a_model_that_draws_nothing_carries_nothing():
+def test_a_model_without_random_numbers_carries_no_keys():
     trainer, _ = fit(Net())
     assert trainer._arrays.steps._functions.carried == {"evaluate": []}

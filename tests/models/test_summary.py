@@ -29,7 +29,7 @@ def test_each_layer_has_its_outputs_and_counts(text, name, outputs, parameters, 
     assert counts == [f"{number:,}" for number in (parameters, statistics) if number]
 
 
-def test_dense1_reads_what_the_last_pool_leaves(text):
+def test_dense1_has_the_features_of_the_last_pool(text):
     assert row(text, "dense1")[2] == "float32[10,256]"
 
 
@@ -40,7 +40,7 @@ def test_the_totals_are_those_of_the_contract(text):
     )
 
 
-def test_it_is_plain_text_of_120_columns_with_no_cell_cut(text):
+def test_the_text_has_at_most_120_columns_and_whole_cells(text):
     assert text.isascii()
     assert text.isprintable() or set(text) - {"\n"} == {c for c in text if c.isprintable()}
     assert max(map(len, text.splitlines())) <= 120
@@ -49,7 +49,7 @@ def test_it_is_plain_text_of_120_columns_with_no_cell_cut(text):
     assert "sharding" not in text
 
 
-def test_a_narrow_table_folds_and_keeps_every_character():
+def test_a_narrow_table_folds_its_cells():
     narrow = summarize(
         alexnet_shapes(num_classes=10, image_size=96, in_channels=1), (10, 96, 96, 1), width=80
     )
@@ -58,14 +58,14 @@ def test_a_narrow_table_folds_and_keeps_every_character():
     assert narrow.isascii()
 
 
-def test_it_is_the_same_again_in_training_and_in_evaluation():
+def test_the_summary_does_not_depend_on_the_mode():
     model = TinyNet(3, rngs=nnx.Rngs(0))
     first = summarize(model, (2, 8, 8, 1))
     model.eval()
     assert summarize(model, (2, 8, 8, 1)) == first
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model = TinyNet(3, rngs=nnx.Rngs(0))
     graphdef, state = nnx.split(model)
     before = jax.tree.map(jnp.copy, state)
@@ -77,7 +77,7 @@ def test_the_model_is_left_as_it_was():
     assert model.dropout.rngs is not None
 
 
-def test_the_model_still_works_after_a_batch_it_refuses():
+def test_the_model_works_after_a_refused_batch():
     model = TinyNet(3, rngs=nnx.Rngs(0))
     with pytest.raises((TypeError, ValueError)):
         summarize(model, (2, 8, 8, 5))
@@ -85,7 +85,7 @@ def test_the_model_still_works_after_a_batch_it_refuses():
     assert "8 parameters" not in summarize(model, (2, 8, 8, 1))
 
 
-def test_a_nested_model_that_draws_keys_in_evaluation_is_listed_too():
+def test_a_nested_model_with_random_numbers_is_listed():
     class Noisy(nnx.Module):
         def __init__(self, rngs):
             self.tiny = TinyNet(3, rngs=rngs)
@@ -105,12 +105,12 @@ def test_a_nested_model_that_draws_keys_in_evaluation_is_listed_too():
 @pytest.mark.parametrize(
     "shape", [(), (0, 8, 8, 1), (2, -8, 8, 1), (2.0, 8, 8, 1), "2881", 5, None]
 )
-def test_what_is_not_a_shape_is_refused(shape):
+def test_an_invalid_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"`input_shape` .* positive integers, the batch first"):
         summarize(TinyNet(3, rngs=nnx.Rngs(0)), shape)
 
 
-def test_a_width_too_small_is_refused():
+def test_a_small_width_is_refused():
     with pytest.raises(ValueError, match=r"`width` \(=20\) must be at least 60"):
         summarize(TinyNet(3, rngs=nnx.Rngs(0)), (2, 8, 8, 1), width=20)
 
@@ -140,7 +140,7 @@ class Odd(nnx.Module):
         return out(self.squeezed(self.recurrent(x[..., None])))
 
 
-def test_a_layer_has_its_own_arrays_and_one_that_is_not_called_no_shapes():
+def test_arrays_belong_to_one_layer_and_uncalled_layers_have_no_shapes():
     text = summarize(Odd(nnx.Rngs(0)), (5, 4))
     assert row(text, "(model)")[1:] == ["Odd", "float32[5,4]", "float32[5,2]", "3 (12 B)"]
     assert row(text, "recurrent")[1:] == ["RNN", "float32[5,4,1]", "float32[5,4,8]"]
@@ -169,7 +169,7 @@ def test_no_class_is_changed(fails):
     assert nnx.Linear(4, 2, rngs=nnx.Rngs(0))(jnp.ones((1, 4))).shape == (1, 2)
 
 
-def test_a_model_that_is_told_its_mode_is_listed_as_in_evaluation():
+def test_a_mode_argument_is_set_to_evaluation():
     class Told(nnx.Module):
         def __init__(self, rngs):
             self.bn = nnx.BatchNorm(4, rngs=rngs)

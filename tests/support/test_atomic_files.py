@@ -36,7 +36,7 @@ def write_many(path, byte, problems):
             problems.append(repr(error))
 
 
-def test_two_writers_of_one_file_never_tear_it(tmp_path, monkeypatch):
+def test_two_writers_of_one_file_never_mix_their_content(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # which would take most of the time
     problems = []
     threads = [
@@ -51,9 +51,7 @@ def test_two_writers_of_one_file_never_tear_it(tmp_path, monkeypatch):
     assert listed(tmp_path) == ["a.html"]
 
 
-def test_content_and_name_are_on_the_disk_before_and_after_it_replaces_a_file(
-    tmp_path, monkeypatch
-):
+def test_content_is_synced_before_and_the_name_after_replacing(tmp_path, monkeypatch):
     events, replace = [], Path.replace
     monkeypatch.setattr(
         os, "fsync", lambda file: events.append(Path(f"/proc/self/fd/{file}").readlink().name)
@@ -80,7 +78,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, st
     assert (listed(tmp_path), (tmp_path / "a").read_bytes()) == (["a"], b"old")
 
 
-def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_sync_folders_works(tmp_path, monkeypatch):
     def refuse(descriptor, sync=os.fsync):
         if os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112
             raise OSError(errno.EINVAL, "Invalid argument")
@@ -96,7 +94,7 @@ KINDS = ["link", "link to nothing", "fifo", "folder", "socket"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
-def test_only_regular_files_are_opened_and_nothing_waits(tmp_path, kind, flags):
+def test_only_regular_files_are_opened_without_waiting(tmp_path, kind, flags):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     with obstacle(tmp_path / "file", kind, victim):
@@ -108,7 +106,7 @@ def test_only_regular_files_are_opened_and_nothing_waits(tmp_path, kind, flags):
     assert not victim.with_name("nothing").exists()
 
 
-def test_a_link_that_comes_at_the_last_moment_is_not_followed(tmp_path, monkeypatch):
+def test_a_link_created_at_the_last_moment_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "file").symlink_to(tmp_path / "victim")
     regular = os.lstat(tmp_path / "victim")
@@ -118,7 +116,7 @@ def test_a_link_that_comes_at_the_last_moment_is_not_followed(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "fifo", "socket"])
-def test_what_is_no_file_is_replaced_by_one_and_a_link_is_not_followed(tmp_path, kind):
+def test_special_files_are_replaced_and_links_not_followed(tmp_path, kind):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     with obstacle(tmp_path / "file", kind, victim):
@@ -128,7 +126,7 @@ def test_what_is_no_file_is_replaced_by_one_and_a_link_is_not_followed(tmp_path,
     assert victim.read_text() == "precious"
 
 
-def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+def test_only_leftovers_of_killed_writers_are_removed(tmp_path):
     old = time.time() - 7200
     for name, age in [
         (".nnx-alexnet-0123456789abcdef.tmp", old),
@@ -156,11 +154,11 @@ def test_permissions_are_those_of_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", "01", "1_0", " 1", "1\n", "²", "٣", "1.0", "0x1"])
-def test_a_number_is_written_one_way(text):
+def test_only_canonical_numbers_are_parsed(text):
     assert parse_number(text) is None
 
 
-def test_only_real_folders_with_canonical_numbers_are_numbered(tmp_path):
+def test_only_real_folders_with_canonical_numbers_are_listed(tmp_path):
     for name in ("v10", "v9", "v09", "v²", "9", "w9"):
         (tmp_path / name).mkdir()
     (tmp_path / "v11").touch()
