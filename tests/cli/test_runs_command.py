@@ -69,4 +69,4 @@ def test_json_has_one_line_per_run_with_everything_that_is_known(tmp_path, capsy
 
 def test_no_runs_are_no_error(tmp_path, capsys):
     assert main(["runs", str(tmp_path)]) == 0
-    assert "There is no run in" in capsys.readouterr().err
+    assert "There are no runs in" in capsys.readouterr().err
