@@ -1,6 +1,7 @@
 """The Trainer through its public names, with a tiny model on tiny images."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -45,27 +46,25 @@ def test_a_model_learns_and_the_callers_object_holds_the_result():
 
 
 def fitted_state(seed, **arguments):
+    """What a model of one start ends with; the seed is the trainer's alone."""
     transform = ImageTransform(translate=0.2, flip=True)
-    trainer = tiny_trainer(seed=seed, data=tiny_data(transform=transform), **arguments)
+    data, model = tiny_data(transform=transform), TinyNet(4, rngs=nnx.Rngs(0))
+    trainer = tiny_trainer(seed=seed, data=data, model=model, **arguments)
     trainer.fit()
-    return nnx.state(trainer.model)
+    return nnx.state(model)
 
 
-def test_one_seed_gives_equal_bits_and_another_seed_another_model():
-    assert tree_equal(fitted_state(0), fitted_state(0))
-    assert not tree_equal(fitted_state(0), fitted_state(1))
+@pytest.fixture(scope="module")
+def state_of_seed_0():
+    return fitted_state(0)
 
 
-def test_the_trainers_seed_alone_changes_order_and_augmentation():
-    def state(seed):
-        trainer = tiny_trainer(model=TinyNet(4, rngs=nnx.Rngs(0)), seed=seed)
-        trainer.fit()
-        return nnx.state(trainer.model, nnx.Param)
-
-    assert not tree_equal(state(0), state(1))
+def test_one_seed_gives_equal_bits_and_another_one_another_order(state_of_seed_0):
+    assert tree_equal(fitted_state(0), state_of_seed_0)
+    assert not tree_equal(fitted_state(1), state_of_seed_0)
 
 
-def test_watching_a_run_changes_no_bit_of_it(tmp_path):
+def test_watching_a_run_changes_no_bit_of_it(tmp_path, state_of_seed_0):
     """Log points, validation, saves and a callback that reads the model leave the result alone."""
 
     class Reader(Callback):
@@ -76,7 +75,7 @@ def test_watching_a_run_changes_no_bit_of_it(tmp_path):
         0, log_dir=tmp_path, log_every_n_steps=1,
         callbacks=[Reader(), ModelCheckpoint(every_n_steps=1)],
     )  # fmt: skip
-    assert tree_equal(fitted_state(0), watched)
+    assert tree_equal(state_of_seed_0, watched)
 
 
 def test_a_second_fit_is_a_new_run_from_the_present_parameters(tmp_path):
@@ -270,3 +269,21 @@ def test_a_step_that_fails_while_it_runs_leaves_a_usable_model():
     with pytest.raises(Exception, match="on purpose"):
         trainer.fit()
     assert np.isfinite(model.linear.kernel[...]).all()
+
+
+# ---- Arguments of other forms ------------------------------------------------------------------
+
+
+def test_integers_of_numpy_are_integers():
+    trainer = tiny_trainer(
+        max_epochs=np.int64(2), seed=np.int32(3), log_every_n_steps=np.int64(1),
+        max_steps=np.int64(3), validate_every_n_epochs=np.int64(1),
+    )  # fmt: skip
+    found = trainer.max_epochs, trainer.seed, trainer.log_every_n_steps, trainer.max_steps
+    assert found == (2, 3, 1, 3)
+    assert {type(value) for value in found} == {int}
+    assert type(trainer.config["trainer"]["max_epochs"]) is int
+
+
+def test_a_name_may_be_a_path():
+    assert tiny_trainer(name=Path("sweep") / "first").name == "sweep/first"

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jobs import Job, digest, run_dir, run_here, saved_steps, step_log
+from jobs import Job, digest, run_dir, run_here, saved_steps
 from PIL import Image
 from resume_job import JOB, build
 
@@ -23,14 +22,6 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpoint
 from nnx_alexnet.data import load_data
 from nnx_alexnet.data.archives import safe_extraction
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    logs = tmp_path_factory.mktemp("reference")
-    run_here(logs)
-    return logs
-
 
 # ---- Damaged checkpoints -----------------------------------------------------------------------
 
@@ -113,7 +104,8 @@ UNREADABLE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 @UNREADABLE
 def test_a_damaged_file_costs_one_checkpoint_at_most(tmp_path):
     kinds = list(HARMS)
-    assert len(damage_each_file(tmp_path, lambda number: [kinds[number % 4]])) > 20
+    every_third = lambda number: [kinds[number // 3 % 4]] if number % 3 == 0 else []  # noqa: E731
+    assert len(damage_each_file(tmp_path, every_third)) > 7
 
 
 @pytest.mark.slow
@@ -132,7 +124,7 @@ def test_an_emptied_or_missing_folder_costs_one_checkpoint_at_most(tmp_path):
 
 @UNREADABLE
 @given(where=st.floats(0, 1), number=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_flipped_bit_anywhere_is_never_read_as_another_value(tmp_path_factory, where, number):
     folder = tmp_path_factory.mktemp("flipped")
     two_checkpoints(folder)
@@ -147,21 +139,6 @@ def test_when_all_are_damaged_a_run_says_so_and_does_not_begin_anew(tmp_path):
         empty(path)
     with pytest.raises(ValueError, match=r"All checkpoints in .* are damaged.*never"):
         build(tmp_path, JOB).fit(resume="auto")
-
-
-@UNREADABLE
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, reference, caplog):
-    run_here(tmp_path, stop_after=17)
-    assert saved_steps(tmp_path) == [10, 15]
-    data = max(
-        (run_dir(tmp_path) / "checkpoints/15/model").rglob("d/*"), key=lambda p: p.stat().st_size
-    )
-    flip_a_bit(data)
-    with caplog.at_level(logging.WARNING):
-        run_here(tmp_path)
-    assert sum("is damaged" in record.message for record in caplog.records) == 1
-    assert digest(tmp_path) == digest(reference)
-    assert step_log(tmp_path) == step_log(reference)
 
 
 def test_verify_tells_whole_from_damaged(tmp_path, capsys):
@@ -311,12 +288,6 @@ def test_parameters_that_overflow_are_not_saved_though_the_loss_was_finite(tmp_p
     with pytest.raises(FloatingPointError, match="`w` of the model is not finite after step 2\\."):
         checkpoints.close()
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
-
-
-def test_a_nan_may_be_allowed(tmp_path):
-    trainer = build(tmp_path, {**JOB, "nan_at": 33, "epochs": 1, "check_finite": False})
-    trainer.fit()
-    assert trainer.global_step == 10
 
 
 # ---- Data that fail ----------------------------------------------------------------------------

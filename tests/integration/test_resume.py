@@ -96,6 +96,22 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path, reference):
     assert digest(tmp_path) == digest(reference)
 
 
+# Orbax leaves coroutines behind when it cannot read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(tmp_path, reference, warnings):
+    run_here(tmp_path, stop_after=17)
+    assert saved_steps(tmp_path) == [10, 15]
+    files = (run_dir(tmp_path) / "checkpoints/15/model").rglob("d/*")
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    run_here(tmp_path)
+    assert sum("is damaged" in text for text in warnings.messages) == 1
+    assert digest(tmp_path) == digest(reference)
+    assert step_log(tmp_path) == step_log(reference)
+
+
 STOPS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 
 

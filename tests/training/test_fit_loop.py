@@ -1,6 +1,7 @@
 """`FitLoop`: the order of operations of `fit`, with a model whose steps are computed by hand."""
 
 import logging
+import time
 
 import numpy as np
 import optax
@@ -243,6 +244,23 @@ def test_what_a_fit_has_cost_is_published_and_known_before():
     assert row["perf/images_per_second"] * row["perf/step_seconds"] == pytest.approx(2)
     assert 0 <= row["perf/data_wait"] <= 1
     assert row["perf/compile_seconds"] > 0
+
+
+class Slow:
+    """A dataset whose examples take longer than a step."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        time.sleep(0.02)
+        return np.ones(1, np.float32), 0
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_waiting_for_data_is_a_share_of_the_time(is_slow):
+    trainer = trainer_of(train=Slow() if is_slow else TRAIN, steps_per_execution=1)
+    assert (trainer.fit()[-1]["perf/data_wait"] > 0.5) is is_slow
 
 
 def test_accepted_hyperparameters_are_those_of_the_code(tmp_path):

@@ -4,12 +4,10 @@ import types
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
-from helpers import tiny_arrays
 
-from nnx_alexnet import AlexNet, DataModule, Trainer
+from nnx_alexnet import AlexNet
 from nnx_alexnet.training.flops import flops_utilization, product_flops
 
 H100 = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3", memory_stats=lambda: None)
@@ -78,44 +76,3 @@ def test_mfu_is_a_share_of_the_peak_for_16_bits_and_unknown_elsewhere(monkeypatc
 def test_alexnet_in_bfloat16_computes_its_products_in_16_bits():
     counted = product_flops(forward(96, 1, 10, "bfloat16"))
     assert counted["bfloat16"] > 0.9 * sum(counted.values())
-
-
-def test_fit_publishes_what_it_cost_and_a_monitor_knows_the_names():
-    split = tiny_arrays(num=64, size=8)
-    model = nnx.Sequential(lambda x: x.reshape(len(x), -1), nnx.Linear(64, 4, rngs=nnx.Rngs(0)))
-    trainer = Trainer(
-        model, DataModule(split, split, batch_size=4), max_epochs=2, log_dir=None,
-        progress_bar=False, steps_per_execution=4,
-    )  # fmt: skip
-    row = trainer.fit()[-1]
-    names = {name for name in row if name.startswith("perf/")}
-    assert names == {
-        "perf/images_per_second", "perf/step_seconds", "perf/data_wait", "perf/compile_seconds"
-    }  # fmt: skip
-    assert names < trainer.metric_names
-    assert row["perf/images_per_second"] * row["perf/step_seconds"] == pytest.approx(4)
-    assert 0 <= row["perf/data_wait"] <= 1
-    assert row["perf/compile_seconds"] > 0
-
-
-def test_waiting_for_slow_data_is_said_and_data_in_memory_are_not_blamed():
-    class Slow:
-        def __len__(self):
-            return 32
-
-        def __getitem__(self, index):
-            import time
-
-            time.sleep(0.02)
-            return np.zeros((8, 8, 1), np.uint8), index % 4
-
-    def fitted(train):
-        model = nnx.Sequential(lambda x: x.reshape(len(x), -1), nnx.Linear(64, 4, rngs=nnx.Rngs(0)))
-        trainer = Trainer(
-            model, DataModule(train, batch_size=4), max_epochs=1, log_dir=None,
-            progress_bar=False, steps_per_execution=1,
-        )  # fmt: skip
-        return trainer.fit()[-1]["perf/data_wait"]
-
-    assert fitted(Slow()) > 0.5
-    assert fitted(tiny_arrays(num=32)) < 0.5

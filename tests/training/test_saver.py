@@ -249,10 +249,11 @@ def test_a_run_continues_with_what_a_checkpoint_holds(can_skip):
 # ---- When the run fails -------------------------------------------------------------------------
 
 
-def test_a_run_that_fails_saves_its_last_step_and_waits_for_it(warnings):
+@pytest.mark.parametrize("error", [ValueError("mine"), FloatingPointError("mine")])
+def test_a_run_that_fails_saves_its_last_step_and_waits_for_it(error):
     made = Made()
-    with pytest.raises(ValueError, match="mine"):
-        made.fail(ValueError("mine"))
+    with pytest.raises(type(error), match="mine"):
+        made.fail(error)
     assert made.calls == ["read", "read", "save 7", "wait"]
     assert made.store.saved[0].gives_way
 
