@@ -275,8 +275,9 @@ def test_a_step_that_fails_while_it_runs_leaves_a_usable_model():
 
 
 def test_integers_of_numpy_are_integers():
+    model = TinyNet(4, rngs=nnx.Rngs(0))
     trainer = tiny_trainer(
-        max_epochs=np.int64(2), seed=np.int32(3), log_every_n_steps=np.int64(1),
+        model=model, max_epochs=np.int64(2), seed=np.int32(3), log_every_n_steps=np.int64(1),
         max_steps=np.int64(3), validate_every_n_epochs=np.int64(1),
     )  # fmt: skip
     found = trainer.max_epochs, trainer.seed, trainer.log_every_n_steps, trainer.max_steps

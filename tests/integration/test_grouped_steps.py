@@ -96,8 +96,14 @@ def step_by_step():
     return *fitted(1, callbacks=[steps], data=data_of(keep_on_device=False)), steps
 
 
-@pytest.mark.parametrize("steps", [pytest.param(2, marks=pytest.mark.slow), 5, 64])
-@pytest.mark.parametrize("keep_on_device", [True, False])
+@pytest.mark.parametrize(
+    ("steps", "keep_on_device"),
+    [
+        (64, True), (5, False),
+        *(pytest.param(*case, marks=pytest.mark.slow)
+          for case in [(2, True), (2, False), (5, True), (64, False)]),
+    ],
+)  # fmt: skip
 def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(
     step_by_step, steps, keep_on_device
 ):
@@ -109,6 +115,7 @@ def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(
     assert many.num_compilations == {"train": 2, "evaluate": 1}  # 8 and 6 examples
 
 
+@pytest.mark.slow
 def test_a_list_of_batches_is_grouped_too_and_ends_with_the_same_bits():
     images, labels = tiny_arrays(num=72, size=12)
     batches = [(images[i : i + 8], labels[i : i + 8]) for i in range(0, 72, 8)]
@@ -150,8 +157,8 @@ def test_log_points_and_saves_are_at_their_steps(tmp_path):
 
 def test_a_run_that_is_stopped_within_a_group_ends_with_the_same_bits(step_by_step, tmp_path):
     whole, history, _ = step_by_step
-    fitted(7, log_dir=tmp_path, max_steps=11)
-    trainer = trainer_of(3, data=data_of(keep_on_device=False), log_dir=tmp_path)
+    fitted(64, log_dir=tmp_path, max_steps=11)
+    trainer = trainer_of(5, data=data_of(keep_on_device=False), log_dir=tmp_path)
     resumed = trainer.fit(resume="auto")
     assert trainer.global_step == 18
     assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))

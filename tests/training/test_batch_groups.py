@@ -80,6 +80,7 @@ def lengths(groups, *, step=0, epochs=1, in_epoch=0, limit=1000):
         (arrays(40), [], {"steps_per_execution": 4}, [4, 4, 2]),
         (arrays(40), [], {"log_every_n_steps": 3}, [3, 3, 3, 1]),
         (arrays(42), [], {}, [10, 1]),  # the last batch has two examples
+        (arrays(18), [], {"steps_per_execution": 3}, [3, 1, 1]),
         (arrays(40), [Ends(4)], {}, [4, 4, 2]),
         (arrays(40), [Ends(None)], {}, [1] * 10),
         (arrays(40), [Starts(4)], {}, [3, 4, 3]),  # a group ends before each fourth step

@@ -14,7 +14,8 @@ def progress_of(*, epochs=0, steps=0):
         progress.end_epoch(is_whole=True)
     if steps:
         progress.begin_epoch()
-        progress.advance(num_steps=steps, num_examples=8 * steps)
+        progress.advance(num_steps=steps - 1, num_examples=8 * (steps - 1))
+        progress.advance(num_steps=1, num_examples=8)
     return progress
 
 
