@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from nnx_alexnet.callbacks.base import Callback
-from nnx_alexnet.callbacks.metric_monitor import current_value
 from nnx_alexnet.support import check_integer
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class LearningRateMonitor(Callback):
         self._publish(trainer)
 
     def _publish(self, trainer: Trainer) -> None:
-        if trainer.global_step < 1 or current_value(trainer, "lr") is not None:
+        if trainer.global_step < 1 or trainer.current_value("lr") is not None:
             return  # no step yet, or the trainer or this callback has published it
         rate = self._rate(trainer)
         if rate is not None:

@@ -90,18 +90,11 @@ class MetricMonitor(Callback):
         `on_train_end` reports.
         """
         self._missed.note(trainer)
-        return current_value(trainer, self.monitor)
+        return trainer.current_value(self.monitor)
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Returns whether `value` improves on `best`; only a finite value does."""
         return is_better(value, best, mode=self.mode, min_delta=self.min_delta)
-
-
-def current_value(trainer: Trainer, name: str) -> float | None:
-    """Returns the value of a metric if the current step produced it, else None."""
-    if trainer.metric_steps.get(name) != trainer.global_step:
-        return None
-    return trainer.metrics[name]
 
 
 def check_monitor(monitor: str, trainer: Trainer) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
-from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor, current_value
+from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import Mode, check_integer, check_mode, logger, unknown
 
@@ -118,10 +118,6 @@ class ModelCheckpoint(Callback):
             return self.every_n_steps
         return BETWEEN_DISPATCHES if self.every_n_steps is None else 1
 
-    def monitored_value(self, trainer: Trainer) -> float | None:
-        """Returns the value that ranks a checkpoint of this step, None if there is none."""
-        return None if self.ranked_by is None else current_value(trainer, self.ranked_by)
-
     @property
     def best_path(self) -> Path | None:
         """The folder of the best checkpoint; None without a ranking, or before the first save.
@@ -207,7 +203,7 @@ class ModelCheckpoint(Callback):
             if checkpoints is not None:
                 if checkpoints.has_rested:
                     trainer.request_checkpoint()
-                elif checkpoints.would_be_best(self.monitored_value(trainer)):
+                elif checkpoints.would_be_best(trainer.current_value(self.ranked_by)):
                     trainer.request_checkpoint(gives_way=True)
         elif self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
             trainer.request_checkpoint()

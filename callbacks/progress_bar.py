@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.bar_display import BarDisplay
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
-from nnx_alexnet.callbacks.metric_monitor import current_value
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import logger, printable
 
@@ -162,7 +161,7 @@ def _epoch_items(trainer: Trainer, seconds: float) -> list[str]:
             for name in trainer.metrics
             if name.startswith(split)
             and not name.endswith("_step")
-            and (value := current_value(trainer, name)) is not None
+            and (value := trainer.current_value(name)) is not None
         ]
     return [*items, *_speed(trainer), f"{seconds:.1f} s"]
 

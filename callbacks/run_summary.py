@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nnx_alexnet.callbacks.base import Callback, Stage
-from nnx_alexnet.callbacks.metric_monitor import current_value
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
 from nnx_alexnet.callbacks.progress_bar import last_step
 from nnx_alexnet.models import readable_size
@@ -76,7 +75,7 @@ class RunSummary(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Adds the speed of the epoch, which excludes compilation and validation."""
-        if speed := current_value(trainer, "perf/images_per_second"):
+        if speed := trainer.current_value("perf/images_per_second"):
             self._num_images += trainer.num_examples
             self._seconds += trainer.num_examples / speed
 

@@ -40,6 +40,7 @@ from nnx_alexnet.support import as_number, as_python, check_metric_name, open_st
 from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
     DEFAULT_EPOCHS,
+    Agreement,
     EvaluationLoop,
     EvaluationTrace,
     FitLoop,
@@ -48,12 +49,12 @@ from nnx_alexnet.training import (
     Ingredients,
     Lifecycle,
     ModelArrays,
+    ModuleSteps,
     Preparation,
     Progress,
     Requests,
     Run,
     Settings,
-    Steps,
     StepsPerExecution,
     TrainingTrace,
     as_name,
@@ -202,31 +203,33 @@ class Trainer:
         self._transformation = (
             create_optimizer() if optimizer is None else as_transformation(optimizer)
         )
-        self.placement = Placement(devices, mesh, shard_state=shard_state)
-        self.data = as_data_module(data)
-        self.task = Classification() if task is None else task
+        self._placement = Placement(devices, mesh, shard_state=shard_state)
+        self._data = as_data_module(data)
+        self._task = Classification() if task is None else task
         given = with_defaults(
             callbacks, progress_bar=progress_bar, profile=profile, writes=log_dir is not None
         )
         self._hooks = Hooks(CallbackList(given), self)
-        self._arrays = ModelArrays(model, self.placement)
+        self._arrays = ModelArrays(model, self._placement)
         self.config: dict[str, Any] = self._own_config() if config is None else dict(config)
-        self._lifecycle = Lifecycle(self._hooks, self._arrays, self.data, self.placement)
+        self._lifecycle = Lifecycle(self._hooks, self._arrays, self._data, self._placement)
         self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
         self._preparation = Preparation(
-            data=self.data,
-            task=self.task,
+            data=self._data,
+            task=self._task,
             arrays=self._arrays,
             transformation=self._transformation,
-            steps=Steps(self.train_step, self.eval_step, self.predict_step),
-            placement=self.placement,
+            # Looked up when they are compiled: until then they may be replaced.
+            steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
+            placement=self._placement,
         )
+        self._agreement = Agreement()
         self._parts = self._new_parts()
         self._fit_loop: FitLoop | None = None  # the newest one
 
     def _new_parts(self) -> _Parts:
         progress = Progress(partial(self._hooks.call, "on_log"))
-        requests = Requests(progress.stop)
+        requests = Requests(progress.stop, self._agreement)
         forget = partial(forget_initial_weights, self._arrays.model)
         run = Run(self._settings, self.config, progress, requests, on_saved=forget)
         evaluation = EvaluationLoop(
@@ -234,7 +237,7 @@ class Trainer:
             progress=progress,
             requests=requests,
             hooks=self._hooks,
-            placement=self.placement,
+            placement=self._placement,
             check_batch=self._preparation.check_batch,
             passes=self._passes,
         )
@@ -245,8 +248,8 @@ class Trainer:
         settings = self._settings
         return {
             "model": {"class": type(self._arrays.model).__name__},
-            "task": {"class": type(self.task).__name__},
-            "data": {"name": self.data.name, "batch_size": self.batch_size},
+            "task": {"class": type(self._task).__name__},
+            "data": {"name": self._data.name, "batch_size": self.batch_size},
             "trainer": {
                 "max_epochs": settings.max_epochs,
                 "max_steps": settings.max_steps,
@@ -290,15 +293,15 @@ class Trainer:
         open_standard_descriptors()
         self._lifecycle.check_idle()
         accepted = [accept] if isinstance(accept, str) else accept
-        self._parts = parts = self._new_parts()
-        parts.run.check_resume(resume, accepted)
+        self._parts, self._fit_loop = self._new_parts(), None
+        self._parts.run.check_resume(resume, accepted)
         evaluation, training = self._preparation.for_training()
         report_frozen_layers(self._arrays.model, training.still_statistics)
         report_untouched_parameters(self._transformation, self._arrays.model)
         use_compilation_cache()
         self._fit_loop = self._new_fit_loop(evaluation, training)
         self._fit_loop.run(resume, accepted)
-        return parts.progress.history
+        return self._parts.progress.history
 
     def _new_fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
         """Puts the parts of a fit together."""
@@ -456,13 +459,28 @@ class Trainer:
         by the clock for instance, gets it a dispatch or two later, at the same step in all.
 
         Args:
-            gives_way: whether it need not be written if a better one follows before the time of
-                the last save has passed again (default False); nothing waits for it. It holds if
-                all requests at this step agree.
+            gives_way: whether it may be dropped if a better one follows while the last save runs,
+                or for as long again as that took (default False). It holds if all requests at
+                this step agree.
         """
         self._parts.requests.save(gives_way=gives_way)
 
     # ---- For callbacks: what they may read ------------------------------------------------
+
+    @property
+    def data(self) -> DataModule:
+        """The splits."""
+        return self._data
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return self._task
+
+    @property
+    def placement(self) -> Placement:
+        """The devices, and how batches and state are split over them."""
+        return self._placement
 
     @property
     def callbacks(self) -> tuple[Callback, ...]:
@@ -493,6 +511,10 @@ class Trainer:
     def metrics(self) -> dict[str, float]:
         """The newest value of each published metric."""
         return self._parts.progress.metrics
+
+    def current_value(self, name: str | None) -> float | None:
+        """Returns a metric if it was measured at the current step, else None."""
+        return self._parts.progress.current_value(name)
 
     @property
     def metric_steps(self) -> dict[str, int]:

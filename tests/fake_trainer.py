@@ -64,6 +64,10 @@ class FakeTrainer:
     def request_checkpoint(self, *, gives_way: bool = False) -> None:
         self._requests.append(self.global_step)
 
+    def current_value(self, name: str | None) -> float | None:
+        is_current = name is not None and self.metric_steps.get(name) == self.global_step
+        return self.metrics[name] if is_current else None
+
     def log(self, metrics: Mapping[str, float]) -> None:
         self.metrics.update(metrics)
         self.metric_steps.update(dict.fromkeys(metrics, self.global_step))

@@ -20,11 +20,11 @@ from nnx_alexnet.training import (
     Hooks,
     Ingredients,
     ModelArrays,
+    ModuleSteps,
     Preparation,
     Progress,
     Requests,
     Settings,
-    Steps,
     eval_step,
     predict_step,
     train_step,
@@ -104,10 +104,10 @@ class Parts:
         self.requests = Requests(self.progress.stop)
         self.hooks = Hooks(CallbackList(callbacks), self)
         self.arrays = ModelArrays(self.model, self.placement)
-        steps = (partial(step, self.task) for step in (train_step, eval_step, predict_step))
+        steps = [partial(step, self.task) for step in (train_step, eval_step, predict_step)]
         self.preparation = Preparation(
             data=self.data, task=self.task, arrays=self.arrays, transformation=self.optimizer,
-            steps=Steps(*steps), placement=self.placement,
+            steps=lambda: ModuleSteps(*steps), placement=self.placement,
         )  # fmt: skip
         self.evaluation = EvaluationLoop(
             arrays=self.arrays, progress=self.progress, requests=self.requests, hooks=self.hooks,
@@ -136,8 +136,9 @@ class Parts:
     def send(self, *batches, max_steps=1):
         """Sends the batches in one dispatch."""
         size = len(batches[0]["index"])
+        self.dispatcher.begin_group(size)
         return self.dispatcher.send(
-            [*batches], self.dispatcher.augmentation_key(), num_rows=size,
+            [*batches], self.dispatcher.augmentation_key(),
             num_examples=size * len(batches), max_steps=max_steps,
         )  # fmt: skip
 

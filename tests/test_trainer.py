@@ -10,7 +10,7 @@ import optax
 import pytest
 import yaml
 from flax import nnx
-from helpers import TinyNet, tiny_arrays, tree_equal
+from helpers import Dense, TinyNet, tiny_arrays, tree_equal
 from small_runs import numpy_metrics, tiny_data, tiny_trainer
 
 from nnx_alexnet import Trainer, create_optimizer
@@ -288,3 +288,35 @@ def test_integers_of_numpy_are_integers():
 
 def test_a_name_may_be_a_path():
     assert tiny_trainer(name=Path("sweep") / "first").name == "sweep/first"
+
+
+@pytest.mark.parametrize("name", ["data", "task", "placement", "max_epochs", "seed"])
+def test_what_a_trainer_was_built_with_cannot_be_replaced(name):
+    trainer = tiny_trainer()
+    with pytest.raises(AttributeError, match=name):
+        setattr(trainer, name, getattr(trainer, name))
+
+
+def test_a_train_step_can_be_replaced_until_it_is_compiled():
+    calls = []
+
+    def train_step(model, optimizer, batch):
+        calls.append(len(batch["mask"]))
+        return Trainer.train_step(trainer, model, optimizer, batch)
+
+    trainer = tiny_trainer(model=Dense(), max_steps=1)
+    trainer.train_step = train_step
+    trainer.fit()
+    assert set(calls) == {16}
+
+
+def test_a_fit_that_is_refused_has_no_learning_rates_of_the_one_before():
+    trainer = tiny_trainer(
+        model=Dense(), max_steps=1, optimizer=create_optimizer("sgd", 0.5, schedule="constant")
+    )
+    trainer.fit()
+    assert trainer.learning_rates() == {"lr": 0.5}
+    with pytest.raises(ValueError, match="`accept`"):
+        trainer.fit(accept="optimizer")
+    assert trainer.learning_rates() == {}
+    assert trainer.global_step == 0

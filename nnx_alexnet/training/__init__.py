@@ -14,9 +14,9 @@ from nnx_alexnet.training.metric_names import (
     own_names,
 )
 from nnx_alexnet.training.model_arrays import ModelArrays
-from nnx_alexnet.training.preparation import Preparation, Steps
+from nnx_alexnet.training.preparation import ModuleSteps, Preparation
 from nnx_alexnet.training.progress import Progress
-from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.requests import Agreement, Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_identity import Ingredients
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name
@@ -27,6 +27,7 @@ from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 __all__ = [
     "DEFAULT_EPOCHS",
+    "Agreement",
     "EvaluationLoop",
     "EvaluationTrace",
     "FitLoop",
@@ -35,12 +36,12 @@ __all__ = [
     "Ingredients",
     "Lifecycle",
     "ModelArrays",
+    "ModuleSteps",
     "Preparation",
     "Progress",
     "Requests",
     "Run",
     "Settings",
-    "Steps",
     "StepsPerExecution",
     "TrainingTrace",
     "as_name",

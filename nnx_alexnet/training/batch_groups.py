@@ -78,6 +78,10 @@ class BatchGroups:
         self._batches = Pushback(batches)
         self._position = start
 
+    def end_epoch(self) -> None:
+        """Lets the batches of the epoch go, so that their iterator ends, with its workers."""
+        self._batches = Pushback(())
+
     def next_group(self, global_step: int, on_wait: Callable[[float], None]) -> list[Batch]:
         """Reads the batches of the next dispatch.
 

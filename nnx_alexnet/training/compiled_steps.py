@@ -35,7 +35,7 @@ from nnx_alexnet.training.step_functions import (
     Update,
 )
 from nnx_alexnet.training.step_programs import (
-    Compiled,
+    Program,
     evaluate_program,
     gradients_program,
     predict_program,
@@ -154,7 +154,7 @@ class CompiledSteps:
         """Traces a train step over shapes; see `tracing.trace_training`."""
         return trace_training(self._functions, self._update, transformation, empty, example)
 
-    def is_first_of_size(self, num_rows: int) -> bool:
+    def note_size(self, num_rows: int) -> bool:
         """Returns whether no train step had batches of this size yet, and notes that one has."""
         is_first = num_rows not in self._sizes
         self._sizes.add(num_rows)
@@ -259,7 +259,7 @@ class CompiledSteps:
         return dict(zip(names, jax.tree.leaves(state), strict=True))
 
 
-def _compiled(program: Compiled, *, donates_state: bool = False) -> SharedProgram[Any]:
+def _compiled(program: Program, *, donates_state: bool = False) -> SharedProgram[Any]:
     """Compiles a program; in tree mode, as it takes and returns only arrays."""
     donated = (0,) if donates_state else ()
     return SharedProgram(nnx.jit(program, donate_argnums=donated, graph=False))

@@ -78,7 +78,7 @@ class Dispatcher:
         self._in_flight: deque[_Dispatched] = deque()
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
-        self._num_rows = 0  # of the newest batch, of all processes together
+        self._num_rows = 0  # of each batch of the newest group, of all processes together
         self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
         self._rates_read: Mapping[str, float] = {}  # of the newest step read
 
@@ -103,28 +103,29 @@ class Dispatcher:
         key = augmentation_key(seed=self._settings.seed, epoch=self._progress.epoch)
         return placed(key, self._placement.replicated)
 
+    def begin_group(self, num_rows: int) -> None:
+        """Sets the number of examples in each batch of the next dispatch, of all processes."""
+        self._num_rows = num_rows
+
     def send(
         self,
         group: list[Batch],
         key: jax.Array,
         *,
-        num_rows: int,
         num_examples: int,
         max_steps: int,
     ) -> Outputs:
-        """Dispatches a step for each batch, and counts them; reads a dispatch that has finished.
+        """Dispatches a step for each batch, and counts them; waits if too many are under way.
 
         Args:
-            group: batches of one size.
+            group: batches of the size that was passed to `begin_group`.
             key: the epoch's `augmentation_key`.
-            num_rows: the examples of a batch, of all processes together.
             num_examples: the examples of all these batches.
             max_steps: the length to which the group is padded, so that one program serves all.
 
         Returns:
             The scalars of the last step, on the device.
         """
-        self._num_rows = num_rows
         infos, last = self._dispatch_timed(group, key, max_steps)
         progress = self._progress
         progress.advance(num_steps=len(group), num_examples=num_examples)
@@ -143,7 +144,7 @@ class Dispatcher:
         self, group: list[Batch], key: jax.Array, max_steps: int
     ) -> tuple[Outputs, Outputs]:
         """Dispatches the steps; compiling them does not count as time of the epoch."""
-        if not self._arrays.steps.is_first_of_size(self._num_rows):
+        if not self._arrays.steps.note_size(self._num_rows):
             self._meter.started(self._progress.num_examples, self._progress.global_step)
             return self._dispatch(group, key, max_steps)
         if self._in_flight:

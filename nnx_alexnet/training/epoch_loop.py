@@ -22,7 +22,7 @@ from nnx_alexnet.training.saver import Saver
 
 
 class EpochLoop:
-    """Takes the steps of an epoch, as many in one dispatch as the host has nothing to do between.
+    """Trains on the batches of an epoch, in dispatches that end where the host has work to do.
 
     Args:
         ingredients: data, settings and devices.
@@ -70,7 +70,7 @@ class EpochLoop:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether this step is the last one.
+        """Whether no further step may follow.
 
         A further limit belongs to a callback that calls `Trainer.stop`: here it would be decided
         by each process for itself.
@@ -99,23 +99,28 @@ class EpochLoop:
             part=self._placement.rows,
         )
         groups.begin_epoch(batches, start=progress.step_in_epoch)
-        while not self.is_stopping:
-            group = groups.next_group(progress.global_step, self._dispatcher.note_wait)
-            if not group:
-                groups.report_sizes()
-                return True
-            self._saver.save_if_asked()
-            if self.is_stopping:  # since the batches or the save were waited for
-                groups.give_back(group)
-                break
-            num_trained = self._train_group(group, key)
-            groups.give_back(group[num_trained:])
-        return groups.is_at_end(progress.step_in_epoch)
+        try:
+            while not self.is_stopping:
+                group = groups.next_group(progress.global_step, self._dispatcher.note_wait)
+                if not group:
+                    groups.report_sizes()
+                    return True
+                self._saver.save_if_asked()
+                if self.is_stopping:  # since the batches or the save were waited for
+                    groups.give_back(group)
+                    break
+                num_trained = self._train_group(group, key)
+                groups.give_back(group[num_trained:])
+            return groups.is_at_end(progress.step_in_epoch)
+        finally:
+            groups.end_epoch()
 
     def _train_group(self, group: list[Batch], key: jax.Array) -> int:
         """Dispatches a step for each batch; returns how many of them it trained on."""
         progress, hooks, groups = self._progress, self._hooks, self._groups
         step, index = progress.global_step, progress.step_in_epoch
+        num_rows = groups.count(index, group[0])
+        self._dispatcher.begin_group(num_rows)  # before a hook computes gradients of the batch
         is_due, is_due_by_step = hooks.callbacks.is_due, hooks.callbacks.is_due_by_step
         if is_due("on_train_batch_start", step + 1):
             first = self._loader.complete(group[0])
@@ -128,12 +133,10 @@ class EpochLoop:
             self._check_batch(self._loader, batch)
         if self._run.checkpoints is not None:
             self._run.checkpoints.check()  # raises what a save in the background has raised
-        num_rows = groups.count(index, group[0])
         max_steps = groups.max_steps(num_rows)
         last = self._dispatcher.send(
             group,
             key,
-            num_rows=num_rows,
             num_examples=sum(groups.count(index + n, batch) for n, batch in enumerate(group)),
             max_steps=max_steps,
         )

@@ -161,7 +161,7 @@ class FitLoop:
                 saved = saved._replace(arrays={**saved.arrays, **values})
             if saved is None and self._requests.is_alone:
                 assert self._run.run_dir is not None
-                initial_weights.begin_or_begin_again(arrays, self._run.run_dir)
+                initial_weights.keep_or_restore(arrays, self._run.run_dir)
         self._hooks.call("on_fit_start")
         if saved is not None:  # after `on_fit_start`, where callbacks reset their states
             self._saver.restore(saved, can_skip=self._can_skip)
@@ -201,10 +201,10 @@ class FitLoop:
         self.dispatcher.read_all()
         if self._requests.interrupted:
             return
-        with self._saver.ending_epoch():
-            has_ended = self._end_epoch()
-        if not has_ended:
-            return  # the epoch stays open: its metrics and its validation are still to come
+        self._saver.begin_end_of_epoch()
+        if not self._end_epoch():
+            return  # the epoch stays open, and the resumed run ends it
+        self._saver.epoch_ended()
         progress.end_epoch(is_whole=is_whole)
         self._saver.save_if_asked()
 

@@ -28,7 +28,7 @@ class _Start(NamedTuple):
 _starts: dict[int, _Start] = {}
 
 
-def begin_or_begin_again(arrays: ModelArrays, run_dir: Path) -> None:
+def keep_or_restore(arrays: ModelArrays, run_dir: Path) -> None:
     """Keeps the initial weights of a run, or goes back to them if this run began before.
 
     Args:

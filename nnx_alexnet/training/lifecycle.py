@@ -19,8 +19,8 @@ class Lifecycle:
 
     Args:
         hooks: the callbacks.
-        arrays: go back into the caller's model at the end.
-        data: its worker processes end.
+        arrays: of the model; at the end they are put back into the caller's object.
+        data: the splits; at the end their worker processes are stopped.
         placement: the devices.
 
     Attributes:
@@ -55,7 +55,7 @@ class Lifecycle:
         failure: BaseException | None = None
         self.is_running = True
         try:
-            # The trainer means every transfer that it makes.
+            # A user's transfer guard must not refuse the transfers of the trainer.
             with self._placement.context(), jax.transfer_guard("allow"):
                 self._hooks.call("setup", stage)
                 yield

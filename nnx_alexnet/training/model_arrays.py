@@ -27,7 +27,7 @@ class ModelArrays:
         placement: how arrays are split over devices.
 
     Attributes:
-        model: the user's model, without a promise that it has the newest arrays; see `lend`.
+        model: the user's model, which may hold older arrays; see `lend`.
         optimizer: its optimizer during `fit`, else None.
     """
 
@@ -49,7 +49,7 @@ class ModelArrays:
         """How often each step was traced."""
         return {} if self._steps is None else dict(self._steps.traces)
 
-    def fit_steps(self) -> bool:
+    def has_current_steps(self) -> bool:
         """Returns whether there are steps, and the model is still built as they expect."""
         return self._steps is not None and self._steps.are_of(self.model)
 
@@ -71,7 +71,7 @@ class ModelArrays:
         """Puts the arrays into the model, and returns it."""
         if self._state is not None:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-                # A step failed while it ran, after it had taken the arrays.
+                # A step failed after it had taken the arrays.
                 logger.error("The step failed: the model has the values of before, not the newest.")
             else:
                 self.steps.join(self._state, self.model, self.optimizer)

@@ -1,4 +1,4 @@
-"""`Preparation`: checks that model, data and task fit together, and compiles the steps.
+"""`Preparation`: checks that model, data and task fit together, and traces the steps.
 
 Everything here runs over shapes, so every mistake is reported before anything is compiled or
 written.
@@ -6,7 +6,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from nnx_alexnet.training.step_functions import EvalStep, PredictStep, TrainStep
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 
-class Steps(NamedTuple):
+class ModuleSteps(NamedTuple):
     """The functions of modules that the trainer compiles.
 
     Attributes:
@@ -49,7 +49,7 @@ class Preparation:
         task: what is learned.
         arrays: holds the model, and gets its compiled steps.
         transformation: the optimizer.
-        steps: what is compiled.
+        steps: returns what is compiled.
         placement: the devices.
 
     Attributes:
@@ -64,7 +64,7 @@ class Preparation:
         task: Task,
         arrays: ModelArrays,
         transformation: optax.GradientTransformation,
-        steps: Steps,
+        steps: Callable[[], ModuleSteps],
         placement: Placement,
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
@@ -100,17 +100,17 @@ class Preparation:
         loader = self.split("train")
         if loader.indexable:  # an iterable's batches have any sizes, which need not divide
             self._placement.check_batch_size(loader.batch_size)
-        self._compile()
+        self._renew_steps()
         return self._trace_training(loader)
 
     def for_evaluation(self, loader: Loader) -> EvaluationTrace:
         """Checks that the task can be evaluated on a split."""
-        self._compile()
+        self._renew_steps()
         return self._trace_evaluation(loader)
 
     def for_prediction(self, loader: Loader) -> None:
         """Checks that the task can predict from the images of a split."""
-        self._compile()
+        self._renew_steps()
         with self._fitting(loader) as example:
             self._arrays.steps.trace_prediction(example)
 
@@ -120,25 +120,25 @@ class Preparation:
         Args:
             is_running: whether a verb runs, so that its compiled steps must stay.
         """
-        is_current = is_running or self._arrays.fit_steps()
+        is_current = is_running or self._arrays.has_current_steps()
         if is_current and self.evaluation is not None and self.training is not None:
             return self.evaluation, self.training
         loader = self.split("train")
         if not is_running:
-            self._compile()
+            self._renew_steps()
         return self._trace_training(loader)
 
-    def _compile(self) -> None:
-        """Compiles anew if the model is built in another way than it was."""
+    def _renew_steps(self) -> None:
+        """Creates new steps if the structure of the model has changed; compiles nothing yet."""
         refuse_in_worker()
-        if not self._arrays.fit_steps():
+        if not self._arrays.has_current_steps():
             self._placement.check_axes(nnx.state(self._arrays.model))
             self.evaluation = self.training = None
             self._arrays.use(
                 CompiledSteps(
                     self._arrays.model,
                     self._data.transform,
-                    *self._steps,
+                    *self._steps(),
                     placement=self._placement,
                 )
             )

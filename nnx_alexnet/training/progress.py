@@ -11,7 +11,7 @@ OnLog = Callable[[Mapping[str, float], int], None]
 
 
 class Progress:
-    """The counters and records of a run; all of them are part of a checkpoint.
+    """The counters and records of a run, which are part of a checkpoint.
 
     Args:
         on_log: called with the metrics and their step whenever metrics are published.
@@ -21,7 +21,8 @@ class Progress:
         step_in_epoch: optimizer steps of this epoch.
         global_step: optimizer steps of the run.
         is_epoch_open: whether the epoch has had a step, and its metrics are not published yet.
-        num_examples: examples of this epoch that this process has trained on; not saved.
+        num_examples: examples of this epoch since this start of the run, of all processes; it is
+            the only counter that is not saved.
         stop_reason: why a callback stopped the run, or None.
         metrics: the newest value of each metric.
         metric_steps: the step at which each of those was measured.
@@ -71,7 +72,10 @@ class Progress:
 
     def stop(self, reason: str | None) -> None:
         """Records why the run stops; None if another process knows the reason."""
-        self.stop_reason = reason or self.stop_reason or "another process asked for it"
+        if reason is not None:
+            self.stop_reason = reason
+        elif self.stop_reason is None:
+            self.stop_reason = "another process asked for it"
 
     def publish(self, metrics: Mapping[str, float], step: int) -> None:
         """Makes metrics known to everyone who reads or logs them.
@@ -86,8 +90,8 @@ class Progress:
         self.metric_steps.update(dict.fromkeys(metrics, step))
         self._on_log(metrics, step)
 
-    def value_at_this_step(self, name: str | None) -> float | None:
-        """Returns a metric if it was measured at the present step, else None."""
+    def current_value(self, name: str | None) -> float | None:
+        """Returns a metric if it was measured at the current step, else None."""
         if name is None or self.metric_steps.get(name) != self.global_step:
             return None
         return self.metrics[name]

@@ -52,7 +52,7 @@ class Agreement:
     """
 
     def __init__(self) -> None:
-        self.is_alone = jax.process_count() == 1
+        self.is_alone: bool = jax.process_count() == 1
         self.signal = 0
         # Counted, not flagged: a signal handler may ask while `settle` reads.
         self._asked = {"stop": 0, "save": 0}
@@ -120,7 +120,9 @@ class Requests:
     """Collects requests, and applies those that all processes know of.
 
     Args:
-        on_stop: called with the reason when the run is to stop; None if another process has it.
+        on_stop: called with the reason when the run is to stop; None if only another process
+            knows it.
+        agreement: of all processes (default: a new one).
 
     Attributes:
         interrupted: whether a signal ends this run.
@@ -137,12 +139,14 @@ class Requests:
         (['good enough'], SaveRequest(gives_way=False), None)
     """
 
-    def __init__(self, on_stop: Callable[[str | None], None]) -> None:
+    def __init__(
+        self, on_stop: Callable[[str | None], None], agreement: Agreement | None = None
+    ) -> None:
         self.interrupted = False
         self.is_cut_short = False
         self.received = Received()
         self._on_stop = on_stop
-        self._agreement = Agreement()
+        self._agreement = Agreement() if agreement is None else agreement
         self._reason: str | None = None  # why a callback of this process stops the run
         self._num_saves = self._num_taken = 0  # counted; see `Agreement`
         self._gives_way = True  # if every request for a checkpoint at this step does
@@ -151,7 +155,7 @@ class Requests:
     @property
     def is_alone(self) -> bool:
         """Whether there is no other process."""
-        return bool(self._agreement.is_alone)
+        return self._agreement.is_alone
 
     @property
     def is_save_asked(self) -> bool:
@@ -175,14 +179,16 @@ class Requests:
 
     def interrupt(self, number: int) -> None:
         """Asks the run to end by a signal; called from the signal's handler."""
-        self._agreement.signal = number
         if self.is_alone:
             self._apply(Asked(signal=number))
+        else:
+            self._agreement.signal = number
 
     def _ask(self, *, stop: bool = False, save: bool = False) -> None:
-        self._agreement.ask(stop=stop, save=save)
         if self.is_alone:
-            self.settle()
+            self._apply(Asked(stop=stop, save=save))
+        else:
+            self._agreement.ask(stop=stop, save=save)
 
     def settle(self, *, at_most: int = 0) -> None:
         """Applies what any process asked for; all processes call this at the same places.
@@ -190,9 +196,10 @@ class Requests:
         Args:
             at_most: see `Agreement.settle`.
         """
-        asked = self._agreement.settle(at_most=at_most)
-        if any(asked):
-            self._apply(asked)
+        if not self.is_alone:
+            asked = self._agreement.settle(at_most=at_most)
+            if any(asked):
+                self._apply(asked)
 
     def _apply(self, asked: Asked) -> None:
         if asked.save:

@@ -3,7 +3,7 @@
 A checkpoint is taken between two steps, when all counters have advanced and all steps so far are
 known to be finite. `(epoch, step_in_epoch, global_step)` says where the run continues. The sums of
 the open epoch, the records and the states of the callbacks are part of it, so a resumed run cannot
-be told from one that never stopped.
+be distinguished from one that never stopped.
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ class Saver:
         if self._progress.step_in_epoch:
             sums = self._dispatcher.sums()
             arrays |= {f"metrics/{name}": value for name, value in sums.items()}
-        # What fails while an epoch ends is done again, so the callbacks are saved as they were.
         states = (
             self._hooks.callbacks.state_dict()
             if self._boundary is None
@@ -105,7 +104,7 @@ class Saver:
             self._progress.global_step,
             arrays,
             loop,
-            value=self._progress.value_at_this_step(ranked_by),
+            value=self._progress.current_value(ranked_by),
             gives_way=request.gives_way,
         )
 
@@ -114,12 +113,17 @@ class Saver:
         if self._run.checkpoints is not None:
             self._run.checkpoints.wait()
 
-    @contextmanager
-    def ending_epoch(self) -> Iterator[None]:
-        """Marks the end of an epoch: what fails inside is done again by a run that resumes."""
+    def begin_end_of_epoch(self) -> None:
+        """Marks the end of an epoch, until `epoch_ended`.
+
+        If it fails or is cut short, the resumed run does all of it again. So what is saved until
+        then holds the callbacks' states of now.
+        """
         self._boundary = _Boundary(self._arrays.take(), self._hooks.callbacks.state_dict())
-        yield
-        self._boundary = None  # not after an exception, which is still to be saved
+
+    def epoch_ended(self) -> None:
+        """Marks that the end of the epoch need not be done again."""
+        self._boundary = None
 
     def restore(self, saved: Checkpoint, *, can_skip: bool) -> None:
         """Continues from a checkpoint.
@@ -158,6 +162,8 @@ class Saver:
             if error is self._hooks.callbacks.raised and not self._requests.is_cut_short:
                 self._save_last_step()
             raise
+        finally:
+            self._boundary = None  # it holds all arrays
 
     def _save_last_step(self) -> None:
         """Saves the last finished step; an error here must not hide the one that ended the run."""

@@ -13,10 +13,10 @@ from nnx_alexnet.training.default_steps import Batch
 from nnx_alexnet.training.module_layout import constrained
 from nnx_alexnet.training.step_functions import State, StepFunctions, Update
 
-Compiled = Callable[..., Any]
+Program = Callable[..., Any]
 
 
-def train_program(functions: StepFunctions, update: Update, traces: Counter[str]) -> Compiled:
+def train_program(functions: StepFunctions, update: Update, traces: Counter[str]) -> Program:
     """Returns the train step; see `CompiledSteps.train`."""
 
     def train(
@@ -31,7 +31,7 @@ def train_program(functions: StepFunctions, update: Update, traces: Counter[str]
     return train
 
 
-def train_many_program(functions: StepFunctions, update: Update, traces: Counter[str]) -> Compiled:
+def train_many_program(functions: StepFunctions, update: Update, traces: Counter[str]) -> Program:
     """Returns several train steps in one loop; see `CompiledSteps.train_many`."""
 
     def train_many(
@@ -57,7 +57,7 @@ def train_many_program(functions: StepFunctions, update: Update, traces: Counter
     return train_many
 
 
-def evaluate_program(functions: StepFunctions, traces: Counter[str]) -> Compiled:
+def evaluate_program(functions: StepFunctions, traces: Counter[str]) -> Program:
     """Returns the step of an evaluation; see `CompiledSteps.evaluate`."""
 
     def evaluate(
@@ -71,7 +71,7 @@ def evaluate_program(functions: StepFunctions, traces: Counter[str]) -> Compiled
     return evaluate
 
 
-def predict_program(functions: StepFunctions, traces: Counter[str]) -> Compiled:
+def predict_program(functions: StepFunctions, traces: Counter[str]) -> Program:
     """Returns the step of a prediction; see `CompiledSteps.predict`."""
 
     def predict(
@@ -85,7 +85,7 @@ def predict_program(functions: StepFunctions, traces: Counter[str]) -> Compiled:
     return predict
 
 
-def gradients_program(functions: StepFunctions, traces: Counter[str]) -> Compiled:
+def gradients_program(functions: StepFunctions, traces: Counter[str]) -> Program:
     """Returns the gradients of a train step."""
 
     def gradients(leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:

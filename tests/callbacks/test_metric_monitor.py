@@ -5,7 +5,7 @@ import pytest
 from fake_trainer import FakeTrainer
 
 from nnx_alexnet.callbacks import MetricMonitor
-from nnx_alexnet.callbacks.metric_monitor import MissedValues, current_value
+from nnx_alexnet.callbacks.metric_monitor import MissedValues
 
 
 def test_a_value_improves_by_more_than_min_delta():
@@ -24,17 +24,6 @@ def test_a_value_improves_by_more_than_min_delta():
 def test_arguments_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"`{name}`"):
         MetricMonitor("val/loss", **{name: value})
-
-
-def test_a_value_of_an_earlier_step_is_not_current():
-    trainer = FakeTrainer()
-    trainer.run_epoch({"val/loss": 0.5, "train/loss": 0.7}, steps=3)
-    assert current_value(trainer, "val/loss") == 0.5
-    trainer.run_epoch({"train/loss": 0.6}, steps=3)
-    assert trainer.metrics["val/loss"] == 0.5
-    assert current_value(trainer, "val/loss") is None
-    assert current_value(trainer, "train/loss") == 0.6
-    assert current_value(trainer, "val/accuracy") is None
 
 
 def test_a_fit_starts_without_a_best_value_unless_it_resumes():

@@ -88,7 +88,7 @@ def ranked_by(saver, *, metrics):
     trainer.metric_names = frozenset(metrics)
     trainer.begin()
     trainer.log(dict.fromkeys(metrics, 0.5))
-    return saver.ranked_by, saver.monitored_value(trainer)
+    return saver.ranked_by, trainer.current_value(saver.ranked_by)
 
 
 @pytest.mark.parametrize(

@@ -222,16 +222,25 @@ def test_batches_that_do_not_divide_are_computed_whole_on_each_device(make, kind
     assert all(found[name] <= bound for name, bound in BOUNDS.items()), found
 
 
-@pytest.mark.slow
-def test_the_gradients_of_a_smaller_last_batch_are_those_of_one_device():
-    class Keep(Callback):
-        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-            self.size = len(batch["index"])
-            self.found = jax.device_get(trainer.gradients(batch))
+class GradientsAfter(Callback):
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.size = len(batch["index"])
+        self.found = jax.device_get(trainer.gradients(batch))
 
+
+class GradientsBefore(Callback):
+    def on_train_batch_start(self, trainer, batch, batch_index):
+        self.size = len(batch["index"])
+        self.found = jax.device_get(trainer.gradients(batch))
+
+
+@pytest.mark.parametrize(
+    "make", [pytest.param(GradientsAfter, marks=pytest.mark.slow), GradientsBefore]
+)
+def test_the_gradients_of_a_smaller_last_batch_are_those_of_one_device(make):
     kept = []
     for options in (KINDS["data 4"], {"devices": 1}):
-        keep = Keep()
+        keep = make()
         data = data_of(num=21, drop_last=False)
         sgd_trainer(Dense(), data, max_steps=2, callbacks=[keep], **options).fit()
         assert keep.size == 5
@@ -426,8 +435,11 @@ def resumed(saved, logs, layout, *callbacks):
     ("before", "after"),
     [
         ("one", "state 4"), ("model 2", "one"),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in itertools.product(LAYOUTS, LAYOUTS)
-          if pair not in [("one", "state 4"), ("model 2", "one")]),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in itertools.product(LAYOUTS, LAYOUTS)
+            if pair not in [("one", "state 4"), ("model 2", "one")]
+        ),
     ],
 )  # fmt: skip
 def test_a_checkpoint_is_continued_under_every_other_layout(saved_run, before, after, tmp_path):

@@ -96,3 +96,38 @@ def test_after_ctrl_c_the_other_verbs_are_whole():
     assert trainer.interrupted
     assert set(trainer.validate()) == {"val/loss", "val/accuracy"}
     assert trainer.predict().shape == (30, 4)
+
+
+class CountsEpochs(Callback):
+    """Stops in the second epoch; a signal may cut the validation short that this adds."""
+
+    def __init__(self, *, interrupts):
+        self.count, self.interrupts = 0, interrupts
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+    def on_train_epoch_end(self, trainer):
+        self.count += 1
+        if trainer.epoch == 1:
+            trainer.stop("enough")
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        if self.interrupts:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_epoch_whose_last_validation_is_cut_short_counts_once_after_a_resume(tmp_path):
+    for interrupts in (True, False):
+        callback = CountsEpochs(interrupts=interrupts)
+        trainer = trainer_of(
+            callbacks=[callback], log_dir=tmp_path, validate_every_n_epochs=5, max_epochs=9
+        )
+        history = trainer.fit(resume="auto")
+        assert trainer.interrupted is interrupts
+    assert callback.count == 2
+    assert [row["epoch"] for row in history] == [1]
+    assert "val/loss" in history[0]

@@ -72,7 +72,7 @@ def test_each_step_compiles_once_for_each_size(parts):
 
 def test_the_first_dispatch_of_a_size_is_told_from_the_others():
     steps = Parts().ingredients.arrays.steps
-    assert [steps.is_first_of_size(size) for size in (4, 4, 2, 4, 2)] == [
+    assert [steps.note_size(size) for size in (4, 4, 2, 4, 2)] == [
         True, False, True, False, False
     ]  # fmt: skip
 

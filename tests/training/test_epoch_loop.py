@@ -26,6 +26,7 @@ class Hooked(Callback):
         step = self.made.progress.global_step + 1
         self.made.calls.append(f"start {step}")
         assert {"image", "label", "mask", "index"} <= batch.keys()
+        assert self.made.num_rows == len(batch["index"])  # for gradients of this very batch
         if step == self.at and self.start is not None:
             self.start(self.made)
 
@@ -63,7 +64,7 @@ class Made:
         callbacks += [] if starts is None else [Starts(self, **starts)]
         dispatcher = SimpleNamespace(
             data={}, augmentation_key=lambda: "key", note_wait=lambda seconds: None,
-            send=self.send, use_data=self.use_data,
+            begin_group=self.begin_group, send=self.send, use_data=self.use_data,
         )  # fmt: skip
         self.dispatcher = dispatcher
         checkpoints = SimpleNamespace(check=lambda: self.calls.append("check"))
@@ -80,9 +81,12 @@ class Made:
             check_batch=check or (lambda loader, batch: None),
         )  # fmt: skip
 
-    def send(self, group, key, *, num_rows, num_examples, max_steps):
+    def begin_group(self, num_rows):
+        self.num_rows = num_rows
+
+    def send(self, group, key, *, num_examples, max_steps):
         assert key == "key"
-        assert num_rows == len(group[0]["index"])
+        assert self.num_rows == len(group[0]["index"])
         assert len(group) <= max_steps
         self.sent += group
         self.progress.advance(num_steps=len(group), num_examples=num_examples)
@@ -276,3 +280,24 @@ def test_a_stopped_iterable_is_whole_if_nothing_is_left():
     batches = [split_of(1, 2), split_of(3, 4)]
     assert Made(data=DataModule(batches), max_steps=2).loop.run()
     assert not Made(data=DataModule(batches), max_steps=1).loop.run()
+
+
+def batches_that_end(ended):
+    try:
+        for number in range(8):
+            yield split_of(number)
+    finally:
+        ended.append(True)
+
+
+def test_the_iterator_of_an_epoch_that_is_stopped_ends_before_the_validation():
+    ended = []
+
+    class Batches:
+        def __iter__(self):
+            return batches_that_end(ended)
+
+    made = Made(data=DataModule(Batches()), hook={"at": 2, "end": stop})
+    ended.clear()  # the first batch was read to learn its shape
+    assert not made.loop.run()
+    assert ended == [True]

@@ -29,39 +29,39 @@ def train(parts):
 
 def test_a_run_that_begins_again_has_the_weights_of_its_first_start(parts, warnings):
     warnings.set_level(logging.INFO, logger="nnx_alexnet")
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     train(parts)
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     assert parts.weight == 3.0
     assert float(parts.arrays.lend().weight[...]) == 3.0
     assert any("starts again from its initial weights" in text for text in warnings.messages)
 
 
 def test_another_trainer_of_the_same_model_gets_them_too(parts):
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     train(parts)
     other = Parts(model=parts.model)
     assert other.ingredients
-    initial_weights.begin_or_begin_again(other.arrays, RUN)
+    initial_weights.keep_or_restore(other.arrays, RUN)
     assert other.weight == 3.0
 
 
 def test_another_run_begins_with_the_present_weights(parts):
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     train(parts)
-    initial_weights.begin_or_begin_again(parts.arrays, OTHER)
+    initial_weights.keep_or_restore(parts.arrays, OTHER)
     assert parts.weight == 7.0
     train(parts)
     parts.arrays.lend().weight[...] = jnp.float32(9.0)
-    initial_weights.begin_or_begin_again(parts.arrays, OTHER)
+    initial_weights.keep_or_restore(parts.arrays, OTHER)
     assert parts.weight == 7.0, "those of the start of this run"
 
 
 def test_a_run_that_has_a_checkpoint_needs_them_no_more(parts):
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     initial_weights.forget(parts.model)
     train(parts)
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     assert parts.weight == 7.0
 
 
@@ -73,7 +73,7 @@ def test_a_model_that_is_gone_leaves_nothing_behind():
     before = {*initial_weights._starts}
     parts = Parts()
     assert parts.ingredients
-    initial_weights.begin_or_begin_again(parts.arrays, RUN)
+    initial_weights.keep_or_restore(parts.arrays, RUN)
     assert {*initial_weights._starts} - before == {id(parts.model)}
     del parts
     gc.collect()
@@ -97,10 +97,10 @@ def test_models_that_are_equal_are_told_apart():
     first, second = Parts(model=Dataclass()), Parts(model=Dataclass())
     for parts in (first, second):
         assert parts.ingredients
-    initial_weights.begin_or_begin_again(first.arrays, RUN)
+    initial_weights.keep_or_restore(first.arrays, RUN)
     train(first)
     train(second)
-    initial_weights.begin_or_begin_again(second.arrays, RUN)
+    initial_weights.keep_or_restore(second.arrays, RUN)
     assert second.weight == 7.0
-    initial_weights.begin_or_begin_again(first.arrays, RUN)
+    initial_weights.keep_or_restore(first.arrays, RUN)
     assert first.weight == 3.0

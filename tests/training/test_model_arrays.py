@@ -119,16 +119,16 @@ def test_the_optimizer_is_there_during_training_alone(parts):
 
 def test_the_steps_fit_until_the_model_is_built_in_another_way(parts):
     arrays = parts.arrays
-    assert arrays.fit_steps()
+    assert arrays.has_current_steps()
     parts.model.weight[...] = jnp.float32(5.0)
-    assert arrays.fit_steps(), "values do not count"
+    assert arrays.has_current_steps(), "values do not count"
     parts.model.extra = 3
-    assert not arrays.fit_steps()
+    assert not arrays.has_current_steps()
 
 
 def test_without_steps_nothing_was_compiled():
     arrays = Parts().arrays
-    assert not arrays.fit_steps()
+    assert not arrays.has_current_steps()
     assert arrays.num_compilations == {}
     with pytest.raises(AssertionError, match="`use` comes first"):
         arrays.take()

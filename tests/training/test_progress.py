@@ -59,11 +59,11 @@ def test_metrics_are_known_before_callbacks_are_told():
 def test_a_value_counts_for_the_step_at_which_it_was_measured_alone():
     progress = progress_of(epochs=1)
     progress.publish({"val/loss": 0.5}, 4)
-    assert progress.value_at_this_step("val/loss") == 0.5
-    assert progress.value_at_this_step("val/accuracy") is None
-    assert progress.value_at_this_step(None) is None
+    assert progress.current_value("val/loss") == 0.5
+    assert progress.current_value("val/accuracy") is None
+    assert progress.current_value(None) is None
     progress.advance(num_steps=1, num_examples=8)
-    assert progress.value_at_this_step("val/loss") is None
+    assert progress.current_value("val/loss") is None
 
 
 def test_a_row_gathers_what_is_published_until_it_ends():

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Agreement, Asked, Requests, SaveRequest
 
 
@@ -236,3 +237,19 @@ def test_a_verb_drops_what_the_one_before_had_asked(among, requests, reasons):
     requests.settle()
     assert reasons == []
     assert not requests.interrupted
+
+
+def test_an_empty_reason_is_a_reason():
+    progress = Progress(lambda metrics, step: None)
+    Requests(progress.stop).stop("")
+    assert progress.stop_reason == ""
+
+
+def test_alone_a_save_that_a_handler_asks_for_is_answered_once():
+    requests = Requests(lambda reason: None)
+    requests.save()
+    requests.settle()
+    requests.save()  # as a signal handler does between two lines of the loop
+    assert requests.take_save() is not None
+    requests.settle()
+    assert requests.take_save() is None

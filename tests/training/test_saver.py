@@ -211,10 +211,11 @@ def test_without_a_folder_a_request_is_dropped():
 def test_while_an_epoch_ends_the_states_of_callbacks_are_those_of_before():
     made = Made()
     made.counts.count = 1
-    with made.saver.ending_epoch():
-        made.counts.count = 2
-        made.requests.save()
-        made.saver.save_if_asked()
+    made.saver.begin_end_of_epoch()
+    made.counts.count = 2
+    made.requests.save()
+    made.saver.save_if_asked()
+    made.saver.epoch_ended()
     made.requests.save()
     made.saver.save_if_asked()
     states = [saved.loop["callbacks"]["Counts"]["count"] for saved in made.store.saved]
@@ -323,7 +324,8 @@ def test_an_error_of_the_last_save_does_not_hide_that_of_the_run(warnings):
 
 
 def fail_at_the_end_of_an_epoch(made):
-    with made.saver.saving_on_exception(), made.saver.ending_epoch():
+    with made.saver.saving_on_exception():
+        made.saver.begin_end_of_epoch()
         made.arrays.value, made.counts.count = 0.0, 2  # zeros put in for the validation
         raise ValueError("mine")
 
