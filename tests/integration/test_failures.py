@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import RecordingCallback, tiny_arrays, tree_equal
+from helpers import RecordingCallback, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
@@ -81,7 +81,7 @@ def failing_trainer(model, logs, callback=None, *, saves=True, name="run"):
     quiet = TensorBoard(images=False, histograms=False, texts=False)
     callbacks = [stopping, EvaluatesZeros(), *([callback] if callback else []), saver, quiet]
     data = DataModule(TRAIN, VAL, batch_size=16)
-    return failing_trainer(
+    return trainer_of(
         model, data, optimizer=optax.adam(1e-2), log_dir=logs, name=name, log_every_n_steps=3,
         callbacks=callbacks,
     )  # fmt: skip

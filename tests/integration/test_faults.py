@@ -23,6 +23,21 @@ from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpo
 from nnx_alexnet.data import load_data
 from nnx_alexnet.data.archives import safe_extraction
 
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The logs of a run that was stopped after 17 steps, with checkpoints of 10 and 15."""
+    logs = tmp_path_factory.mktemp("stopped")
+    run_here(logs, stop_after=17)
+    return logs
+
+
+@pytest.fixture
+def copied(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
 # ---- Damaged checkpoints -----------------------------------------------------------------------
 
 
@@ -133,26 +148,24 @@ def test_a_flipped_bit_anywhere_is_never_read_as_another_value(tmp_path_factory,
     check_survival(folder)
 
 
-def test_when_all_are_damaged_a_run_says_so_and_does_not_begin_anew(tmp_path):
-    run_here(tmp_path, stop_after=17)
-    for path in (run_dir(tmp_path) / "checkpoints").glob("*/manifest/metadata"):
+def test_when_all_are_damaged_a_run_says_so_and_does_not_begin_anew(copied):
+    for path in (run_dir(copied) / "checkpoints").glob("*/manifest/metadata"):
         empty(path)
     with pytest.raises(ValueError, match=r"All checkpoints in .* are damaged.*never"):
-        build(tmp_path, JOB).fit(resume="auto")
+        build(copied, JOB).fit(resume="auto")
 
 
-def test_verify_tells_whole_from_damaged(tmp_path, capsys):
+def test_verify_tells_whole_from_damaged(copied, capsys):
     from nnx_alexnet.cli import main
 
-    run_here(tmp_path, stop_after=17)
-    assert main(["verify", str(run_dir(tmp_path))]) == 0
+    assert main(["verify", str(run_dir(copied))]) == 0
     capsys.readouterr()
-    flip_a_bit(run_dir(tmp_path) / "checkpoints/15/loop/metadata")
-    assert main(["verify", str(run_dir(tmp_path)), "--json"]) == 1
+    flip_a_bit(run_dir(copied) / "checkpoints/15/loop/metadata")
+    assert main(["verify", str(run_dir(copied)), "--json"]) == 1
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["step"], first["digest"]) == (
         10,
-        digest_of(run_dir(tmp_path) / "checkpoints/10"),
+        digest_of(run_dir(copied) / "checkpoints/10"),
     )
     assert "loop" in second["damage"] or "JSON" in second["damage"] or second["damage"]
 
@@ -388,9 +401,8 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path, kind):
     )
 
 
-def test_no_pickle_is_in_what_a_run_writes(tmp_path):
-    run_here(tmp_path, stop_after=7)
-    for path in run_dir(tmp_path).rglob("*"):
+def test_no_pickle_is_in_what_a_run_writes(copied):
+    for path in run_dir(copied).rglob("*"):
         if path.is_file():
             assert not path.read_bytes().startswith(b"\x80\x04"), path
             assert path.suffix not in (".pkl", ".pickle", ".pt"), path

@@ -28,6 +28,20 @@ def reference(tmp_path_factory):
     return logs
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The logs of a run that was stopped after 17 steps, with checkpoints of 10 and 15."""
+    logs = tmp_path_factory.mktemp("stopped")
+    run_here(logs, stop_after=17)
+    return logs
+
+
+@pytest.fixture
+def copied(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
 def kill_again_and_again(logs, reference, *, kills, seed, **options):
     """Kills a run so often, at random times, and lets it end; returns the steps redone a kill."""
     rng = random.Random(seed)
@@ -90,26 +104,24 @@ def test_more_epochs_go_on_where_the_run_had_ended(tmp_path, reference):
     assert digest(tmp_path / "copy") == digest(tmp_path / "straight")
 
 
-def test_a_run_goes_on_with_another_number_of_workers(tmp_path, reference):
-    run_here(tmp_path, stop_after=17)
-    run_here(tmp_path, num_workers=1)
-    assert digest(tmp_path) == digest(reference)
+def test_a_run_goes_on_with_another_number_of_workers(copied, reference):
+    run_here(copied, num_workers=1)
+    assert digest(copied) == digest(reference)
 
 
 # Orbax leaves coroutines behind when it cannot read.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(tmp_path, reference, warnings):
-    run_here(tmp_path, stop_after=17)
-    assert saved_steps(tmp_path) == [10, 15]
-    files = (run_dir(tmp_path) / "checkpoints/15/model").rglob("d/*")
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(copied, reference, warnings):
+    assert saved_steps(copied) == [10, 15]
+    files = (run_dir(copied) / "checkpoints/15/model").rglob("d/*")
     largest = max(files, key=lambda path: path.stat().st_size)
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
-    run_here(tmp_path)
+    run_here(copied)
     assert sum("is damaged" in text for text in warnings.messages) == 1
-    assert digest(tmp_path) == digest(reference)
-    assert step_log(tmp_path) == step_log(reference)
+    assert digest(copied) == digest(reference)
+    assert step_log(copied) == step_log(reference)
 
 
 STOPS = st.lists(st.integers(1, 12), min_size=1, max_size=3)
@@ -153,9 +165,8 @@ def test_a_schedule_goes_on_where_it_was(tmp_path):
     assert step_log(tmp_path / "broken") == step_log(tmp_path / "whole")
 
 
-def test_a_resume_reads_no_example_again(tmp_path):
-    run_here(tmp_path, stop_after=17)
-    trainer = build(tmp_path, JOB)
+def test_a_resume_reads_no_example_again(copied):
+    trainer = build(copied, JOB)
     read = []
     trainer.data.train.labels()  # is known, as the digest is, once a sample was read
     trainer.data.train._source.dataset.read = read

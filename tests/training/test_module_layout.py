@@ -87,7 +87,7 @@ def replace(name, value):
             replace("b", nnx.Param(jnp.zeros(3, jnp.int32))),
             r"`b` of float32\[3\] that becomes int32\[3\]",
         ),
-        (replace("c", nnx.Param(jnp.zeros(1))), "It makes `c`."),
+        (replace("c", nnx.Param(jnp.zeros(1))), "It adds `c`."),
         (replace("a", None), "It removes `a`."),
     ],
     ids=["shape", "dtype", "made", "removed"],
