@@ -1,6 +1,6 @@
-"""`Trainer`: what users call and hooks read.
+"""`Trainer`: the object that users call and that hooks receive.
 
-The Trainer owns the parts of a run, each of which is the only writer of its state:
+The Trainer owns the parts of a run. Each part is the only writer of its state:
 
 | part | holds | file in `training/` |
 | --- | --- | --- |
@@ -11,10 +11,10 @@ The Trainer owns the parts of a run, each of which is the only writer of its sta
 | `Run` | the folder, its lock, the checkpoints | run |
 | `Preparation` | what was traced before the first step | preparation |
 | `EvaluationLoop` | one pass over a split | evaluation_loop |
-| `FitLoop` | the order of operations of `fit`: start there | fit_loop |
+| `FitLoop` | the order of operations of `fit`; start reading there | fit_loop |
 | `EpochLoop` | the steps of an epoch | epoch_loop |
 | `Dispatcher` | the steps under way | dispatcher |
-| `Saver` | what a checkpoint holds | saver |
+| `Saver` | what a checkpoint contains | saver |
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ from nnx_alexnet.training import (
 
 
 class _Parts(NamedTuple):
-    """The parts that each `fit` creates anew; the other verbs use those of the last `fit`."""
+    """The parts that each `fit` creates; the other verbs use those of the last `fit`."""
 
     progress: Progress
     requests: Requests
@@ -89,53 +89,53 @@ class Trainer:
 
     Args:
         model: any `nnx.Module` called with a batch of images, `float32[B, ...]`.
-        data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`, each of NumPy
-            arrays `(images, labels)`, a map-style dataset, a torch `DataLoader`, or any iterable
-            of batches.
+        data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`. Each split is a
+            pair of NumPy arrays `(images, labels)`, a map-style dataset, a torch `DataLoader`, or
+            any iterable of batches.
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
-        callbacks: one or several; they are called in the order of their `priority`, then as given.
-            A `RunSummary`, `ProgressBar`, `TensorBoard`, `JSONLogger` and `ModelCheckpoint` are
-            added if none is given.
+        callbacks: one or several. They are called in the order of their `priority`, and callbacks
+            of equal priority in the given order. A `RunSummary`, `ProgressBar`, `TensorBoard`,
+            `JSONLogger` and `ModelCheckpoint` are each added unless one is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
         seed: determines the order of examples and their augmentation (default 0). The model's own
             seed is in the `nnx.Rngs` that it was built with.
         log_dir: the parent folder of all runs (default `logs`); None writes nothing.
-        name: the run is `<log_dir>/<name>/version_<n>` (default: the model's class, in lower
-            case).
+        name: the folder of the run is `<log_dir>/<name>/version_<n>` (default: the name of the
+            model's class, in lower case).
         devices: how many devices share each batch. `"auto"` (the default) means all devices of all
-            processes, or only `jax.default_device` if that is set; with several processes only
-            `"auto"` works. The batch size remains that of the data, which must be a multiple of
-            the number of devices.
+            processes, or only `jax.default_device` if that is set; with several processes, only
+            `"auto"` works. The batch size of the data is that of the whole batch, and must be a
+            multiple of the number of devices.
         mesh: instead of `devices`, a `jax.sharding.Mesh`, or the sizes of its axes by name. The
-            axis `data` splits the batch; every other axis splits the parameters whose sharding
+            axis `data` splits the batch. Every other axis splits the parameters whose sharding
             metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet over two
             devices.
-        shard_state: whether parameters and optimizer state are split over `data` too, for a state
+        shard_state: whether parameters and optimizer state are also split over `data`, for a state
             that is too large for one device (default False: each device has a copy). A step
             gathers the parameters and keeps them until it ends.
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always ends
             with a validation.
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
-            the host sends large batches). A dispatch ends where anything is due: a log point, a
+            the host sends large batches). A dispatch ends where something is due: a log point, a
             save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
-            the results (verified on a CPU). Exception: a callback that stops in `on_log` stops one
-            dispatch later. A model with convolutions on a CPU always takes single steps, which are
-            faster there.
+            the results (verified on a CPU). Exception: a callback that stops the run in `on_log`
+            stops it one dispatch later. On a CPU, a model with convolutions always takes single
+            steps, which are faster there.
         check_finite: whether a loss or a BatchNorm statistic that is NaN or infinite ends the run
             (default True).
         progress_bar: whether to show a progress bar, and to log a summary of the run before and
             after it (default True).
         profile: whether to trace some steps early in the run for TensorBoard's Profile tab
             (default False; a `Profiler` in `callbacks` chooses the steps).
-        config: the content of `config.yaml` and of the HParams tab (default: what the Trainer
-            knows of its arguments).
+        config: the content of `config.yaml` and of the HParams tab (default: a summary of the
+            Trainer's arguments).
 
     Attributes:
-        global_step: optimizer steps done.
+        global_step: the number of optimizer steps so far.
         epoch: the current epoch, from 0.
         metrics: the newest value of each published metric.
         metric_steps: the step at which each of them was measured.
@@ -146,7 +146,7 @@ class Trainer:
         interrupted: whether Ctrl-C or SIGTERM stopped it.
 
     Raises:
-        ValueError: an argument or the data cannot work; raised before anything is compiled or
+        ValueError: an argument or the data are invalid; raised before anything is compiled or
             written.
 
     Example:
@@ -244,7 +244,7 @@ class Trainer:
         return _Parts(progress, requests, run, evaluation)
 
     def _own_config(self) -> dict[str, Any]:
-        """Returns what is worth recording of a run that was started from Python."""
+        """Returns the configuration to record if the argument `config` was not given."""
         settings = self._settings
         return {
             "model": {"class": type(self._arrays.model).__name__},
@@ -262,33 +262,33 @@ class Trainer:
     # ---- The verbs ------------------------------------------------------------------------
 
     def fit(self, *, resume: str | Path = "never", accept: str | Sequence[str] = ()) -> History:
-        """Trains the model, in a new run, or by resuming one that was stopped or killed.
+        """Trains the model, in a new run or in a resumed one.
 
         A resumed run ends with exactly the parameters that it would have had without the stop, on
         the same machine and number of devices. A finished run does not change. Training data that
-        are an iterable cannot be read from the middle, so an epoch that was cut short starts again.
+        are an iterable cannot be read from the middle, so an interrupted epoch starts again.
 
         Args:
             resume: `"never"` (the default) starts a new run in a new folder, from the model's
-                present parameters. `"auto"` resumes the newest run of this name, or starts a new
-                one if there is none, as a job needs that is restarted again and again. Or the
-                folder of a run.
-            accept: differences from the saved run that a resumed one may have, by the names that
-                the error lists or by their beginnings: `"optimizer"`, `"versions"` (default none).
-                An accepted hyperparameter is that of the code from then on.
+                current parameters. `"auto"` resumes the newest run of this name, or starts a new
+                one if there is none; use it for jobs that are restarted automatically. The folder
+                of a run resumes that run.
+            accept: differences from the saved run that the resumed run may have. Pass the names
+                that the error lists, or prefixes of them: `"optimizer"`, `"versions"` (default
+                none). For an accepted hyperparameter, the value in the code is used from then on.
 
         Returns:
-            A list with one dict per epoch that ended with a validation; per epoch if there is no
-            validation split. Each holds `epoch`, `step` and the metrics published there. The list
-            includes the epochs before a resume. `to_pandas()` converts it to a frame.
+            A list with one dict per epoch that ended with a validation, or per epoch if there is
+            no validation split. Each dict holds `epoch`, `step` and the metrics of that epoch. The
+            list includes the epochs before a resume. `to_pandas()` converts it to a `DataFrame`.
 
         Raises:
             ValueError: the data, the model, the task or a callback do not fit together; or the
-                run to resume is another one (the message lists the differences), is being written
-                by another process, or has only damaged checkpoints.
+                run to resume differs from this one (the message lists the differences), is being
+                written by another process, or has only damaged checkpoints.
             FloatingPointError: the loss or a parameter is not finite; it was not saved.
             OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
-            SystemExit: after SIGTERM, when everything is saved and closed; with status 143.
+            SystemExit: after SIGTERM, once everything is saved and closed; with status 143.
         """
         open_standard_descriptors()
         self._lifecycle.check_idle()
@@ -304,7 +304,7 @@ class Trainer:
         return self._parts.progress.history
 
     def _new_fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
-        """Puts the parts of a fit together."""
+        """Builds the loop of a `fit` from its parts."""
         ingredients = Ingredients(
             arrays=self._arrays,
             data=self.data,
@@ -363,8 +363,8 @@ class Trainer:
                 means those of the test split.
 
         Returns:
-            What `task.predict` returns, as NumPy, one row per example and in order: for
-            `Classification` the probabilities, `float32[N, num_classes]`.
+            The results of `task.predict` as NumPy arrays, with one row per example, in order. For
+            `Classification` these are the probabilities, `float32[N, num_classes]`.
         """
         self._lifecycle.check_idle()
         self._parts.requests.begin_verb()
@@ -377,28 +377,29 @@ class Trainer:
 
     @property
     def model(self) -> nnx.Module:
-        """The model with the present values, which a hook may read and change.
+        """The model with its current values, which a hook may read and change.
 
-        Inside a hook of `fit` its arrays are valid until the hook returns: the next step donates
-        them. Copy what must last (`jax.tree.map(jnp.copy, nnx.state(trainer.model))`).
+        Inside a hook of `fit`, its arrays are valid until the hook returns: the next step donates
+        them. Copy what you need later (`jax.tree.map(jnp.copy, nnx.state(trainer.model))`).
         """
         return self._arrays.lend()
 
     def parameters(self) -> dict[str, jax.Array]:
-        """Returns the present parameters by their path, such as "conv1/kernel", on the device.
+        """Returns the current parameters by their path, such as "conv1/kernel", on the device.
 
-        Unlike `model` this costs nothing. The next step donates the arrays: copy what must last.
+        Unlike `model`, this costs nothing. The next step donates the arrays: copy what you need
+        later.
         """
         return self._arrays.parameters()
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Returns the gradients that a train step on a batch would have now, by parameter path.
+        """Returns the gradients of a train step at the current parameters, by parameter path.
 
-        It runs `train_step` on the present parameters and changes nothing. It is a separate
-        program: the first call compiles it, and each call takes about as long as a step.
+        Runs `train_step` without changing anything. This is a separate program: the first call
+        compiles it, and each call takes about as long as a step.
 
         Args:
-            batch: as hooks get it.
+            batch: a batch as hooks receive it.
 
         Raises:
             RuntimeError: outside of `fit`.
@@ -408,27 +409,28 @@ class Trainer:
         return self._fit_loop.dispatcher.gradients(batch)
 
     def learning_rates(self) -> dict[str, float]:
-        """Returns the rates of the newest step, by the names of their metrics.
+        """Returns the learning rates of the newest step, by the names of their metrics.
 
-        optax keeps a rate in the state for `optax.inject_hyperparams(optax.adam)(rate)`: it is
-        `lr`. If an optimizer has several such parts, each is `lr/<part>`. The call waits for the
-        step.
+        Waits for the step. A rate is known if optax stores it in the state of the optimizer, as
+        for `optax.inject_hyperparams(optax.adam)(rate)`; its name is `lr`. If several parts of an
+        optimizer store a rate, each name is `lr/<part>`.
         """
         return {} if self._fit_loop is None else self._fit_loop.dispatcher.learning_rates()
 
     def learning_rate(self) -> float | None:
-        """Returns the rate of the newest step; None if the optimizer keeps none, or several."""
+        """Returns the learning rate of the newest step; None if optax stores none, or several."""
         return self.learning_rates().get("lr")
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Publishes a callback's own metrics at the present step.
+        """Publishes a callback's own metrics at the current step.
 
         Args:
-            metrics: name to number. A callback that wants its names known to `monitor=`
-                lists them in its `metric_names`.
+            metrics: name to number. To let other callbacks monitor them, list the names in the
+                callback's `metric_names`.
 
         Raises:
-            ValueError: a name belongs to the trainer: `step`, `epoch`, or a metric of the task.
+            ValueError: the trainer publishes a name itself: `step`, `epoch`, or a metric of the
+                task.
             TypeError: a name is not text, or a value is not a number.
         """
         own = own_names(self._preparation.evaluation)
@@ -443,9 +445,9 @@ class Trainer:
         self._parts.progress.publish(values, self.global_step)
 
     def stop(self, reason: str) -> None:
-        """Asks the run to end after this step; the epoch ends as a whole one does.
+        """Stops the run after this step; the epoch then ends like a complete one.
 
-        With several processes it is enough if one calls it, as for `request_checkpoint`.
+        With several processes, a call in one of them is enough.
 
         Args:
             reason: kept in `stop_reason` and shown to the user.
@@ -453,15 +455,17 @@ class Trainer:
         self._parts.requests.stop(reason)
 
     def request_checkpoint(self, *, gives_way: bool = False) -> None:
-        """Asks for a checkpoint at this step boundary, after every hook has run.
+        """Requests a checkpoint of this step, which is saved after every hook has run.
 
-        With several processes it is enough if one asks. A callback that runs between dispatches,
-        by the clock for instance, gets it a dispatch or two later, at the same step in all.
+        With several processes, a call in one of them is enough. If a callback that runs between
+        dispatches requests it, the checkpoint is saved one or two dispatches later, at the same
+        step in all processes.
 
         Args:
-            gives_way: whether it may be dropped if a better one follows while the last save runs,
-                or for as long again as that took (default False). It holds if all requests at
-                this step agree.
+            gives_way: whether the checkpoint need not be written if a better one follows before
+                the duration of the last save has passed again (default False). Nothing waits for
+                such a checkpoint. If any request at this step does not give way, the checkpoint
+                does not either.
         """
         self._parts.requests.save(gives_way=gives_way)
 
@@ -484,12 +488,12 @@ class Trainer:
 
     @property
     def callbacks(self) -> tuple[Callback, ...]:
-        """Every callback, in calling order."""
+        """All callbacks, in the order in which they are called."""
         return tuple(self._hooks.callbacks)
 
     @property
     def global_step(self) -> int:
-        """Optimizer steps done."""
+        """The number of optimizer steps so far."""
         return self._parts.progress.global_step
 
     @property
@@ -499,12 +503,12 @@ class Trainer:
 
     @property
     def step_in_epoch(self) -> int:
-        """Optimizer steps done in this epoch."""
+        """The number of optimizer steps in this epoch so far."""
         return self._parts.progress.step_in_epoch
 
     @property
     def num_examples(self) -> int:
-        """Examples trained on in this epoch since this start of the run."""
+        """The number of examples of this epoch that were trained on since this start of the run."""
         return self._parts.progress.num_examples
 
     @property
@@ -543,17 +547,17 @@ class Trainer:
 
     @property
     def checkpoints(self) -> Checkpoints | None:
-        """The checkpoints of this run, in the process that writes them; else None."""
+        """The checkpoints of this run; None without a run folder or in other processes."""
         return self._parts.run.checkpoints
 
     @property
     def max_epochs(self) -> int | None:
-        """Passes over the train split at which the run ends."""
+        """The number of passes over the train split after which the run ends."""
         return self._settings.max_epochs
 
     @property
     def max_steps(self) -> int | None:
-        """Optimizer steps at which the run ends."""
+        """The number of optimizer steps after which the run ends."""
         return self._settings.max_steps
 
     @property
@@ -593,12 +597,12 @@ class Trainer:
 
     @property
     def batch_size(self) -> int | None:
-        """Examples per train batch; None if the data do not tell."""
+        """The number of examples per train batch; None if it is unknown."""
         return None if self.data.train is None else self.data.train.batch_size
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Optimizer steps per epoch; None if the data do not tell."""
+        """The number of optimizer steps per epoch; None if it is unknown."""
         return None if self.data.train is None else self.data.train.num_batches
 
     @property
@@ -623,7 +627,7 @@ class Trainer:
 
     @property
     def epoch_metric_names(self) -> frozenset[str]:
-        """Those of `metric_names` that are published at the ends of epochs, to be monitored."""
+        """The metrics that are published at the end of an epoch, and can be monitored."""
         evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
         has_val = self.data.val is not None
         return names_at_epoch_ends(evaluation, training, self._hooks.callbacks, has_val=has_val)
@@ -633,7 +637,7 @@ class Trainer:
     def train_step(
         self, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Mapping[str, jax.Array]
     ) -> Outputs:
-        """Takes one train step on the modules; traced once and compiled.
+        """Runs one train step on the modules; traced once and compiled.
 
         Args:
             model: in training mode; changed in place.
@@ -641,14 +645,14 @@ class Trainer:
             batch: `image` (transformed), `label`, `mask`, `index`, batch first.
 
         Returns:
-            The `loss` of each example, `float32[B]`, and what the task's metrics read.
+            The `loss` of each example, `float32[B]`, and the values that the task's metrics read.
         """
         return train_step(self.task, model, optimizer, batch)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
-        """Computes one step of validation and test; like `train_step`, without an update."""
+        """Runs one step of validation or test: like `train_step`, without an update."""
         return eval_step(self.task, model, batch)
 
     def predict_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Any:
-        """Returns the predictions for a batch, batch first; `label` has no meaning here."""
+        """Returns the predictions for a batch, batch first; ignore the `label` of the batch."""
         return predict_step(self.task, model, batch)
