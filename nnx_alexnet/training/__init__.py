@@ -1,4 +1,4 @@
-"""The parts of a `Trainer`: `fit_loop` has the order of operations."""
+"""The parts of a `Trainer`; `fit_loop` contains the order of operations."""
 
 from nnx_alexnet.training.default_callbacks import with_defaults
 from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step

@@ -1,8 +1,8 @@
-"""`BatchGroups`: the batches of an epoch, as many together as one dispatch takes.
+"""`BatchGroups`: groups the batches of an epoch by dispatch.
 
-A dispatch ends where the host has something to do: at a log point, at a step that a callback wants
-to see, at the end of the run. All batches of a group have one size, and each size is a program of
-its own, so that no step sees rows of padding.
+A dispatch ends where the host has something to do: at a log point, at a step that a callback needs
+to see, at the end of the run. All batches of a group have the same size. Each size is compiled
+separately, so that no step contains padding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.steps_per_dispatch import Pushback, choose_steps, next_multiple
 from nnx_alexnet.training.tracing import EvaluationTrace
 
-_MANY_SIZES = 8  # of batches: more programs than this are hardly intended
+_MANY_SIZES = 8  # of batches; more are probably not intended
 
 
 class BatchGroups:
@@ -30,8 +30,8 @@ class BatchGroups:
     Args:
         loader: the train split.
         settings: limit the length of a group.
-        callbacks: limit it too, by the batch hooks that are due.
-        trace: tells what a step costs, and whether groups are possible at all.
+        callbacks: also limit it, by the batch hooks that are due.
+        trace: contains the cost of a step, and whether a dispatch may have several steps.
         num_devices: how many devices share a step.
 
     Attributes:
@@ -60,10 +60,10 @@ class BatchGroups:
         self._position = 0  # of the next batch, in the epoch
 
     def begin_training(self, *, sends_indices: bool) -> None:
-        """Limits the groups, once the callbacks are set up and before the first epoch begins.
+        """Limits the groups; called after the callbacks' `setup`, before the first epoch.
 
-        Each group is sent as long as the longest may be. A callback that later wants to see the
-        first step of an epoch shortens only that group.
+        All groups are padded to the length of the longest one. If a callback later needs to see
+        the first step of an epoch, only that group becomes shorter.
 
         Args:
             sends_indices: whether the data are on the device, so that only indices are sent.
@@ -74,7 +74,7 @@ class BatchGroups:
         self._longest = min([self._settings.log_every_n_steps, *periods])
 
     def begin_epoch(self, batches: Iterator[Batch], *, start: int) -> None:
-        """Reads from these batches, the first of which is that of step `start` of the epoch."""
+        """Reads from now on from `batches`, which begin at step `start` of the epoch."""
         self._batches = Pushback(batches)
         self._position = start
 
@@ -87,10 +87,10 @@ class BatchGroups:
 
         Args:
             global_step: optimizer steps so far.
-            on_wait: called with the seconds that each batch was waited for.
+            on_wait: called for each batch with the seconds spent waiting for it.
 
         Returns:
-            Batches of one size; none at the end of the epoch.
+            Batches of the same size; an empty list at the end of the epoch.
         """
         group: list[Batch] = []
         size = length = 0
@@ -111,31 +111,31 @@ class BatchGroups:
         return group
 
     def give_back(self, group: list[Batch]) -> None:
-        """Takes back batches that were not trained on; they come next, in their order."""
+        """Takes back batches that were not trained on, to return them next, in their order."""
         self._batches.push(group)
         self._position -= len(group)
 
     def is_at_end(self, step_in_epoch: int) -> bool:
-        """Returns whether an epoch that was stopped has no batch left."""
+        """Returns whether no batch of a stopped epoch is left."""
         num = self.loader.num_batches
         if self.loader.indexable:
             return step_in_epoch == num
-        # The length of an iterable may be wrong, and if it is unknown, a batch may never come.
+        # The length of an iterable may be wrong. Without a length, reading on could block forever.
         return num is not None and step_in_epoch >= num and next(self._batches, None) is None
 
     def count(self, step_in_epoch: int, batch: Batch) -> int:
-        """Returns the examples of a batch, of all processes together."""
+        """Returns the number of examples of a batch in all processes together."""
         return self.loader.count(step_in_epoch, batch)
 
     def max_steps(self, size: int) -> int:
-        """Returns the most steps in a dispatch of batches of this size."""
+        """Returns the maximum number of steps in a dispatch of batches of this size."""
         if size not in self._max_steps:
             # Arrays and map-style datasets have one smaller batch per epoch, the last one.
             is_last = self.loader.indexable and size != self.loader.batch_size
             self._max_steps[size] = 1 if is_last else self._choose_steps(size)
             if len(self._max_steps) == _MANY_SIZES + 1:
                 logger.warning(
-                    "`%s` has given batches of %d sizes so far (%s, ...), each of which is "
+                    "`%s` has returned batches of %d sizes so far (%s, ...), each of which is "
                     "compiled separately. Training is faster if all batches but the last have the "
                     "same size.",
                     self.loader.argument, len(self._max_steps), self._sizes_text(),
@@ -155,13 +155,13 @@ class BatchGroups:
         return min(most, self._longest)
 
     def _steps_ahead(self, step: int, most: int) -> int:
-        """Returns how many steps the next dispatch has: until anything is due on the host."""
+        """Returns the number of steps, at most `most`, until something is due on the host."""
         ends = [step + most, next_multiple(step, self._settings.log_every_n_steps)]
         limits = (self._settings.max_steps, self._callbacks.next_train_batch(step))
         return min([*ends, *(end for end in limits if end is not None)]) - step
 
     def report_sizes(self) -> None:
-        """Logs, after the first whole pass over an iterable, how many sizes its batches have."""
+        """Logs how many batch sizes an iterable has, after the first complete pass over it."""
         if not (self.loader.indexable or self._are_sizes_reported or len(self._max_steps) == 1):
             self._are_sizes_reported = True
             logger.info(

@@ -1,6 +1,6 @@
 """`Dispatcher`: sends train steps to the device, and reads their results later.
 
-Metrics stay on the device: those of a log point are read once the next dispatch is under way, so
+Metrics stay on the device. Those of a log point are read after the next dispatch has started, so
 the host never waits for the step that it has just dispatched.
 """
 
@@ -25,13 +25,13 @@ from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.steps_per_dispatch import is_ready, stacked
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
-# Dispatched steps whose results are still awaited: enough to keep the device busy, few enough to
-# bound the batches held in memory.
+# The maximum number of steps under way: enough to keep the device busy, few enough to limit the
+# batches held in memory.
 MAX_IN_FLIGHT = 2
 
 
 class _Dispatched(NamedTuple):
-    """Train steps under way: the last one's number, and at a log point the metrics to read."""
+    """Train steps under way: the number of the last one, and at a log point the metrics."""
 
     step: int
     batches: list[Batch]
@@ -41,7 +41,7 @@ class _Dispatched(NamedTuple):
 
 
 class Dispatcher:
-    """Holds the steps under way, and the metrics of the epoch that they add to.
+    """Holds the steps under way, and the metrics of the epoch to which they contribute.
 
     Args:
         arrays: the state that steps donate and return.
@@ -88,11 +88,11 @@ class Dispatcher:
         return bool(self._in_flight)
 
     def use_data(self, data: Mapping[str, jax.Array]) -> None:
-        """Takes the train split on the device, if it stays there; steps then get indices."""
+        """Sets the train split on the device; unless it is empty, steps only receive indices."""
         self.data = data
 
     def release(self) -> None:
-        """Lets the data on the device go, and forgets the steps under way."""
+        """Frees the data on the device, and drops the steps under way."""
         self.data = {}
         self._in_flight.clear()
 
@@ -157,7 +157,11 @@ class Dispatcher:
     def _dispatch(
         self, group: list[Batch], key: jax.Array, max_steps: int
     ) -> tuple[Outputs, Outputs]:
-        """Sends the batches and the steps; returns the scalars of all steps, and of the last."""
+        """Sends the batches, and dispatches the steps.
+
+        Returns:
+            The scalars of all steps, and those of the last one.
+        """
         steps, state, size = self._arrays.steps, self._arrays.take(), self._num_rows
         last_step = self._progress.global_step + len(group)
         with jax.profiler.StepTraceAnnotation("train", step_num=last_step):
@@ -175,14 +179,14 @@ class Dispatcher:
             return infos, last
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """Returns the gradients of a train step on a batch, at the present parameters."""
+        """Returns the gradients of a train step on a batch, at the current parameters."""
         sent = self._placement.send(dict(batch), self._num_rows)
         return self._arrays.steps.gradients(self._arrays.take(), sent, self.augmentation_key())
 
     # ---- Results ------------------------------------------------------------------------------
 
     def note_wait(self, seconds: float) -> None:
-        """Counts the time in which a batch was waited for, if the device had nothing to do."""
+        """Counts the time spent waiting for a batch, if the device was idle."""
         if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
             self._meter.wait(seconds)
 
@@ -192,7 +196,7 @@ class Dispatcher:
             self._read(self._in_flight.popleft(), publishes=publishes)
 
     def _read(self, done: _Dispatched, *, publishes: bool = True) -> None:
-        """Waits for dispatched steps; at a log point reads and publishes their metrics."""
+        """Waits for dispatched steps; at a log point, reads and publishes their metrics."""
         info = {name: np.atleast_1d(value) for name, value in jax.device_get(done.info).items()}
         num = len(done.batches)
         if self._settings.check_finite and not info["is_finite"][:num].all():
@@ -212,20 +216,20 @@ class Dispatcher:
                 self._progress.publish(metrics, done.step)
 
     def learning_rates(self) -> dict[str, float]:
-        """Returns the rates of the newest step dispatched, and waits for it."""
+        """Waits for the newest step that was dispatched, and returns its learning rates."""
         rates = self._newest_rates
         if not rates and self._arrays.optimizer is not None:  # before the first step
             rates = self._arrays.steps.learning_rates(self._arrays.take())
         return {name: float(rate) for name, rate in rates.items()}
 
     def _speed(self, rates: dict[str, float]) -> dict[str, float]:
-        """Returns the learning rates, and what follows from the speed of the steps."""
+        """Returns the learning rates, and the metrics of the speed of the steps."""
         speed = rates.get("perf/images_per_second")
         if speed is not None:
             per_device = speed / self._placement.num_devices
             used = flops_utilization(per_device, self._evaluation.forward_flops)
             rates |= {} if used is None else {"perf/mfu": used}
-        # Before the first step since a resume, none was read.
+        # Before the first step after a resume, no rate has been read.
         return dict(self._rates_read or self.learning_rates()) | rates
 
     # ---- The metrics of an epoch ----------------------------------------------------------------
@@ -236,7 +240,7 @@ class Dispatcher:
         self._window = self._evaluation.empty
 
     def end_epoch(self) -> dict[str, float]:
-        """Returns the metrics of the whole epoch, once all its steps were read."""
+        """Returns the metrics of the whole epoch; call it after `read_all`."""
         self._meter.add(jax.device_get(self._window))
         self._window = self._evaluation.empty
         metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
@@ -249,7 +253,7 @@ class Dispatcher:
         return {_name(path): np.array(leaf) for path, leaf in found}
 
     def restore_sums(self, sums: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Continues an epoch with the sums that `sums` returned."""
+        """Continues an open epoch with the values that `sums` returned."""
         parts = {"window": self._window, "epoch": self._meter.total}
         parts = jax.tree_util.tree_map_with_path(lambda path, _: sums[_name(path)], parts)
         whole = self._placement.replicated
@@ -262,5 +266,5 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def max_in_flight(max_steps: int) -> int:
-    """Returns how many dispatches may be under way; of long ones, one hides the host's work."""
+    """Returns how many dispatches may be under way; one long one is enough to hide host work."""
     return MAX_IN_FLIGHT if max_steps == 1 else 1

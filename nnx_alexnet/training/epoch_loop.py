@@ -1,7 +1,8 @@
 """`EpochLoop`: trains on the batches of an epoch.
 
-For each dispatch: its batches, the checkpoint that a hook asked for, `on_train_batch_start`, the
-compiled steps, all counters, `on_train_batch_end`.
+Each dispatch reads its batches, saves a checkpoint if a hook requested one, calls
+`on_train_batch_start`, runs the compiled steps, advances all counters, and calls
+`on_train_batch_end`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class EpochLoop:
         progress: the counters.
         requests: what hooks, signals and other processes ask for.
         hooks: the callbacks.
-        run: its checkpoints report what failed in the background.
+        run: its checkpoints report errors of background saves.
         dispatcher: sends the steps.
         saver: saves between two dispatches.
         check_batch: raises if the task cannot learn from the labels of a batch.
@@ -72,8 +73,8 @@ class EpochLoop:
     def is_stopping(self) -> bool:
         """Whether no further step may follow.
 
-        A further limit belongs to a callback that calls `Trainer.stop`: here it would be decided
-        by each process for itself.
+        Do not add another limit here, because each process would evaluate it on its own: add a
+        callback that calls `Trainer.stop`.
         """
         max_steps = self._settings.max_steps
         is_enough = max_steps is not None and self._progress.global_step >= max_steps
@@ -81,14 +82,14 @@ class EpochLoop:
         return self._requests.interrupted or has_reason or is_enough
 
     def take_data(self) -> None:
-        """Puts the train split on the devices, if it stays there, and limits the dispatches."""
+        """Puts the train split on the devices if it is kept there, and limits the dispatches."""
         data = self._data.on_device(self._placement.replicated) or {}
         check_alike({"keep_on_device": bool(data)})  # the memory of the processes may differ
         self._dispatcher.use_data(data)
         self._groups.begin_training(sends_indices=bool(data))
 
     def run(self) -> bool:
-        """Trains on the batches that are left of the epoch; returns whether none is left."""
+        """Trains on the remaining batches of the epoch; returns whether none is left."""
         progress, groups = self._progress, self._groups
         key = self._dispatcher.augmentation_key()
         batches = self._loader.batches(
@@ -127,7 +128,7 @@ class EpochLoop:
             hooks.train_batch("on_train_batch_start", step + 1, first, index)
             if is_due_by_step("on_train_batch_start", step + 1):
                 self._requests.settle()
-            if self.is_stopping or self._requests.is_save_asked:  # after this very step
+            if self.is_stopping or self._requests.is_save_asked:  # both take effect after one step
                 group = group[:1]
         for batch in group:
             self._check_batch(self._loader, batch)
@@ -147,6 +148,6 @@ class EpochLoop:
                 "on_train_batch_end", progress.global_step, last, batch, progress.step_in_epoch - 1
             )
             if is_due_by_step("on_train_batch_end", progress.global_step):
-                at_most = 0  # what is asked for at this step is done at this step
+                at_most = 0  # requests made at this step take effect at this step
         self._requests.settle(at_most=at_most)
         return len(group)

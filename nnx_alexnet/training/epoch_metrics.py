@@ -27,7 +27,7 @@ def computed(metrics: Any) -> dict[str, float]:
 
 
 class _Mark(NamedTuple):
-    """The work that was done when a dispatch was seen to have finished."""
+    """The work done by the time at which a dispatch was found to have finished."""
 
     time: float
     num_examples: int
@@ -38,12 +38,12 @@ class _Mark(NamedTuple):
 class EpochMeter:
     """Measures one epoch of training, and the time between its log points.
 
-    The clock starts with the first dispatch of the epoch, or at its end if it had to be compiled,
-    so neither compilation nor the validation before it counts.
+    The clock starts with the first dispatch of the epoch, or at the end of that dispatch if it had
+    to be compiled. It therefore includes neither compilation nor the preceding validation.
 
     Args:
-        total: the metrics of the epoch so far, on the host: the empty ones, or those that a
-            checkpoint holds.
+        total: the metrics of the epoch so far, on the host: the empty ones, or those of a
+            checkpoint.
 
     Attributes:
         total: the metrics of all windows that were added.
@@ -70,26 +70,26 @@ class EpochMeter:
         self._last: _Mark | None = None
 
     def pause(self, seconds: float) -> None:
-        """Leaves out the time in which a step was compiled."""
+        """Excludes the time in which a step was compiled."""
         self._paused += seconds
 
     def wait(self, seconds: float) -> None:
-        """Counts time in which the device had nothing to do, because a batch was missing."""
+        """Counts time in which the device was idle because no batch was ready."""
         self._waited += seconds
 
     def started(self, num_examples: int, step: int) -> None:
-        """Notes that a compiled step is dispatched next.
+        """Records that a compiled step is dispatched next.
 
         Args:
-            num_examples: the examples of the epoch so far.
-            step: the number of the step before it.
+            num_examples: the number of examples of the epoch so far.
+            step: the number of the previous step.
         """
         if self._first is None:
             self._first = self._mark(num_examples, step)
             self._last_window = self._last = self._first
 
     def finished(self, num_examples: int, step: int) -> None:
-        """Notes that the step of this number has finished, with all the examples up to it."""
+        """Records that a step has finished, and with it all examples up to that step."""
         self._last = self._mark(num_examples, step)
         if self._first is None:
             self._first = self._last_window = self._last
@@ -102,11 +102,11 @@ class EpochMeter:
         self.total = self.total.merge(window)
 
     def values(self) -> dict[str, float]:
-        """Returns the metrics over all that was added."""
+        """Returns the metrics of everything that was added."""
         return computed(self.total)
 
     def window_rates(self) -> dict[str, float]:
-        """Returns the `perf/` metrics since the last call; none where nothing passed."""
+        """Returns the `perf/` metrics since the last call; none if no step has finished since."""
         rates = _rates(self._last_window, self._last)
         self._last_window = self._last
         return rates

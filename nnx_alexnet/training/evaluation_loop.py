@@ -23,16 +23,16 @@ CheckBatch = Callable[[Loader, Batch], None]
 
 
 class EvaluationLoop:
-    """Runs a compiled step on every batch of a split, between the hooks of that verb.
+    """Runs a compiled step on every batch of a split, and calls the hooks around it.
 
     Args:
-        arrays: the model's arrays, which stay as they are.
-        progress: tells the step, in `fit`.
+        arrays: the model's arrays, which are not changed.
+        progress: contains the step, in `fit`.
         requests: a signal ends a pass between two batches.
         hooks: the callbacks.
         placement: the devices.
         check_batch: raises if the labels of a batch cannot be evaluated.
-        passes: numbers the passes outside of `fit`, each of which draws its own noise.
+        passes: numbers the passes outside of `fit`, so that each draws its own noise.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class EvaluationLoop:
             empty: the metrics before any batch.
 
         Returns:
-            The metrics by name; none if a signal cut the pass short. `end` is still to be called,
-            when they are published.
+            The metrics by name; none if a signal interrupted the pass. Publish them, then call
+            `end`.
         """
         metrics = empty
         carried: list[jax.Array] | None = None
@@ -73,7 +73,7 @@ class EvaluationLoop:
         def step(batch: Any) -> Outputs:
             nonlocal carried, metrics
             leaves, steps = self._arrays.take().model, self._arrays.steps
-            if carried is None:  # not before the hooks that may change the model
+            if carried is None:  # not earlier: hooks may change the model before the first batch
                 carried = steps.begin_pass("evaluate", leaves, self._pass_number())
             outputs: Outputs
             carried, metrics, outputs = steps.evaluate(leaves, carried, metrics, batch)
@@ -107,7 +107,7 @@ class EvaluationLoop:
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
     def end(self, kind: str) -> None:
-        """Calls the hooks at the end of a pass, when its metrics are published."""
+        """Calls the hooks at the end of a pass, after its metrics were published."""
         self._hooks.call(f"on_{kind}_epoch_end")
         self._hooks.call(f"on_{kind}_end")
 
@@ -132,10 +132,10 @@ class EvaluationLoop:
             if not is_prediction:
                 self._check_batch(loader, batch)
             self._hooks.call(f"on_{kind}_batch_start", batch, index)
-            size = max(smallest, len(batch["index"]))  # an iterable may have larger ones
+            size = max(smallest, len(batch["index"]))  # an iterable may have larger batches
             outputs = step(placement.send(batch, size))
             in_flight.append(outputs)
-            # Predictions are whole everywhere.
+            # Each process has the predictions for the whole batch.
             own = placement.own_rows(outputs, part if is_prediction else None)
             self._hooks.call(f"on_{kind}_batch_end", own, batch, index)
             self._requests.settle(at_most=MAX_IN_FLIGHT)
@@ -145,9 +145,10 @@ class EvaluationLoop:
         self._requests.settle()
 
     def _pass_number(self) -> int:
-        """Returns a number that tells this pass from others.
+        """Returns a number that distinguishes this pass from others.
 
-        In `fit` it is the step, so that a resumed run draws the same noise as an unbroken one.
+        In `fit` it is the step, so that a resumed run draws the same noise as an uninterrupted
+        run.
         """
         if self._arrays.optimizer is not None:
             return self._progress.global_step

@@ -1,19 +1,21 @@
 """`FitLoop`: the order of operations of `fit`.
 
-The order matters, so change it with care. `Preparation` has checked everything before this begins.
+The order matters, so change it with care. `Preparation` has checked everything before it begins.
 
-1. `setup` of the callbacks; the run folder, its lock and the checkpoint to resume from, which is
-   compared with this run before its arrays are read; `on_fit_start`; the restored state;
-   `on_train_start`.
-2. An epoch: `on_train_epoch_start`, then its steps (`EpochLoop`).
-3. The end of an epoch: validation; its metrics and those of training are published together,
-   before `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
-   checkpoint is ranked by a value of its own step; then the checkpoint that was asked for. A signal
-   during the validation leaves the epoch open instead, and the resumed run ends it.
-4. `on_train_end`, the last checkpoint, `on_fit_end`. On every way out the arrays go back into the
-   caller's model, then `teardown` of the callbacks, then the checkpoints and the lock are closed.
+1. The callbacks' `setup` runs. The run folder, its lock and the checkpoint to resume from are
+   opened; the checkpoint is compared with this run before its arrays are read. `on_fit_start`
+   runs, the saved state is restored, and `on_train_start` runs.
+2. Each epoch starts with `on_train_epoch_start`, and then runs its steps (`EpochLoop`).
+3. Each epoch ends with the validation, if it is due. Its metrics and those of training are
+   published together, before `on_validation_end` and `on_train_epoch_end`, so that every hook sees
+   all of them and a checkpoint is ranked by a value of its own step. Then a requested checkpoint
+   is saved. After a signal during the validation, the epoch stays open instead, and the resumed
+   run ends it.
+4. `on_train_end` runs, the last checkpoint is saved, and `on_fit_end` runs. However the run ends,
+   the arrays are put back into the caller's model, then the callbacks' `teardown` runs, then the
+   checkpoints and the lock are closed.
 
-`Requests.settle` stands wherever a hook may have asked for something: all processes pass there.
+`Requests.settle` is called after every hook that may have requested something, in all processes.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class FitLoop:
         hooks: the callbacks.
         run: the folder.
         evaluation: validates.
-        lifecycle: sets up and cleans up.
+        lifecycle: calls `setup` and `teardown`.
         preparation: checks the labels of batches.
 
     Attributes:
@@ -127,7 +129,7 @@ class FitLoop:
             stack.callback(self.dispatcher.release)
             with self._saver.saving_on_exception():
                 self._train()
-            requests.settle()  # it waits, so no process leaves before the first one has written
+            requests.settle()  # waits, so no process leaves before the first one has saved
             hooks.call("on_fit_end")
             requests.settle()  # a signal to one process still ends all of them
             requests.end_run()
@@ -151,11 +153,11 @@ class FitLoop:
             )
             if not self._can_skip:
                 logger.info(
-                    "The training data are an iterable: a resumed run repeats the epoch in which "
-                    "it was stopped from its first batch."
+                    "The training data are an iterable: a resumed run starts the interrupted epoch "
+                    "again from its first batch."
                 )
             if saved is not None and accepted:
-                # An accepted hyperparameter is that of the code from now on.
+                # From now on, the value in the code is used for an accepted hyperparameter.
                 here = arrays.named()
                 values = {name: on_host(here[name]) for name in accepted if name in here}
                 saved = saved._replace(arrays={**saved.arrays, **values})
@@ -163,7 +165,7 @@ class FitLoop:
                 assert self._run.run_dir is not None
                 initial_weights.keep_or_restore(arrays, self._run.run_dir)
         self._hooks.call("on_fit_start")
-        if saved is not None:  # after `on_fit_start`, where callbacks reset their states
+        if saved is not None:  # not before `on_fit_start`, where callbacks reset their states
             self._saver.restore(saved, can_skip=self._can_skip)
 
     def _train(self) -> None:
@@ -183,7 +185,7 @@ class FitLoop:
         self._saver.wait()
 
     def _train_epoch(self) -> None:
-        """Trains one epoch, or what is left of it, and ends it."""
+        """Trains one epoch, or the rest of a resumed one, and ends it."""
         progress = self._progress
         self._hooks.call("on_train_epoch_start")
         self._requests.settle()
@@ -195,9 +197,9 @@ class FitLoop:
             if is_whole:
                 raise ValueError(
                     f"`data` gave no train batch in epoch {progress.epoch}; an iterable must start "
-                    "anew each time it is iterated (a list, a DataLoader; not a generator)."
+                    "again each time it is iterated over (a list or a DataLoader, not a generator)."
                 )
-            return  # it was stopped before its first step
+            return  # the epoch was stopped before its first step
         self.dispatcher.read_all()
         if self._requests.interrupted:
             return
@@ -212,7 +214,7 @@ class FitLoop:
         """Validates if that is due, publishes all metrics of the epoch, and calls the hooks.
 
         Returns:
-            Whether the epoch has ended; not if a signal cut the validation short.
+            Whether the epoch has ended: False if a signal interrupted the validation.
         """
         progress, data = self._progress, self._data
         validates = self._is_validation_due and data.val is not None
@@ -230,7 +232,7 @@ class FitLoop:
         self._requests.settle()
         has_ended = True
         if data.val is not None and not validates and progress.stop_reason is not None:
-            # A callback made this the last epoch just now, and the last one has a validation.
+            # A callback has just stopped the run, and the last epoch ends with a validation.
             progress.publish(self._validate(), progress.global_step)
             self._evaluation.end("validation")
             validates, has_ended = True, not self._requests.interrupted
@@ -250,7 +252,7 @@ class FitLoop:
 
     @property
     def _has_more(self) -> bool:
-        """Whether there is an epoch to train, or a resumed one that is only to be ended."""
+        """Whether there is an epoch to train, or an open epoch of a resumed run to end."""
         if self._requests.interrupted:
             return False
         max_epochs = self._settings.max_epochs
@@ -271,7 +273,7 @@ class FitLoop:
         return self._evaluation.evaluate("validation", "val", loader, empty)
 
     def _costs(self) -> dict[str, float]:
-        """Returns what this fit has cost so far, besides its steps."""
+        """Returns the time spent compiling and the peak memory of this fit so far."""
         costs = {"perf/compile_seconds": compiled().since(self._compiled_before).seconds}
         if (memory := peak_memory()) is not None:
             costs["perf/peak_memory_bytes"] = float(memory)

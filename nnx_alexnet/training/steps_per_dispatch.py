@@ -1,4 +1,4 @@
-"""How many train steps one dispatch has, and how their batches are stacked."""
+"""Chooses how many train steps one dispatch has, and stacks their batches."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ T = TypeVar("T")
 
 StepsPerExecution = int | Literal["auto"]
 
-# Enough to hide the host's cost of a dispatch: 64 steps of a tiny network cost it 1.5 ms.
+# Enough to hide the host's cost of a dispatch: 64 steps of a tiny network take 1.5 ms.
 _MAX_STEPS = 64
-# If the host sends the batches, 64 steps of ImageNet would be gigabytes, and the device would wait
-# for the first batch until the last was read.
+# If the host sends the batches, those of 64 steps of ImageNet would be gigabytes, and the device
+# would have to wait until the last of them was read.
 _MAX_BYTES = 64 * 2**20
-# Signals, clocks and the progress bar wait for a dispatch to end: this limits it to a fraction of a
-# second.
+# Signals, clocks and the progress bar wait until a dispatch ends: this limits the wait to a
+# fraction of a second.
 _MAX_FLOPS = {"cpu": 20e9, "accelerator": 50e12}
 
 
 def choose_steps(argument: StepsPerExecution, *, batch_bytes: int, step_flops: float = 0.0) -> int:
-    """Returns the largest number of train steps in one dispatch.
+    """Returns the maximum number of train steps in one dispatch.
 
     Args:
-        argument: `steps_per_execution` of the `Trainer`; a number is returned as it is.
-        batch_bytes: the bytes that the host sends for a step.
+        argument: `steps_per_execution` of the `Trainer`; a number is returned unchanged.
+        batch_bytes: the number of bytes that the host sends per step.
         step_flops: the FLOPs of a step on one device (default 0).
 
     Example:
@@ -82,13 +82,13 @@ class Pushback(Generic[T]):
         return self._back.popleft() if self._back else next(self._items)
 
     def push(self, items: Sequence[T]) -> None:
-        """Puts items back; they are next, in their order."""
+        """Puts items back, to be returned next in their order."""
         self._back.extendleft(reversed(items))
 
 
 def is_ready(array: Any) -> bool:
-    """Returns at once whether the device has computed an array."""
-    return bool(array.is_ready())  # jax.Array has it, its stub does not
+    """Returns, without waiting, whether the device has computed an array."""
+    return bool(array.is_ready())  # the stub of jax.Array lacks the method
 
 
 def stacked(batches: Sequence[Mapping[str, Any]], length: int) -> dict[str, np.ndarray[Any, Any]]:

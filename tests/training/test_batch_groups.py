@@ -291,7 +291,7 @@ def test_more_sizes_than_are_likely_meant_are_a_warning(warnings, monkeypatch):
     monkeypatch.setattr(batch_groups, "_MANY_SIZES", 2)
     lengths(groups_of(batches_of(1, 2, 3, 4)))
     (text,) = texts(warnings, "WARNING")
-    assert text.startswith("`train` has given batches of 3 sizes so far (1, 2, ...)")
+    assert text.startswith("`train` has returned batches of 3 sizes so far (1, 2, ...)")
 
 
 class WantsFirst(Callback):
