@@ -1,12 +1,12 @@
 """`CompiledSteps`: the compiled train, eval, predict and gradient steps of one model.
 
-What a step does is a plain function of modules (`default_steps`). The speed comes from around it:
-the graph of modules is split once into definitions and flat lists of arrays. A compiled step takes
-those lists, donates them, and merges the modules back only while it is traced. Training and
-evaluation share one state and differ in the definition alone. Several train steps can be one
-dispatch: a loop on the device, whose length is an argument.
+A step is a plain function of modules (`default_steps`). To run it fast, the graph of modules is
+split once into definitions and flat lists of arrays. A compiled step takes those lists, donates
+them, and merges the modules back only while it is traced. Training and evaluation share one state
+and differ only in the definition. Several train steps can be one dispatch: a loop on the device,
+whose length is an argument.
 
-Over several devices it is the same program: `Placement` says how each argument and each result is
+Several devices run the same program: `Placement` specifies how each argument and each result is
 split, and the compiler partitions everything in between.
 """
 
@@ -50,7 +50,8 @@ from nnx_alexnet.training.tracing import (
     trace_training,
 )
 
-# Added to the number of a pass that a key is mixed with, so that no draw is one of training's.
+# Added to the number of a pass before it is mixed into a key, so that no draw repeats one of
+# training.
 _EVALUATION = 0x65766100
 
 
@@ -58,8 +59,8 @@ class CompiledSteps:
     """The compiled steps of one model; each compiles once for each batch size.
 
     Args:
-        model: its graph is read here, its arrays at each `split`; it keeps its mode. A layer that
-            is in evaluation mode now stays so in training.
+        model: its graph is read now, its arrays at each `split`; it keeps its mode. A layer that
+            is in evaluation mode now stays in it during training.
         transform: called as `transform(image)` in evaluation and as
             `transform(image, key=..., index=...)` in training, inside the step.
         train_step: `(model, optimizer, batch) -> outputs`; changes the modules.
@@ -69,9 +70,9 @@ class CompiledSteps:
 
     Attributes:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
-            `data` is empty, or the whole split's `image` and `label`; the batch then holds only
-            its `index`. `info` holds the scalars `loss`, `is_finite` (of the loss and of the
-            BatchNorm statistics), and the learning rates that the optimizer keeps.
+            `data` is empty, or holds the `image` and `label` of the whole split; in that case the
+            batch holds only its `index`. `info` holds the scalars `loss` and `is_finite` (of the
+            loss and of the BatchNorm statistics), and the learning rates that the optimizer keeps.
         train_many: `(state, metrics, data, (batches, count), key)`, like `count` calls of `train`
             on the first of the `batches` (`[K, B, ...]`); returns `(state, metrics, infos, info)`:
             each value of `infos` is `[K]`, and `info` is that of the last step.
@@ -137,7 +138,7 @@ class CompiledSteps:
     # ---- Before the first batch -----------------------------------------------------------------
 
     def are_of(self, model: nnx.Module) -> bool:
-        """Returns whether the model is still built as it was, down to rates of dropout."""
+        """Returns whether the model is still built as it was, including its dropout rates."""
         return bool(define(model)[:2] == self._functions.definitions[:2])
 
     def trace_evaluation(self, task: Task, example: Batch) -> EvaluationTrace:
@@ -163,10 +164,10 @@ class CompiledSteps:
     # ---- The state ----------------------------------------------------------------------------
 
     def split(self, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> State:
-        """Copies the arrays out of the modules, so that donating them harms nobody's reference.
+        """Copies the arrays out of the modules, so that donating them invalidates no reference.
 
         Args:
-            model: the model, of the graph given at construction.
+            model: the model, with the same graph as the one given at construction.
             optimizer: its optimizer, for training.
 
         Returns:
@@ -193,23 +194,23 @@ class CompiledSteps:
             nnx.update(optimizer, layout.state(state.optimizer))
 
     def begin_pass(self, verb: str, leaves: list[jax.Array], number: int) -> list[jax.Array]:
-        """Returns what the first batch of an evaluation or a prediction starts from.
+        """Returns the carried arrays for the first batch of an evaluation or a prediction.
 
-        A model that samples in evaluation moves the counts of its keys, or variables of its own.
-        These are carried from batch to batch, so that each batch has new noise, and are dropped
-        at the end of the pass. PRNG keys are mixed with the number of the pass.
+        A model that samples in evaluation changes the counts of its keys, or variables of its own.
+        These arrays are carried from batch to batch, so that each batch has new noise, and are
+        dropped at the end of the pass. PRNG keys are mixed with the number of the pass.
 
         Args:
             verb: "evaluate" or "predict".
             leaves: the arrays of the model.
-            number: tells the passes apart.
+            number: distinguishes the passes.
         """
         carried = [leaves[index] for index in self._functions.carried[verb]]
         salt = np.uint32((_EVALUATION + number) % 2**32)
         return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
 
     def learning_rates(self, state: State) -> dict[str, jax.Array]:
-        """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
+        """Returns the learning rates in the optimizer's state, by the names of their metrics."""
         return self._functions.learning_rates(state)
 
     def parameters(self, state: State) -> dict[str, jax.Array]:
@@ -218,14 +219,14 @@ class CompiledSteps:
         return {name: arrays[name] for name in self.parameter_names}
 
     def gradients(self, state: State, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        """Returns what a train step on a batch would pass to the optimizer, by parameter path.
+        """Returns the gradients that a train step would pass to the optimizer, by parameter path.
 
-        It is a separate program, compiled at the first call; the state stays as it is.
+        This is a separate program, compiled at the first call. It does not change the state.
 
         Args:
-            state: the present state.
+            state: the current state.
             batch: as for `train`, with its `image` and `label`.
-            key: the epoch's, as for `train`.
+            key: the key of the epoch, as for `train`.
         """
         found = self._gradients(state.model, batch, key)
         return dict(zip(self.parameter_names, found, strict=True))
@@ -233,9 +234,10 @@ class CompiledSteps:
     def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint.
 
-        All processes call it, to give their parts; the first one, which writes, gets the copies.
+        All processes call it, because each contributes its part. The first process, which writes
+        the checkpoint, gets the copies.
         """
-        for leaf in jax.tree.leaves(state):  # all are under way before the first is waited for
+        for leaf in jax.tree.leaves(state):  # start all copies before waiting for one
             leaf.copy_to_host_async()
         gathered = ((name, self._placement.whole(leaf)) for name, leaf in self.named(state).items())
         return {name: on_host(leaf) for name, leaf in gathered if is_main()}
@@ -245,14 +247,14 @@ class CompiledSteps:
 
         Args:
             arrays: by their path; other entries are ignored.
-            like: a state of the same modules, which says where the arrays go.
+            like: a state of the same modules, which specifies where the arrays go.
         """
         placed = {name: on_device(arrays[name], leaf) for name, leaf in self.named(like).items()}
         leaves = list(placed.values())
         return State(leaves[: len(like.model)], leaves[len(like.model) :])
 
     def named(self, state: State) -> dict[str, jax.Array]:
-        """Returns the arrays by their path, those of the model first."""
+        """Returns all arrays by their path, those of the model first."""
         names = [f"model/{name}" for name in self._functions.model.names]
         if state.optimizer and self._functions.optimizer is not None:
             names += [f"optimizer/{name}" for name in self._functions.optimizer.names]

@@ -17,7 +17,7 @@ Batch = Mapping[str, Any]
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) holds.
+    """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) is True.
 
     Example:
         >>> import jax.numpy as jnp
@@ -34,13 +34,13 @@ def train_step(
 ) -> Outputs:
     """Takes one optimizer step, in place.
 
-    An optimizer that accepts them receives the loss as `value`, the gradient as `grad`, and the
-    loss as a function of the parameters as `value_fn`, which optax's line searches need.
+    If the optimizer accepts them, it also receives the loss as `value`, the gradient as `grad`, and
+    the loss as a function of the parameters as `value_fn`, which optax's line searches need.
 
     Args:
         task: what is learned.
         model: in training mode; its parameters, statistics and dropout keys change.
-        optimizer: changes too.
+        optimizer: its state changes.
         batch: `image` (transformed), `label`, `mask`.
 
     Returns:

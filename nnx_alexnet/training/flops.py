@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# FLOP/s of dense bfloat16 matrix products, from the vendors' data sheets, by the part of
-# `device_kind` that names the device. The first match counts.
+# FLOP/s of dense bfloat16 matrix products, from the vendors' data sheets, by a part of
+# `device_kind`. The first match is used.
 _PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -30,8 +30,8 @@ _PEAKS = {
     "TPU v6": 918e12,
 }
 
-# The backward pass computes two products for each of the forward pass, which is the convention of
-# Chowdhery et al. 2022 (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
+# The backward pass computes two products for each product of the forward pass. This is the
+# convention of Chowdhery et al. 2022 (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
 TRAINING_FACTOR = 3
 
 
@@ -51,8 +51,8 @@ def peak_flops(device_kind: str) -> float | None:
 def product_flops(jaxpr: Any) -> dict[str, float]:
     """Counts the FLOPs of the matrix products and convolutions of a traced function.
 
-    A multiplication and its addition count as two. Elementwise operations are not counted, nor
-    are loops whose number of rounds is unknown while tracing.
+    A multiplication and its addition count as two FLOPs. Elementwise operations are not counted,
+    nor are loops whose number of iterations is unknown during tracing.
 
     Args:
         jaxpr: what `jax.make_jaxpr` returned.
@@ -79,7 +79,7 @@ def _count(jaxpr: Any, counted: dict[str, float]) -> None:
             if equation.primitive.name == "dot_general":
                 (axes, _), _ = equation.params["dimension_numbers"]
                 summed = math.prod(left.shape[axis] for axis in axes)
-            else:  # all of the kernel's axes but the output channels
+            else:  # all axes of the kernel except the output channels
                 numbers = equation.params["dimension_numbers"]
                 summed = math.prod(right.shape) // right.shape[numbers.rhs_spec[0]]
             name = str(left.dtype)
@@ -111,6 +111,6 @@ def flops_utilization(images_per_second: float, forward_flops: Mapping[str, floa
 
 
 def peak_memory() -> int | None:
-    """Returns the peak of bytes in use on the first device; None if it does not report them."""
+    """Returns the most bytes in use on the first device so far; None if it does not report them."""
     stats = jax.local_devices()[0].memory_stats()
     return None if not stats else stats.get("peak_bytes_in_use")

@@ -1,8 +1,8 @@
 """The functions that `compiled_steps` compiles: one step, from arrays to arrays.
 
-Each function merges the modules from flat lists of arrays, runs a step of `default_steps` (or what
-a subclass of the Trainer overrides it with), and splits the modules again. All of this runs only
-while a step is traced.
+Each function merges the modules from flat lists of arrays, runs a step of `default_steps` (or the
+override of a subclass of the Trainer), and splits the modules again. All of this runs only while a
+step is traced.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class StepFunctions:
     """The functions of one model, one transform and one optimizer.
 
     Args:
-        model: its graph is read here; it keeps its mode.
+        model: its graph is read now; it keeps its mode.
         transform: called as `transform(image)` in evaluation and as
             `transform(image, key=..., index=...)` in training.
         train_step: `(model, optimizer, batch) -> outputs`.
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.
-        placement: over which devices, and how.
+        placement: the devices, and how arrays are split over them.
 
     Attributes:
         definitions: the graphs of the model.
-        placement: over which devices, and how.
+        placement: the devices, and how arrays are split over them.
         model: the layout of the model's arrays.
         optimizer: the layout of the optimizer's arrays; None before `take_optimizer`.
         parameter_names: the paths of the model's parameters.
@@ -121,10 +121,10 @@ class StepFunctions:
     ) -> type[Collection]:
         """Returns the metrics that accumulate: those of the task, and always the loss.
 
-        The first choice is kept, because another class would be another program.
+        The first choice is kept, because another class would require another program.
 
         Raises:
-            ContractError: they cannot be computed from the outputs.
+            ContractError: the metrics cannot be computed from the outputs.
         """
         if self._collection is None:
             collection = task.collection(outputs)
@@ -137,20 +137,20 @@ class StepFunctions:
 
     @property
     def rate_names(self) -> tuple[str, ...]:
-        """The names of the learning rates that the optimizer keeps in its state."""
+        """The metric names of the learning rates in the optimizer's state."""
         return tuple(self._rate_leaves)
 
     def learning_rates(self, state: State) -> dict[str, jax.Array]:
-        """Returns the rates that the optimizer keeps in its state, by the name of their metric."""
-        # `optax.inject_hyperparams` gives them the dtype of the first parameter, which may be
-        # complex.
+        """Returns the learning rates in the optimizer's state, by the names of their metrics."""
+        # `optax.inject_hyperparams` converts them to the dtype of the first parameter, which may
+        # be complex.
         rates = {name: state.optimizer[number] for name, number in self._rate_leaves.items()}
         return {name: jnp.real(rate) for name, rate in rates.items()}
 
     # ---- Training -----------------------------------------------------------------------------
 
     def completed(self, data: Batch, batch: Batch) -> Batch:
-        """Adds to a batch its rows of the data on the device."""
+        """Adds the rows of a batch from the data on the device."""
         rows = {name: array[batch["index"]] for name, array in data.items()}
         sharding = self.placement.of_batch(len(batch["index"]))
         return {**batch, **constrained(rows, sharding)}
@@ -158,12 +158,12 @@ class StepFunctions:
     def update(
         self, state: State, metrics: Any, batch: Batch, key: jax.Array
     ) -> tuple[State, Any, Outputs]:
-        """Takes one optimizer step.
+        """Runs one optimizer step.
 
         Returns:
-            The state, the metrics, and the scalars `loss`, `is_finite` and the learning rates.
+            The state, the metrics, and the scalars: `loss`, `is_finite` and the learning rates.
         """
-        assert self.optimizer is not None, "an optimizer comes first"
+        assert self.optimizer is not None, "call `take_optimizer` first"
         model = self._training_model(state.model)
         optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
         numbers = counters(model)
@@ -175,8 +175,8 @@ class StepFunctions:
             self.optimizer.leaves(optimizer, state.optimizer),
         )
         loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
-        # On a CPU, XLA's maximum may drop a NaN, so ReLU can hide it from the loss, but not from
-        # the statistics.
+        # On a CPU, XLA's maximum may drop a NaN. ReLU can therefore hide a NaN from the loss, but
+        # not from the statistics.
         seen = [loss, *jax.tree.leaves(nnx.state(model, nnx.BatchStat))]
         is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
         info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
@@ -217,13 +217,13 @@ class StepFunctions:
     def evaluated(
         self, verb: str, leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
     ) -> tuple[Any, list[jax.Array]]:
-        """Returns the result of a batch in evaluation mode, and what the next batch starts from.
+        """Returns the result of a batch in evaluation mode, and the arrays for the next batch.
 
         Args:
             verb: "evaluate" or "predict".
             leaves: the model's arrays before the pass.
-            carried: those of them that `self.carried` names, as the previous batch left them.
-            batch: before the transform.
+            carried: the values, after the previous batch, of the arrays that `self.carried` lists.
+            batch: the batch before the transform.
         """
         result, _, after = self.forward(verb, leaves, carried, batch)
         numbers = self.carried[verb]
@@ -253,15 +253,15 @@ class StepFunctions:
 
     def measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
         """Returns the metrics with those of a batch added."""
-        assert self._collection is not None, "`choose_metrics` comes first"
-        # Sums in 16 bits are wrong after a few hundred examples, whatever a metric adds up.
+        assert self._collection is not None, "call `choose_metrics` first"
+        # Sums in 16 bits are wrong after a few hundred examples, for any metric.
         exact = {name: jax.tree.map(_at_least_float32, value) for name, value in outputs.items()}
         with usual_promotion():
             new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
             return constrained(metrics.merge(new), self.placement.replicated)
 
     def _whole(self, leaves: list[jax.Array]) -> list[jax.Array]:
-        """Gathers arrays that are split over `data`; keeps the splits of their own metadata."""
+        """Gathers arrays that are split over `data`; keeps splits set by their own metadata."""
         return list(map(constrained, leaves, self._gathered))
 
 

@@ -50,7 +50,7 @@ def train_many_program(functions: StepFunctions, update: Update, traces: Counter
             infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
             return state, metrics, infos
 
-        # The number of rounds is not compiled in: one program serves every length.
+        # The number of iterations is an argument, so one program works for every length.
         state, metrics, infos = jax.lax.fori_loop(0, count, step, (state, metrics, infos))
         return state, metrics, infos, {name: all_[count - 1] for name, all_ in infos.items()}
 

@@ -1,4 +1,4 @@
-"""Traces the steps over shapes before a run begins, so that mistakes show before anything compiles.
+"""Traces the steps over shapes before a run, so that mistakes are found before compilation.
 
 Each function returns a complete description of what it traced.
 """
@@ -27,19 +27,18 @@ _SIZES = itertools.count(1)
 
 
 class EvaluationTrace(NamedTuple):
-    """What is known of a model and a task once a forward pass was traced.
+    """The result of tracing a forward pass of a model and a task.
 
     Attributes:
-        outputs: shapes and dtypes of what the task returns.
+        outputs: the shapes and dtypes that the task returns.
         metric_names: the metrics that accumulate.
         empty: these metrics before any batch, on the devices.
         forward_flops: the FLOPs of one example's forward pass, by dtype.
-        can_loop_on_device: whether several train steps may be one dispatch. XLA runs convolutions
-            on a CPU without its threaded kernels inside a loop (4 images/s instead of 148 for
-            AlexNet on two cores), and the two round differently, so there every run takes single
-            steps.
+        can_loop_on_device: whether several train steps may be one dispatch; False for convolutions
+            on a CPU. Inside a loop, XLA runs these without its threaded kernels (4 images/s instead
+            of 148 for AlexNet on two cores), and with different rounding.
         program: the jaxpr.
-        num_rows: examples in the batch that was traced.
+        num_rows: the number of examples in the batch that was traced.
     """
 
     outputs: Mapping[str, jax.ShapeDtypeStruct]
@@ -52,15 +51,16 @@ class EvaluationTrace(NamedTuple):
 
 
 class TrainingTrace(NamedTuple):
-    """What is known of an optimizer and a model once a train step was traced.
+    """The result of tracing a train step of a model and an optimizer.
 
     Attributes:
-        rate_names: the metrics of the learning rates that the optimizer keeps in its state: "lr",
-            or one for each group of parameters, such as "lr/head".
+        rate_names: the metric names of the learning rates in the optimizer's state: "lr", or one
+            for each group of parameters, such as "lr/head".
         still_statistics: the paths of the statistics that a train step returns unchanged.
-        constants: the paths of other arrays that it returns unchanged, without parameters and keys.
+        constants: the paths of other arrays that a train step returns unchanged, except parameters
+            and keys.
         program: the jaxpr.
-        num_rows: examples in the batch that was traced.
+        num_rows: the number of examples in the batch that was traced.
     """
 
     rate_names: tuple[str, ...]
@@ -71,7 +71,7 @@ class TrainingTrace(NamedTuple):
 
 
 def fingerprints(evaluation: EvaluationTrace, training: TrainingTrace) -> dict[str, Any]:
-    """Returns digests of two traced programs, and the rows of their batches."""
+    """Returns digests of two traced programs, and the numbers of rows of their batches."""
     return {
         "evaluation": fingerprint(evaluation.program),
         "train_step": fingerprint(training.program),
@@ -84,7 +84,7 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
 
     Args:
         functions: the step functions of the model.
-        task: chooses the metrics.
+        task: specifies the metrics.
         example: a batch, or the shapes and dtypes of one.
 
     Raises:
@@ -97,7 +97,7 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
     has_convolution = "conv_general_dilated" in str(jaxpr)
     collection = functions.choose_metrics(task, outputs, example["mask"])
     empty = collection.empty()
-    # An empty metric may count in another dtype than a filled one; a loop takes one of them.
+    # An empty metric may have another dtype than a filled one, but a loop accepts only one dtype.
     filled = jax.eval_shape(functions.measured, empty, outputs, example)
     empty = jax.tree.map(
         lambda old, new: placed(np.asarray(old, new.dtype), functions.placement.replicated),
@@ -123,7 +123,7 @@ def trace_prediction(functions: StepFunctions, example: Batch) -> None:
         example: a batch, or the shapes and dtypes of one.
 
     Raises:
-        ContractError: the first axis of what it returns is not the batch.
+        ContractError: the first axis of the predictions is not the batch.
     """
     _trace_forward(functions, "predict", example)
 
@@ -142,11 +142,11 @@ def _trace_forward(functions: StepFunctions, verb: str, example: Batch) -> tuple
 
     made: tuple[Any, Any]
     made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example)
-    # Parameters and statistics that an evaluation changes, it changes for one batch alone.
+    # If an evaluation changes parameters or statistics, the change applies to one batch only.
     statistics = nnx.filter_state(functions.definitions.state, nnx.BatchStat)
     fixed = {*functions.parameter_names, *named_leaves(statistics)}
     free = [number for number in moved if model.names[number] not in fixed]
-    # A key stays as it is while its count moves; see `CompiledSteps.begin_pass`.
+    # A key does not change when its count does; see `CompiledSteps.begin_pass`.
     keys = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
     _check_batch_axis(forward, functions, verb, example, made[1])
     functions.carry(verb, sorted({*free, *keys}) if free else [])
@@ -160,11 +160,11 @@ def _check_batch_axis(
     example: Batch,
     result: Any,
 ) -> None:
-    """Traces a batch of another size, whose results must have another first axis.
+    """Traces a batch of another size: the first axis of the results must change with it.
 
-    An axis that only happens to be as long as the batch, such as that of a mean over the batch for
-    each of B classes, keeps its length. The size is one that this process has not traced yet: JAX
-    does not repeat the warnings of what it remembers.
+    An axis that has the length of the batch by chance, such as a mean over the batch for each of B
+    classes, keeps its length. The size is one that this process has not traced yet, because JAX
+    does not repeat the warnings of a trace that it has cached.
     """
     size = len(example["mask"]) + next(_SIZES) * functions.placement.num_parts
     larger = {
@@ -190,7 +190,7 @@ def trace_training(
     empty: Any,
     example: Batch,
 ) -> TrainingTrace:
-    """Traces a train step, after `trace_evaluation` chose the metrics.
+    """Traces a train step; `trace_evaluation` must have chosen the metrics before.
 
     Args:
         functions: the step functions of the model.
@@ -236,7 +236,7 @@ def trace_training(
 def _abstract_optimizer(
     functions: StepFunctions, transformation: optax.GradientTransformation
 ) -> nnx.Optimizer[Any]:
-    """Returns an optimizer that holds shapes and no values."""
+    """Returns an optimizer that contains shapes instead of values."""
     definition = functions.definitions.train
     state = functions.model.state(functions.model.structs)
     built: list[Any] = []
@@ -247,7 +247,7 @@ def _abstract_optimizer(
         built.append(graph)
         return arrays
 
-    # A variable that flax splits as it is made needs the mesh there and then.
+    # If flax splits a variable when it creates it, it needs the mesh at that time.
     with jax.set_mesh(functions.placement.mesh), usual_promotion():
         arrays = jax.eval_shape(build, state)
     optimizer: nnx.Optimizer[Any] = nnx.merge(built[0], arrays)
