@@ -1,7 +1,7 @@
 """Restores the initial weights of a run that failed before its first checkpoint.
 
-Such a run has trained the model already, if only by a step. In the same process it may be started
-again with this very model, also by another Trainer.
+Such a run has already changed the model, even if only by one step. In the same process, the run may
+be started again with the same model object, possibly by another Trainer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from nnx_alexnet.training.model_arrays import ModelArrays
 
 
 class _Start(NamedTuple):
-    """The folder of a run, and the arrays of the model at its beginning, by their path."""
+    """The folder of a run, and the initial arrays of its model, by their path."""
 
     run_dir: Path
     arrays: dict[str, np.ndarray[Any, Any]]
 
 
-# By the `id` of the model while it lives: a model that is a dataclass cannot be hashed.
+# Keys are the `id` of each live model, because a model that is a dataclass cannot be hashed.
 _starts: dict[int, _Start] = {}
 
 
@@ -32,7 +32,7 @@ def keep_or_restore(arrays: ModelArrays, run_dir: Path) -> None:
     """Keeps the initial weights of a run, or goes back to them if this run began before.
 
     Args:
-        arrays: of the model.
+        arrays: the arrays of the model.
         run_dir: the folder of the run, which has no checkpoint.
     """
     start = _starts.get(id(arrays.model))
@@ -47,5 +47,5 @@ def keep_or_restore(arrays: ModelArrays, run_dir: Path) -> None:
 
 
 def forget(model: nnx.Module) -> None:
-    """Drops the initial weights: the run resumes from a checkpoint now."""
+    """Drops the initial weights: from now on, the run can resume from a checkpoint."""
     _starts.pop(id(model), None)

@@ -17,10 +17,10 @@ from nnx_alexnet.training.step_functions import State
 
 
 class ModelArrays:
-    """The arrays are either in the model, for hooks and the caller, or in a state for the steps.
+    """Keeps the arrays either in the model, for hooks and the caller, or in a state for the steps.
 
-    Traversing a module costs more than a small step, so the arrays go back into the model only
-    when somebody asks for it (`lend`), and out of it when the next step needs them (`take`).
+    Traversing a module costs more than a small step. The arrays are therefore put back into the
+    model only on request (`lend`), and taken out of it when the next step needs them (`take`).
 
     Args:
         model: the user's model.
@@ -41,7 +41,7 @@ class ModelArrays:
     @property
     def steps(self) -> CompiledSteps:
         """The compiled steps of the model."""
-        assert self._steps is not None, "`use` comes first"
+        assert self._steps is not None, "call `use` first"
         return self._steps
 
     @property
@@ -54,7 +54,7 @@ class ModelArrays:
         return self._steps is not None and self._steps.are_of(self.model)
 
     def use(self, steps: CompiledSteps) -> None:
-        """Takes the compiled steps of the model as it is built now."""
+        """Sets the compiled steps for the model as it is built now."""
         self._steps = steps
 
     def take(self) -> State:
@@ -79,7 +79,7 @@ class ModelArrays:
         return self.model
 
     def begin_training(self, transformation: optax.GradientTransformation) -> None:
-        """Creates the optimizer where the parameters are, split as they are."""
+        """Creates the optimizer on the same devices as the parameters, and split like them."""
         self._state = self.steps.split(self.model)
         self.lend()
         with jax.set_mesh(self._placement.mesh), usual_promotion():

@@ -18,14 +18,14 @@ class Layout:
     """The arrays of a model or an optimizer as a flat list, which a compiled step takes.
 
     Args:
-        state: of the module; its values are not kept.
+        state: the state of the module; its values are not kept.
         placement: chooses how each array is split.
         owner: the owner of the state, for errors: "model" or "optimizer".
 
     Attributes:
         names: the path of each array, such as "conv1/kernel".
-        structs: its shape and dtype as a step takes it.
-        shardings: how it is split.
+        structs: the shape and dtype of each array, as a step takes it.
+        shardings: how each array is split.
 
     Raises:
         ValueError: a variable holds something that is not an array.
@@ -49,7 +49,7 @@ class Layout:
         self._owner = owner
 
     def copied(self, module: Any) -> list[jax.Array]:
-        """Returns copies of a module's arrays, so that donating them harms nobody's reference."""
+        """Returns copies of a module's arrays, so that donating them invalidates no reference."""
         return list(map(_copied, jax.tree.leaves(model_state(module)), self.shardings))
 
     def state(self, leaves: Sequence[Any]) -> nnx.State[Any, Any]:
@@ -63,10 +63,10 @@ class Layout:
         return [jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where) for s, where in pairs]
 
     def leaves(self, module: Any, before: Sequence[jax.Array]) -> list[jax.Array]:
-        """Returns the arrays of a module after a step, while it is traced.
+        """Returns the arrays of a module after a step that is being traced.
 
         Args:
-            module: as the step has changed it. Sown intermediates are left out.
+            module: the module after the step. Sown intermediates are left out.
             before: the arrays before the step.
 
         Raises:
@@ -81,13 +81,13 @@ class Layout:
             if new.shape != old.shape or new.dtype != old.dtype:
                 raise ContractError(
                     f"`{self._owner}` has a variable `{name}` of {_text(old)} that becomes "
-                    f"{_text(new)} in a step; it must keep shape and dtype. Initialise it with "
-                    "its final shape and dtype."
+                    f"{_text(new)} in a step; its shape and dtype must not change. Initialise it "
+                    "with its final shape and dtype."
                 )
         return after
 
     def kept(self, after: Sequence[jax.Array], like: Sequence[jax.Array]) -> list[jax.Array]:
-        """Returns the arrays of a step with the types and shardings of those that it was given."""
+        """Returns the arrays of a step with the types and shardings of its input arrays."""
         typed = map(_typed_as, after, like)
         return list(map(jax.lax.with_sharding_constraint, typed, self.shardings))
 
@@ -99,8 +99,8 @@ class Layout:
         return (
             f"`{self._owner}` adds or removes variables when it is called, but a step must return "
             f"the same ones.{made}{removed} If the model creates its layers in its first call, "
-            "call it once, model(images), before the Trainer is built. A value that a call only "
-            "leaves for others to read must be a subclass of nnx.Intermediate."
+            "call it once, model(images), before the Trainer is built. A value that a call stores "
+            "only for others to read must be in a subclass of nnx.Intermediate."
         )
 
 
@@ -115,14 +115,14 @@ def _struct(owner: str, name: str, leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _copied(leaf: Any, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """Returns a copy; a weakly typed number becomes a plain array, or the step would retrace."""
+    """Returns a copy without a weak type, which would make the step be traced again."""
     if getattr(leaf, "weak_type", not hasattr(leaf, "dtype")):
         leaf = np.asarray(leaf, jnp.result_type(leaf))
     return placed(leaf, sharding)
 
 
 def _typed_as(new: jax.Array, old: jax.Array) -> jax.Array:
-    """Returns `new` without a weak type, so that the next call finds the types of this one."""
+    """Returns `new` without a weak type, so that the next call has the same types."""
     return new if is_key(old) else jax.lax.convert_element_type(new, old.dtype)
 
 
@@ -131,10 +131,10 @@ def _text(array: jax.Array) -> str:
 
 
 def constrained(tree: Any, sharding: Any) -> Any:
-    """Tells the compiler how to split all arrays of a tree.
+    """Constrains the compiler to one sharding for all arrays of a tree.
 
     Args:
         tree: arrays of a program that is traced; an empty tree is returned unchanged.
-        sharding: of each of them.
+        sharding: the sharding of each array.
     """
     return jax.lax.with_sharding_constraint(tree, sharding) if jax.tree.leaves(tree) else tree

@@ -1,4 +1,4 @@
-"""`Progress`: how far a run has come, and every metric that it has published."""
+"""`Progress`: the counters of a run, and every metric that it has published."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Progress:
         stop_reason: why a callback stopped the run, or None.
         metrics: the newest value of each metric.
         metric_steps: the step at which each of those was measured.
-        history: one row per epoch that ended with a validation; per epoch without such a split.
+        history: one row per epoch that ended with a validation, or per epoch if there is no
+            validation split.
 
     Example:
         >>> from nnx_alexnet.training.progress import Progress
@@ -54,7 +55,7 @@ class Progress:
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
 
     def begin_epoch(self) -> None:
-        """Starts to count the examples of an epoch."""
+        """Resets the number of examples of the epoch."""
         self.num_examples = 0
 
     def advance(self, *, num_steps: int, num_examples: int) -> None:
@@ -65,7 +66,7 @@ class Progress:
         self.is_epoch_open = True
 
     def end_epoch(self, *, is_whole: bool) -> None:
-        """Closes the epoch; the next one begins only if this one has no batch left."""
+        """Closes the epoch; the next one begins only if no batch of this one is left."""
         self.is_epoch_open = False
         if is_whole:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
@@ -78,7 +79,7 @@ class Progress:
             self.stop_reason = "another process asked for it"
 
     def publish(self, metrics: Mapping[str, float], step: int) -> None:
-        """Makes metrics known to everyone who reads or logs them.
+        """Stores metrics, adds them to the open row of the history, and calls `on_log`.
 
         Args:
             metrics: name to value.
@@ -97,17 +98,17 @@ class Progress:
         return self.metrics[name]
 
     def begin_row(self) -> None:
-        """Starts a row of the history, which gathers what is published until `end_row`."""
+        """Starts a row of the history, which collects the metrics published until `end_row`."""
         self._row = {"epoch": self.epoch, "step": self.global_step}
 
     def end_row(self, *, keeps: bool) -> None:
-        """Ends the row, and appends it to the history if it is to be kept."""
+        """Ends the row, and appends it to the history if `keeps` is True."""
         if keeps and self._row is not None:
             self.history.append(self._row)
         self._row = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what a checkpoint holds of this; to add an entry, add it in `restore` too."""
+        """Returns the entries for a checkpoint; add each new one to `restore` too."""
         return {
             "epoch": self.epoch,
             "step_in_epoch": self.step_in_epoch,
@@ -124,7 +125,7 @@ class Progress:
 
         Args:
             saved: the JSON of a checkpoint; other entries are ignored.
-            repeats_epoch: whether an epoch that was cut short starts again from its first batch.
+            repeats_epoch: whether an interrupted epoch starts again from its first batch.
         """
         self.epoch = saved["epoch"]
         self.step_in_epoch = saved["step_in_epoch"]

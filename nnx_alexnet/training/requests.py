@@ -1,8 +1,9 @@
 """`Requests`: what hooks, signals and other processes ask a run to do between two steps.
 
-A hook in one process may ask for a stop or a checkpoint, and a signal may reach one process alone;
-all processes must act at the same step. So requests are collected, exchanged between the processes
-at fixed places (`settle`), and applied everywhere at once. A single process applies them at once.
+A hook in one process may request a stop or a checkpoint, and a signal may reach only one process,
+but all processes must act at the same step. Requests are therefore collected, exchanged between the
+processes at fixed places (`settle`), and applied in all of them at the same step. A run with one
+process applies them immediately.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from nnx_alexnet.training.signals import Received
 
 
 class Asked(NamedTuple):
-    """What a process asks for, or any of them: a stop, a checkpoint, an end by a signal."""
+    """The requests of one process, or of all: a stop, a checkpoint, the number of a signal."""
 
     stop: bool = False
     save: bool = False
     signal: int = 0
 
     def either(self, other: Asked) -> Asked:
-        """Returns what at least one of the two asks for."""
+        """Returns the requests that at least one of the two contains."""
         return Asked(
             self.stop or other.stop, self.save or other.save, max(self.signal, other.signal)
         )
 
 
 class Agreement:
-    """Tells every process what any of them asks for.
+    """Shares the requests of each process with all processes.
 
-    All processes call `settle` at the same places. What they ask for travels as a small collective
-    between the steps, and is read some steps later, so the host does not wait for the device.
+    All processes call `settle` at the same places. A small collective between the steps transfers
+    the requests, and its result is read some steps later, so the host does not wait for the device.
 
     Attributes:
-        is_alone: whether there is no other process.
+        is_alone: whether there are no other processes.
         signal: the signal that this process received; sent with every call of `settle`.
 
     Example:
@@ -54,7 +55,7 @@ class Agreement:
     def __init__(self) -> None:
         self.is_alone: bool = jax.process_count() == 1
         self.signal = 0
-        # Counted, not flagged: a signal handler may ask while `settle` reads.
+        # Counters, not flags, because a signal handler may add a request while `settle` reads.
         self._asked = {"stop": 0, "save": 0}
         self._sent = dict(self._asked)
         self._pending: deque[jax.Array] = deque()
@@ -66,24 +67,25 @@ class Agreement:
             self._any = SharedProgram(jax.jit(lambda asked: asked.max(axis=0), out_shardings=whole))
 
     def forget(self) -> None:
-        """Drops all that was asked so far; all processes call it at the same place."""
+        """Drops all requests so far; all processes call it at the same place."""
         self.signal = 0
         self._sent = dict(self._asked)
         self._pending.clear()
 
     def ask(self, *, stop: bool = False, save: bool = False) -> None:
-        """Notes what this process asks for; the next call of `settle` sends it."""
+        """Records requests of this process; the next call of `settle` sends them."""
         self._asked["stop"] += stop
         self._asked["save"] += save
 
     def settle(self, *, at_most: int = 0) -> Asked:
-        """Sends what this process asks for, and returns what is known of all processes.
+        """Sends the requests of this process, and returns those of all processes.
 
         Args:
             at_most: how many calls, this one included, may still be unanswered; 0 waits for all.
 
         Returns:
-            What any process asked for, in the calls that are answered now. The same everywhere.
+            The requests of any process in the calls that are answered now; the same result in all
+            processes.
         """
         asked = dict(self._asked)
         own = Asked(
@@ -107,17 +109,17 @@ class Agreement:
 
 
 class SaveRequest(NamedTuple):
-    """A checkpoint that was asked for.
+    """A request for a checkpoint.
 
     Attributes:
-        gives_way: whether it need not be written if a better one follows soon.
+        gives_way: whether the checkpoint need not be written if a better one follows soon.
     """
 
     gives_way: bool
 
 
 class Requests:
-    """Collects requests, and applies those that all processes know of.
+    """Collects requests, and applies those that all processes have received.
 
     Args:
         on_stop: called with the reason when the run is to stop; None if only another process
@@ -148,9 +150,9 @@ class Requests:
         self._on_stop = on_stop
         self._agreement = Agreement() if agreement is None else agreement
         self._reason: str | None = None  # why a callback of this process stops the run
-        self._num_saves = self._num_taken = 0  # counted; see `Agreement`
-        self._gives_way = True  # if every request for a checkpoint at this step does
-        self._has_ended = False  # there is nothing left that a signal could cut short
+        self._num_saves = self._num_taken = 0  # counters, as in `Agreement`
+        self._gives_way = True  # whether all requests for a checkpoint at this step give way
+        self._has_ended = False  # whether nothing is left that a signal could interrupt
 
     @property
     def is_alone(self) -> bool:
@@ -163,15 +165,15 @@ class Requests:
         return self._num_saves > self._num_taken
 
     def stop(self, reason: str) -> None:
-        """Asks the run to stop after this step."""
+        """Requests that the run stop after this step."""
         self._reason = reason
         self._ask(stop=True)
 
     def save(self, *, gives_way: bool = False) -> None:
-        """Asks for a checkpoint at this step.
+        """Requests a checkpoint of this step.
 
         Args:
-            gives_way: see `SaveRequest`; it holds if all requests of the step agree.
+            gives_way: see `SaveRequest`; used only if all requests of the step agree.
         """
         if not gives_way:
             self._gives_way = False
@@ -191,7 +193,7 @@ class Requests:
             self._agreement.ask(stop=stop, save=save)
 
     def settle(self, *, at_most: int = 0) -> None:
-        """Applies what any process asked for; all processes call this at the same places.
+        """Applies the requests of all processes, which call this at the same places.
 
         Args:
             at_most: see `Agreement.settle`.
@@ -211,16 +213,16 @@ class Requests:
             self.received.signal = asked.signal
 
     def take_save(self) -> SaveRequest | None:
-        """Returns the request for a checkpoint at this step, and counts it as answered."""
+        """Returns the request for a checkpoint of this step, and marks it as answered."""
         num_saves, gives_way = self._num_saves, self._gives_way
         is_asked, self._num_taken, self._gives_way = num_saves > self._num_taken, num_saves, True
         return SaveRequest(gives_way) if is_asked else None
 
     def begin_verb(self) -> None:
-        """Drops what an earlier verb left, such as its signal."""
+        """Drops requests and signals of an earlier verb."""
         self.is_cut_short = False
         self._agreement.forget()
 
     def end_run(self) -> None:
-        """Ignores signals from now on, unless one has arrived: only files are being closed."""
+        """Ignores signals from now on, unless one has arrived: only files remain to be closed."""
         self._has_ended = not self.interrupted

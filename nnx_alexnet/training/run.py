@@ -25,19 +25,19 @@ from nnx_alexnet.training.settings import Settings
 
 
 class Run:
-    """Holds what one `fit` writes to; the first process alone has the lock and the checkpoints.
+    """Holds the outputs of one `fit`; only the first process has the lock and the checkpoints.
 
     Args:
         settings: the name and the parent folder.
         config: what `config.yaml` records.
-        progress: tells why the run stopped, when its end is recorded.
-        requests: tell whether a signal ended it.
+        progress: contains the stop reason, which is recorded at the end of the run.
+        requests: contain whether a signal ended the run.
         on_saved: called when the run has a checkpoint from which it can resume.
 
     Attributes:
-        run_dir: the folder, None before `open` and without a `log_dir`.
-        checkpoints: the store, None in other processes and without a `log_dir`.
-        identity: what a run that resumes must share with this one; see `run_identity`.
+        run_dir: the folder; None before `open` and without a `log_dir`.
+        checkpoints: the store; None in other processes and without a `log_dir`.
+        identity: the values that a resumed run must share with this one; see `run_identity`.
         about_data: a description of the data, for a checkpoint.
     """
 
@@ -60,7 +60,7 @@ class Run:
         self._requests = requests
         self._began = time.monotonic()
         self._lock: RunLock | None = None
-        self._saved: Checkpoint | None = None  # that was read as the folder was opened
+        self._saved: Checkpoint | None = None  # read when the folder was opened
 
     def check_resume(self, resume: str | Path, accept: Sequence[str]) -> None:
         """Checks the arguments of `fit`.
@@ -91,20 +91,20 @@ class Run:
         Args:
             resume: see `Trainer.fit`.
             accept: see `Trainer.fit`.
-            identity: of this run.
+            identity: the identity of this run.
             about_data: a description of its data.
             policy: which checkpoints to keep.
-            parameter_names: of the parameters that must be finite to be saved.
+            parameter_names: the names of the parameters that must be finite to be saved.
 
         Returns:
-            The checkpoint to resume from, if there is one, and the paths of the differences that
-            were accepted.
+            The checkpoint to resume from, if there is one, and the paths of the accepted
+            differences.
         """
         self.identity, self.about_data = identity, about_data
         where, step, accepted = on_main(
             lambda: self._open_folder(resume, accept, policy, parameter_names)
         )
-        self.run_dir = Path(where)  # not before it is known to be of this run
+        self.run_dir = Path(where)  # not earlier: the folder may be of another run
         if self._saved is None and step is not None:
             self._saved = read_checkpoint(self.run_dir / "checkpoints" / str(step))
         saved, self._saved = self._saved, None
@@ -120,7 +120,8 @@ class Run:
         """Opens the folder in the first process.
 
         Returns:
-            Its path, the step to resume from, and the paths of the accepted differences.
+            The path of the folder, the step to resume from, and the paths of the accepted
+            differences.
         """
         assert self._settings.log_dir is not None
         run_dir = choose_run_dir(self._settings.log_dir, self._settings.name, resume)
@@ -147,7 +148,7 @@ class Run:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """On every way out closes the checkpoints, records the end, and releases the lock."""
+        """Closes the checkpoints, records the end and releases the lock, however the run ends."""
         failure: BaseException | None = None
         try:
             yield
@@ -164,7 +165,7 @@ class Run:
                 if failure is None:
                     failure = error
                     raise
-                logger.error("A checkpoint failed too: %s", error)
+                logger.error("Saving a checkpoint also failed: %s", error)
             finally:
                 try:
                     self._record_end(failure)
@@ -173,7 +174,7 @@ class Run:
                         self._lock.close()
 
     def _record_end(self, failure: BaseException | None) -> None:
-        """Writes how the run ended; an error here is only a warning."""
+        """Records how the run ended; an error here is only logged as a warning."""
         if self.run_dir is None or not is_main():
             return
         seconds = round(time.monotonic() - self._began, 3)

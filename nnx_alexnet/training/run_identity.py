@@ -1,4 +1,4 @@
-"""Describes a run: to compare it with a saved one, and between the processes of a job."""
+"""Describes a run, to compare it with a saved run, and between the processes of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace, fingerp
 
 
 class Ingredients(NamedTuple):
-    """What a run is made of, once the steps are traced."""
+    """The parts that define a run, after the steps were traced."""
 
     arrays: ModelArrays
     data: DataModule
@@ -38,11 +38,11 @@ class Ingredients(NamedTuple):
 
 
 def check_processes_alike(run: Ingredients, callbacks: CallbackList, resume: str) -> None:
-    """Raises if the processes do not run the same; each would train another model, unnoticed.
+    """Raises an error if the processes differ; each would silently train another model.
 
     Args:
-        run: of this process.
-        callbacks: of this process; their type and period count.
+        run: the run in this process.
+        callbacks: the callbacks of this process; their types and periods are compared.
         resume: the argument of `fit`.
 
     Raises:
@@ -71,7 +71,7 @@ def check_processes_alike(run: Ingredients, callbacks: CallbackList, resume: str
 
 
 def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a saved run and this one must share for this one to continue it.
+    """Returns the values that must equal those of a saved run for this run to resume it.
 
     Args:
         run: this run.

@@ -1,4 +1,4 @@
-"""`Saver`: what a checkpoint holds, when it is written, and how a run continues from it.
+"""`Saver`: what a checkpoint contains, when it is written, and how a run resumes from it.
 
 A checkpoint is taken between two steps, when all counters have advanced and all steps so far are
 known to be finite. `(epoch, step_in_epoch, global_step)` says where the run continues. The sums of
@@ -26,7 +26,7 @@ from nnx_alexnet.training.step_functions import State
 
 
 class _Boundary(NamedTuple):
-    """What a run holds between its last step and the hooks that end an epoch.
+    """The state of a run between the last step of an epoch and the hooks that end the epoch.
 
     Attributes:
         state: the arrays, which a hook may change for the validation.
@@ -45,10 +45,10 @@ class Saver:
         arrays: the model and the optimizer.
         dispatcher: the sums of the open epoch.
         hooks: the states of the callbacks.
-        requests: tell when a checkpoint is due.
+        requests: determine when a checkpoint is due.
         run: the folder.
-        policy: what ranks checkpoints, and whether a failed run saves its last step; None if
-            nothing is written.
+        policy: the metric that ranks checkpoints, and whether a failed run saves its last step;
+            None if nothing is written.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Saver:
         self._boundary: _Boundary | None = None  # while an epoch ends
 
     def save_if_asked(self) -> None:
-        """Saves this step if anybody asked for it since the last call."""
+        """Saves this step if a checkpoint was requested since the last call."""
         request = self._requests.take_save()
         if request is not None and self._run.run_dir is not None:
             self._save(request)
@@ -130,8 +130,8 @@ class Saver:
 
         Args:
             saved: the checkpoint.
-            can_skip: whether the data can be read from the middle of an epoch; if not, an epoch
-                that was cut short starts again.
+            can_skip: whether the data can be read from the middle of an epoch; if not, an
+                interrupted epoch starts again.
         """
         self._arrays.restore(saved.arrays)
         self._progress.restore(saved.loop, repeats_epoch=not can_skip)
@@ -148,7 +148,7 @@ class Saver:
 
     @contextmanager
     def saving_on_exception(self) -> Iterator[None]:
-        """Saves the last good step when data, a callback or the machine fail."""
+        """Saves the last good step if data, a callback or the machine fails."""
         try:
             yield
         except NonFiniteError:  # there is no good step to save
@@ -157,8 +157,8 @@ class Saver:
             self._save_last_step()
             raise
         except BaseException as error:
-            # A callback may end a run by sys.exit(). Raised elsewhere, by a signal, it may have
-            # come between the arrays of a step and its counters.
+            # A callback may end a run by sys.exit(). If a signal raised it elsewhere, the arrays
+            # of a step may have changed without its counters.
             if error is self._hooks.callbacks.raised and not self._requests.is_cut_short:
                 self._save_last_step()
             raise
@@ -171,7 +171,7 @@ class Saver:
             return
         if self._policy is None or not self._policy.save_on_exception:
             return
-        if not self._requests.is_alone:  # the others know nothing of it
+        if not self._requests.is_alone:  # the other processes would not take part
             return
         try:
             self._read_what_can_be_read()
@@ -186,7 +186,7 @@ class Saver:
             logger.info("Step %d is saved; fit(resume=...) continues from it.", step)
 
     def _read_what_can_be_read(self) -> None:
-        """Reads the steps under way; without publishing them if a callback's `on_log` fails."""
+        """Reads the steps under way; does not publish the rest if a callback's `on_log` fails."""
         try:
             self._dispatcher.read_all()
         except NonFiniteError:

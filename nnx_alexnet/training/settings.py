@@ -1,4 +1,4 @@
-"""`Settings`: the numbers and names that a run was started with, checked once."""
+"""`Settings`: the plain arguments of a run, checked once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_EPOCHS = 10  # enough for AlexNet to learn the digits
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The arguments of a `Trainer` that are plain values; see there for their meaning.
+    """The arguments of a `Trainer` that are plain values; see `Trainer` for their meaning.
 
     Raises:
         ValueError: a value is out of range.

@@ -1,4 +1,4 @@
-"""Lets Ctrl-C and SIGTERM end a run after its step; a second signal ends it at once."""
+"""Ends a run after the current step at Ctrl-C or SIGTERM, and at once at a second signal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any
 
 from nnx_alexnet.support import logger
 
-_POLL_SECONDS = 0.05  # between checks for a second signal, until the first one is handled
+_POLL_SECONDS = 0.05  # between checks for a second signal, while the first one is unhandled
 
 
 class Received:
     """The signal that asked a block to stop; 0 for none.
 
-    If another process received it, set it here, and the block ends as if the signal were its own.
+    If another process received the signal, set it here: the block then ends as if this process had
+    received it.
     """
 
     signal: int = 0
@@ -30,18 +31,19 @@ class Received:
 def graceful_stop(
     on_stop: Callable[[int], None], received: Received | None = None
 ) -> Iterator[Received]:
-    """Calls `on_stop` at the first Ctrl-C or SIGTERM inside the block, which then continues.
+    """Calls `on_stop` at the first Ctrl-C or SIGTERM in the block, which then continues.
 
     After that, both signals have their previous effect again: a second Ctrl-C raises
-    `KeyboardInterrupt`, and a second SIGTERM kills the process. This also holds if the second one
-    arrives before Python can handle the first, for instance while a program is compiled: a signal
-    that ends the process outside the block then ends it at once, with status 128 plus its number.
+    `KeyboardInterrupt`, and a second SIGTERM kills the process. The second signal may also arrive
+    before Python can handle the first, for instance while a program is compiled. If such a signal
+    would end the process outside the block, it ends the process at once, with status 128 plus its
+    number.
 
-    Signals that the program ignores, and a SIGTERM that it handles itself, are left alone. Outside
-    the main thread, where Python handles no signals, all of them are.
+    Signals that the program ignores, and a SIGTERM that it handles itself, are not changed. Outside
+    the main thread, where Python handles no signals, none is changed.
 
     Args:
-        on_stop: called with the signal from its handler, so it should only set a flag.
+        on_stop: called with the number of the signal, from its handler: it should only set a flag.
         received: records the signal (default: a new object).
 
     Yields:
@@ -76,7 +78,7 @@ def graceful_stop(
         num_arrived = arrivals.close()
         give_back()
         on_stop(number)
-        if num_arrived > 1:  # Python calls its handler once for all that arrived meanwhile
+        if num_arrived > 1:  # Python calls this handler once for all signals that have arrived
             signal.raise_signal(number)
             return
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
@@ -87,7 +89,7 @@ def graceful_stop(
             signal.signal(number, handler)
 
     def in_child() -> None:
-        """Lets a forked data worker end on SIGTERM, and leaves Ctrl-C to the parent."""
+        """Lets a forked data worker end at SIGTERM; the parent handles Ctrl-C."""
         arrivals.forget()
         give_back()
         if signal.SIGINT in before:
@@ -110,9 +112,9 @@ def graceful_stop(
 class _Arrivals:
     """Counts the signals that arrive before Python calls their handler.
 
-    Python runs handlers in the main thread between two instructions, so none runs while that
-    thread is inside a library such as XLA's compiler. The interpreter writes the number of each
-    signal to a file descriptor as it arrives.
+    Python runs handlers in the main thread between two instructions, so no handler runs while that
+    thread is in a library such as XLA's compiler. The interpreter writes the number of each signal
+    to a file descriptor when it arrives.
 
     Args:
         before: the signals to count, each with its previous handler.
@@ -145,7 +147,7 @@ class _Arrivals:
         return len(arrived)
 
     def forget(self) -> None:
-        """Leaves the file descriptor to the parent process, in a forked child."""
+        """Releases the file descriptor in a forked child; the parent process keeps it."""
         if self._is_open:
             self._is_open = False
             signal.set_wakeup_fd(-1)
@@ -162,7 +164,7 @@ class _Arrivals:
             return []
 
     def _watch(self) -> None:
-        """Ends the process at the second signal if the main thread cannot."""
+        """Ends the process at the second signal if the main thread is busy."""
         with self._reader:
             while self._is_open:
                 arrived = self._arrived()
@@ -171,7 +173,7 @@ class _Arrivals:
                 time.sleep(_POLL_SECONDS)
 
 
-_in_child: Callable[[], None] | None = None  # what a forked child runs first, inside a block
+_in_child: Callable[[], None] | None = None  # run first in a process forked inside a block
 
 
 def _after_fork() -> None:
@@ -184,7 +186,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_free(number: signal.Signals, handler: Any) -> bool:
-    """Returns whether nobody handles this signal; the handler None was not set from Python."""
+    """Returns whether no other code handles a signal; a handler of None was set outside Python."""
     if number == signal.SIGINT:
         return handler not in (signal.SIG_IGN, None)
     return bool(handler == signal.SIG_DFL)

@@ -72,7 +72,7 @@ def test_a_state_that_a_failed_step_deleted_leaves_the_values_of_before(parts, w
         leaf.delete()
     assert float(arrays.lend().weight[...]) == 7.0
     assert [record.levelname for record in warnings.records] == ["ERROR"]
-    assert warnings.messages[0].startswith("The step failed: the model has the values of before")
+    assert warnings.messages[0].startswith("The step failed: the model has older values")
     assert float(arrays.parameters()["weight"]) == 7.0
     assert [float(leaf) for leaf in arrays.take().model] == [7.0], "training can begin again"
 
@@ -130,7 +130,7 @@ def test_without_steps_nothing_was_compiled():
     arrays = Parts().arrays
     assert not arrays.has_current_steps()
     assert arrays.num_compilations == {}
-    with pytest.raises(AssertionError, match="`use` comes first"):
+    with pytest.raises(AssertionError, match="call `use` first"):
         arrays.take()
 
 

@@ -89,7 +89,7 @@ def test_a_row_that_is_not_kept_leaves_no_trace():
 def test_the_reason_to_stop_survives_a_request_of_another_process():
     progress = progress_of()
     progress.stop(None)
-    assert progress.stop_reason == "another process asked for it"
+    assert progress.stop_reason == "another process requested it"
     progress.stop("good enough")
     progress.stop(None)
     assert progress.stop_reason == "good enough"

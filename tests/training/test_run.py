@@ -178,7 +178,7 @@ def test_a_save_that_failed_does_not_hide_the_error_of_the_run(made, warnings):
     made.save(value=np.nan)
     with pytest.raises(ValueError, match="mine"), made.run.closing():
         raise ValueError("mine")
-    assert "A checkpoint failed too" in warnings.text
+    assert "Saving a checkpoint also failed" in warnings.text
     assert end_of(made.run)["error"] == "ValueError: mine"
 
 
