@@ -1,4 +1,4 @@
-"""The callbacks that a trainer adds to those of the user."""
+"""The default callbacks, which a trainer adds to those of the user."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def with_defaults(
     profile: bool,
     writes: bool,
 ) -> list[Callback]:
-    """Returns the given callbacks, and those default ones of which none was given.
+    """Returns the given callbacks, and each default callback unless one of its type is given.
 
-    The given ones are first among callbacks of equal priority.
+    Among callbacks of equal priority, the given ones come first.
 
     Args:
         given: one callback, several, or None.
         progress_bar: whether to add a progress bar and a summary of the run.
         profile: whether to add a profiler.
-        writes: whether the run has a folder, in which case TensorBoard, a log and checkpoints are
-            added.
+        writes: whether the run has a folder; if so, callbacks for TensorBoard, a metrics file and
+            checkpoints are added.
 
     Raises:
         TypeError: `given` is something else.
@@ -55,7 +55,7 @@ def with_defaults(
 
 
 def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:
-    """Returns the callbacks in a list, from any of the forms that users write."""
+    """Returns the callbacks as a list, from any form that the argument accepts."""
     if callbacks is None:
         return []
     if isinstance(callbacks, Callback):

@@ -6,10 +6,10 @@ from typing import Any
 
 
 class History(list[dict[str, Any]]):
-    """A list of dicts, one per validation, that converts to a pandas frame.
+    """A list of dicts, one per validation, that can be converted to a pandas `DataFrame`.
 
     Args:
-        rows: dicts with `epoch`, `step` and the metrics published there (default none).
+        rows: dicts with `epoch`, `step` and the metrics of that epoch (default none).
 
     Example:
         >>> from nnx_alexnet.training.history import History
@@ -33,7 +33,7 @@ class History(list[dict[str, Any]]):
         except ImportError as error:
             raise ImportError(
                 "`to_pandas` needs pandas, which is not installed: `pip install pandas`. Without "
-                "it the history is a list of dicts."
+                "it, use the history as a list of dicts."
             ) from error
         names = dict.fromkeys(["step", *(name for row in self for name in row)])
         return pd.DataFrame(list(self), columns=[*names]).set_index("step")

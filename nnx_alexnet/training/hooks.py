@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """Passes the trainer to the hooks, so that no part of the trainer needs to know it.
+    """Passes the trainer to the hooks, so that no part of the trainer needs a reference to it.
 
     Args:
         callbacks: all callbacks of the run.
         trainer: the first argument of every hook.
 
     Attributes:
-        callbacks: the same list, for questions such as which hook is due.
+        callbacks: the same list; it also returns which hooks are due.
     """
 
     def __init__(self, callbacks: CallbackList, trainer: Trainer) -> None:
@@ -30,8 +30,8 @@ class Hooks:
         """Calls a hook on every callback that overrides it.
 
         Args:
-            hook: its name, such as "on_train_start".
-            *arguments: its arguments after the trainer.
+            hook: the name of the hook, such as "on_train_start".
+            *arguments: the arguments of the hook after the trainer.
         """
         self.callbacks.call(hook, self._trainer, *arguments)
 
@@ -40,10 +40,10 @@ class Hooks:
         self.callbacks.train_batch(hook, step, self._trainer, *arguments)
 
     def clean_up(self, failure: BaseException | None, hook: str, *arguments: Any) -> None:
-        """Calls a hook whose own error must not hide the one that ended the run."""
+        """Calls a hook; its error must not hide the error that ended the run."""
         try:
             self.call(hook, *arguments)
         except Exception as error:
             if failure is None:
                 raise
-            logger.error("`%s` failed too: %r", hook, error)
+            logger.error("`%s` also failed: %r", hook, error)

@@ -1,4 +1,4 @@
-"""`Lifecycle`: what every verb of the trainer does before its first hook and after its last."""
+"""`Lifecycle`: the start and the end of each verb: `fit`, `validate`, `test`, `predict`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnx_alexnet.training.model_arrays import ModelArrays
 
 
 class Lifecycle:
-    """Sets callbacks up, and cleans everything up, whatever happens in between.
+    """Sets up the callbacks, and cleans up however the verb ends.
 
     Args:
         hooks: the callbacks.
@@ -24,7 +24,7 @@ class Lifecycle:
         placement: the devices.
 
     Attributes:
-        is_running: whether a verb runs now.
+        is_running: whether a verb is running.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Lifecycle:
         self._placement = placement
 
     def check_idle(self) -> None:
-        """Raises `RuntimeError` if a verb runs already."""
+        """Raises `RuntimeError` if a verb is already running."""
         if self.is_running:
             raise RuntimeError(
                 "This Trainer is running: a hook cannot call its `fit`, `validate`, `test` or "
-                "`predict`. Ask for validation with `validate_every_n_epochs`, or apply "
-                "`trainer.model` itself."
+                "`predict`. Set the validation with `validate_every_n_epochs`, or call "
+                "`trainer.model` directly."
             )
 
     @contextmanager
@@ -50,7 +50,7 @@ class Lifecycle:
         """Runs the body of a verb between `setup` and `teardown` of the callbacks.
 
         Args:
-            stage: the verb, as hooks get it.
+            stage: the verb, as hooks receive it.
         """
         failure: BaseException | None = None
         self.is_running = True
@@ -63,8 +63,8 @@ class Lifecycle:
             failure = error
             raise
         finally:
-            # The arrays go back first; then, last to first, everything on the stack is done,
-            # whatever a part of it raises.
+            # The arrays are put back first. Then everything on the stack runs, the last entry
+            # first, even if an entry raises.
             with ExitStack() as stack:
                 stack.callback(self._rest)
                 stack.callback(self._hooks.clean_up, failure, "teardown", stage)

@@ -9,7 +9,7 @@ from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 
 def names_at_log_points(evaluation: EvaluationTrace) -> frozenset[str]:
-    """Returns the metrics of single windows, such as "train/loss_step"."""
+    """Returns the metrics that are published at log points, such as "train/loss_step"."""
     return frozenset(f"train/{name}_step" for name in evaluation.metric_names)
 
 
@@ -20,12 +20,12 @@ def names_at_epoch_ends(
     *,
     has_val: bool,
 ) -> frozenset[str]:
-    """Returns the metrics that can be monitored, those of callbacks included."""
+    """Returns the metrics that can be monitored, including those of callbacks."""
     names = {name for callback in callbacks for name in callback.metric_names}
     splits = ["train", "val"] if has_val else ["train"]
     names |= {f"{split}/{metric}" for split in splits for metric in evaluation.metric_names}
     names |= {*training.rate_names, *EpochMeter.names, "perf/compile_seconds"}
-    # Not every device tells these.
+    # Not every device reports these.
     if flops_utilization(1.0, evaluation.forward_flops) is not None:
         names.add("perf/mfu")
     if peak_memory() is not None:

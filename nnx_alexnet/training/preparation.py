@@ -42,19 +42,19 @@ class ModuleSteps(NamedTuple):
 
 
 class Preparation:
-    """What each verb does first.
+    """Checks the arguments before each verb, and traces the steps.
 
     Args:
         data: the splits.
         task: what is learned.
-        arrays: holds the model, and gets its compiled steps.
+        arrays: holds the model, and receives its compiled steps.
         transformation: the optimizer.
         steps: returns what is compiled.
         placement: the devices.
 
     Attributes:
-        evaluation: the forward pass that was traced last, None before.
-        training: the train step that was traced last for the present steps, None before.
+        evaluation: the forward pass that was traced last; None before the first trace.
+        training: the train step that was traced last for the current steps; None before that.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class Preparation:
         """Checks that a train step and its validation are possible.
 
         Returns:
-            What is known of them.
+            The traces of the forward pass and of the train step.
         """
         loader = self.split("train")
-        if loader.indexable:  # an iterable's batches have any sizes, which need not divide
+        if loader.indexable:  # batches of an iterable may have sizes that cannot be divided
             self._placement.check_batch_size(loader.batch_size)
         self._renew_steps()
         return self._trace_training(loader)
@@ -115,10 +115,10 @@ class Preparation:
             self._arrays.steps.trace_prediction(example)
 
     def known(self, *, is_running: bool) -> tuple[EvaluationTrace, TrainingTrace]:
-        """Returns what `for_training` returned last; traces now if there was no `fit` yet.
+        """Returns what `for_training` returned last; traces now if `fit` was not called yet.
 
         Args:
-            is_running: whether a verb runs, so that its compiled steps must stay.
+            is_running: whether a verb is running, so that its compiled steps must be kept.
         """
         is_current = is_running or self._arrays.has_current_steps()
         if is_current and self.evaluation is not None and self.training is not None:
@@ -146,7 +146,7 @@ class Preparation:
     def _trace_training(self, loader: Loader) -> tuple[EvaluationTrace, TrainingTrace]:
         if self._data.val is not None:
             self._trace_evaluation(self._data.val)
-        # The train split comes last: its trace is the one that is kept.
+        # The train split comes last, because the last trace is kept.
         evaluation = self._trace_evaluation(loader)
         check_optimizer(self._transformation, self._arrays.model)
         with self._fitting(loader) as example:
@@ -164,7 +164,7 @@ class Preparation:
 
     @contextmanager
     def _fitting(self, loader: Loader) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
-        """Yields the shapes of a batch; reports what is raised over them as a `ValueError`."""
+        """Yields the shapes of a batch; converts errors of the block to a `ValueError`."""
         if not (loader.indexable or jax.process_count() == 1):
             raise ValueError(
                 f"`{loader.argument}` is an iterable, which several processes cannot divide: its "
@@ -172,7 +172,7 @@ class Preparation:
                 "read by index; instead of a DataLoader, pass its dataset."
             )
         loader.check_workers()
-        self._data.check(loader)  # nothing was known of an iterable before
+        self._data.check(loader)  # the examples of an iterable were unknown before
         spec = loader.element_spec()
         fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
         size = padded_size(loader.batch_size, self._placement.num_parts)
@@ -184,7 +184,7 @@ class Preparation:
                 checked_trace(self._task, self._arrays.model),
             ):
                 yield example
-        except Exception as error:  # the model and the task are the user's, and raise all kinds
+        except Exception as error:  # the model and the task of the user may raise anything
             shape, dtype = spec["image"]
             raise ValueError(
                 f"`model`, `data` and `task` do not fit together, with images of shape {shape} and "
@@ -193,12 +193,12 @@ class Preparation:
             ) from error
 
     def check_batch(self, loader: Loader, batch: Batch) -> None:
-        """Checks the labels of a batch, unless those of the whole split were checked before."""
+        """Checks the labels of a batch, unless all labels of the split were checked before."""
         if loader.arrays() is None:
             self._check_labels(batch["label"][batch["mask"]], loader.argument)
 
     def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
-        """Raises if the task cannot learn from labels of the right shape and dtype."""
+        """Raises a `ValueError` if the task cannot learn from the values of labels."""
         assert self.evaluation is not None, "labels are checked after a trace"
         outputs = self.evaluation.outputs
         if len(labels) and (problem := self._task.label_problem(labels, outputs)) is not None:

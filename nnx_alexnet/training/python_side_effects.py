@@ -1,7 +1,7 @@
-"""Detects Python side effects of a task or a model, which only happen while it is traced.
+"""Detects Python side effects of a task or a model, which happen only while it is traced.
 
 A compiled step repeats only the operations on arrays. A random number that NumPy draws during the
-trace becomes a constant of the program, and a counter that Python increments never changes again.
+trace becomes a constant of the program, and a Python counter is never incremented again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from nnx_alexnet.task import ContractError
 
 @contextmanager
 def checked_trace(task: object, model: nnx.Module) -> Iterator[None]:
-    """Raises for random numbers that JAX does not see, and reports counters of the task.
+    """Raises an error for random numbers that JAX does not see; reports counters of the task.
 
     Args:
         task: the task that is traced inside the block.
-        model: the user's object; `report_counters` looks at the traced one.
+        model: the user's object; `report_counters` checks the traced copy.
 
     Raises:
-        ContractError: random numbers were drawn from the global generators, or from one that the
-            task or the model holds.
+        ContractError: random numbers were drawn from a global generator, or from one that the task
+            or the model holds.
 
     Example:
         >>> import numpy as np
@@ -49,9 +49,9 @@ def checked_trace(task: object, model: nnx.Module) -> Iterator[None]:
         is_drawn = pickle.dumps(generator_states(task, model)) != states
     if is_drawn:
         raise ContractError(
-            "The task or the model draws random numbers that JAX does not see, as `random` and "
-            "`numpy.random` do. A step is compiled once, so every step would use the same ones. "
-            "Draw them with jax.random from the nnx.Rngs of the model: "
+            "The task or the model draws random numbers that JAX does not see, such as those of "
+            "`random` and `numpy.random`. A step is compiled once, so every step would use the "
+            "same numbers. Draw them with jax.random from the nnx.Rngs of the model: "
             "jax.random.uniform(model.rngs.noise(), shape)."
         )
     for name, value in attributes.items():
@@ -80,23 +80,23 @@ def report_counters(model: nnx.Module, before: Mapping[str, int | float]) -> Non
     """Logs a warning if a call changed a number among the attributes of a model.
 
     Args:
-        model: after the call.
-        before: its `counters` before the call.
+        model: the model after the call.
+        before: the `counters` of the model before the call.
     """
     for name, new in counters(model).items():
         old = before.get(name, new)
-        # An integer that changes by more is likely the size of an array, equal in every call.
+        # A larger change of an integer is probably the size of an array, equal in every call.
         is_counted = abs(new - old) == 1 if type(old) is type(new) is int else new != old
         if is_counted:
             _report(name, "the model")
 
 
-@functools.cache  # once in a process
+@functools.cache  # reports each name once per process
 def _report(name: str, owner: str) -> None:
     logger.warning(
         "`%s` of %s changed while a step was traced. A step is compiled once, so it keeps the "
-        "value of the trace. Keep what the loss depends on in an nnx.Variable of the model: "
-        "self.step = nnx.Variable(jnp.array(0)), and self.step[...] += 1 in its call.",
+        "value of the trace. Keep values that the loss depends on in an nnx.Variable of the model: "
+        "self.step = nnx.Variable(jnp.array(0)), and self.step[...] += 1 in its __call__.",
         name, owner,
     )  # fmt: skip
 

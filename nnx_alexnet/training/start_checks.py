@@ -1,4 +1,4 @@
-"""Errors for a model, data and a task that do not fit together, and what would work instead."""
+"""Errors for a model, data and a task that do not fit together, with remedies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flax import nnx
 from nnx_alexnet.support import shown
 from nnx_alexnet.task import Task
 
-# What would work, for errors of flax that do not mention it.
+# Remedies for errors of flax that do not mention one.
 _HINTS = {
     flax.errors.TraceContextError: (
         ". A second model, such as a teacher, that is not a part of `model` must not change when "
         "it is called: call its eval() first."
     ),
     flax.errors.ScopeCollectionNotFound: (
-        ". A Linen module in nnx.bridge.ToNNX has no parameters before its "
-        "lazy_init(images[:1]) was called."
+        ". A Linen module in nnx.bridge.ToNNX has no parameters until its lazy_init(images[:1]) "
+        "is called."
     ),
 }
 
@@ -53,7 +53,7 @@ def check_types(model: object, data: object, task: object) -> None:
 
 
 def _model_remedy(model: object, data: object) -> str:
-    """Returns what would work instead of something that is not an nnx.Module."""
+    """Returns a remedy for a model that is not an nnx.Module."""
     if isinstance(data, nnx.Module):
         return " The model comes first: Trainer(model, data)."
     if isinstance(model, flax.linen.Module):
@@ -67,7 +67,7 @@ def _model_remedy(model: object, data: object) -> str:
 
 
 def explain(error: Exception, keys: Collection[str]) -> str:
-    """Returns why a model or a task cannot be traced with a batch, with what works instead.
+    """Returns why a model or a task cannot be traced with a batch, with a remedy if one is known.
 
     Args:
         error: the exception that tracing raised.

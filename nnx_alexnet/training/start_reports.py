@@ -1,4 +1,4 @@
-"""Reports, before a fit, what will not be trained although it looks as if it were."""
+"""Reports, before a fit, layers and parameters that will unexpectedly not be trained."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> 
     """Logs which layers are in evaluation mode, and which statistics never change.
 
     Args:
-        model: before the first step.
+        model: the model before the first step.
         still_statistics: the paths of the statistics that a train step returns unchanged.
     """
     frozen, are_all = frozen_layers(model)
     if are_all:
         logger.warning(
             "All layers with a mode (%s) are in evaluation mode, as after model.eval(), and "
-            "stay in it: BatchNorm statistics are not updated, and dropout is off. Call "
-            "model.train() before fit() unless this is intended.",
+            "stay in it: BatchNorm statistics are not updated, and dropout is off. Unless this "
+            "is intended, call model.train() before fit().",
             _listed(frozen) or "the model",
         )
     elif frozen:
@@ -37,7 +37,7 @@ def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> 
         logger.warning(
             "The statistics of %s are not updated in training, although these layers are not "
             "frozen: the model calls them with use_running_average=True, or not at all. Pass "
-            "the mode on to them, or call their eval() before fit() if this is intended.",
+            "the mode to these layers, or call their eval() before fit() if this is intended.",
             ", ".join(each or "the model" for each in still[:_MAX_NAMES]),
         )
 
@@ -45,7 +45,7 @@ def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> 
 def report_untouched_parameters(
     transformation: optax.GradientTransformation, model: nnx.Module
 ) -> None:
-    """Logs which parameters the optimizer leaves as they are."""
+    """Logs which parameters the optimizer does not change."""
     names, are_all = untouched_parameters(transformation, model)
     if names and are_all:
         logger.warning(
@@ -55,7 +55,7 @@ def report_untouched_parameters(
             "type cannot identify it."
         )
     elif names:
-        logger.info("`optimizer` leaves these parameters as they are: %s.", _listed(names))
+        logger.info("`optimizer` does not change these parameters: %s.", _listed(names))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def test_the_error_of_a_teardown_is_raised_after_a_run_without_one():
 def test_the_error_of_a_teardown_is_logged_after_a_run_that_failed(warnings):
     hooks = Hooks(CallbackList([FailsAtTeardown()]), "trainer")
     hooks.clean_up(ValueError("first"), "teardown", "fit")
-    assert warnings.messages == ["`teardown` failed too: OSError('the file is gone')"]
+    assert warnings.messages == ["`teardown` also failed: OSError('the file is gone')"]
 
 
 def test_ctrl_c_in_a_teardown_is_never_hidden():

@@ -95,5 +95,5 @@ def test_parameters_that_an_optimizer_leaves_out_are_listed(logs):
     partition = optax.partition({"head": optax.sgd(0.1), "rest": optax.set_to_zero()}, labels)
     report_untouched_parameters(partition, Net())
     assert levels(logs) == [
-        ("INFO", "`optimizer` leaves these parameters as they are: norm/bias, norm/scale.")
+        ("INFO", "`optimizer` does not change these parameters: norm/bias, norm/scale.")
     ]
