@@ -1,4 +1,4 @@
-"""Optimizers: the ones built by name, and checks of the ones that users pass."""
+"""Builds optimizers by name, and checks the optimizers that users pass."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """Builds an optax optimizer whose learning rate the trainer can log.
 
-    `Trainer` accepts any optax optimizer; this one is its default, and what `--optimizer` builds.
-    `optax.inject_hyperparams` keeps the learning rate in the optimizer's state.
+    `Trainer` accepts any optax optimizer. It calls this function for its default optimizer, and
+    the command line calls it for `--optimizer`. `optax.inject_hyperparams` stores the learning
+    rate in the optimizer's state.
 
     Args:
         name: `"adam"` (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980), `"adamw"`, `"lion"`, or
@@ -51,7 +52,7 @@ def create_optimizer(
         warmup_steps: steps over which the learning rate rises linearly from zero. By default, a
             tenth of `num_steps` with the cosine schedule, else none.
         weight_decay: decoupled weight decay of `"adamw"` and `"lion"`. By default, optax's own.
-        clip_norm: the largest global norm of the gradients, to which larger ones are scaled. By
+        clip_norm: the largest global norm of the gradients; larger gradients are scaled to it. By
             default, gradients are not clipped.
 
     Returns:
@@ -100,7 +101,7 @@ def _has_weight_decay(optimizer: Callable[..., optax.GradientTransformation]) ->
 def _learning_rate(
     highest: float, schedule: str, num_steps: int | None, warmup_steps: int | None
 ) -> float | optax.Schedule:
-    """Returns the learning rate, or its schedule, of the arguments of `create_optimizer`."""
+    """Returns the learning rate or its schedule, from the arguments of `create_optimizer`."""
     if schedule not in ("constant", "cosine"):
         raise unknown("schedule", schedule, ["constant", "cosine"])
     if warmup_steps is None:
@@ -135,7 +136,8 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
         True
     """
     if isinstance(optimizer, optax.MultiSteps):
-        # Its own `gradient_transformation()` hides that it accepts extra arguments.
+        # `optimizer.gradient_transformation()` would hide that the optimizer accepts extra
+        # arguments.
         return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
@@ -159,7 +161,7 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
     """Raises a `ValueError` unless an optimizer can update the parameters of a model.
 
     Args:
-        optimizer: traced with abstract gradients, loss and parameters.
+        optimizer: the optimizer, which is traced with abstract gradients, loss and parameters.
         model: the model, which is not changed.
 
     Example:
@@ -193,14 +195,14 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
 def untouched_parameters(
     optimizer: optax.GradientTransformation, model: nnx.Module
 ) -> tuple[list[str], bool]:
-    """Returns the parameters whose updates are constant, such as those of `optax.set_to_zero`.
+    """Returns the parameters with constant updates, such as those of `optax.set_to_zero`.
 
     Args:
         optimizer: an optimizer that `check_optimizer` accepts.
         model: the model, which is not changed.
 
     Returns:
-        The paths of these parameters, and whether they are all parameters of the model.
+        The paths of these parameters, and whether they are all of the model's parameters.
 
     Example:
         >>> import optax
@@ -224,7 +226,7 @@ def untouched_parameters(
 
 
 def _updated(optimizer: optax.GradientTransformation, parameters: Any) -> Any:
-    """Returns the updates and the state of an optimizer's first step; for traces."""
+    """Returns the updates and the state of an optimizer's first step; use it only in traces."""
     pure = nnx.as_pure(parameters)
     return updated_once(optimizer, pure, nnx.as_pure(optimizer.init(parameters)), pure)
 
@@ -234,7 +236,7 @@ def updated_once(
 ) -> Any:
     """Calls an optimizer's `update`, with a loss of 0 if it has such an argument.
 
-    This is for traces, in which only shapes and operations matter.
+    Use it only in traces, where only shapes and operations matter.
 
     Args:
         optimizer: an optax transformation.
@@ -255,7 +257,7 @@ def updated_once(
 
 
 def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -> dict[str, Any]:
-    """Returns the extra arguments that an optimizer's `update` has.
+    """Returns those of the available values that an optimizer's `update` accepts.
 
     Args:
         optimizer: an optax transformation.
@@ -276,15 +278,15 @@ def extra_arguments(optimizer: optax.GradientTransformation, **available: Any) -
 def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Returns which leaves of an optimizer's state are learning rates, by metric name.
 
-    `optax.inject_hyperparams` keeps the learning rate of the optimizer that it wraps. If several
-    parts of an optimizer are wrapped, as with `optax.partition`, each rate has its part's name.
+    `optax.inject_hyperparams` stores the learning rate of the optimizer that it wraps. If several
+    parts of an optimizer are wrapped, as with `optax.partition`, each rate is named after its part.
 
     Args:
         names: the paths of all leaves.
         shapes: the shapes of all leaves.
 
     Returns:
-        `{"lr": index of the leaf}`, or one entry per part; empty if the state holds no rate.
+        `{"lr": index of the leaf}`, or one entry per part; empty if the state contains no rate.
 
     Example:
         >>> from nnx_alexnet.optimizers import rate_leaves
@@ -306,6 +308,6 @@ def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict
 
 
 def _num_shared(paths: Sequence[Sequence[str]]) -> int:
-    """Returns the length of the longest common beginning of all paths."""
+    """Returns the length of the longest common prefix of all paths."""
     columns = zip(*paths, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda parts: len({*parts}) == 1, columns))
