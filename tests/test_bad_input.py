@@ -97,7 +97,8 @@ def test_a_label_outside_the_classes(refused, split, bad):
     splits = {"train": TRAIN, "val": VAL} | {split: (images, labels)}
     remedy = "0" if bad < 0 else "0, or build the model with num_classes=5"
     match = (
-        rf"`{split}` has labels from .* 4 classes takes 0 to 3. Number the classes from {remedy}\."
+        rf"`{split}` has labels from .* 4 classes requires labels from 0 to 3\. "
+        rf"Number the classes from {remedy}\."
     )
     refused(match, data=tuple(splits.values()))
 

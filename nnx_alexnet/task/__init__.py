@@ -1,4 +1,4 @@
-"""What a model learns: the loss of each example, and the metrics that accumulate."""
+"""Tasks define what a model learns: the loss of each example, and the metrics."""
 
 from nnx_alexnet.task.base import Outputs, Task
 from nnx_alexnet.task.classification import Classification

@@ -24,7 +24,7 @@ class Task:
     returns. Metrics accumulate sums and counts over `mask`, so they are exact on any split.
 
     Example:
-        An autoencoder, whose target is the image itself, with a metric besides the loss:
+        This autoencoder, whose target is the image itself, has a metric in addition to the loss:
 
         >>> import jax.numpy as jnp
         >>> from clu.metrics import Average, Collection
@@ -54,14 +54,15 @@ class Task:
             batch: `image` (transformed, `float32[B, ...]`), `label` and `mask` (`bool[B]`).
 
         Returns:
-            A dict with `loss` (floating point, `[B]`, one value per example: the trainer averages
-            it over the mask, in float32) and all other arrays that the metrics read, whose first
-            axis is the batch. A loss of another shape is an error before anything is compiled.
+            A dict with `loss`, and with all other arrays that the metrics read. `loss` is a
+            floating-point array `[B]` with one value per example, which the trainer averages over
+            the mask in float32. The first axis of the other arrays is the batch. A loss of another
+            shape raises an error before anything is compiled.
         """
         raise TypeError(f"{type(self).__name__} must override `outputs(model, batch)`.")
 
     def predict(self, model: nnx.Module, image: jax.Array) -> Any:
-        """Returns what `Trainer.predict` collects; by default, what the model returns.
+        """Returns the predictions that `Trainer.predict` collects; by default, the model's output.
 
         Args:
             model: the model in evaluation mode.
@@ -76,27 +77,27 @@ class Task:
         """Returns the metrics to accumulate, given the shapes that `outputs` returns.
 
         Args:
-            outputs: shapes and dtypes of what `outputs` returns.
+            outputs: the shapes and dtypes that `outputs` returns.
 
         Returns:
-            `metrics`, unless overridden.
+            `metrics`, unless a subclass overrides this method.
         """
         return self.metrics
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
     ) -> str | None:
-        """Returns what is wrong with labels of the right shape and dtype, or None.
+        """Returns what is wrong with the values of labels, or None.
 
         The trainer calls it before training for labels in memory, and before each batch for all
-        others. A problem ends the run with a `ValueError`.
+        other labels. A problem ends the run with a `ValueError`.
 
         Args:
-            labels: the labels of some examples, as the data hold them, `[N, ...]`, without
-                padding.
-            outputs: shapes and dtypes of what `outputs` returns.
+            labels: the labels of some examples, as stored in the data, `[N, ...]`, without
+                padding. Their shape and dtype are valid.
+            outputs: the shapes and dtypes that `outputs` returns.
 
         Returns:
-            The rest of a sentence that begins with the name of the split, and what would work.
+            The rest of a sentence that begins with the name of the split, and a remedy.
         """
         return None

@@ -14,12 +14,12 @@ from flax import nnx
 
 from nnx_alexnet.task.base import Outputs, Task
 
-# How far the sum of a row of probabilities may be from 1; rows of bfloat16 round by that much.
+# How far the sum of a row of probabilities may be from 1: the rounding error of bfloat16 rows.
 _SUM_TOLERANCE = 1e-2
 
 _OTHER_TASKS = (
     "Subclass `Task` for another loss: optax.squared_error(outputs, labels).mean(axis=-1) for "
-    "numbers, optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1) for yes or no "
+    "numbers, optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1) for binary labels "
     "and for several labels per example."
 )
 
@@ -33,18 +33,19 @@ def _checked_logits(logits: Any) -> jax.Array:
     if getattr(logits, "ndim", None) != 2:
         raise ValueError(
             f"`model` returns {jax.tree.map(jnp.shape, logits)} for a batch; "
-            "`Classification` takes logits of shape (batch, num_classes). Subclass `Task` "
+            "`Classification` requires logits of shape (batch, num_classes). Subclass `Task` "
             "to learn from another output."
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(
             f"`model` returns {logits.dtype}{list(logits.shape)} for a batch; `Classification` "
-            "takes floating-point logits, one per class, before any argmax or comparison."
+            "requires floating-point logits, one per class, before any argmax or comparison."
         )
     if logits.shape[-1] < 2:
         raise ValueError(
-            "`model` returns one logit per example; `Classification` takes one per class, two or "
-            f"more: the softmax of a single logit is always 1. {_OTHER_TASKS}"
+            "`model` returns one logit per example; `Classification` requires one per class, and "
+            "at least two classes, because the softmax of a single logit is always 1. "
+            f"{_OTHER_TASKS}"
         )
     return jnp.asarray(logits, jnp.float32)
 
@@ -52,8 +53,9 @@ def _checked_logits(logits: Any) -> jax.Array:
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Returns whether the right class is among the five largest logits, `float32[B]`.
 
-    The order is that of `jax.lax.top_k`: the first of equal logits wins, and a NaN is larger than
-    any number. `jax.lax.top_k` itself would make every device sort the logits of the whole batch.
+    The order is that of `jax.lax.top_k`: the first of equal logits comes first, and a NaN is larger
+    than any number. `jax.lax.top_k` itself would make every device sort the logits of the whole
+    batch.
     """
     right = jnp.take_along_axis(logits, labels[:, None], axis=1)
     is_before = jnp.arange(logits.shape[1], dtype=labels.dtype) < labels[:, None]
@@ -124,7 +126,7 @@ class Classification(Task):
         else:
             raise ValueError(
                 f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
-                f"example; `Classification` with a model of {num_classes} classes takes "
+                f"example; `Classification` with a model of {num_classes} classes requires "
                 f"integers, or one-hot or soft labels of shape ({num_classes},) and dtype "
                 "float32. Subclass `Task` to learn from other targets."
             )
@@ -161,8 +163,8 @@ class Classification(Task):
                 return None
             remedy = "" if low < 0 else f", or build the model with num_classes={high + 1}"
             return (
-                f"has labels from {low} to {high}; a model of {num_classes} classes takes 0 to "
-                f"{num_classes - 1}. Number the classes from 0{remedy}."
+                f"has labels from {low} to {high}; a model of {num_classes} classes requires "
+                f"labels from 0 to {num_classes - 1}. Number the classes from 0{remedy}."
             )
         sums = labels.sum(axis=-1, dtype=np.float64)
         lowest = float(labels.min())
@@ -170,7 +172,7 @@ class Classification(Task):
             return None
         return (
             f"has floating-point labels from {lowest:g} to {float(labels.max()):g} whose rows sum "
-            f"to between {float(sums.min()):g} and {float(sums.max()):g}; `Classification` takes "
-            "rows of probabilities (not negative, with a sum of 1), or integers. "
+            f"to between {float(sums.min()):g} and {float(sums.max()):g}; `Classification` "
+            "requires rows of probabilities (not negative, with a sum of 1), or integers. "
             f"{_OTHER_TASKS}"
         )

@@ -1,7 +1,7 @@
-"""Checks what a task returns, by shapes and dtypes alone.
+"""Checks the shapes and dtypes that a task returns.
 
-A loss of the wrong shape trains with a gradient that its author did not intend. So the contract of
-`Task` is checked wherever its functions are traced.
+A loss of the wrong shape trains with a gradient that its author did not intend. The contract of
+`Task` is therefore checked wherever its functions are traced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_recording = threading.Lock()  # all threads share the filters of warnings
+_recording = threading.Lock()  # needed because all threads share the warning filters
 
 
 class ContractError(ValueError):
@@ -25,15 +25,15 @@ class ContractError(ValueError):
 
 
 def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
-    """Checks what `Task.outputs` returned for a batch.
+    """Checks the outputs that `Task.outputs` returned for a batch.
 
     Args:
-        outputs: what it returned: a dict with `loss`, `float[B]`, and other arrays `[B, ...]`.
+        outputs: a dict with `loss`, `float[B]`, and other arrays `[B, ...]`.
         size: B, the number of examples in the batch.
-        source: what returned it, for the error.
+        source: the function that returned the outputs, for the error.
 
     Returns:
-        The same dict, with a loss of at least float32, so that sums over it are exact enough.
+        The same dict, with a loss of at least float32, so that its sums are accurate enough.
 
     Raises:
         ContractError: the loss is not one float per example, or the first axis of another array
@@ -111,15 +111,15 @@ def _how_to_reduce(shape: tuple[int, ...], size: int) -> str:
 
 @contextmanager
 def no_accidental_pairs(size: int) -> Iterator[None]:
-    """Refuses the difference or product of arrays `[B, 1]` and `[B]` inside the block.
+    """Raises an error for the difference or product of arrays `[B, 1]` and `[B]` in the block.
 
-    Its shape is `[B, B]`, one value per pair of examples. A mean over the last axis makes it a
-    loss of the right shape, whose gradient pulls every output to the mean of all labels. JAX
-    reports such a promotion of ranks unless the axis is written out, as in `label[None, :]`.
+    Its shape is `[B, B]`, with one value per pair of examples. A mean over the last axis turns it
+    into a loss of the right shape, whose gradient pulls every output to the mean of all labels. JAX
+    reports such a rank promotion unless the axis is explicit, as in `label[None, :]`.
 
     Args:
         size: B, the number of examples in the batch that is traced in the block. A function that
-            the process has traced before is not checked, since JAX remembers the trace.
+            the process has traced before is not checked, because JAX caches the trace.
 
     Raises:
         ContractError: the block computed such a difference or product.
@@ -133,7 +133,7 @@ def no_accidental_pairs(size: int) -> Iterator[None]:
         nnx_alexnet.task.contract.ContractError: The task takes the difference or product of ...
     """
     of_user: str = jax.config.jax_numpy_rank_promotion  # type: ignore[attr-defined]
-    if of_user != "allow":  # JAX reports it by itself
+    if of_user != "allow":  # JAX itself reports it
         yield
         return
     with (
@@ -151,17 +151,17 @@ def no_accidental_pairs(size: int) -> Iterator[None]:
             "The task takes the difference or product of arrays of shape (B, 1) and (B,), where B "
             "is the batch size. The result has one value per pair of examples, of shape (B, B). "
             "Remove the axis, as in model(image)[:, 0], or add it to the other array, as in "
-            "label[:, None]. If pairs are meant, write label[None, :]."
+            "label[:, None]. If you intend pairs, write label[None, :]."
         )
 
 
 def check_predictions(predictions: Any, size: int, source: str) -> None:
-    """Checks what `Task.predict` returned for a batch.
+    """Checks the predictions that `Task.predict` returned for a batch.
 
     Args:
         predictions: a tree of arrays `[B, ...]`.
         size: B, the number of examples in the batch.
-        source: what returned it, for the error.
+        source: the function that returned the predictions, for the error.
 
     Raises:
         ContractError: there is no array, or the first axis of an array is not the batch.
@@ -187,12 +187,12 @@ def check_predictions(predictions: Any, size: int, source: str) -> None:
 
 
 def check_same_rows(predictions: Any, others: Any, source: str) -> None:
-    """Checks that the shape of an example's row does not depend on the size of its batch.
+    """Checks that the shape of the prediction for an example does not depend on the batch size.
 
     Args:
         predictions: shapes of the predictions for a batch.
         others: shapes of the predictions for a batch of another size.
-        source: what returned them, for the error.
+        source: the function that returned the predictions, for the error.
 
     Raises:
         ContractError: an axis other than the first depends on the batch size.
@@ -216,7 +216,7 @@ def check_same_rows(predictions: Any, others: Any, source: str) -> None:
 
 
 def listed(names: Mapping[str, Any]) -> str:
-    """Returns names as an error shows them.
+    """Returns names as text for an error message.
 
     Example:
         >>> from nnx_alexnet.task.contract import listed

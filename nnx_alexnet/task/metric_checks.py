@@ -1,6 +1,7 @@
-"""Checks that the metrics of a task can be accumulated, by shapes and dtypes alone.
+"""Checks that the metrics of a task can be accumulated, from their shapes and dtypes.
 
-Metrics that do not see the mask count padding, and a metric that fails would do so after an epoch.
+Without these checks, metrics that ignore the mask would count padding, and a metric that fails
+would fail only after an epoch.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def check_metrics(
     """Checks that the metrics of a task can be accumulated and computed.
 
     Args:
-        collection: what `Task.collection` returned, a subclass of `clu.metrics.Collection`.
-        outputs: shapes and dtypes of what `Task.outputs` returns.
+        collection: the result of `Task.collection`, a subclass of `clu.metrics.Collection`.
+        outputs: the shapes and dtypes that `Task.outputs` returns.
         mask: shape and dtype of the batch's mask.
 
     Raises:
@@ -61,7 +62,10 @@ def check_metrics(
 
 
 def _annotations(collection: type[Collection]) -> Mapping[str, Any]:
-    """Returns name and class of each metric; CLU does not read those of base classes."""
+    """Returns the name and class of each metric; raises if a base class has others.
+
+    CLU does not read the annotations of base classes.
+    """
     inherited = [
         name
         for base in collection.__mro__[1:]
@@ -92,7 +96,7 @@ def _check_class(name: str, metric: Any) -> None:
     if issubclass(metric, CollectingMetric):
         raise ContractError(
             f"The metric `{name}` is a CollectingMetric, which CLU accumulates on the host; the "
-            "trainer accumulates metrics inside the compiled step. Use a metric that holds sums, "
+            "trainer accumulates metrics inside the compiled step. Use a metric that stores sums, "
             "or collect the outputs in a callback."
         )
 
@@ -103,7 +107,7 @@ def _from_outputs(
     outputs: Mapping[str, jax.ShapeDtypeStruct],
     mask: jax.ShapeDtypeStruct,
 ) -> Any:
-    """Returns the shapes that a metric holds of a batch."""
+    """Returns the shapes of a metric of one batch."""
     try:
         with usual_promotion():
             return jax.eval_shape(
@@ -138,8 +142,8 @@ def _check_value(name: str, metric: type[Metric], new: Any) -> None:
         ) from error
     if jax.tree.structure(empty) != jax.tree.structure(new):  # type: ignore[operator]
         raise ContractError(
-            f"The metric `{name}` has another structure when it is empty; `empty` must return "
-            "the arrays that `from_model_output` returns."
+            f"The metric `{name}` has a different structure when it is empty; `empty` must return "
+            "the same arrays as `from_model_output`."
         )
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
     if not hasattr(value, "dtype") or shapes != [()]:
@@ -156,7 +160,7 @@ def _check_value(name: str, metric: type[Metric], new: Any) -> None:
 
 
 def _computed(metric: Any) -> Any:
-    """Returns what a metric computes: its shape, or with NumPy, which JAX cannot trace, a value."""
+    """Returns the shape of a metric's result, or its value if JAX cannot trace it (NumPy)."""
     try:
         return jax.eval_shape(lambda each: each.compute(), metric)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):

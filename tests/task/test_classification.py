@@ -172,7 +172,7 @@ ROWS = {
 
 @pytest.mark.parametrize("model", [nnx.Linear(4, 1, rngs=nnx.Rngs(0)), lambda x: x[:, 0]])
 def test_predict_refuses_a_single_logit(model):
-    with pytest.raises(ValueError, match=r"`model` returns .*`Classification` takes"):
+    with pytest.raises(ValueError, match=r"`model` returns .*`Classification` requires"):
         Classification().predict(model, X)
 
 

@@ -102,7 +102,7 @@ LOSS = Average.from_output("loss")
         (lambda: Collection.create(v=Failing), "`v` cannot be merged or computed: Runtime"),
         (lambda: Collection.create(v=Undecorated), "Decorate it with @flax.struct.dataclass"),
         (lambda: Collection.create(v=Dictionary), "`v` computes 2 values"),
-        (lambda: Collection.create(v=OtherWhenEmpty), "`v` has another structure when it is empty"),
+        (lambda: Collection.create(v=OtherWhenEmpty), "`v` has a different structure when"),
         (
             lambda: Collection.create(v=clu.metrics.CollectingMetric.from_outputs(("loss",))),
             "`v` is a CollectingMetric",
