@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, and the event files that store it."""
+"""The content of a run in TensorBoard, and the event files that store it."""
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.dashboard.content import (

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-# Batches whose results are left on the device. The trainer waits until all but the last two batches
-# are finished, so reading older results does not delay the validation.
+# The number of batches whose results stay on the device. The trainer waits until all but the last
+# two batches are finished, so reading older results does not delay the validation.
 _IN_FLIGHT = 3
 _MAX_CLASSES = 2000  # in a confusion matrix
 
@@ -73,11 +73,11 @@ class ClassificationResults:
         self._waiting: deque[tuple[Any, Mapping[str, Any]]] = deque()
 
     def add(self, outputs: Mapping[str, jax.Array], batch: Mapping[str, Any]) -> None:
-        """Adds a batch; its results are read some batches later, when the device is done with it.
+        """Adds a batch; its results are read some batches later, when the device has finished it.
 
         Args:
-            outputs: what the evaluation step returned, with `logits` `[B, K]` of at least two
-                classes and `labels` `int32[B]`; any other outputs are ignored.
+            outputs: the outputs of the evaluation step, with `logits` `[B, K]` of at least two
+                classes and `labels` `int32[B]`. Outputs without these are ignored.
             batch: with `image`, `mask` and `index` as NumPy arrays.
         """
         logits, labels = outputs.get("logits"), outputs.get("labels")
@@ -126,7 +126,7 @@ class ClassificationResults:
 
 
 def class_labels(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
-    """Returns the name of each class; its number if it has no name.
+    """Returns the name of each class, or its number if it has no name.
 
     Example:
         >>> from nnx_alexnet.dashboard.classification_results import class_labels

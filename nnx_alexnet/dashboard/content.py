@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: each function writes one part of it."""
+"""Writes the content of a run for TensorBoard: each function writes one part of it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 NUM_EXAMPLES = 16  # on a sheet of images
-_MAX_VALUES = 2**18  # of an array in a histogram; more look the same
+_MAX_VALUES = 2**18  # of an array in a histogram; with more values it looks the same
 
 
 def open_writer(folder: str | Path) -> TensorBoardWriter:
     """Returns a writer of event files in a folder, which is created if it is missing.
 
-    TensorBoard is imported here because that takes long, and not every program writes.
+    TensorBoard is imported here because the import is slow, and not every program writes events.
     """
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
@@ -49,7 +49,8 @@ def begin_session(
     """Begins a session of the HParams tab, and groups the metrics of a new run into charts.
 
     Args:
-        writer: only a `TensorBoardWriter` has results and charts; others get the configuration.
+        writer: a `TensorBoardWriter` also receives the metric names and the charts; any other
+            writer receives only the configuration.
         config: the configuration of the run, nested.
         metric_names: all metrics that the run will publish.
         is_new_run: whether no step has been run yet.
@@ -90,8 +91,8 @@ def write_texts(
         writer: receives the texts.
         step: the current optimizer step.
         config: the configuration of the run, nested.
-        model: the model to summarize; one that does not accept float32 images has no summary.
-        data: defines the shape of a batch.
+        model: the model to summarize; a model that does not accept float32 images has no summary.
+        data: determines the shape of a batch.
     """
     from nnx_alexnet.models import summarize
 
@@ -106,7 +107,7 @@ def write_texts(
 def as_code(text: str) -> str:
     r"""Returns text as a Markdown code block, which keeps its columns aligned.
 
-    The fence is longer than any in the text, so nothing in the text ends the block.
+    The fence is longer than any fence in the text, so nothing in the text ends the block.
 
     Example:
         >>> from nnx_alexnet.dashboard.content import as_code
@@ -135,8 +136,8 @@ def write_inputs(
         step: the step that used the batch.
         epoch: the epoch of that step.
         batch: as hooks receive it.
-        data: has the transform and the names of the classes.
-        seed: of the run, for the augmentation.
+        data: contains the transform and the names of the classes.
+        seed: the seed of the run, for the augmentation.
     """
     from nnx_alexnet.dashboard.images import captioned
 
@@ -170,13 +171,13 @@ def write_results(
     class_names: Sequence[str] | None,
     tags: Collection[str],
 ) -> None:
-    """Writes the results of a validation; nothing if it was not a classification.
+    """Writes the results of a validation, or nothing if it was not a classification.
 
     Args:
         writer: receives the images.
         step: the step that was validated.
         results: the collected results.
-        class_names: the name of each class; None numbers them.
+        class_names: the name of each class; None uses their numbers.
         tags: the images to write: `val/confusion_matrix`, `val/class_accuracy`, `val/mistakes`.
     """
     from nnx_alexnet.dashboard import images
@@ -202,11 +203,11 @@ def write_histograms(writer: MetricWriter, *, step: int, arrays: Mapping[str, ja
 def first_kernel(
     parameters: Mapping[str, jax.Array], image_shape: tuple[int, ...]
 ) -> jax.Array | None:
-    """Returns the kernel of the convolution that reads the images, None if there is none.
+    """Returns the kernel of the convolution that reads the images; None if there is none.
 
-    Parameters are in the order of their names, which does not tell the first layer. The largest
-    kernel with as many input channels as the images is chosen: for images of one channel, the
-    kernels of depthwise convolutions have that many too.
+    The order of parameters, by name, does not identify the first layer. Of the kernels with as many
+    input channels as the images, the largest is chosen, because kernels of depthwise convolutions
+    also have one input channel.
     """
     if not _are_images(image_shape):
         return None
@@ -217,7 +218,7 @@ def first_kernel(
 @SharedProgram
 @jax.jit
 def samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns copies of the values of each array; of large ones, of an evenly spaced part."""
+    """Returns copies of the values of each array, or of evenly spaced values of large arrays."""
 
     def sample(array: jax.Array) -> jax.Array:
         stride = max(1, array.size // _MAX_VALUES)
@@ -233,7 +234,7 @@ def _are_images(shape: Sequence[int]) -> bool:
 
 
 def _caption(label: Any, class_names: Sequence[str] | None) -> str:
-    """Returns the text for a label: the name of the class, or of the largest soft label."""
+    """Returns the text for a label: the name of its class, or of the most probable class."""
     if np.ndim(label) == 1:
         label = np.argmax(label)
     if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):

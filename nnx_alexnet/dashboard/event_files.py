@@ -17,7 +17,7 @@ def event_files(run_dir: Path) -> list[Path]:
     Links and everything else that is not a regular file are left out.
 
     Args:
-        run_dir: the folder; may be missing.
+        run_dir: the folder, which need not exist.
     """
     try:
         with os.scandir(run_dir) as entries:
@@ -34,8 +34,9 @@ def event_files(run_dir: Path) -> list[Path]:
 def next_event_file(run_dir: Path, suffix: str) -> Path:
     """Returns the path of a new event file that TensorBoard reads after the existing ones.
 
-    TensorBoard reads files in the order of their names, which begin with a time. The clock may
-    have been set back since the last file was created, or may still show the same second.
+    TensorBoard reads files in the order of their names, which contain a time. The current time is
+    not always a later one: the clock may have been set back since the last file was created, or may
+    still show the same second.
 
     Args:
         run_dir: the folder that holds the event files.

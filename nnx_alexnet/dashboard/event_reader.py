@@ -1,4 +1,4 @@
-"""Reads the TensorBoard event files of a run, and removes the steps that will be repeated."""
+"""Reads the TensorBoard event files of a run, and removes steps that will be repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class StoredImage(NamedTuple):
-    """An image of an event file.
+    """An image from an event file.
 
     Attributes:
         width: in pixels.
@@ -50,10 +50,10 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
 
     Args:
         run_dir: the folder that holds the event files.
-        tags: of images and texts.
+        tags: the tags of images and texts.
 
     Returns:
-        The tags that were found. Files that cannot be read count as missing.
+        The newest value of each tag that was found. Files that cannot be read are ignored.
     """
     newest = {}
     for path in event_files(run_dir):  # in the order in which they were written
@@ -68,19 +68,20 @@ def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
 
 
 def drop_steps(run_dir: Path, step: int) -> None:
-    """Removes from a run's event files what was written at this step and later ones.
+    """Removes from a run's event files everything written at this step and at later ones.
 
-    A resumed run repeats those steps, and TensorBoard would show both. (There is an event that
-    marks a restart, but TensorBoard ignores it for today's kinds of summaries.) The sessions of
-    the HParams tab are removed too, since each start begins a new one, and so is everything from
-    the first damaged record on, which TensorBoard does not read. Other files stay untouched.
+    A resumed run repeats those steps, and TensorBoard would show both values. (There is an event
+    that marks a restart, but TensorBoard ignores it for current kinds of summaries.) The sessions
+    of the HParams tab are also removed, because each start begins a new one. In a damaged file,
+    everything from the first damaged record on is removed, because TensorBoard does not read it.
+    Other files are not changed.
 
     Args:
         run_dir: the folder that holds the event files.
         step: the first optimizer step that will be repeated; 0 removes everything.
 
     Raises:
-        OSError: a file cannot be read or written; it stays as it was.
+        OSError: a file cannot be read or written; that file is unchanged.
     """
     from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -102,7 +103,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
-    # The loaders of `tensorboard.backend` import TensorFlow where it is installed.
+    # The loaders of `tensorboard.backend` import TensorFlow if it is installed.
     from tensorboard.compat.tensorflow_stub import errors
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
@@ -115,7 +116,7 @@ def _records(path: Path) -> Iterator[tuple[bytes, Event]]:
         raise FileNotFoundError(f"{path} does not exist") from error
     except (errors.OutOfRangeError, errors.DataLossError, DecodeError):
         return
-    except (MemoryError, OverflowError):  # a forged length, which is read before its data
+    except (MemoryError, OverflowError):  # an invalid length, which is read before the data
         return
 
 
@@ -127,7 +128,7 @@ def _stays(event: Event, step: int) -> bool:
 
 
 def _decoded(step: int, strings: Sequence[bytes]) -> Newest:
-    # An image tag has width and height, then the PNG files; each PNG file repeats its own size.
+    # An image tag has width and height, then the PNG files; each PNG file also has its own size.
     images = [
         StoredImage(int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big"), png)
         for png in strings

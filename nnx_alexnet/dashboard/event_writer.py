@@ -1,9 +1,9 @@
 """Writes TensorBoard event files, with the methods of CLU's `MetricWriter`, without TensorFlow.
 
-TensorBoard's `RecordWriter` frames the events. Each is written at once, in the calling thread: a
-write takes a fraction of a millisecond, a killed run loses nothing, and an `OSError` (a full
-disk) reaches the caller. TensorBoard's own `EventFileWriter` writes in a thread, which ends at the
-first such error and cannot continue, and it imports TensorFlow where that is installed.
+TensorBoard's `RecordWriter` frames the events. Each event is written immediately, in the calling
+thread: a write takes a fraction of a millisecond, a killed run loses nothing, and an `OSError` (a
+full disk) reaches the caller. TensorBoard's own `EventFileWriter` writes in a thread that ends at
+the first such error and cannot continue. It also imports TensorFlow if that is installed.
 """
 
 import io
@@ -39,7 +39,7 @@ _file_numbers = itertools.count()
 class TensorBoardWriter:
     """Writes one TensorBoard event file; any CLU `MetricWriter` can replace it.
 
-    Several threads may write.
+    Several threads may use one writer.
 
     Args:
         directory: the run's folder, created if it is missing; each writer adds its own file.
@@ -119,7 +119,7 @@ class TensorBoardWriter:
         Args:
             step: the optimizer step at which they were produced.
             arrays: name to an array of any shape; complex values are shown by their magnitude.
-            num_buckets: name to its number of buckets; 30 for other names.
+            num_buckets: name to number of buckets; 30 for other names.
         """
         self._write_summary(step, histogram_summary(arrays, num_buckets))
 
@@ -129,8 +129,8 @@ class TensorBoardWriter:
         """Writes the start of a session of the HParams tab; call it once per start of a run.
 
         Args:
-            hparams: name to value; anything but bools, finite numbers and strings is written as
-                text.
+            hparams: name to value; values other than bools, finite numbers and strings are written
+                as text.
             metric_names: the scalars whose last values the tab shows as the session's results.
         """
         self._write_summary(0, session_start_summary(self._run, hparams, metric_names))
@@ -147,12 +147,12 @@ class TensorBoardWriter:
         """Writes which metrics share a chart of the Custom Scalars tab; CLU has no such method.
 
         Args:
-            charts: the title of each chart to the names of its scalars.
+            charts: chart title to the names of its scalars.
         """
         self._write_summary(0, layout_summary(charts))
 
     def flush(self) -> None:
-        """Does nothing: every call above has written its event when it returns."""
+        """Does nothing, because every method above has written its event when it returns."""
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
@@ -171,7 +171,7 @@ class TensorBoardWriter:
                 while left:
                     left = left[self._file.write(left) :]
             except OSError:
-                # After a partial record, TensorBoard would read nothing more.
+                # TensorBoard would not read anything after a partial record.
                 self._file.truncate(start)
                 self._file.seek(start)
                 raise

@@ -1,7 +1,8 @@
 """Draws the images of a run: examples with captions, filters, and results per class.
 
-Every function takes NumPy arrays and returns `uint8[H, W, 3]`. Pillow draws the sheets of tiles.
-Matplotlib draws the charts, on its Agg canvas and without pyplot, so that any thread may draw.
+All drawing functions take NumPy arrays and return `uint8[H, W, 3]`. Pillow draws the sheets of
+tiles. Matplotlib draws the charts, on its Agg canvas and without pyplot, so that any thread may
+draw.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ RGB = NDArray[np.uint8]  # [..., 3]
 _TILE = 112  # approximate side of a tile, in pixels
 _GAP = 6  # between tiles, in pixels
 _CAPTION = 13  # height of a caption's letters, in pixels
-_MAX_CHARACTERS = 200  # of a caption's line, more than fit
+_MAX_CHARACTERS = 200  # of a caption's line; fewer fit on a tile
 _INK, _PAPER = (32, 33, 36), (255, 255, 255)
 _MAX_NUMBERED = 25  # classes up to which each cell has a number and the axes have all names
 _MAX_BARS = 40  # classes in the chart of accuracies
@@ -33,7 +34,7 @@ def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> RGB:
     """Draws images side by side, each with a caption of any number of lines below it.
 
     Args:
-        images: `[H, W]` or `[H, W, C]` each, all of the same shape; see `as_pixels`.
+        images: each `[H, W]` or `[H, W, C]`, all of the same shape; see `as_pixels`.
         captions: one per image; lines that do not fit are cut off.
 
     Example:
@@ -104,8 +105,8 @@ def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> RGB:
     """Draws misclassified examples with their class, the predicted class and its probability.
 
     Args:
-        worst: the mistakes in the order in which to draw them; if there are none, a sentence is
-            drawn.
+        worst: the mistakes, in the order in which to draw them. If there are none, the image
+            contains a sentence that says so.
         class_names: the name of each class.
     """
     if not worst:
@@ -123,8 +124,8 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> RGB:
 
     Args:
         counts: `[K, K]`, the number of examples per class (rows) and predicted class (columns).
-            Colours show the share of the row.
-        class_names: the name of each class; if there are many, only some are written.
+            The colour of a cell shows its share of the row.
+        class_names: the name of each class; if there are many, only some are drawn.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -200,8 +201,8 @@ def as_pixels(image: NDArray[Any]) -> RGB:
 
     Args:
         image: `[..., H, W]` or `[..., H, W, C]`; uint8, or float from 0 to 1. If floats are
-            outside of that range, the smallest becomes black or the largest white. Of 4 or more
-            channels the first three are kept, of 2 the first.
+            below that range, the smallest becomes black; if they are above it, the largest becomes
+            white. Of 4 or more channels, the first three are kept; of 2, the first.
 
     Example:
         >>> import numpy as np
@@ -221,7 +222,7 @@ def as_pixels(image: NDArray[Any]) -> RGB:
 
 
 def _scaled(pixels: RGB) -> RGB:
-    """Enlarges a small image by a whole factor, without smoothing; reduces a large one."""
+    """Enlarges a small image by an integer factor, without smoothing; shrinks a large one."""
     height, width = pixels.shape[:2]
     factor = _TILE // max(height, width)
     if factor > 1:
@@ -242,7 +243,7 @@ def _columns(num: int, aspect: float) -> int:
 
 def _fitting(text: str, width: int, font: Any) -> str:
     """Returns the text, cut to the width of a tile."""
-    text = printable(text[:_MAX_CHARACTERS])  # measuring a name of any length would take long
+    text = printable(text[:_MAX_CHARACTERS])  # measuring a very long name would be slow
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,4 +1,4 @@
-"""The type of a metric writer. CLU has one too, but importing it needs TensorFlow."""
+"""The type of a metric writer. CLU has one too, but importing that requires TensorFlow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MetricWriter(Protocol):
         """Writes the hyperparameters of the run."""
 
     def flush(self) -> None:
-        """Makes what was written visible to others."""
+        """Makes the written values visible to other programs."""
 
     def close(self) -> None:
         """Closes the files."""

@@ -72,7 +72,7 @@ def histogram_summary(
 
     Args:
         arrays: name to an array of any shape.
-        num_buckets: name to its number of buckets; 30 for other names.
+        num_buckets: name to number of buckets; 30 for other names.
     """
     summary = Summary()
     for name, array in arrays.items():
@@ -127,7 +127,7 @@ def layout_summary(charts: Mapping[str, Iterable[str]]) -> Summary:
     """Returns the summary that lists the charts of the Custom Scalars tab.
 
     Args:
-        charts: the title of each chart to the names of its scalars.
+        charts: chart title to the names of its scalars.
     """
     drawn = [
         layout_pb2.Chart(
@@ -150,7 +150,7 @@ def layout_summary(charts: Mapping[str, Iterable[str]]) -> Summary:
 
 
 def utf8(text: str) -> str:
-    """Returns text whose lone surrogates are escaped; file names that are not text have them."""
+    """Returns text with escaped lone surrogates, which occur in file names that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -182,7 +182,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _buckets(array: ArrayLike, num_buckets: int) -> NDArray[np.float64]:
-    """Returns [num_buckets, 3]: left edge, right edge and count, as TensorBoard reads them."""
+    """Returns `[num_buckets, 3]`: left edge, right edge and count, as TensorBoard reads them."""
     values = np.asarray(array)
     if np.iscomplexobj(values):
         values = np.abs(values)
