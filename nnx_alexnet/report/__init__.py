@@ -1,4 +1,4 @@
-"""One HTML file that shows a whole run."""
+"""The HTML report of a run, in one file."""
 
 from nnx_alexnet.report.html_report import write_report
 

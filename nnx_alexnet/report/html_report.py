@@ -1,7 +1,7 @@
-"""`write_report`: a run as one HTML file that needs nothing else, to send to a colleague.
+"""`write_report`: writes a run as one self-contained HTML file, to send to a colleague.
 
-Everything that comes from the run is escaped, and the page's own policy forbids the browser to
-load anything: images are embedded, curves are SVG, fonts are the reader's.
+Everything that comes from the run is escaped, and the page's own policy prevents the browser from
+loading anything: images are embedded, curves are SVG, fonts are those of the reader.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_report(run_dir: str | Path, path: str | Path | None = None) -> Path:
             raise ValueError(f"`output` (={str(path)!r}) must be a file.")
     text = _page(folder)
     try:
-        # Arguments of a command may be bytes that are not text.
+        # Arguments of a command may be bytes that are not valid text.
         write_whole(path, text.encode(errors="replace"))
     except OSError as error:
         raise ValueError(f"`output` (={str(path)!r}) cannot be written: {error}.") from error

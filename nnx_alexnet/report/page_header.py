@@ -15,11 +15,11 @@ def period(run: Mapping[str, Any]) -> str:
     """Returns when the run was started and when it ended, as HTML.
 
     Args:
-        run: what `read_all` returned of the run.
+        run: the entry of the run that `read_all` returned.
     """
     started, ended = parse_time(run["started"]), parse_time(run["ended"])
     if started is None:
-        return "The time of the start is unknown"
+        return "The start time is unknown"
     text = f"Started {started:%d %B %Y, %H:%M}"
     if ended is not None:
         is_same_day = started.date() == ended.date()
@@ -31,7 +31,7 @@ def end_reason(run: Mapping[str, Any]) -> str:
     """Returns why the run ended, as HTML; empty if it finished, or has not ended.
 
     Args:
-        run: what `read_all` returned of the run.
+        run: the entry of the run that `read_all` returned.
     """
     for name, text in [("error", "Ended by an error"), ("stop_reason", "Stopped")]:
         if run[name] is not None:
@@ -45,9 +45,9 @@ def tiles(
     """Returns the main numbers of a run, as HTML.
 
     Args:
-        run: what `read_all` returned of the run.
-        rows: its logged metrics.
-        environment: its environment, with those of earlier starts.
+        run: the entry of the run that `read_all` returned.
+        rows: the logged metrics.
+        environment: the environment, including those of earlier starts.
     """
     shown = []
     if (best := best_metric(rows)) is not None:
@@ -71,10 +71,10 @@ def tiles(
 
 
 def best_metric(rows: Sequence[Mapping[str, Any]]) -> tuple[str, int, float] | None:
-    """Returns name, step and value of the metric that represents a run best.
+    """Returns name, step and value of the metric that best represents a run.
 
-    The first of these that was logged: `val/accuracy`, `val/loss`, another metric of the
-    validation, `train/loss`.
+    This is the first of the following that was logged: `val/accuracy`, `val/loss`, another
+    validation metric, `train/loss`.
 
     Example:
         >>> from nnx_alexnet.report.page_header import best_metric

@@ -1,4 +1,4 @@
-"""The sections of a report: each function returns the body of one of them, as HTML."""
+"""The sections of a report: each function returns the body of one section, as HTML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def section(title: str, make_body: Callable[[], str]) -> str:
-    """Returns a section, which shows the error if its body cannot be made."""
+    """Returns a section, which shows the error if building its body fails."""
     try:
         body = make_body()
     except Exception as error:  # the records of a run may hold anything
@@ -39,7 +39,7 @@ def section(title: str, make_body: Callable[[], str]) -> str:
 
 
 def curves(rows: Rows) -> str:
-    """Returns the curves of each metric of training and validation, and of rates."""
+    """Returns the curves of each training and validation metric, and of the rates."""
     figures = []
     for number, (title, lines, from_zero) in enumerate([*_metric_curves(rows), *_rates(rows)]):
         if logged := [line for line in lines if line.values]:
@@ -85,7 +85,7 @@ def metrics_table(rows: Rows) -> str:
         if name.startswith(("train/", "val/")) and has_best(name):
             step = best_step(values, name)
             cells[1:] = format_value(values[step]), f"{step:,}"
-        # A narrow page breaks the name after these characters.
+        # On a narrow page, the name breaks after these characters.
         words = re.sub(r"([/_])", r"\1<wbr>", escape(name))
         body.append(f"<tr><th>{words}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
     if not body:
@@ -103,7 +103,7 @@ def images(newest: Mapping[str, Newest]) -> str:
     """Returns the newest images of each tag, and which tags have none.
 
     Args:
-        newest: by tag, as `read_newest` returns it.
+        newest: the newest value by tag, as `read_newest` returns it.
     """
     found = {tag: newest[tag] for tag in IMAGES if tag in newest and newest[tag].images}
     parts = []
@@ -125,7 +125,7 @@ def images(newest: Mapping[str, Newest]) -> str:
 
 def _image(image: StoredImage, tag: str) -> str:
     data = base64.b64encode(image.png).decode()
-    # A whole factor keeps the pixels square.
+    # An integer factor keeps the pixels square.
     factor = max(1, _SMALL // max(image.width, image.height, 1))
     small = ' class="small"' if factor > 1 else ""
     size = f'width="{image.width * factor}" height="{image.height * factor}"'
@@ -136,7 +136,7 @@ def model_summary(found: Newest | None) -> str:
     """Returns the table of the model's layers.
 
     Args:
-        found: the newest text of the tag, None if there is none.
+        found: the newest text of the tag; None if there is none.
     """
     if found is None or not found.text.strip():
         return _note(f"The run has no summary of its model ({SUMMARY}).")
@@ -160,7 +160,7 @@ def environment_table(environment: Mapping[str, Any]) -> str:
     """Returns a table of the command, the commit, the devices and the versions of packages.
 
     Args:
-        environment: the content of `environment.json`, empty if it cannot be read.
+        environment: the content of `environment.json`; empty if it cannot be read.
     """
     if not environment:
         return _note("The run has no readable environment.json.")
@@ -182,7 +182,7 @@ def environment_table(environment: Mapping[str, Any]) -> str:
 
 
 def _counted(values: object) -> str | None:
-    """Joins words; equal ones are counted."""
+    """Joins words; shows equal words once, with their number."""
     if not isinstance(values, Iterable) or isinstance(values, str):
         return None if values is None else str(values)
     words = [str(value) for value in values]

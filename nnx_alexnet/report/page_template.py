@@ -1,4 +1,4 @@
-"""The frame of every report, and its style."""
+"""The HTML template of a report, and its style."""
 
 from string import Template
 
@@ -88,7 +88,7 @@ details pre { margin-top: 12px; }
 }
 """
 
-# The policy forbids the browser to load anything from outside the page.
+# The policy prevents the browser from loading anything from outside the page.
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -45,10 +45,10 @@ class Curve(NamedTuple):
 
     Attributes:
         label: its text in the legend.
-        values: by optimizer step.
-        color: of the line.
-        faint: whether it is drawn thin, behind the others.
-        best: the step to mark, None for none.
+        values: the values by optimizer step.
+        color: the color of the line.
+        faint: whether the line is thin, and drawn behind the others.
+        best: the step to mark; None for none.
     """
 
     label: str
@@ -62,9 +62,9 @@ def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = F
     """Returns a figure of curves over the optimizer step, as an `<svg>` element.
 
     Args:
-        curves: those with values.
+        curves: the curves, each with at least one value.
         name: describes the figure to screen readers.
-        number: makes the identifiers in each figure of a page unique.
+        number: makes the identifiers of each figure unique on the page.
         from_zero: whether the vertical axis begins at 0.
 
     Example:
@@ -137,7 +137,7 @@ def _format(axes: Axes, from_zero: bool) -> None:
 
 
 def _drawable(value: float) -> float:
-    """Limits a value so that the margins that Matplotlib adds do not overflow."""
+    """Limits a value so that Matplotlib's margins around it do not overflow."""
     return min(max(value, -_MAX_DRAWN), _MAX_DRAWN)
 
 
@@ -148,7 +148,7 @@ def _tick(value: float, _position: int | None = None) -> str:
 
 
 def _inline(svg: str, prefix: str, name: str) -> str:
-    """Returns the element alone, without links, with identifiers that begin with `prefix`."""
+    """Returns only the `<svg>` element, without links and with `prefix` before identifiers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match[1] + prefix, svg)

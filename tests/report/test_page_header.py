@@ -8,8 +8,8 @@ RUN = {"started": None, "ended": None, "error": None, "stop_reason": None}
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        ((None, None), "The time of the start is unknown"),
-        ((None, "2026-11-25T11:02:03+0000"), "The time of the start is unknown"),
+        ((None, None), "The start time is unknown"),
+        ((None, "2026-11-25T11:02:03+0000"), "The start time is unknown"),
         (("2026-11-25T10:00:00+0000", None), "Started 25 November 2026, 10:00"),
         (
             ("2026-11-25T10:00:00+0000", "2026-11-25T11:02:03+0000"),
