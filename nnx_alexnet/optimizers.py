@@ -241,7 +241,7 @@ def updated_once(
     Args:
         optimizer: an optax transformation.
         gradients: a pytree of arrays.
-        state: what its `init` returned.
+        state: the result of its `init`.
         parameters: a pytree like `gradients`.
 
     Example:

@@ -7,14 +7,14 @@ The Trainer owns the parts of a run. Each part is the only writer of its state:
 | `Settings` | the arguments that are plain values | settings |
 | `Progress` | counters, metrics, history | progress |
 | `ModelArrays` | model, optimizer, compiled steps | model_arrays |
-| `Requests` | what hooks, signals and other processes ask for | requests |
+| `Requests` | the requests of hooks, signals and other processes | requests |
 | `Run` | the folder, its lock, the checkpoints | run |
-| `Preparation` | what was traced before the first step | preparation |
+| `Preparation` | the traces made before the first step | preparation |
 | `EvaluationLoop` | one pass over a split | evaluation_loop |
 | `FitLoop` | the order of operations of `fit`; start reading there | fit_loop |
 | `EpochLoop` | the steps of an epoch | epoch_loop |
 | `Dispatcher` | the steps under way | dispatcher |
-| `Saver` | what a checkpoint contains | saver |
+| `Saver` | the content of a checkpoint | saver |
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Trainer:
         epoch: the current epoch, from 0.
         metrics: the newest value of each published metric.
         metric_steps: the step at which each of them was measured.
-        history: what `fit` returns.
+        history: the list that `fit` returns.
         run_dir: the folder of this run; None before `fit`, or without a `log_dir`.
         placement: the devices, and how batches and state are split over them.
         stop_reason: why a callback stopped the run, or None.
@@ -373,7 +373,7 @@ class Trainer:
         with self._lifecycle.running("predict"):
             return self._parts.evaluation.predict(loader)
 
-    # ---- For callbacks: what they may do --------------------------------------------------
+    # ---- Methods for callbacks ------------------------------------------------------------
 
     @property
     def model(self) -> nnx.Module:
@@ -469,7 +469,7 @@ class Trainer:
         """
         self._parts.requests.save(gives_way=gives_way)
 
-    # ---- For callbacks: what they may read ------------------------------------------------
+    # ---- Properties for callbacks ---------------------------------------------------------
 
     @property
     def data(self) -> DataModule:
@@ -527,7 +527,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """What `fit` returns."""
+        """The list that `fit` returns."""
         return self._parts.progress.history
 
     @property
@@ -632,7 +632,7 @@ class Trainer:
         has_val = self.data.val is not None
         return names_at_epoch_ends(evaluation, training, self._hooks.callbacks, has_val=has_val)
 
-    # ---- What a subclass may override -------------------------------------------------------
+    # ---- Methods that a subclass may override -----------------------------------------------
 
     def train_step(
         self, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Mapping[str, jax.Array]

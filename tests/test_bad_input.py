@@ -108,7 +108,7 @@ def test_a_label_outside_the_classes_of_an_iterable(refused):
     batches = [(images[:16], labels[:16]), (images[16:32], labels[16:32] + 1)]
     model = TinyNet(4, rngs=nnx.Rngs(0))
     trainer = Trainer(model, DataModule(batches), log_dir=None, progress_bar=False)
-    with pytest.raises(ValueError, match="takes 0 to 3"):
+    with pytest.raises(ValueError, match="requires labels from 0 to 3"):
         trainer.fit()
 
 
@@ -208,7 +208,7 @@ def test_a_model_that_returns_no_logits(refused):
         def __call__(self, image):
             return image, super().__call__(image)
 
-    refused("Classification.*takes logits", model=Pair(4, rngs=nnx.Rngs(0)))
+    refused("Classification.*requires logits", model=Pair(4, rngs=nnx.Rngs(0)))
 
 
 def test_a_task_without_outputs(refused):

@@ -77,7 +77,7 @@ class CompiledSteps:
             on the first of the `batches` (`[K, B, ...]`); returns `(state, metrics, infos, info)`:
             each value of `infos` is `[K]`, and `info` is that of the last step.
         evaluate: `(state.model, carried, metrics, batch) -> (carried, metrics, outputs)`; see
-            `begin_pass` for what is carried from batch to batch.
+            `begin_pass` for the arrays that are carried from batch to batch.
         predict: `(state.model, carried, batch) -> (carried, predictions, mask)`; predictions and
             mask are whole on each device.
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
@@ -184,7 +184,7 @@ class CompiledSteps:
         """Puts the arrays back into the modules; the next train step donates them.
 
         Args:
-            state: what the last step returned.
+            state: the state that the last step returned.
             model: changed in place.
             optimizer: changed in place.
         """

@@ -44,7 +44,7 @@ def train_step(
         batch: `image` (transformed), `label`, `mask`.
 
     Returns:
-        What `task.outputs` returned for the model before the update.
+        The outputs of `task.outputs` for the model before the update.
 
     Raises:
         ContractError: the task did not return one loss per example.
@@ -74,12 +74,12 @@ def train_step(
 
 
 def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
-    """Returns what `task.outputs` returns for a model in evaluation mode."""
+    """Returns the outputs of `task.outputs` for a model in evaluation mode."""
     return _outputs(task, model, batch)
 
 
 def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
-    """Returns what `task.predict` returns for a model in evaluation mode."""
+    """Returns the predictions of `task.predict` for a model in evaluation mode."""
     return task.predict(model, batch["image"])
 
 

@@ -28,7 +28,7 @@ class EpochLoop:
     Args:
         ingredients: data, settings and devices.
         progress: the counters.
-        requests: what hooks, signals and other processes ask for.
+        requests: the requests of hooks, signals and other processes.
         hooks: the callbacks.
         run: its checkpoints report errors of background saves.
         dispatcher: sends the steps.

@@ -51,7 +51,7 @@ class FitLoop:
     Args:
         ingredients: model, data, task, optimizer and settings.
         progress: the counters.
-        requests: what hooks, signals and other processes ask for.
+        requests: the requests of hooks, signals and other processes.
         hooks: the callbacks.
         run: the folder.
         evaluation: validates.
@@ -220,7 +220,7 @@ class FitLoop:
         validates = self._is_validation_due and data.val is not None
         measured = self._validate() if validates else {}
         if self._requests.interrupted:
-            if validates:  # lets callbacks undo what they changed for the validation
+            if validates:  # lets callbacks undo changes that they made for the validation
                 self._evaluation.end("validation")
             return False
         metrics = self.dispatcher.end_epoch() | self._costs() | measured

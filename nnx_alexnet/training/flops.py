@@ -55,7 +55,7 @@ def product_flops(jaxpr: Any) -> dict[str, float]:
     nor are loops whose number of iterations is unknown during tracing.
 
     Args:
-        jaxpr: what `jax.make_jaxpr` returned.
+        jaxpr: the result of `jax.make_jaxpr`.
 
     Returns:
         FLOPs by the dtype of the operands.

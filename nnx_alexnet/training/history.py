@@ -1,4 +1,4 @@
-"""`History`: what `fit` returns."""
+"""`History`: the list that `fit` returns."""
 
 from __future__ import annotations
 

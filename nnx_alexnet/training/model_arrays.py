@@ -64,7 +64,7 @@ class ModelArrays:
         return self._state
 
     def put(self, state: State) -> None:
-        """Keeps what a step returned."""
+        """Stores the state that a step returned."""
         self._state = state
 
     def lend(self) -> nnx.Module:

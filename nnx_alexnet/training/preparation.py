@@ -115,7 +115,7 @@ class Preparation:
             self._arrays.steps.trace_prediction(example)
 
     def known(self, *, is_running: bool) -> tuple[EvaluationTrace, TrainingTrace]:
-        """Returns what `for_training` returned last; traces now if `fit` was not called yet.
+        """Returns the last result of `for_training`; traces now if `fit` was not called yet.
 
         Args:
             is_running: whether a verb is running, so that its compiled steps must be kept.

@@ -121,7 +121,7 @@ class Progress:
         }
 
     def restore(self, saved: Mapping[str, Any], *, repeats_epoch: bool = False) -> None:
-        """Continues from what `to_json` returned.
+        """Continues from the values that `to_json` returned.
 
         Args:
             saved: the JSON of a checkpoint; other entries are ignored.

@@ -1,4 +1,4 @@
-"""`Requests`: what hooks, signals and other processes ask a run to do between two steps.
+"""`Requests`: applies the requests of hooks, signals and other processes between two steps.
 
 A hook in one process may request a stop or a checkpoint, and a signal may reach only one process,
 but all processes must act at the same step. Requests are therefore collected, exchanged between the

@@ -29,7 +29,7 @@ class Run:
 
     Args:
         settings: the name and the parent folder.
-        config: what `config.yaml` records.
+        config: the content of `config.yaml`.
         progress: contains the stop reason, which is recorded at the end of the run.
         requests: contain whether a signal ended the run.
         on_saved: called when the run has a checkpoint from which it can resume.

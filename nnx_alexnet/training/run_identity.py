@@ -75,7 +75,7 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
 
     Args:
         run: this run.
-        about_data: what `DataModule.describe` returns.
+        about_data: the result of `DataModule.describe`.
     """
     arrays, optimizer = run.arrays, describe_optimizer(run.transformation, run.arrays.model)
     leaves = arrays.named()

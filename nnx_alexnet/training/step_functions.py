@@ -32,7 +32,7 @@ Update = Any  # the compiled form of `StepFunctions.update`, which jax does not 
 
 
 class State(NamedTuple):
-    """The arrays of a run, flat: what a compiled train step takes, donates and returns.
+    """The flat arrays of a run, which a compiled train step takes, donates and returns.
 
     Attributes:
         model: the leaves of the model's state (parameters, statistics, dropout keys).

@@ -1,6 +1,6 @@
 """Traces the steps over shapes before a run, so that mistakes are found before compilation.
 
-Each function returns a complete description of what it traced.
+Each function returns a complete description of its trace.
 """
 
 from __future__ import annotations
