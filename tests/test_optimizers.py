@@ -235,7 +235,7 @@ def test_a_rate_of_a_group_can_be_monitored_and_lr_cannot():
     fit(optimizer, callbacks=[EarlyStopping("lr/kernels")])
     with pytest.raises(ValueError, match=r"`monitor` \(='lr'\) is unknown.*'lr/biases'"):
         fit(optimizer, callbacks=[EarlyStopping("lr")])
-    with pytest.raises(ValueError, match=r"has several\. .*: lr/biases, lr/kernels\. Leave"):
+    with pytest.raises(ValueError, match=r"has several\. .*: lr/biases, lr/kernels\. Remove"):
         fit(optimizer, callbacks=[LearningRateMonitor()])
 
 
