@@ -72,7 +72,7 @@ class ModelArrays:
         if self._state is not None:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
                 # A step failed after it had taken the arrays.
-                logger.error("The step failed: the model has the values of before, not the newest.")
+                logger.error("The step failed: the model has older values, not the newest ones.")
             else:
                 self.steps.join(self._state, self.model, self.optimizer)
             self._state = None
