@@ -76,7 +76,7 @@ class Progress:
         if reason is not None:
             self.stop_reason = reason
         elif self.stop_reason is None:
-            self.stop_reason = "another process asked for it"
+            self.stop_reason = "another process requested it"
 
     def publish(self, metrics: Mapping[str, float], step: int) -> None:
         """Stores metrics, adds them to the open row of the history, and calls `on_log`.
