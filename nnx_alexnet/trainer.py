@@ -219,7 +219,7 @@ class Trainer:
             task=self._task,
             arrays=self._arrays,
             transformation=self._transformation,
-            # Looked up when they are compiled: until then they may be replaced.
+            # Looked up only when compiled, so that they can be replaced until then.
             steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
             placement=self._placement,
         )
@@ -462,10 +462,9 @@ class Trainer:
         step in all processes.
 
         Args:
-            gives_way: whether the checkpoint need not be written if a better one follows before
-                the duration of the last save has passed again (default False). Nothing waits for
-                such a checkpoint. If any request at this step does not give way, the checkpoint
-                does not either.
+            gives_way: whether the checkpoint may be dropped if a better one follows while the last
+                save is running, or before its duration has passed again (default False). It is
+                never dropped if another request at this step does not give way.
         """
         self._parts.requests.save(gives_way=gives_way)
 
@@ -473,12 +472,12 @@ class Trainer:
 
     @property
     def data(self) -> DataModule:
-        """The splits."""
+        """The splits of the data."""
         return self._data
 
     @property
     def task(self) -> Task:
-        """What is learned."""
+        """The task, which defines the loss and the metrics."""
         return self._task
 
     @property

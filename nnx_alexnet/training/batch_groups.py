@@ -79,7 +79,7 @@ class BatchGroups:
         self._position = start
 
     def end_epoch(self) -> None:
-        """Lets the batches of the epoch go, so that their iterator ends, with its workers."""
+        """Releases the batches of the epoch, which ends their iterator and its workers."""
         self._batches = Pushback(())
 
     def next_group(self, global_step: int, on_wait: Callable[[float], None]) -> list[Batch]:

@@ -156,7 +156,7 @@ class CompiledSteps:
         return trace_training(self._functions, self._update, transformation, empty, example)
 
     def note_size(self, num_rows: int) -> bool:
-        """Returns whether no train step had batches of this size yet, and notes that one has."""
+        """Records a batch size of the train step; returns whether the size is new."""
         is_first = num_rows not in self._sizes
         self._sizes.add(num_rows)
         return is_first
@@ -262,7 +262,7 @@ class CompiledSteps:
 
 
 def _compiled(program: Program, *, donates_state: bool = False) -> SharedProgram[Any]:
-    """Compiles a program; in tree mode, as it takes and returns only arrays."""
+    """Compiles a program, in tree mode because it takes and returns only arrays."""
     donated = (0,) if donates_state else ()
     return SharedProgram(nnx.jit(program, donate_argnums=donated, graph=False))
 

@@ -78,7 +78,7 @@ class Dispatcher:
         self._in_flight: deque[_Dispatched] = deque()
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
-        self._num_rows = 0  # of each batch of the newest group, of all processes together
+        self._num_rows = 0  # of each batch of the newest group, in all processes
         self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
         self._rates_read: Mapping[str, float] = {}  # of the newest step read
 
@@ -104,7 +104,7 @@ class Dispatcher:
         return placed(key, self._placement.replicated)
 
     def begin_group(self, num_rows: int) -> None:
-        """Sets the number of examples in each batch of the next dispatch, of all processes."""
+        """Sets the number of examples in each batch of the next dispatch, in all processes."""
         self._num_rows = num_rows
 
     def send(
@@ -115,13 +115,13 @@ class Dispatcher:
         num_examples: int,
         max_steps: int,
     ) -> Outputs:
-        """Dispatches a step for each batch, and counts them; waits if too many are under way.
+        """Dispatches a step for each batch, and counts the steps; waits if too many are under way.
 
         Args:
             group: batches of the size that was passed to `begin_group`.
             key: the epoch's `augmentation_key`.
-            num_examples: the examples of all these batches.
-            max_steps: the length to which the group is padded, so that one program serves all.
+            num_examples: the number of examples of all these batches.
+            max_steps: the length to which the group is padded, so that all groups use one program.
 
         Returns:
             The scalars of the last step, on the device.
@@ -143,7 +143,7 @@ class Dispatcher:
     def _dispatch_timed(
         self, group: list[Batch], key: jax.Array, max_steps: int
     ) -> tuple[Outputs, Outputs]:
-        """Dispatches the steps; compiling them does not count as time of the epoch."""
+        """Dispatches the steps; does not count their compilation as time of the epoch."""
         if not self._arrays.steps.note_size(self._num_rows):
             self._meter.started(self._progress.num_examples, self._progress.global_step)
             return self._dispatch(group, key, max_steps)

@@ -107,7 +107,7 @@ class EpochLoop:
                     groups.report_sizes()
                     return True
                 self._saver.save_if_asked()
-                if self.is_stopping:  # since the batches or the save were waited for
+                if self.is_stopping:  # requested during the wait for the batches or the save
                     groups.give_back(group)
                     break
                 num_trained = self._train_group(group, key)
@@ -133,7 +133,7 @@ class EpochLoop:
         for batch in group:
             self._check_batch(self._loader, batch)
         if self._run.checkpoints is not None:
-            self._run.checkpoints.check()  # raises what a save in the background has raised
+            self._run.checkpoints.check()  # raises the error of a background save
         max_steps = groups.max_steps(num_rows)
         last = self._dispatcher.send(
             group,

@@ -29,7 +29,7 @@ _starts: dict[int, _Start] = {}
 
 
 def keep_or_restore(arrays: ModelArrays, run_dir: Path) -> None:
-    """Keeps the initial weights of a run, or goes back to them if this run began before.
+    """Keeps the initial weights of a run, or restores them if this run was started before.
 
     Args:
         arrays: the arrays of the model.

@@ -19,7 +19,7 @@ class Lifecycle:
 
     Args:
         hooks: the callbacks.
-        arrays: of the model; at the end they are put back into the caller's object.
+        arrays: the arrays of the model; at the end they are put back into the caller's object.
         data: the splits; at the end their worker processes are stopped.
         placement: the devices.
 

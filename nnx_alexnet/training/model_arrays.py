@@ -50,7 +50,7 @@ class ModelArrays:
         return {} if self._steps is None else dict(self._steps.traces)
 
     def has_current_steps(self) -> bool:
-        """Returns whether there are steps, and the model is still built as they expect."""
+        """Returns whether there are compiled steps, and the model is still built as for them."""
         return self._steps is not None and self._steps.are_of(self.model)
 
     def use(self, steps: CompiledSteps) -> None:

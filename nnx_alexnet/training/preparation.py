@@ -49,7 +49,7 @@ class Preparation:
         task: what is learned.
         arrays: holds the model, and receives its compiled steps.
         transformation: the optimizer.
-        steps: returns what is compiled.
+        steps: returns the functions to compile.
         placement: the devices.
 
     Attributes:

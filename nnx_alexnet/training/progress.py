@@ -20,9 +20,9 @@ class Progress:
         epoch: the current epoch, from 0.
         step_in_epoch: optimizer steps of this epoch.
         global_step: optimizer steps of the run.
-        is_epoch_open: whether the epoch has had a step, and its metrics are not published yet.
-        num_examples: examples of this epoch since this start of the run, of all processes; it is
-            the only counter that is not saved.
+        is_epoch_open: whether the epoch has had a step, but its metrics are not published yet.
+        num_examples: examples of this epoch since this start of the run, in all processes; the
+            only counter that is not saved.
         stop_reason: why a callback stopped the run, or None.
         metrics: the newest value of each metric.
         metric_steps: the step at which each of those was measured.
@@ -72,7 +72,7 @@ class Progress:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
 
     def stop(self, reason: str | None) -> None:
-        """Records why the run stops; None if another process knows the reason."""
+        """Records why the run stops; None if only another process has the reason."""
         if reason is not None:
             self.stop_reason = reason
         elif self.stop_reason is None:

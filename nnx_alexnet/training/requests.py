@@ -122,9 +122,9 @@ class Requests:
     """Collects requests, and applies those that all processes have received.
 
     Args:
-        on_stop: called with the reason when the run is to stop; None if only another process
-            knows it.
-        agreement: of all processes (default: a new one).
+        on_stop: called when the run is to stop, with the reason, or None if only another process
+            has the reason.
+        agreement: shares the requests of all processes (default: a new one).
 
     Attributes:
         interrupted: whether a signal ends this run.
@@ -156,7 +156,7 @@ class Requests:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no other process."""
+        """Whether there are no other processes."""
         return self._agreement.is_alone
 
     @property
@@ -180,7 +180,7 @@ class Requests:
         self._ask(save=True)
 
     def interrupt(self, number: int) -> None:
-        """Asks the run to end by a signal; called from the signal's handler."""
+        """Requests that a signal end the run; called from the handler of the signal."""
         if self.is_alone:
             self._apply(Asked(signal=number))
         else:

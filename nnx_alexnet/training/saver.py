@@ -1,9 +1,9 @@
 """`Saver`: what a checkpoint contains, when it is written, and how a run resumes from it.
 
 A checkpoint is taken between two steps, when all counters have advanced and all steps so far are
-known to be finite. `(epoch, step_in_epoch, global_step)` says where the run continues. The sums of
-the open epoch, the records and the states of the callbacks are part of it, so a resumed run cannot
-be distinguished from one that never stopped.
+known to be finite. `(epoch, step_in_epoch, global_step)` specifies where the run continues. The
+sums of the open epoch, the records and the states of the callbacks are part of the checkpoint, so
+a resumed run does not differ from an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -116,13 +116,13 @@ class Saver:
     def begin_end_of_epoch(self) -> None:
         """Marks the end of an epoch, until `epoch_ended`.
 
-        If it fails or is cut short, the resumed run does all of it again. So what is saved until
-        then holds the callbacks' states of now.
+        If it fails or is interrupted, the resumed run repeats all of it. Checkpoints saved until
+        then therefore contain the callbacks' states of now.
         """
         self._boundary = _Boundary(self._arrays.take(), self._hooks.callbacks.state_dict())
 
     def epoch_ended(self) -> None:
-        """Marks that the end of the epoch need not be done again."""
+        """Marks that the end of the epoch need not be repeated."""
         self._boundary = None
 
     def restore(self, saved: Checkpoint, *, can_skip: bool) -> None:
