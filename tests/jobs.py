@@ -1,14 +1,17 @@
-"""Runs that tests and benchmarks stop, kill and start again: `resume_job.py`, here or as a process.
+"""Runs that tests and benchmarks stop, kill and start again, in this process or in others.
 
-`Job` is a run in a process of its own, `run_here` one in this process. The other functions read
-what such a run has left.
+`Job` is a run of `resume_job.py` in a process of its own, `run_here` one in this process, and
+`DistributedJob` one of `distributed_job.py` in several. The other functions read what a run leaves.
 """
 
 import json
+import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,78 @@ def step_log(logs):
     """Returns the lines of the log, without what depends on the clock."""
     lines = map(json.loads, (run_dir(logs) / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if not k.startswith("perf/")} for line in lines]
+
+
+# ---- Several processes -------------------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _environment(devices: int) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+class DistributedJob:
+    """The processes of `distributed_job.py`; after `wait`, their reports are in `reports`."""
+
+    def __init__(self, folder, *, processes=2, devices=2, **options):
+        self.folder = folder
+        if processes > 1:
+            options |= {"port": _free_port(), "processes": processes}
+        self.logs = [folder / f"{number}.log" for number in range(processes)]
+        self.processes = []
+        for number, log in enumerate(self.logs):
+            (folder / f"{number}.json").unlink(missing_ok=True)
+            with log.open("w") as file:
+                command = [
+                    sys.executable,
+                    TESTS / "distributed_job.py",
+                    folder,
+                    str(number),
+                    json.dumps(options),
+                ]
+                self.processes.append(
+                    subprocess.Popen(command, env=_environment(devices), stdout=file, stderr=file)
+                )
+
+    def wait(self, timeout=120):
+        """Waits for the end of all; returns their exit statuses."""
+        end = time.monotonic() + timeout
+        try:
+            codes = [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        files = [self.folder / f"{number}.json" for number in range(len(self.processes))]
+        self.reports = [json.loads(file.read_text()) if file.exists() else {} for file in files]
+        return codes
+
+    def text(self, number):
+        """Returns what a process has printed."""
+        return self.logs[number].read_text()
+
+    def step(self, number):
+        """Returns the last step of a job with a `pause`; 0 before the first."""
+        file = self.folder / f"{number}.step"
+        text = file.read_text() if file.exists() else ""
+        return int(text or 0)
+
+    def until_step(self, step, timeout=90):
+        """Waits until all processes have taken a step."""
+        end = time.monotonic() + timeout
+        while min(self.step(0), self.step(1)) < step:
+            assert time.monotonic() < end, self.text(0) + self.text(1)
+            time.sleep(0.02)
+
+
+def run_processes(folder, **options):
+    """Runs the processes to their end; returns their reports."""
+    job = DistributedJob(folder, **options)
+    codes = job.wait()
+    assert codes == [0] * len(codes), "\n".join(job.text(number) for number in range(len(codes)))
+    return job.reports

@@ -1,83 +1,16 @@
 """Two processes on this machine, with CPU devices, train, stop, save and fail together."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import DistributedJob, run_processes
 
 from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint
 
-JOB = Path(__file__).parent / "distributed_job.py"
 HEARTBEAT = 10  # seconds, as in the job
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-
-
-class Job:
-    """The processes of a run; after `wait`, their reports are in `reports`."""
-
-    def __init__(self, folder, *, processes=2, devices=2, **options):
-        self.folder = folder
-        if processes > 1:
-            options |= {"port": free_port(), "processes": processes}
-        self.logs = [folder / f"{number}.log" for number in range(processes)]
-        self.processes = []
-        for number, log in enumerate(self.logs):
-            (folder / f"{number}.json").unlink(missing_ok=True)
-            with log.open("w") as file:
-                command = [sys.executable, JOB, folder, str(number), json.dumps(options)]
-                self.processes.append(
-                    subprocess.Popen(command, env=environment(devices), stdout=file, stderr=file)
-                )
-
-    def wait(self, timeout=120):
-        end = time.monotonic() + timeout
-        try:
-            codes = [p.wait(max(0.1, end - time.monotonic())) for p in self.processes]
-        finally:
-            for process in self.processes:
-                process.kill()
-        files = [self.folder / f"{number}.json" for number in range(len(self.processes))]
-        self.reports = [json.loads(file.read_text()) if file.exists() else {} for file in files]
-        return codes
-
-    def text(self, number):
-        return self.logs[number].read_text()
-
-    def step(self, number):
-        """The last step of a job with a `pause`; 0 before the first."""
-        file = self.folder / f"{number}.step"
-        text = file.read_text() if file.exists() else ""
-        return int(text or 0)
-
-    def until_step(self, step, timeout=90):
-        end = time.monotonic() + timeout
-        while min(self.step(0), self.step(1)) < step:
-            assert time.monotonic() < end, self.text(0) + self.text(1)
-            time.sleep(0.02)
-
-
-def run(folder, **options):
-    job = Job(folder, **options)
-    codes = job.wait()
-    assert codes == [0] * len(codes), "\n".join(job.text(number) for number in range(len(codes)))
-    return job.reports
 
 
 def steps_on_disk(folder, version=0):
@@ -93,13 +26,13 @@ def close(first, second, rtol):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The same run in one process on four devices."""
-    return run(
+    return run_processes(
         tmp_path_factory.mktemp("alone"), processes=1, devices=4, witness=True, applied=True
     )[0]
 
 
 def test_two_processes_share_the_data_and_give_the_results_of_one(tmp_path, alone):
-    first, second = run(tmp_path, witness=True, applied=True)
+    first, second = run_processes(tmp_path, witness=True, applied=True)
     for epoch in range(2):
         parts = first["train"][epoch], second["train"][epoch]
         assert not set(parts[0]) & set(parts[1])
@@ -130,7 +63,7 @@ def test_two_processes_share_the_data_and_give_the_results_of_one(tmp_path, alon
 
 @pytest.mark.slow
 def test_data_workers_do_not_join_the_job_again(tmp_path):
-    first, second = run(tmp_path, model="dense", epochs=1, workers=1, witness=True)
+    first, second = run_processes(tmp_path, model="dense", epochs=1, workers=1, witness=True)
     assert sorted(first["train"][0] + second["train"][0]) == list(range(64))
 
 
@@ -143,8 +76,8 @@ def test_a_smaller_last_batch_is_shared_or_read_whole_by_each_process(
     """4 devices cannot share 6 examples, but they can share 8."""
     options = {"num": num, "drop_last": False, "witness": True, "keep_on_device": keep_on_device}
     (tmp_path / "alone").mkdir()
-    alone = run(tmp_path / "alone", processes=1, devices=4, **options)[0]
-    first, second = run(tmp_path, **options)
+    alone = run_processes(tmp_path / "alone", processes=1, devices=4, **options)[0]
+    first, second = run_processes(tmp_path, **options)
     for epoch in range(2):
         parts = first["train"][epoch], second["train"][epoch]
         both = set(parts[0]) & set(parts[1])
@@ -177,7 +110,7 @@ def test_a_smaller_last_batch_is_shared_or_read_whole_by_each_process(
     ],
 )
 def test_a_stop_request_of_one_process_stops_both_at_the_same_step(tmp_path, meddler, least, most):
-    first, second = run(tmp_path, model="tiny", epochs=5, meddler=meddler)
+    first, second = run_processes(tmp_path, model="tiny", epochs=5, meddler=meddler)
     assert first["step"] == second["step"]
     assert least <= first["step"] <= most
     assert second["stop_reason"] == "I have seen enough"
@@ -187,37 +120,37 @@ def test_a_stop_request_of_one_process_stops_both_at_the_same_step(tmp_path, med
 @pytest.mark.slow
 def test_a_save_request_of_one_process_saves_that_step(tmp_path):
     meddler = {"what": "save", "step": 3}
-    run(tmp_path, epochs=1, meddler=meddler, checkpoint={"keep_latest": 9})
+    run_processes(tmp_path, epochs=1, meddler=meddler, checkpoint={"keep_latest": 9})
     assert steps_on_disk(tmp_path) == [3, 4]
 
 
 def test_sigterm_to_one_saves_the_same_step_and_ends_both_resumably(tmp_path, alone):
-    job = Job(tmp_path, meddler={"what": "SIGTERM", "step": 3})
+    job = DistributedJob(tmp_path, meddler={"what": "SIGTERM", "step": 3})
     assert job.wait() == [143, 143]
     first, second = job.reports
     assert first["step"] == second["step"] == 3
     assert first["interrupted"]
     assert second["interrupted"]
     assert steps_on_disk(tmp_path) == [3]
-    reports = run(tmp_path, resume="auto")
+    reports = run_processes(tmp_path, resume="auto")
     assert reports[0]["step"] == 8
     close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 @pytest.mark.slow
 def test_sigterm_during_validation_interrupts_it_in_both(tmp_path, alone):
-    job = Job(tmp_path, meddler={"what": "validation SIGTERM", "step": 0}, val=600)
+    job = DistributedJob(tmp_path, meddler={"what": "validation SIGTERM", "step": 0}, val=600)
     assert job.wait() == [143, 143]
     assert [report["step"] for report in job.reports] == [4, 4]
     assert steps_on_disk(tmp_path) == [4]
-    reports = run(tmp_path, resume="auto", val=600)
+    reports = run_processes(tmp_path, resume="auto", val=600)
     assert reports[0]["step"] == 8
     close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 @pytest.mark.slow
 def test_after_sigkill_of_one_the_other_ends_and_one_process_can_resume(tmp_path, alone):
-    job = Job(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
+    job = DistributedJob(tmp_path, pause=0.3, checkpoint={"every_n_steps": 2})
     job.until_step(3)
     job.processes[1].kill()
     killed = time.monotonic()
@@ -226,13 +159,13 @@ def test_after_sigkill_of_one_the_other_ends_and_one_process_can_resume(tmp_path
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, None)
     assert steps_on_disk(tmp_path)[0] == 2
-    reports = run(tmp_path, processes=1, devices=1, resume="auto")
+    reports = run_processes(tmp_path, processes=1, devices=1, resume="auto")
     assert reports[0]["step"] == 8
     close(reports[0]["parameters"], alone["parameters"], 1e-5)
 
 
 def test_an_error_in_one_process_ends_both_in_bounded_time(tmp_path):
-    job = Job(tmp_path, meddler={"what": "fail", "step": 2})
+    job = DistributedJob(tmp_path, meddler={"what": "fail", "step": 2})
     started = time.monotonic()
     codes = job.wait()
     assert time.monotonic() - started < 60
@@ -249,20 +182,20 @@ def test_a_state_split_over_processes_is_saved_whole(tmp_path, how):
         options |= {"devices": 1, "mesh": {"data": 1, "model": 2}}
     else:
         options |= {"shard_state": True}
-    first, _ = run(tmp_path, **options)
+    first, _ = run_processes(tmp_path, **options)
     saved = read_checkpoint(tmp_path / "logs" / "run" / "version_0" / "checkpoints" / "8")
     for name, values in first["parameters"].items():
         assert saved.arrays[f"model/{name}"].ravel().tolist() == values, name
-    again = run(tmp_path, processes=1, devices=1, model="split", resume="auto")[0]
+    again = run_processes(tmp_path, processes=1, devices=1, model="split", resume="auto")[0]
     assert again["parameters"] == first["parameters"], "a finished run trains no further"
     if how == "sharded":
-        on = run(tmp_path, **options | {"resume": "auto", "epochs": 3})
+        on = run_processes(tmp_path, **options | {"resume": "auto", "epochs": 3})
         assert on[0]["step"] == 12
 
 
 @pytest.mark.slow
 def test_a_non_finite_example_of_one_process_ends_both(tmp_path):
-    job = Job(tmp_path, model="split", shard_state=True, nan=3)
+    job = DistributedJob(tmp_path, model="split", shard_state=True, nan=3)
     assert job.wait() == [0, 0]
     steps = [report["caught"].split(" The batch")[0] for report in job.reports]
     assert steps == ["Step 4 had a loss of nan."] * 2
@@ -273,7 +206,9 @@ def test_a_non_finite_example_of_one_process_ends_both(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_to_one_at_the_end_of_fit_ends_both(tmp_path):
-    job = Job(tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0})
+    job = DistributedJob(
+        tmp_path, epochs=1, applied=True, meddler={"what": "late SIGTERM", "step": 0}
+    )
     assert job.wait(60) == [143, 143]
     assert [report["step"] for report in job.reports] == [4, 4]
 
@@ -281,7 +216,7 @@ def test_sigterm_to_one_at_the_end_of_fit_ends_both(tmp_path):
 @pytest.mark.slow
 def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
-    first, second = run(tmp_path, **options, meddler={"what": "late stop", "step": 0})
+    first, second = run_processes(tmp_path, **options, meddler={"what": "late stop", "step": 0})
     for report in (first, second):
         assert report["step"] == 4
         assert report["stop_reason"] is None, "it was that of the previous fit"
@@ -303,7 +238,7 @@ def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
     ],
 )
 def test_differences_between_the_processes_end_both_with_an_error(tmp_path, options, text):
-    job = Job(tmp_path, **options)
+    job = DistributedJob(tmp_path, **options)
     codes = job.wait(60)
     assert all(codes), codes
     assert any(text in job.text(number) for number in range(2)), job.text(0) + job.text(1)

@@ -34,8 +34,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
-from jobs import Job, run_dir, run_here  # noqa: E402
-from test_distributed import run as run_processes  # noqa: E402
+from jobs import Job, run_dir, run_here, run_processes  # noqa: E402
 
 from nnx_alexnet import AlexNet, DataModule, Trainer, create_optimizer  # noqa: E402
 from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint, TensorBoard  # noqa: E402
