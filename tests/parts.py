@@ -7,6 +7,7 @@ SGD subtracts the rate times the mean of the values in its batch from the weight
 from functools import cached_property, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -30,6 +31,7 @@ from nnx_alexnet.training import (
     train_step,
 )
 from nnx_alexnet.training.dispatcher import Dispatcher
+from nnx_alexnet.training.step_functions import State, StepFunctions
 
 
 class Scale(nnx.Module):
@@ -146,3 +148,27 @@ class Parts:
     def weight(self) -> float:
         """The newest weight."""
         return float(self.arrays.parameters()["weight"])
+
+
+def _plain(image, **_):
+    return image
+
+
+class StepParts:
+    """The step functions of a model, and a state of it and of its optimizer."""
+
+    def __init__(self, model=None, task=None, optimizer=None, transform=_plain):
+        self.model = Scale(1.0) if model is None else model
+        self.task = Product() if task is None else task
+        steps = (partial(step, self.task) for step in (train_step, eval_step, predict_step))
+        self.functions = StepFunctions(self.model, transform, *steps, placement=Placement(1))
+        self.optimizer = nnx.Optimizer(self.model, optimizer or optax.sgd(0.5), wrt=nnx.Param)
+        layout = self.functions.take_optimizer(self.optimizer)
+        model_arrays = self.functions.model.copied(self.model)
+        self.state = State(model_arrays, layout.copied(self.optimizer))
+        mask = jax.ShapeDtypeStruct((2,), bool)
+        outputs = {"loss": jax.ShapeDtypeStruct((2,), jnp.float32)}
+        self.empty = self.functions.choose_metrics(self.task, outputs, mask).empty()
+
+    def update(self, batch):
+        return self.functions.update(self.state, self.empty, batch, jax.random.key(0))

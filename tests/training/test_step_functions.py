@@ -9,41 +9,15 @@ import optax
 import pytest
 from clu.metrics import Average, Collection
 from flax import nnx
-from parts import Product, Scale, batch_of
+from parts import Scale, StepParts, batch_of
 
 from nnx_alexnet import Task
-from nnx_alexnet.devices import Placement
 from nnx_alexnet.task import ContractError
-from nnx_alexnet.training import eval_step, predict_step, train_step
-from nnx_alexnet.training.step_functions import State, StepFunctions
-
-
-def plain(image, **_):
-    return image
-
-
-class Made:
-    """The step functions of a model, and a state of it and of its optimizer."""
-
-    def __init__(self, model=None, task=None, optimizer=None, transform=plain):
-        self.model = Scale(1.0) if model is None else model
-        self.task = Product() if task is None else task
-        steps = (partial(step, self.task) for step in (train_step, eval_step, predict_step))
-        self.functions = StepFunctions(self.model, transform, *steps, placement=Placement(1))
-        self.optimizer = nnx.Optimizer(self.model, optimizer or optax.sgd(0.5), wrt=nnx.Param)
-        layout = self.functions.take_optimizer(self.optimizer)
-        model_arrays = self.functions.model.copied(self.model)
-        self.state = State(model_arrays, layout.copied(self.optimizer))
-        mask = jax.ShapeDtypeStruct((2,), bool)
-        outputs = {"loss": jax.ShapeDtypeStruct((2,), jnp.float32)}
-        self.empty = self.functions.choose_metrics(self.task, outputs, mask).empty()
-
-    def update(self, batch):
-        return self.functions.update(self.state, self.empty, batch, jax.random.key(0))
+from nnx_alexnet.training import train_step
 
 
 def test_an_update_is_one_step_of_the_optimizer():
-    made = Made()
+    made = StepParts()
     state, metrics, info = made.update(batch_of(1.0, 3.0))
     assert [leaf.tolist() for leaf in state.model] == [0.0]
     assert float(metrics.compute()["loss"]) == 2.0
@@ -53,7 +27,7 @@ def test_an_update_is_one_step_of_the_optimizer():
 
 
 def test_metrics_add_up_over_masked_batches():
-    made = Made()
+    made = StepParts()
     batch = batch_of(1.0, 3.0)
     metrics = made.functions.measured(made.empty, {"loss": jnp.array([1.0, 3.0])}, batch)
     half = batch | {"mask": np.array([True, False])}
@@ -62,7 +36,7 @@ def test_metrics_add_up_over_masked_batches():
 
 
 def test_sums_of_16_bits_are_added_in_float32():
-    made, num = Made(), 515  # which bfloat16 rounds to 516
+    made, num = StepParts(), 515  # which bfloat16 rounds to 516
     losses = {"loss": jnp.ones(num, jnp.bfloat16)}
     metrics = made.functions.measured(made.empty, losses, batch_of(*[0.0] * num))
     assert float(metrics.loss.total) == 515.0
@@ -80,7 +54,7 @@ class Norm(nnx.Module):
 
 
 def test_statistics_that_are_not_finite_are_noticed_though_the_loss_is():
-    made = Made(Norm())
+    made = StepParts(Norm())
     assert bool(made.update(batch_of(1.0, 3.0))[2]["is_finite"])
     _, _, info = made.update(batch_of(1.0, np.nan))
     assert np.isfinite(float(info["loss"]))
@@ -88,7 +62,7 @@ def test_statistics_that_are_not_finite_are_noticed_though_the_loss_is():
 
 
 def test_statistics_move_in_training_and_stay_in_evaluation():
-    made = Made(Norm())
+    made = StepParts(Norm())
     batch = batch_of(1.0, 3.0)
     state, _, _ = made.update(batch)
     names = made.functions.model.names
@@ -101,7 +75,7 @@ def test_statistics_move_in_training_and_stay_in_evaluation():
 
 
 def test_the_rates_that_an_optimizer_keeps_are_those_of_the_step():
-    made = Made(optimizer=optax.inject_hyperparams(optax.sgd)(lambda step: 0.5 + step))
+    made = StepParts(optimizer=optax.inject_hyperparams(optax.sgd)(lambda step: 0.5 + step))
     assert made.functions.rate_names == ("lr",)
     state, _, info = made.update(batch_of(1.0, 3.0))
     assert float(info["lr"]) == 0.5
@@ -110,7 +84,7 @@ def test_the_rates_that_an_optimizer_keeps_are_those_of_the_step():
 
 
 def test_before_a_group_of_steps_there_is_room_for_the_scalars_of_each():
-    made = Made(optimizer=optax.inject_hyperparams(optax.sgd)(0.5))
+    made = StepParts(optimizer=optax.inject_hyperparams(optax.sgd)(0.5))
     infos = made.functions.no_info(made.state, 3)
     assert {name: (array.shape, array.dtype.name) for name, array in infos.items()} == {
         "loss": ((3,), "float32"), "is_finite": ((3,), "bool"), "lr": ((3,), "float32")
@@ -122,7 +96,7 @@ def test_training_images_are_transformed_with_the_key_and_their_index():
     def transform(image, *, key=None, index=None):
         return image if key is None else image + index[:, None]
 
-    made = Made(transform=transform)
+    made = StepParts(transform=transform)
     _, _, info = made.update(batch_of(1.0, 3.0, start=10))
     assert float(info["loss"]) == 12.5
     made.functions.carry("predict", [])
@@ -134,14 +108,14 @@ def test_training_images_are_transformed_with_the_key_and_their_index():
 def test_rows_on_the_device_are_looked_up_by_index():
     data = {"image": jnp.array([[1.0], [2.0], [5.0]]), "label": jnp.array([0, 1, 2])}
     batch = {"index": jnp.array([2, 0]), "mask": jnp.ones(2, bool)}
-    completed = Made().functions.completed(data, batch)
+    completed = StepParts().functions.completed(data, batch)
     assert completed["image"].tolist() == [[5.0], [1.0]]
     assert completed["label"].tolist() == [2, 0]
     assert completed["index"].tolist() == [2, 0]
 
 
 def test_gradients_are_those_of_the_mean_loss():
-    made = Made(Scale(4.0))
+    made = StepParts(Scale(4.0))
     (gradient,) = made.functions.gradients(
         made.state.model, batch_of(1.0, 5.0), jax.random.key(0)
     )  # fmt: skip
@@ -156,11 +130,11 @@ class Scored(Task):
 
 
 def test_the_loss_is_always_among_the_metrics():
-    assert set(Made(task=Scored()).empty.__annotations__) == {"score", "loss"}
+    assert set(StepParts(task=Scored()).empty.__annotations__) == {"score", "loss"}
 
 
 def test_the_first_choice_of_metrics_stays():
-    made = Made()
+    made = StepParts()
     outputs = {"loss": jax.ShapeDtypeStruct((2,), jnp.float32)}
     mask = jax.ShapeDtypeStruct((2,), bool)
     assert made.functions.choose_metrics(Scored(), outputs, mask) is type(made.empty)
@@ -172,7 +146,7 @@ class TwoLosses(Task):
 
 
 def test_a_loss_of_another_shape_is_refused_in_training():
-    made = Made()
+    made = StepParts()
     made.functions._train_step = partial(train_step, TwoLosses())
     with pytest.raises(ContractError, match="loss"):
         made.update(batch_of(1.0, 3.0))
