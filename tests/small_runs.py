@@ -3,20 +3,21 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from helpers import TinyNet, tiny_arrays
+from helpers import TinyNet, tiny_arrays, trainer_of
 
-from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet import DataModule
 
 
 def tiny_data(*, num=64, num_val=30, batch_size=16, **arguments):
+    """Stripes, in a train split and in one for both validation and test."""
     train, val = tiny_arrays(num=num), tiny_arrays(num=num_val, seed=1)
     return DataModule(train, val, val, batch_size=batch_size, **arguments)
 
 
 def tiny_trainer(*, data=None, model=None, seed=0, **arguments):
+    """A trainer of a `TinyNet` of that seed; two epochs unless a limit is given."""
     model = TinyNet(4, rngs=nnx.Rngs(seed)) if model is None else model
-    defaults = {"log_dir": None, "progress_bar": False, "max_epochs": 2, "seed": seed}
-    return Trainer(model, tiny_data() if data is None else data, **{**defaults, **arguments})
+    return trainer_of(model, tiny_data() if data is None else data, seed=seed, **arguments)
 
 
 def numpy_metrics(model, images, labels):

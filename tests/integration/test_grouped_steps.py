@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
-from helpers import Dense, tiny_arrays, tree_equal
+from helpers import Dense, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import (
@@ -69,19 +69,19 @@ def data_of(**arguments):
     )  # fmt: skip
 
 
-def trainer_of(steps, *, data=None, callbacks=(), **arguments):
-    return Trainer(
+def dense_trainer(steps, *, data=None, callbacks=(), **arguments):
+    return trainer_of(
         DenseNet(4, rngs=nnx.Rngs(0)),
         data_of() if data is None else data,
         optimizer=create_optimizer(schedule="cosine", num_steps=18, warmup_steps=2),
         steps_per_execution=steps,
         callbacks=[*callbacks, TensorBoard(images=False, histograms=False, texts=False)],
-        **{"max_epochs": 2, "log_dir": None, "progress_bar": False, **arguments},
+        **arguments,
     )
 
 
 def fitted(steps, **arguments):
-    trainer = trainer_of(steps, **arguments)
+    trainer = dense_trainer(steps, **arguments)
     return trainer, trainer.fit()
 
 
@@ -158,7 +158,7 @@ def test_log_points_and_saves_are_at_their_steps(tmp_path):
 def test_a_run_that_is_stopped_within_a_group_ends_with_the_same_bits(step_by_step, tmp_path):
     whole, history, _ = step_by_step
     fitted(64, log_dir=tmp_path, max_steps=11)
-    trainer = trainer_of(5, data=data_of(keep_on_device=False), log_dir=tmp_path)
+    trainer = dense_trainer(5, data=data_of(keep_on_device=False), log_dir=tmp_path)
     resumed = trainer.fit(resume="auto")
     assert trainer.global_step == 18
     assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))

@@ -13,7 +13,7 @@ from helpers import Dense, RecordingCallback
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
 
 
-def trainer_of(**arguments):
+def dense_trainer(**arguments):
     return small_runs.tiny_trainer(**{"model": Dense(), **arguments})
 
 
@@ -32,7 +32,7 @@ class InterruptAt(Callback):
 
 def test_ctrl_c_finishes_the_step_saves_it_and_returns(tmp_path):
     saver, recorder = ModelCheckpoint(), RecordingCallback()
-    trainer = trainer_of(log_dir=tmp_path, callbacks=[InterruptAt(6), saver, recorder])
+    trainer = dense_trainer(log_dir=tmp_path, callbacks=[InterruptAt(6), saver, recorder])
     handler = signal.getsignal(signal.SIGINT)
     history = trainer.fit()
     assert trainer.interrupted
@@ -46,7 +46,7 @@ def test_ctrl_c_finishes_the_step_saves_it_and_returns(tmp_path):
 
 def test_ctrl_c_in_validation_leaves_it_and_publishes_no_half_metrics():
     interrupt = InterruptAt(4, "on_validation_batch_end")
-    trainer = trainer_of(callbacks=[interrupt])
+    trainer = dense_trainer(callbacks=[interrupt])
     history = trainer.fit()
     assert trainer.interrupted
     assert (trainer.global_step, trainer.epoch, trainer.step_in_epoch) == (4, 0, 4)
@@ -63,7 +63,7 @@ def test_a_second_ctrl_c_raises_and_the_model_stays_usable():
 
     model = Dense()
     with pytest.raises(KeyboardInterrupt):
-        trainer_of(model=model, callbacks=[Twice()]).fit()
+        dense_trainer(model=model, callbacks=[Twice()]).fit()
     assert model(jnp.zeros((1, 8, 8, 1))).shape == (1, 4)
 
 
@@ -76,14 +76,14 @@ def test_what_a_hook_changed_for_a_validation_is_changed_back_when_a_signal_cuts
         def on_validation_end(self, trainer):
             nnx.update(trainer.model, self.kept)
 
-    trainer = trainer_of(callbacks=[Zeros(), InterruptAt(4, "on_validation_batch_end")])
+    trainer = dense_trainer(callbacks=[Zeros(), InterruptAt(4, "on_validation_batch_end")])
     trainer.fit()
     assert trainer.interrupted
     assert np.abs(trainer.model.dense.kernel[...]).max() > 0
 
 
 def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
-    trainer = trainer_of(log_dir=tmp_path)
+    trainer = dense_trainer(log_dir=tmp_path)
     trainer.fit()
     # As a signal does while `fit` waits for the last save.
     trainer._parts.requests.interrupt(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
 
 
 def test_after_ctrl_c_the_other_verbs_are_whole():
-    trainer = trainer_of(callbacks=[InterruptAt(2)])
+    trainer = dense_trainer(callbacks=[InterruptAt(2)])
     trainer.fit()
     assert trainer.interrupted
     assert set(trainer.validate()) == {"val/loss", "val/accuracy"}

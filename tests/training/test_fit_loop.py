@@ -15,7 +15,7 @@ from nnx_alexnet.callbacks import Callback, ModelCheckpoint
 TRAIN, VAL = split_of(*[1.0] * 8), split_of(2.0, 4.0)  # four steps in an epoch
 
 
-def trainer_of(*callbacks, val=VAL, train=TRAIN, **arguments):
+def scale_trainer(*callbacks, val=VAL, train=TRAIN, **arguments):
     arguments = {"max_epochs": 2, "log_dir": None, "optimizer": optax.sgd(0.25), **arguments}
     return Trainer(
         Scale(8.0), DataModule(train, val, batch_size=2), task=Product(), callbacks=callbacks,
@@ -61,7 +61,7 @@ EPOCH = ["on_train_epoch_start", *STEP * 4, *VALIDATION, "on_train_epoch_end"]
 
 def test_the_hooks_of_a_fit_are_called_in_their_order():
     recorder = RecordingCallback()
-    trainer_of(recorder).fit()
+    scale_trainer(recorder).fit()
     assert recorder.calls == [
         "setup", "on_fit_start", "on_train_start", *EPOCH, *EPOCH, "on_train_end", "on_fit_end",
         "teardown",
@@ -73,7 +73,7 @@ def test_an_exception_is_told_to_every_callback_and_reaches_the_caller():
         raise RuntimeError("mine")
 
     recorder = RecordingCallback()
-    trainer = trainer_of(At("on_train_epoch_end", fail), recorder)
+    trainer = scale_trainer(At("on_train_epoch_end", fail), recorder)
     with pytest.raises(RuntimeError, match="mine"):
         trainer.fit()
     assert recorder.calls == [
@@ -88,7 +88,7 @@ def test_all_metrics_of_an_epoch_are_there_before_its_first_hook_at_the_end():
     def look(trainer):
         seen.append((dict(trainer.metrics), trainer.metric_steps["val/loss"]))
 
-    trainer_of(At("on_validation_end", look), max_epochs=1).fit()
+    scale_trainer(At("on_validation_end", look), max_epochs=1).fit()
     ((metrics, step),) = seen
     # The weight is 8, 7.75, 7.5 and 7.25 in the steps, and 7 in the validation of 2 and 4.
     assert (metrics["train/loss"], metrics["val/loss"], step) == (7.625, 21.0, 4)
@@ -96,7 +96,7 @@ def test_all_metrics_of_an_epoch_are_there_before_its_first_hook_at_the_end():
 
 def test_a_checkpoint_that_the_end_of_an_epoch_asks_for_is_of_the_next_one(tmp_path):
     saver = ModelCheckpoint("val/loss", every_n_epochs=1)
-    trainer = trainer_of(saver, max_epochs=1, log_dir=tmp_path)
+    trainer = scale_trainer(saver, max_epochs=1, log_dir=tmp_path)
     trainer.fit()
     (saved,) = (trainer.run_dir / "checkpoints").iterdir()
     assert (saved.name, saver.best_value) == ("4", 21.0)
@@ -107,19 +107,19 @@ def test_a_checkpoint_that_the_end_of_an_epoch_asks_for_is_of_the_next_one(tmp_p
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [4, 8, 12]), (2, [8, 12]), (5, [12])])
 def test_validation_is_every_n_epochs_and_at_the_last_one(every, steps):
-    history = trainer_of(max_epochs=3, validate_every_n_epochs=every).fit()
+    history = scale_trainer(max_epochs=3, validate_every_n_epochs=every).fit()
     assert [row["step"] for row in history] == steps
     assert all("val/loss" in row and "train/loss" in row for row in history)
 
 
 def test_without_a_validation_split_history_has_a_row_for_each_epoch():
-    history = trainer_of(val=None, validate_every_n_epochs=5).fit()
+    history = scale_trainer(val=None, validate_every_n_epochs=5).fit()
     assert [(row["epoch"], row["step"]) for row in history] == [(0, 4), (1, 8)]
     assert not any(name.startswith("val/") for row in history for name in row)
 
 
 def test_an_epoch_that_a_callback_makes_the_last_one_at_its_end_is_validated():
-    trainer = trainer_of(
+    trainer = scale_trainer(
         At("on_train_epoch_end", lambda trainer: trainer.stop("enough")), validate_every_n_epochs=4
     )
     (row,) = trainer.fit()
@@ -133,7 +133,7 @@ def test_an_epoch_that_a_callback_makes_the_last_one_at_its_end_is_validated():
     ("max_epochs", "max_steps", "steps"), [(2, None, 8), (None, 5, 5), (1, 9, 4)]
 )
 def test_the_run_ends_at_whichever_limit_comes_first(max_epochs, max_steps, steps):
-    trainer = trainer_of(max_epochs=max_epochs, max_steps=max_steps)
+    trainer = scale_trainer(max_epochs=max_epochs, max_steps=max_steps)
     trainer.fit()
     assert trainer.global_step == steps
     assert float(trainer.model.weight[...]) == 8.0 - 0.25 * steps
@@ -145,7 +145,7 @@ def test_a_callback_that_stops_closes_the_epoch_as_a_whole_one(caplog):
             trainer.stop("five is enough")
 
     recorder = RecordingCallback()
-    trainer = trainer_of(At("on_train_batch_end", stop), recorder)
+    trainer = scale_trainer(At("on_train_batch_end", stop), recorder)
     with caplog.at_level(logging.INFO):
         assert [row["step"] for row in trainer.fit()] == [4, 5]
     assert trainer.stop_reason == "five is enough"
@@ -158,7 +158,7 @@ def test_stopping_before_the_first_step_of_an_epoch_is_no_error_of_the_data():
         if trainer.epoch == 1:
             trainer.stop("enough")
 
-    trainer = trainer_of(At("on_train_epoch_start", stop))
+    trainer = scale_trainer(At("on_train_epoch_start", stop))
     assert [row["step"] for row in trainer.fit()] == [4]
     assert trainer.epoch == 1
 
@@ -193,12 +193,12 @@ class Counts(Callback):
 )
 def test_a_signal_while_an_epoch_ends_changes_nothing_in_the_end(hook, every, epoch, tmp_path):
     options = {"log_dir": tmp_path, "max_epochs": 2, "validate_every_n_epochs": every}
-    stopped = trainer_of(At(hook, interrupt), Counts(), **options)
+    stopped = scale_trainer(At(hook, interrupt), Counts(), **options)
     stopped.fit()
     assert stopped.interrupted
     assert (stopped.global_step, stopped.epoch) == (4, epoch)
     counts = Counts()
-    history = trainer_of(counts, **options).fit(resume="auto")
+    history = scale_trainer(counts, **options).fit(resume="auto")
     assert [row["epoch"] for row in history] == ([0, 1] if every == 1 else [1])
     assert [row["val/loss"] for row in history] == ([21.0, 18.0] if every == 1 else [18.0])
     assert counts.count == 2, "each epoch ends once"
@@ -210,9 +210,9 @@ def test_a_signal_before_the_last_validation_leaves_it_to_the_resumed_run(tmp_pa
         interrupt(trainer)
 
     options = {"log_dir": tmp_path, "max_epochs": 8, "validate_every_n_epochs": 4}
-    stopped = trainer_of(At("on_train_epoch_end", stop), **options)
+    stopped = scale_trainer(At("on_train_epoch_end", stop), **options)
     assert stopped.fit() == []
-    resumed = trainer_of(**options)
+    resumed = scale_trainer(**options)
     (row,) = resumed.fit(resume="auto")
     assert (row["epoch"], row["val/loss"], resumed.stop_reason) == (0, 21.0, "enough")
 
@@ -225,7 +225,7 @@ def test_the_device_lets_the_data_go_after_an_error():
         assert trainer.data_is_on_device
         raise RuntimeError("mine")
 
-    trainer = trainer_of(At("on_train_batch_end", fail))
+    trainer = scale_trainer(At("on_train_batch_end", fail))
     with pytest.raises(RuntimeError, match="mine"):
         trainer.fit()
     assert not trainer.data_is_on_device
@@ -233,7 +233,7 @@ def test_the_device_lets_the_data_go_after_an_error():
 
 
 def test_what_a_fit_has_cost_is_published_and_known_before():
-    trainer = trainer_of(steps_per_execution=2)
+    trainer = scale_trainer(steps_per_execution=2)
     names = trainer.metric_names
     row = trainer.fit()[-1]
     costs = {name for name in row if name.startswith("perf/")}
@@ -259,7 +259,7 @@ class Slow:
 
 @pytest.mark.parametrize("is_slow", [True, False])
 def test_waiting_for_data_is_a_share_of_the_time(is_slow):
-    trainer = trainer_of(train=Slow() if is_slow else TRAIN, steps_per_execution=1)
+    trainer = scale_trainer(train=Slow() if is_slow else TRAIN, steps_per_execution=1)
     assert (trainer.fit()[-1]["perf/data_wait"] > 0.5) is is_slow
 
 
@@ -269,8 +269,8 @@ def test_accepted_hyperparameters_are_those_of_the_code(tmp_path):
     def rated(rate):
         return optax.inject_hyperparams(optax.sgd)(rate)
 
-    trainer_of(optimizer=rated(0.25), max_epochs=1, log_dir=tmp_path).fit()
-    trainer = trainer_of(optimizer=rated(0.5), log_dir=tmp_path)
+    scale_trainer(optimizer=rated(0.25), max_epochs=1, log_dir=tmp_path).fit()
+    trainer = scale_trainer(optimizer=rated(0.5), log_dir=tmp_path)
     trainer.fit(resume="auto", accept="optimizer")
     assert float(trainer.model.weight[...]) == 8.0 - 4 * 0.25 - 4 * 0.5
     np.testing.assert_allclose(trainer.history[-1]["lr"], 0.5)
