@@ -123,7 +123,7 @@ class CountsEpochs(Callback):
 def test_an_epoch_whose_last_validation_is_cut_short_counts_once_after_a_resume(tmp_path):
     for interrupts in (True, False):
         callback = CountsEpochs(interrupts=interrupts)
-        trainer = trainer_of(
+        trainer = dense_trainer(
             callbacks=[callback], log_dir=tmp_path, validate_every_n_epochs=5, max_epochs=9
         )
         history = trainer.fit(resume="auto")
