@@ -6,6 +6,7 @@ from flax import nnx
 from helpers import TinyNet, tiny_arrays, trainer_of
 
 from nnx_alexnet import DataModule
+from nnx_alexnet.callbacks import Callback
 
 
 def tiny_data(*, num=64, num_val=30, batch_size=16, **arguments):
@@ -29,3 +30,20 @@ def numpy_metrics(model, images, labels):
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     losses = -log_probabilities[np.arange(len(labels)), labels]
     return losses.mean(), (logits.argmax(axis=1) == labels).mean()
+
+
+class Steps(Callback):
+    """Keeps at which steps its hooks were called, and what they were given."""
+
+    def __init__(self, every_n_steps=None):
+        self.every_n_steps = every_n_steps
+        self.starts, self.ends, self.indices, self.losses = [], [], [], []
+
+    def on_train_batch_start(self, trainer, batch, batch_index):
+        self.starts.append((trainer.global_step + 1, batch_index))
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.ends.append((trainer.global_step, batch_index))
+        self.indices.append(batch["index"].tolist())
+        self.losses.append(float(outputs["loss"]))
+        assert batch["image"].shape[0] == len(batch["label"]) == len(batch["mask"])

@@ -111,19 +111,7 @@ class Checkpoints:
         return self._folder.path(step)
 
     def restore(self, check: Callable[[Mapping[str, Any]], None]) -> Checkpoint | None:
-        """Reads the newest whole checkpoint; damaged ones are renamed and reported.
-
-        Args:
-            check: called with the JSON of a checkpoint before its arrays are read. What it raises
-                ends the search.
-
-        Returns:
-            The checkpoint, or None if there never was one.
-
-        Raises:
-            ValueError: there are checkpoints, and all are damaged.
-            OSError: one could not be read, though nothing shows that it is damaged.
-        """
+        """Waits for all saves, and reads the newest intact checkpoint; see `CheckpointFolder`."""
         self.wait()
         return self._folder.read_newest(check)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from flax import nnx
 from helpers import tree_equal
+from small_runs import Steps
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nnx_alexnet import Classification, DataModule, Trainer
@@ -136,23 +137,6 @@ def test_a_ragged_epoch_equals_a_plain_loop_without_any_padding(form, steps):
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
     assert np.mean([row["train/loss"] for row in history]) == pytest.approx(loss, rel=1e-5)
     assert trainer.num_compilations["train"] == 2
-
-
-class Steps(Callback):
-    """Keeps at which steps its hooks were called, and what they were given."""
-
-    def __init__(self, every_n_steps=None):
-        self.every_n_steps = every_n_steps
-        self.starts, self.ends, self.indices, self.losses = [], [], [], []
-
-    def on_train_batch_start(self, trainer, batch, batch_index):
-        self.starts.append((trainer.global_step + 1, batch_index))
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        self.ends.append((trainer.global_step, batch_index))
-        self.indices.append(batch["index"].tolist())
-        self.losses.append(float(outputs["loss"]))
-        assert batch["image"].shape[0] == len(batch["label"]) == len(batch["mask"])
 
 
 @pytest.mark.parametrize(

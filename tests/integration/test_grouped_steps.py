@@ -6,6 +6,7 @@ import optax
 import pytest
 from flax import nnx
 from helpers import Dense, tiny_arrays, trainer_of, tree_equal
+from small_runs import Steps
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import (
@@ -32,23 +33,6 @@ class DenseNet(nnx.Module):
     def __call__(self, image):
         x = nnx.relu(self.bn(self.dense1(image.reshape(len(image), -1))))
         return self.dense2(self.dropout(x))
-
-
-class Steps(Callback):
-    """Keeps at which steps its hooks were called, and what they were given."""
-
-    def __init__(self, every_n_steps=None):
-        self.every_n_steps = every_n_steps
-        self.starts, self.ends, self.indices, self.losses = [], [], [], []
-
-    def on_train_batch_start(self, trainer, batch, batch_index):
-        self.starts.append((trainer.global_step + 1, batch_index))
-
-    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-        self.ends.append((trainer.global_step, batch_index))
-        self.indices.append(batch["index"].tolist())
-        self.losses.append(float(outputs["loss"]))
-        assert batch["image"].shape[0] == len(batch["label"]) == len(batch["mask"])
 
 
 class Dispatches(Callback):
