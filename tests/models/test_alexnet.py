@@ -6,6 +6,7 @@ from flax import nnx
 from helpers import ALEXNET_LAYERS, alexnet_shapes, tree_equal
 from jsonargparse import ArgumentParser
 
+from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.models import AlexNet
 
 
@@ -252,3 +253,20 @@ def test_the_command_line_parses_every_argument():
         assert parser.parse_string(parser.dump(config)) == config
     model = alexnet_shapes(**config.model.as_dict())
     assert model.conv1.dtype == jnp.bfloat16
+
+
+def test_split_over_two_devices_it_predicts_as_on_one():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 67, 67, 1), dtype=np.uint8)
+    split = (images, np.arange(4, dtype=np.int32) % 2)
+    data = DataModule(split, split, batch_size=4)
+    found = {}
+    for name, where in (("one", {"devices": 1}), ("two", {"mesh": {"data": 1, "model": 2}})):
+        model = AlexNet(2, image_size=67, in_channels=1, rngs=nnx.Rngs(0))
+        trainer = Trainer(model, data, log_dir=None, progress_bar=False, **where)
+        found[name] = trainer.predict(images)
+        kernels = [trainer.parameters()[f"dense{number}/kernel"] for number in (1, 2)]
+        shards = [kernel.addressable_shards[0].data.shape for kernel in kernels]
+        halves = 1 if name == "one" else 2
+        assert [np.prod(shape) for shape in shards] == [256 * 4096 / halves, 4096**2 / halves]
+    np.testing.assert_allclose(found["two"], found["one"], rtol=1e-5, atol=1e-6)
