@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nnx_alexnet.callbacks import ModelCheckpoint
 from nnx_alexnet.checkpoints import Checkpoint
 from nnx_alexnet.devices import NonFiniteError
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import format_count, logger
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.model_arrays import ModelArrays
@@ -139,10 +139,11 @@ class Saver:
             self._dispatcher.restore_sums(saved.item("metrics"))
         self._hooks.callbacks.load_state_dict(saved.loop["callbacks"])
         progress = self._progress
-        logger.info(
-            "Resuming %s after step %d, epoch %d.",
-            self._run.run_dir, progress.global_step, progress.epoch + 1,
-        )  # fmt: skip
+        place = f"{format_count(progress.epoch, 'epoch')} done"
+        if progress.step_in_epoch:
+            place = f"in epoch {progress.epoch + 1}"
+        step = progress.global_step
+        logger.info("Resuming %s after step %d, %s.", self._run.run_dir, step, place)
 
     # ---- When the run fails ---------------------------------------------------------------------
 

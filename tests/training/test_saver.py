@@ -351,3 +351,18 @@ def test_a_failed_run_saves_nothing_where(reason):
     with pytest.raises(ValueError, match="mine"):
         made.fail(ValueError("mine"))
     assert made.calls == []
+
+
+@pytest.mark.parametrize(
+    ("position", "place"),
+    [
+        ({"epoch": 2, "step_in_epoch": 3, "is_epoch_open": True}, "in epoch 3"),
+        ({"epoch": 1, "step_in_epoch": 0, "is_epoch_open": False}, "1 epoch done"),
+    ],
+    ids=["in an epoch", "after an epoch"],
+)
+def test_the_log_reports_where_a_run_continues(position, place, warnings):
+    warnings.set_level("INFO", logger="nnx_alexnet")
+    made = Made()
+    made.saver.restore(checkpoint_of(global_step=7, **position), can_skip=True)
+    assert f"after step 7, {place}." in warnings.text
