@@ -124,7 +124,7 @@ class TensorBoard(Callback):
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Notes the stage: only a fit draws."""
         self._stage = stage
-        self._logged = {}  # a validation or test on its own measures anew
+        self._logged = {}  # a separate validation or test measures again
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit."""

@@ -53,7 +53,7 @@ def open_browser(width: int, height: int, *, local_host: bool = False) -> Iterat
 
 
 def console_errors(driver: Any) -> list[str]:
-    """What the page's console has said that is worse than information, since the last call."""
+    """Returns the warnings and errors of the page's console since the last call."""
     entries = driver.get_log("browser")
     return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 

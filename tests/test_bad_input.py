@@ -1,4 +1,4 @@
-"""Bad input is met at the door: a clear error before anything is compiled or written."""
+"""Bad input is refused with a clear error before anything is compiled or written."""
 
 import flax.linen
 import numpy as np

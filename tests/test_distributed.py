@@ -214,7 +214,7 @@ def test_sigterm_to_one_at_the_end_of_fit_ends_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_fit_starts_anew_with_a_split_state(tmp_path):
+def test_a_second_fit_starts_again_with_a_split_state(tmp_path):
     options = {"model": "split", "shard_state": True, "epochs": 1, "twice": True}
     first, second = run_processes(tmp_path, **options, meddler={"what": "late stop", "step": 0})
     for report in (first, second):

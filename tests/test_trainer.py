@@ -170,7 +170,7 @@ def test_log_points_are_every_n_steps_with_the_mean_since_the_one_before(tmp_pat
     assert epochs == [4, 8]
 
 
-def test_the_learning_rate_is_published_where_the_optimizer_says_it():
+def test_a_learning_rate_in_the_state_is_published():
     optimizer = create_optimizer("sgd", 0.5, schedule="cosine", num_steps=8)
     history = tiny_trainer(optimizer=optimizer).fit()
     schedule = optax.cosine_decay_schedule(0.5, 8)
@@ -192,7 +192,7 @@ def test_a_callbacks_own_metric_goes_into_the_history_and_can_be_monitored():
     assert "my/score" in trainer.stop_reason
 
 
-def test_the_run_folder_says_what_was_run(tmp_path):
+def test_the_run_folder_records_what_was_run(tmp_path):
     trainer = tiny_trainer(log_dir=tmp_path, name="sweep/first", max_epochs=1)
     trainer.fit()
     assert trainer.run_dir == tmp_path / "sweep/first/version_0"
@@ -214,7 +214,7 @@ def test_log_dir_none_writes_nothing(tmp_path, monkeypatch):
 # ---- Hooks ---------------------------------------------------------------------------------------
 
 
-def test_a_hook_may_change_the_model_and_training_goes_on_from_there():
+def test_training_continues_from_a_model_that_a_hook_changed():
     class Zero(Callback):
         def on_train_epoch_end(self, trainer):
             trainer.model.dense.kernel[...] = jnp.zeros_like(trainer.model.dense.kernel[...])

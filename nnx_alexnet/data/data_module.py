@@ -42,7 +42,7 @@ class DataModule:
     """Holds training data, and optionally validation and test data, of any form.
 
     Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
-    torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled anew
+    torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled again
     in each epoch, and the others are read in order. A `DataLoader` or iterable keeps its own order.
 
     In training, a batch whose size differs from the first one is a step of its own size, compiled

@@ -39,7 +39,7 @@ def test_another_process_continues_the_ranking(tmp_path):
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [1, 2, 4]
 
 
-def test_another_metric_or_direction_ranks_anew(run):
+def test_another_metric_or_direction_discards_the_ranking(run):
     def open_with(**options):
         checkpoints = Checkpoints(run / "checkpoints", keep_best=1, keep_latest=9, **options)
         best = checkpoints.best_step

@@ -208,9 +208,7 @@ def test_rows_that_a_mask_leaves_out_reach_no_statistic_and_no_step(steps):
     ("max_steps", "steps"),
     [(2, 4), *(pytest.param(n, s, marks=pytest.mark.slow) for n, s in [(3, 4), (5, 1), (6, 4)])],
 )
-def test_a_ragged_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(
-    tmp_path, max_steps, steps
-):
+def test_a_ragged_run_resumed_anywhere_ends_with_the_same_bits(tmp_path, max_steps, steps):
     """Also between the full batches and the smaller one, and right after that."""
 
     def data():

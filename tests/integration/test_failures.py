@@ -136,7 +136,7 @@ def run_again(model, logs, hook, step, unbroken, *, saves, same_trainer):
 
 
 @pytest.mark.parametrize(("hook", "step"), CASES)
-def test_a_run_that_a_callback_ended_goes_on_from_its_last_step(tmp_path, unbroken, hook, step):
+def test_a_run_that_a_callback_ended_resumes_from_its_last_step(tmp_path, unbroken, hook, step):
     run_again(Net(), tmp_path, hook, step, unbroken, saves=True, same_trainer=False)
 
 

@@ -148,7 +148,7 @@ def test_a_flipped_bit_anywhere_is_never_read_as_another_value(tmp_path_factory,
     check_survival(folder)
 
 
-def test_when_all_are_damaged_a_run_says_so_and_does_not_begin_anew(copied):
+def test_a_run_with_only_damaged_checkpoints_does_not_start_again(copied):
     for path in (run_dir(copied) / "checkpoints").glob("*/manifest/metadata"):
         empty(path)
     with pytest.raises(ValueError, match=r"All checkpoints in .* are damaged.*never"):
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
 
 
 @UNREADABLE
-def test_a_run_on_a_full_disk_goes_on_and_can_be_resumed(small_disk, caplog):
+def test_a_run_on_a_full_disk_continues_and_can_be_resumed(small_disk, caplog):
     class Fill(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == 12:
@@ -248,7 +248,7 @@ def test_a_run_on_a_full_disk_goes_on_and_can_be_resumed(small_disk, caplog):
     assert run_here(small_disk).global_step == 40
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_compiled(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_compiling(tmp_path):
     (tmp_path / "file").touch()
     trainer = build(tmp_path / "file", JOB)
     with pytest.raises(ValueError, match=r"`log_dir` .* cannot be written"):
@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_compiled(tmp
     assert trainer.num_compilations == {}
 
 
-def test_a_read_only_disk_is_said_before_anything_is_compiled(small_disk):
+def test_a_read_only_disk_is_reported_before_compiling(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     trainer = build(small_disk, JOB)
     with pytest.raises(ValueError, match=r"`log_dir` .* cannot be written"):

@@ -141,7 +141,7 @@ def test_complex_parameters_descend_and_are_saved(tmp_path):
     np.testing.assert_array_equal(fresh.weight[...], model.weight[...])
 
 
-def test_the_rate_of_the_default_optimizer_is_logged_beside_a_complex_parameter(tmp_path):
+def test_the_rate_is_real_for_complex_parameters(tmp_path):
     inputs = np.ones((64, 2), np.float32)
     trainer = Trainer(
         Complex(), DataModule((inputs, inputs[:, 0]), batch_size=32), task=Squared(),

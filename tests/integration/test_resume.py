@@ -97,14 +97,14 @@ def test_a_run_that_had_ended_stays_as_it_is(tmp_path, reference):
     assert step_log(tmp_path / "copy") == step_log(reference)
 
 
-def test_more_epochs_go_on_where_the_run_had_ended(tmp_path, reference):
+def test_more_epochs_continue_a_finished_run(tmp_path, reference):
     shutil.copytree(reference, tmp_path / "copy")
     run_here(tmp_path / "copy", epochs=5)
     run_here(tmp_path / "straight", epochs=5)
     assert digest(tmp_path / "copy") == digest(tmp_path / "straight")
 
 
-def test_a_run_goes_on_with_another_number_of_workers(copied, reference):
+def test_a_run_resumes_with_another_number_of_workers(copied, reference):
     run_here(copied, num_workers=1)
     assert digest(copied) == digest(reference)
 
@@ -156,7 +156,7 @@ def stop_and_go(reference, stops, save_every, *, pictures=False):
 
 
 @pytest.mark.slow
-def test_a_schedule_goes_on_where_it_was(tmp_path):
+def test_a_schedule_continues_after_a_resume(tmp_path):
     options = {"schedule": "cosine", "epochs": 1}
     run_here(tmp_path / "broken", stop_after=7, **options)
     run_here(tmp_path / "broken", **options)

@@ -75,7 +75,7 @@ def test_the_metrics_of_an_epoch_are_over_all_of_its_steps():
     assert parts.dispatcher.end_epoch()["train/loss"] == 8.0
 
 
-def test_a_restored_epoch_goes_on_with_the_sums_of_the_saved_one():
+def test_a_restored_epoch_continues_the_saved_sums():
     saved, restored = (Parts(log_every_n_steps=2, rate=0.0) for _ in range(2))
     for value in (1.0, 2.0, 6.0):
         saved.send(batch_of(value, value))

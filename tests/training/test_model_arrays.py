@@ -97,7 +97,7 @@ def test_restored_arrays_are_those_that_were_copied_to_the_host(parts):
     assert float(arrays.lend().weight[...]) == 7.0
 
 
-def test_the_arrays_of_the_model_alone_are_restored_beside_any_optimizer(parts):
+def test_the_model_can_be_restored_without_the_optimizer(parts):
     arrays = parts.arrays
     saved = arrays.model_to_host()
     assert list(saved) == ["model/weight"]

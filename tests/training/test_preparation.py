@@ -51,7 +51,7 @@ def test_a_verb_that_runs_keeps_its_compiled_steps():
     assert parts.arrays.steps is steps
 
 
-def test_steps_are_compiled_anew_if_the_model_was_built_in_another_way():
+def test_a_rebuilt_model_gets_new_steps():
     parts = Parts()
     evaluation, training = parts.preparation.for_training()
     steps = parts.arrays.steps

@@ -57,7 +57,7 @@ def test_a_checkpoint_gives_way_only_if_all_who_ask_agree(requests, asked, gives
     assert requests.take_save() == SaveRequest(gives_way=gives_way)
 
 
-def test_whether_a_checkpoint_gives_way_is_decided_anew_at_each_step(requests):
+def test_each_step_decides_whether_its_checkpoint_gives_way(requests):
     requests.save(gives_way=False)
     requests.take_save()
     requests.save(gives_way=True)

@@ -44,7 +44,7 @@ def send(*numbers):
     return thread
 
 
-def test_the_first_signal_asks_and_the_block_goes_on():
+def test_the_first_signal_only_requests_a_stop():
     seen = []
     with graceful_stop(seen.append) as received:
         signal.raise_signal(signal.SIGINT)

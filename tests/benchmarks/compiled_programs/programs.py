@@ -52,7 +52,7 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
 
     Returns:
         By kind, how many there are and the bytes of their results on one device. A pair of start
-        and done is one; what a start carries along beside its result does not count.
+        and done is one; what a start carries along with its result does not count.
 
     Example:
         >>> from programs import collectives
