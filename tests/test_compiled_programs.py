@@ -117,7 +117,7 @@ def test_each_way_of_dividing_the_work():
         fastest, median = map(float, row[2].split(", "))
         assert fastest == median  # of a single window
     held = {row[1]: float(row[7].replace(",", "")) for row in rows[2:]}
-    assert held["sharded"] < held["model"] < 0.3 * held["data"]
+    assert max(held["sharded"], held["model"]) < 0.3 * held["data"]
 
 
 def test_the_readme_holds_the_tables_of_the_arithmetic():

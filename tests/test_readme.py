@@ -113,7 +113,7 @@ def test_the_first_example_learns_the_digits(tmp_path, monkeypatch):
     example = next(iter(python_of(ROOT / "README.md")))
     example.evaluate()
     found = example.namespace
-    assert found["trainer"].metrics["test/accuracy"] > 0.95
+    assert found["trainer"].metrics["test/accuracy"] > 0.9
     assert [row["epoch"] for row in found["history"]] == list(range(len(found["history"])))
     assert found["probabilities"].shape == (360, 10)
     assert found["probabilities"].dtype == np.float32

@@ -24,24 +24,25 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+if __name__ == "__main__":  # not where tests import this file: they have settings of their own
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    tests = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(tests.parent), str(tests)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from flax import nnx  # noqa: E402
-from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
-from jobs import Job, run_dir, run_here, run_processes  # noqa: E402
+import jax
+import numpy as np
+from flax import nnx
+from helpers import Dense, TinyNet, tiny_arrays
+from jobs import Job, run_dir, run_here, run_processes
 
-from nnx_alexnet import AlexNet, DataModule, Trainer, create_optimizer  # noqa: E402
-from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint, TensorBoard  # noqa: E402
-from nnx_alexnet.checkpoints import verify_checkpoints  # noqa: E402
-from nnx_alexnet.data import ImageTransform  # noqa: E402
-from nnx_alexnet.devices.named_arrays import named_leaves, on_host  # noqa: E402
-from nnx_alexnet.optimizers import OPTIMIZERS  # noqa: E402
+from nnx_alexnet import AlexNet, DataModule, Trainer, create_optimizer
+from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint, TensorBoard
+from nnx_alexnet.checkpoints import verify_checkpoints
+from nnx_alexnet.data import ImageTransform
+from nnx_alexnet.devices.named_arrays import named_leaves, on_host
+from nnx_alexnet.optimizers import OPTIMIZERS
 
 # Metrics that differ from run to run.
 _CHANGING = ("perf/", "time", "seconds")
