@@ -173,7 +173,7 @@ def _is_notebook() -> bool:
 def _terminal_columns() -> int:
     """Returns the length of a line: one column is left free, because some terminals wrap there."""
     try:
-        # Of the terminal that is drawn on; standard output may be redirected.
+        # The size of the terminal that shows the bar; standard output may be redirected.
         columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
         columns = shutil.get_terminal_size().columns

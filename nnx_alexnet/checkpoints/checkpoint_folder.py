@@ -25,7 +25,7 @@ from nnx_alexnet.support import first_line, logger
 
 
 class CheckpointFolder:
-    """A folder of checkpoints, of which it keeps those that a `Retention` chooses.
+    """A folder of checkpoints; keeps those that a `Retention` chooses.
 
     Args:
         directory: the folder, created if missing.

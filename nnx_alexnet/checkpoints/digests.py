@@ -107,7 +107,7 @@ def damaged(manifest: Mapping[str, Any], arrays: Arrays, loop: Mapping[str, Any]
 
     Args:
         manifest: the result of `manifest_of` before the checkpoint was written.
-        arrays: the arrays that were read; items of which none was read are not compared.
+        arrays: the arrays that were read; an item without any of them is not compared.
         loop: the JSON item that was read.
     """
     items = {path.split("/", 1)[0] for path in arrays}

@@ -25,7 +25,7 @@ OnSaveError = Literal["raise", "warn"]
 
 
 class Checkpoints:
-    """The checkpoints of one run, of which the latest and the best are kept.
+    """The checkpoints of one run; keeps the latest and the best of them.
 
     Whoever opens a folder must hold its `RunLock`: what a killed run left half done is repaired.
 
