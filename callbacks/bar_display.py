@@ -1,4 +1,4 @@
-"""Where a progress bar is drawn: on the last line of a terminal, or in a notebook cell."""
+"""Draws a progress bar on the last line of a terminal, or in a notebook cell."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class ModelCheckpoint(Callback):
     so the newest state can always be resumed. Saves by epochs and steps depend only on
     `trainer.epoch` and `trainer.global_step`, so a resumed run saves at the same steps as an
     uninterrupted one. The last state of a fit is always saved. A value is never the best if it is
-    not finite, or if another step than that of the checkpoint produced it. Of equal values, the
-    earliest is the best.
+    not finite, or if it was measured at another step. If values are equal, the earliest is the
+    best.
 
     Args:
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.

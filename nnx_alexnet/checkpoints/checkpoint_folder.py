@@ -68,8 +68,8 @@ class CheckpointFolder:
         """Reads the newest intact checkpoint; damaged ones are renamed and reported.
 
         Args:
-            check: called with the JSON of a checkpoint before its arrays are read. What it raises
-                ends the search.
+            check: called with the JSON of a checkpoint before its arrays are read. An
+                exception from it ends the search.
 
         Returns:
             The checkpoint, or None if there never was one.

@@ -1,7 +1,7 @@
 """Distinguishes damaged checkpoints from those that only cannot be read at the moment.
 
 A process that has run out of file descriptors or memory, a folder without permission, or a network
-disk that is unavailable for a minute make Orbax raise or return all kinds of things, none of which
+disk that is unavailable for a minute can make Orbax raise almost any error. None of these errors
 means that the checkpoint is damaged. Therefore each checkpoint carries the size and the SHA-256 of
 its files. Whenever one cannot be read, its files are compared with these by plain input and output:
 only a difference proves damage.

@@ -24,8 +24,8 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
     Args:
         config: `class_path` and `init_args`.
         seed: the seed of the weights and of dropout.
-        given: `num_classes`, `image_size` and `in_channels`, each of which is passed if the class
-            has such an argument.
+        given: `num_classes`, `image_size` and `in_channels`, passed if the class has such an
+            argument.
 
     Returns:
         A new model.

@@ -205,9 +205,9 @@ def first_kernel(
 ) -> jax.Array | None:
     """Returns the kernel of the convolution that reads the images; None if there is none.
 
-    The order of parameters, by name, does not identify the first layer. Of the kernels with as many
-    input channels as the images, the largest is chosen, because kernels of depthwise convolutions
-    also have one input channel.
+    The names of the parameters do not identify the first layer. The largest kernel that has as many
+    input channels as the images is chosen: kernels of depthwise convolutions also have one input
+    channel, but are smaller.
     """
     if not _are_images(image_shape):
         return None

@@ -33,7 +33,7 @@ index in its split; for an iterable, its position in the epoch.
 
 
 class BatchPlan(NamedTuple):
-    """What a batch is made of.
+    """The examples of a batch, and its size.
 
     Attributes:
         rows: the indices of the examples to read.

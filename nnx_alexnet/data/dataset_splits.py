@@ -1,4 +1,4 @@
-"""What a factory of a dataset receives and returns, and the steps that factories share."""
+"""The argument and the result of dataset factories, and the steps that they share."""
 
 from dataclasses import dataclass
 from pathlib import Path

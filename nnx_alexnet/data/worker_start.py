@@ -3,7 +3,7 @@
 Workers are not forked, so each of them imports the script that started them. A script whose code
 is not guarded by `if __name__ == "__main__":` would train again in each worker.
 
-Private names of `multiprocessing` (Python 3.11 to 3.13) are used where it has no public ones:
+Private names of `multiprocessing` (seen with Python 3.11) are used where it has no public ones:
 `_inheriting` is the only sign that a process is still importing the script; `_config["tempdir"]`
 is where it makes sockets, and stays what it was at the first use, even if that folder is removed or
 its path is too long; `util.Finalize` removes a folder after everything that uses it has ended.

@@ -60,6 +60,7 @@ class Agreement:
         self._sent = dict(self._asked)
         self._pending: deque[jax.Array] = deque()
         self._mesh: Mesh | None = None
+        self._any: SharedProgram[jax.Array] | None = None
         if not self.is_alone:
             firsts = {device.process_index: device for device in reversed(jax.devices())}
             self._mesh = Mesh(np.array([firsts[index] for index in sorted(firsts)]), ("process",))
@@ -94,7 +95,7 @@ class Agreement:
             signal=self.signal,
         )
         self._sent = asked
-        if self._mesh is None:
+        if self._mesh is None or self._any is None:
             return own
         sharding = NamedSharding(self._mesh, PartitionSpec("process"))
         row = np.array([[*own]], np.int32)

@@ -15,13 +15,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def terminal(monkeypatch):
-    stream = Terminal()
-    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
-    monkeypatch.setattr(bar_display, "sys", fake)
+def terminal(terminal, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setenv("TERM", "xterm")
-    return stream
+    return terminal
 
 
 class Cells:

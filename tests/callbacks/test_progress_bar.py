@@ -33,16 +33,6 @@ def lines(caplog, monkeypatch):
     logger.removeHandler(caplog.handler)
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    stream = Terminal()
-    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
-    monkeypatch.setattr(bar_display, "sys", fake)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "xterm")
-    return stream
-
-
 def test_without_a_terminal_each_epoch_has_one_line(lines):
     trainer = FakeTrainer([ProgressBar()], max_epochs=3)
     trainer.run_fit([METRICS, {"train/loss": 0.1}])

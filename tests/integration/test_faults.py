@@ -23,21 +23,6 @@ from nnx_alexnet.checkpoints import Checkpoints, choose_checkpoint, read_checkpo
 from nnx_alexnet.data import load_data
 from nnx_alexnet.data.archives import safe_extraction
 
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """The logs of a run that was stopped after 17 steps, with checkpoints of 10 and 15."""
-    logs = tmp_path_factory.mktemp("stopped")
-    run_here(logs, stop_after=17)
-    return logs
-
-
-@pytest.fixture
-def copied(stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
 # ---- Damaged checkpoints -----------------------------------------------------------------------
 
 

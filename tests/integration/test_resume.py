@@ -28,20 +28,6 @@ def reference(tmp_path_factory):
     return logs
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """The logs of a run that was stopped after 17 steps, with checkpoints of 10 and 15."""
-    logs = tmp_path_factory.mktemp("stopped")
-    run_here(logs, stop_after=17)
-    return logs
-
-
-@pytest.fixture
-def copied(stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
 def kill_again_and_again(logs, reference, *, kills, seed, **options):
     """Kills a run so often, at random times, and lets it end; returns the steps redone a kill."""
     rng = random.Random(seed)
