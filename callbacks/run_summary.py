@@ -119,8 +119,10 @@ def _device(trainer: Trainer) -> str:
 def _model(trainer: Trainer, parameters: list[jax.Array]) -> str:
     model = trainer.model
     size = readable_size(sum(array.nbytes for array in parameters))
-    shape = "x".join(map(str, trainer.data.image_shape))
-    items = [f"{type(model).__name__} on {shape}"]
+    shape = trainer.data.image_shape
+    items = [type(model).__name__]
+    if shape is not None:
+        items[0] += f" on {'x'.join(map(str, shape))}"
     items += [f"{sum(array.size for array in parameters):,} parameters", size]
     stored = {array.dtype.name for array in parameters} - {"float32"}
     dtypes = [getattr(module, "dtype", None) for _, module in nnx.iter_modules(model)]

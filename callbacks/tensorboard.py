@@ -262,8 +262,9 @@ class TensorBoard(Callback):
             return
         if self.histograms:
             self._write_histograms(trainer, "parameters", trainer.parameters)
-        if "model/filters" in self.images:
-            kernel = first_kernel(trainer.parameters(), trainer.data.image_shape)
+        shape = trainer.data.image_shape
+        if "model/filters" in self.images and shape is not None:
+            kernel = first_kernel(trainer.parameters(), shape)
             if kernel is not None:
                 # The next step overwrites the original.
                 copy = jnp.array(trainer.placement.whole(kernel), copy=True)

@@ -168,7 +168,7 @@ def compile_probabilities(
     def predict(random: Any, rest: Any, images: jax.Array) -> Any:
         called: nnx.Module = nnx.merge(definitions.evaluation, nnx.merge_state(random, rest))
         tell_mode(called, training=False)
-        predictions = task.predict(called, transform(images))
+        predictions = task.predict(called, {"image": transform(images)})
         return predictions, nnx.state(called, nnx.RngState)
 
     # Compiled ahead of time: a batch of another shape is an error, not another compilation.

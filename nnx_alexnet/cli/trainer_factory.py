@@ -56,8 +56,10 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     """
     parser = fit_parser()
     parts = parser.instantiate(config)
-    size, _, channels = data.image_shape
-    given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
+    given: dict[str, Any] = {"num_classes": data.num_classes}
+    if data.image_shape is not None and len(data.image_shape) == 3:
+        size, _, channels = data.image_shape
+        given |= {"image_size": size, "in_channels": channels}
     arguments = dict(parts.trainer)
     record = yaml.safe_load(parser.dump(config))
     for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):

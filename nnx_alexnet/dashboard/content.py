@@ -98,7 +98,9 @@ def write_texts(
 
     texts = {"config": config_text(config)}
     try:
-        texts["model/summary"] = summarize(model, (data.batch_size or 1, *data.image_shape))
+        shape = data.image_shape
+        if shape is not None:
+            texts["model/summary"] = summarize(model, (data.batch_size or 1, *shape))
     except Exception as error:
         logger.debug("The model has no summary: %r", error)
     writer.write_texts(step, {name: as_code(text) for name, text in texts.items()})

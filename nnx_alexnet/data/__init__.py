@@ -4,12 +4,14 @@
 """
 
 from nnx_alexnet.data.batching import Batch as Batch
+from nnx_alexnet.data.batching import example_batch as example_batch
 from nnx_alexnet.data.batching import padded_size as padded_size
 from nnx_alexnet.data.data_module import DataModule as DataModule
 from nnx_alexnet.data.data_module import as_data_module as as_data_module
 from nnx_alexnet.data.datasets import DATASETS as DATASETS
 from nnx_alexnet.data.datasets import READ_FROM_FILES as READ_FROM_FILES
 from nnx_alexnet.data.datasets import load_data as load_data
+from nnx_alexnet.data.examples import spec_text as spec_text
 from nnx_alexnet.data.image_decoding import decode as decode
 from nnx_alexnet.data.image_decoding import default_workers as default_workers
 from nnx_alexnet.data.image_decoding import resized_side as resized_side

@@ -1,11 +1,21 @@
-"""A source of examples in memory."""
+"""A source of examples in arrays, in memory or in memory-mapped files."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.examples import ElementSpec, Rows, as_rows, evenly_spaced
+from nnx_alexnet.data.convert import canonical, canonical_dtype, map_leaves
+from nnx_alexnet.data.examples import (
+    ElementSpec,
+    Fields,
+    Rows,
+    as_arrays,
+    check_names,
+    evenly_spaced,
+)
 from nnx_alexnet.support import logger
 
 _WHOLE_BYTES = 64 * 2**20  # larger arrays are digested in part
@@ -13,66 +23,92 @@ _SAMPLED_ROWS = 256  # of larger arrays
 
 
 class ArraySource:
-    """Holds images and labels in memory.
+    """Holds the arrays of a split.
 
     Args:
-        images: `[N, ...]` of rank 2 or more; uint8, float32, or float64, which is converted.
-            A torch tensor `[N, C, H, W]` is transposed to NHWC.
-        labels: `[N]` integers, or floats of any trailing shape.
+        fields: pytrees of array-like values `[N, ...]`, by name. Torch tensors `[N, C, H, W]`
+            called `image` are transposed to NHWC. Memory-mapped arrays are read row by row.
         argument: what the user calls the split, for errors.
 
     Attributes:
-        rows: all examples.
+        fields: all examples.
+        is_in_memory: False if an array is memory-mapped.
 
     Raises:
-        ValueError: images and labels do not fit together, or there are none.
+        ValueError: the arrays do not fit together, or there are no examples.
 
     Example:
         >>> import numpy as np
         >>> from nnx_alexnet.data.sources import ArraySource
-        >>> source = ArraySource(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5))
-        >>> source.take(np.array([4, 0]), seed=0, epoch=0).label
+        >>> source = ArraySource({"tokens": np.zeros((5, 8), np.int32), "label": np.arange(5)})
+        >>> source.take(np.array([4, 0]), seed=0, epoch=0).fields["label"]
         array([4, 0], dtype=int32)
     """
 
-    def __init__(self, images: Any, labels: Any, *, argument: str = "data") -> None:
-        self.rows = as_rows(images, labels, None, argument, logger.info)
-        if not len(self):
+    def __init__(self, fields: Mapping[str, Any], *, argument: str = "data") -> None:
+        self._argument = argument
+        check_names(fields, argument)
+        self.fields: Fields
+        self.fields, self._num = as_arrays(fields, argument, logger.info)
+        if not self._num:
             raise ValueError(f"`{argument}` is empty: it has no examples.")
-        some = self.some_images()
-        if some.dtype == np.float32 and some.ndim == 4 and some.min() >= 0 and some.max() > 100:
-            logger.warning(
-                "`%s` has floating-point images from %g to %g, which are not scaled; uint8 images "
-                "would be divided by 255.",
-                argument, some.min(), some.max(),
-            )  # fmt: skip
+        leaves = jax.tree.leaves(self.fields)
+        self.is_in_memory = not any(isinstance(leaf, np.memmap) for leaf in leaves)
+        self._warn_of_unscaled_images()
 
     def __len__(self) -> int:
-        return len(self.rows.image)
+        return self._num
+
+    def _warn_of_unscaled_images(self) -> None:
+        some = self.some_images()
+        if some is None or some.dtype == np.uint8 or some.dtype.kind == "c" or some.ndim != 4:
+            return
+        if some.min() >= 0 and some.max() > 100:
+            logger.warning(
+                "`%s` has %s images from %g to %g, which are not scaled; uint8 images would be "
+                "divided by 255.",
+                self._argument, some.dtype, some.min(), some.max(),
+            )  # fmt: skip
 
     def element_spec(self) -> ElementSpec:
-        """Returns the shape and dtype of one image and one label."""
-        return self.rows.element_spec()
+        """Returns the shape and dtype of each array of one example."""
 
-    def some_images(self) -> np.ndarray:
-        """Returns evenly spaced images."""
-        some: np.ndarray = self.rows.image[evenly_spaced(len(self), _SAMPLED_ROWS)]
+        def spec(path: str, array: np.ndarray) -> jax.ShapeDtypeStruct:
+            dtype = canonical_dtype(array.dtype, f"{self._argument}[{path!r}]", array[:1])
+            return jax.ShapeDtypeStruct(array.shape[1:], dtype)
+
+        return {name: map_leaves(spec, value, name) for name, value in self.fields.items()}
+
+    def some_images(self) -> np.ndarray | None:
+        """Returns evenly spaced examples of the array `image`, if there is one."""
+        images = self.fields.get("image")
+        if not isinstance(images, np.ndarray):
+            return None
+        some: np.ndarray = np.asarray(images[evenly_spaced(len(self), _SAMPLED_ROWS)])
         return some
 
     def labels(self) -> np.ndarray | None:
-        """Returns all labels if they are classes, or None."""
-        labels = self.rows.label
-        return labels if labels.dtype == np.int32 and labels.ndim == 1 else None
+        """Returns all labels if they are classes, int32[N], or None."""
+        labels = self.fields.get("label")
+        if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "biu":
+            return canonical(np.asarray(labels), "label").astype(np.int32, copy=False)
+        return None
 
     def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`."""
-        return Rows(self.rows.image[indices], self.rows.label[indices])
+
+        def rows(path: str, array: np.ndarray) -> np.ndarray:
+            return canonical(np.asarray(array[indices]), f"{self._argument}[{path!r}]")
+
+        if self.is_in_memory:
+            return Rows(jax.tree.map(lambda array: array[indices], self.fields))
+        return Rows({name: map_leaves(rows, value, name) for name, value in self.fields.items()})
 
     def digest(self) -> str | None:
         """Returns a SHA-256 of all bytes, or of evenly spaced rows of large arrays."""
         digest = hashlib.sha256()
-        for array in (self.rows.image, self.rows.label):
-            digest.update(f"{array.dtype}{array.shape}".encode())
+        for path, array in jax.tree_util.tree_leaves_with_path(self.fields):
+            digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
             part = array
             if array.nbytes > _WHOLE_BYTES:
                 part = array[evenly_spaced(len(array), _SAMPLED_ROWS)]

@@ -17,19 +17,43 @@ Where several processes read a batch together, each one pads its part of the row
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.examples import Rows
+from nnx_alexnet.data.examples import RESERVED, ElementSpec, Rows
 
-Batch = dict[str, np.ndarray]
-"""A batch on the host: NumPy arrays by name, whose first axis is the batch.
+Batch = dict[str, Any]
+"""A batch on the host: pytrees of NumPy arrays `[B, ...]` by name.
 
-`image` is uint8 or float32 `[B, ...]`, `label` is int32 `[B]` or float32 of any trailing shape,
-`mask` (bool `[B]`) is False where a row is padding, and `index` (int32 `[B]`) is the example's
-index in its split; for an iterable, its position in the epoch.
+The names are those of the user, and two more: `mask` (bool `[B]`) is False where a row is padding,
+and `index` (int32 `[B]`) is the example's index in its split; for an iterable, its position in the
+epoch.
 """
+
+
+def example_batch(spec: ElementSpec, size: int) -> Batch:
+    """Returns the shapes and dtypes of a batch.
+
+    Args:
+        spec: of one example.
+        size: rows of the batch.
+
+    Example:
+        >>> import jax
+        >>> from nnx_alexnet.data.batching import example_batch
+        >>> example_batch({"label": jax.ShapeDtypeStruct((), "int32")}, 8)["label"]
+        ShapeDtypeStruct(shape=(8,), dtype=int32)
+    """
+    added = {
+        "mask": jax.ShapeDtypeStruct((), np.bool_),
+        "index": jax.ShapeDtypeStruct((), np.int32),
+    }
+    batch: Batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), {**spec, **added}
+    )
+    return batch
 
 
 class BatchPlan(NamedTuple):
@@ -98,7 +122,7 @@ def padded(fields: Batch, plan: BatchPlan) -> Batch:
     """Adds `index` to the fields of a batch, and repeats its rows until it has its planned size.
 
     Args:
-        fields: arrays of `len(plan.rows)` rows, `mask` among them.
+        fields: pytrees of arrays of `len(plan.rows)` rows, `mask` among them.
         plan: of this batch.
 
     Example:
@@ -114,15 +138,26 @@ def padded(fields: Batch, plan: BatchPlan) -> Batch:
     batch = {**fields, "index": plan.rows.astype(np.int32)}
     if plan.num < plan.size:
         repeated = np.arange(plan.size) % len(plan.rows)
-        batch = {name: array[repeated] for name, array in batch.items()}
+        batch = jax.tree.map(lambda array: array[repeated], batch)
         batch["mask"][plan.num :] = False
     return batch
 
 
+def is_complete(batch: Batch) -> bool:
+    """Returns whether a batch has the user's fields, not only its `mask` and `index`.
+
+    Example:
+        >>> from nnx_alexnet.data.batching import is_complete
+        >>> is_complete({"mask": [], "index": []}), is_complete({"mask": [], "tokens": []})
+        (False, True)
+    """
+    return not batch.keys() <= {*RESERVED}
+
+
 def fields_of(rows: Rows) -> Batch:
     """Returns the fields of the examples that were read; without a mask, all of them count."""
-    mask = np.ones(len(rows.image), bool) if rows.mask is None else rows.mask
-    return {"image": rows.image, "label": rows.label, "mask": mask}
+    mask = np.ones(rows.num, bool) if rows.mask is None else rows.mask
+    return {**rows.fields, "mask": mask}
 
 
 def own_batch(rows: Rows, *, position: int, batch_size: int, multiple: int | None) -> Batch | None:
@@ -141,12 +176,12 @@ def own_batch(rows: Rows, *, position: int, batch_size: int, multiple: int | Non
         >>> import numpy as np
         >>> from nnx_alexnet.data.batching import own_batch
         >>> from nnx_alexnet.data.examples import Rows
-        >>> rows = Rows(np.zeros((3, 2)), np.array([4, 5, 6]), mask=np.array([True, False, True]))
+        >>> rows = Rows({"label": np.array([4, 5, 6])}, mask=np.array([True, False, True]))
         >>> batch = own_batch(rows, position=10, batch_size=3, multiple=None)
         >>> batch["label"].tolist(), batch["index"].tolist()
         ([4, 6], [10, 11])
     """
-    fields, num = fields_of(rows), len(rows.image)
+    fields, num = fields_of(rows), rows.num
     mask = fields["mask"]
     count = int(np.count_nonzero(mask))
     if not count:
@@ -155,5 +190,5 @@ def own_batch(rows: Rows, *, position: int, batch_size: int, multiple: int | Non
     if multiple is not None:
         size = padded_size(max(batch_size, num), multiple)
         return padded(fields, BatchPlan(index, num, size))
-    fields = {name: array[mask] for name, array in fields.items()} if count < num else fields
+    fields = jax.tree.map(lambda array: array[mask], fields) if count < num else fields
     return padded(fields, BatchPlan(index[mask], count, count))

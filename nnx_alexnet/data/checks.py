@@ -28,8 +28,8 @@ def check_distinct(**splits: Any) -> None:
 
 def transformed_shape(
     loader: Loader, transform: ImageTransform | FunctionTransform
-) -> tuple[int, ...]:
-    """Returns the shape of one image of a split after the transform.
+) -> tuple[int, ...] | None:
+    """Returns the shape of one image of a split after the transform; None without images.
 
     Args:
         loader: of the split. An iterable is asked for its first batch.
@@ -39,7 +39,11 @@ def transformed_shape(
         ValueError: the transform does not accept such images, or would move their pixels but not
             the labels that belong to them.
     """
-    (shape, dtype), (label_shape, _) = loader.element_spec().values()
+    spec = loader.element_spec()
+    if not hasattr(spec.get("image"), "shape"):
+        return None
+    shape, dtype = spec["image"].shape, spec["image"].dtype
+    label_shape = getattr(spec.get("label"), "shape", ())
     transformed = transform.check(shape, dtype)
     # A mask, boxes, keypoints, an image as the target: each has two axes or more.
     if len(shape) == 3 and len(label_shape) >= 2:
@@ -63,16 +67,16 @@ def check_shapes(
 
     Iterables are left out, since their first batch would have to be read.
     """
-    shapes = {
-        name: (transformed_shape(loader, transform), loader.element_spec()["image"][0])
-        for name, loader in splits.items()
-        if loader.indexable
-    }
-    for name, (shape, original) in shapes.items():
-        first, (first_shape, first_original) = next(iter(shapes.items()))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, loader in splits.items():
+        if not loader.indexable or (shape := transformed_shape(loader, transform)) is None:
+            continue
+        shapes[name] = shape
+        first, first_shape = next(iter(shapes.items()))
         if shape != first_shape:
+            before = [splits[each].element_spec()["image"].shape for each in (name, first)]
             raise ValueError(
-                f"`{name}` has images of shape {original}, `{first}` of {first_original}; "
+                f"`{name}` has images of shape {before[0]}, `{first}` of {before[1]}; "
                 f"after the transform these are {shape} and {first_shape}, which must be "
                 "equal. ImageTransform(image_size=...) resizes."
             )
@@ -127,16 +131,15 @@ def check_images(images: Any, shape: tuple[int, ...]) -> None:
 def warn_of_scales(train: Loader, other: Loader) -> None:
     """Warns if uint8 images of one split are scaled to 0..1 and floats of the other exceed 0..1."""
     seen = {loader.argument: loader.some_images() for loader in (train, other)}
-    floats = {name: images for name, images in seen.items() if images.dtype == np.float32}
-    if len(floats) != 1:
+    known = {name: images for name, images in seen.items() if images is not None}
+    if len(known) < 2 or len({images.dtype == np.uint8 for images in known.values()}) < 2:
         return
-    ((name, images),) = floats.items()
+    ((name, images),) = ((n, some) for n, some in known.items() if some.dtype != np.uint8)
     low, high = float(images.min()), float(images.max())
     if low < -_NEARLY or high > 1 + _NEARLY:
         (whole,) = seen.keys() - {name}
         logger.warning(
-            "`%s` has float32 images from %g to %g, which are not scaled, and `%s` has uint8 "
-            "images, which are divided by 255, so the model sees two scales. Use the same dtype "
-            "in both.",
-            name, low, high, whole,
+            "`%s` has %s images from %g to %g, which are not scaled, and `%s` has uint8 images, "
+            "which are divided by 255, so the model sees two scales. Use the same dtype in both.",
+            name, images.dtype, low, high, whole,
         )  # fmt: skip

@@ -1,13 +1,17 @@
-"""Converts PIL images, torch tensors and other arrays to NumPy images and labels."""
+"""Converts torch tensors, PIL images, pandas columns and other values to NumPy arrays."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any, TypeGuard
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 CHANNELS = (1, 3, 4)  # grey, colour, and colour with transparency
+
+Report = Callable[[str], None]
 
 
 def is_torch(value: object) -> bool:
@@ -19,6 +23,60 @@ def is_torch(value: object) -> bool:
 def is_array(value: object) -> TypeGuard[Any]:
     """Returns whether a value is a NumPy array, a JAX array, a torch tensor or similar."""
     return isinstance(value, np.ndarray) or (hasattr(value, "__array__") and hasattr(value, "ndim"))
+
+
+def is_pil(value: object) -> bool:
+    """Returns whether a value is a PIL image."""
+    return isinstance(getattr(value, "mode", None), str) and hasattr(value, "getbands")
+
+
+def is_leaf(value: object) -> bool:
+    """Returns whether a value becomes one array; other values are pytrees of arrays.
+
+    A list is one array if it contains numbers or lists of them. A list of arrays, such as two views
+    of an image, stays a list of arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.convert import is_leaf
+        >>> is_leaf([[1, 2], [3, 4]]), is_leaf([np.zeros(2), np.zeros(3)])
+        (True, False)
+    """
+    if is_array(value) or is_pil(value) or isinstance(value, str | bytes | Number):
+        return True
+    if isinstance(value, list) or type(value) is tuple:
+        return not any(map(_is_part, value))
+    return False
+
+
+def _is_part(item: object) -> bool:
+    """Returns whether an item of a list makes the list a tree instead of an array."""
+    if is_array(item):
+        return bool(np.ndim(item))
+    return is_pil(item) or isinstance(item, Mapping) or not is_leaf(item)
+
+
+def map_leaves(function: Callable[[str, Any], Any], value: Any, name: str) -> Any:
+    """Returns a pytree with each leaf replaced by `function(its path, the leaf)`.
+
+    Args:
+        function: called with a path such as "views/0".
+        value: a pytree, or a single leaf.
+        name: the path of `value`.
+
+    Example:
+        >>> from nnx_alexnet.data.convert import map_leaves
+        >>> map_leaves(lambda path, _: path, {"a": 1, "b": ({"c": [1, 2]}, 3)}, "x")
+        {'a': 'x/a', 'b': ({'c': 'x/b/0/c'}, 'x/b/1')}
+    """
+    if is_leaf(value):
+        return function(name, value)
+
+    def call(path: Any, leaf: Any) -> Any:
+        suffix = jax.tree_util.keystr(path, simple=True, separator="/")
+        return function(f"{name}/{suffix}" if suffix else name, leaf)
+
+    return jax.tree_util.tree_map_with_path(call, value, is_leaf=is_leaf)
 
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:
@@ -43,17 +101,7 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
         ValueError: NumPy has no such dtype, the value is ragged, or a mask hides a part of it.
     """
     if is_torch(value):
-        try:
-            array: np.ndarray = value.detach().cpu().numpy()
-        except TypeError as error:
-            # bfloat16 and other dtypes that NumPy lacks; or a sparse tensor.
-            is_dense = value.layout == sys.modules["torch"].strided
-            remedy = ".float() keeps every value" if is_dense else "give its .to_dense()"
-            raise ValueError(
-                f"`{argument}` has dtype {value.dtype} and layout {value.layout}, which NumPy "
-                f"does not have: {remedy}."
-            ) from error
-        return array
+        return _torch_to_numpy(value, argument)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
             f"`{argument}` is a masked array, whose mask would be lost. Leave out the masked "
@@ -68,103 +116,117 @@ def to_numpy(value: Any, argument: str) -> np.ndarray:
         ) from None
 
 
-def as_images(array: np.ndarray, argument: str) -> np.ndarray:
-    """Returns uint8 or float32 images; float64 is converted.
-
-    Args:
-        array: images of any shape.
-        argument: what the user calls them, for the error.
-
-    Raises:
-        ValueError: they have another dtype.
-    """
-    if array.dtype == np.float64:
-        return array.astype(np.float32)
-    if array.dtype not in (np.uint8, np.float32):
+def _torch_to_numpy(value: Any, argument: str) -> np.ndarray:
+    torch = sys.modules["torch"]
+    if value.layout != torch.strided:
         raise ValueError(
-            f"`{argument}` has dtype {array.dtype}; images are uint8 (0..255) or float32. "
-            f"{_image_remedy(array)}"
+            f"`{argument}` has the layout {value.layout}, which NumPy does not have: pass its "
+            ".to_dense()."
         )
+    value = value.detach().cpu()
+    if value.dtype == torch.bfloat16:  # torch refuses to convert it; the bits are the same
+        array: np.ndarray = value.contiguous().view(torch.int16).numpy().view(jnp.bfloat16)
+        return array
+    try:
+        array = value.numpy()
+    except TypeError as error:
+        raise ValueError(
+            f"`{argument}` has dtype {value.dtype}, which NumPy does not have: .float() keeps "
+            "every value."
+        ) from error
     return array
 
 
-# By the kind of the dtype.
-_REMEDIES = {
-    "f": "images.astype(np.float32) keeps every value.",
-    "b": "images.astype(np.float32) converts them to 0 and 1.",
-    "i": (
-        "Scale pixels to 0..1 as floats: if white is 255, use images.astype(np.float32) / 255. "
-        "For tokens and other numbers up to 16,777,216, array.astype(np.float32) keeps every "
-        "value."
-    ),
-    "c": "np.stack([images.real, images.imag], axis=-1) splits them into two channels.",
-}
-
-
-def _image_remedy(array: np.ndarray) -> str:
-    """Explains how images of another dtype become uint8 or float32 without losing values."""
-    kind = array.dtype.kind
-    if kind == "u":
-        white = np.iinfo(array.dtype).max
-        return f"images.astype(np.float32) / {white} scales them to 0..1."
-    if kind in "USO":
-        other = next((item for item in array.flat if not isinstance(item, Number)), array)
-        return (
-            f"It contains {_shown(other)}. Pass images in memory as one array [N, ...]: np.stack "
-            "makes it from images of the same shape. Read image files in a dataset's __getitem__, "
-            'or with load_data("folder", root=...).'
-        )
-    if "float" in array.dtype.name:  # NumPy knows no kind for ml_dtypes' bfloat16
-        kind = "f"
-    return _REMEDIES.get(kind, "Convert them to an array of numbers.")
-
-
-def as_labels(array: np.ndarray, argument: str) -> np.ndarray:
-    """Returns labels as int32, or as float32 if they are floating point.
+def canonical_dtype(dtype: np.dtype[Any], argument: str, example: Any = None) -> np.dtype[Any]:
+    """Returns the dtype that JAX uses: int64 becomes int32 and float64 float32, unless x64 is on.
 
     Args:
-        array: class indices, soft labels or regression targets, of any shape.
-        argument: what the user calls them, for the error.
+        dtype: of NumPy or ml_dtypes.
+        argument: what the user calls the array, for the error.
+        example: the array, for the remedy.
 
     Raises:
-        ValueError: the labels are neither integers nor floats, or do not fit into int32.
+        ValueError: JAX has no such dtype: strings, objects, dates.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.convert import canonical_dtype
+        >>> canonical_dtype(np.dtype("int64"), "x"), canonical_dtype(np.dtype("uint16"), "x")
+        (dtype('int32'), dtype('uint16'))
     """
-    if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
-    if array.dtype.kind not in "biu":
-        raise ValueError(
-            f"`{argument}` has labels of dtype {array.dtype}; labels are integers (classes) or "
-            f"floats (soft labels, regression targets). {_label_remedy(array)}"
+    is_number = jnp.issubdtype(dtype, np.number) or dtype == np.bool_
+    if not is_number or dtype.hasobject:
+        what = "" if example is None else _remedy(example)
+        raise ValueError(f"`{argument}` has dtype {dtype}; arrays of numbers work.{what}")
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def canonical(array: np.ndarray, argument: str, report: Report | None = None) -> np.ndarray:
+    """Returns an array in the dtype that JAX uses; see `canonical_dtype`.
+
+    Args:
+        array: of any dtype.
+        argument: what the user calls it, for messages.
+        report: receives a message if the dtype changes.
+
+    Raises:
+        ValueError: JAX has no such dtype, or a value does not fit into the smaller one.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.convert import canonical
+        >>> canonical(np.array([1.0, 2.0]), "x", print).dtype
+        `x`: float64 becomes float32, as everywhere in JAX without jax_enable_x64.
+        dtype('float32')
+    """
+    dtype = canonical_dtype(array.dtype, argument, array)
+    if dtype == array.dtype:
+        return array
+    if report is not None:
+        report(
+            f"`{argument}`: {array.dtype} becomes {dtype}, as everywhere in JAX without "
+            "jax_enable_x64."
         )
-    if array.dtype.itemsize >= 4 and array.size:
-        limits = np.iinfo(np.int32)
-        low, high = int(array.min()), int(array.max())
+    if array.size and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low, high = array.min(), array.max()
         if low < limits.min or high > limits.max:
             wrong = low if low < limits.min else high
-            raise ValueError(f"`{argument}` has the label {wrong}, which does not fit into int32.")
-    return array.astype(np.int32, copy=False)
+            raise ValueError(
+                f"`{argument}` has the value {wrong}, which does not fit into {dtype}. JAX has "
+                'larger integers after jax.config.update("jax_enable_x64", True).'
+            )
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype)
+    except FloatingPointError:
+        raise ValueError(
+            f"`{argument}` has values that do not fit into {dtype}, the largest of which is "
+            f"{np.finfo(dtype).max:g}. Scale them."
+        ) from None
 
 
-def _label_remedy(array: np.ndarray) -> str:
-    """Explains how labels of another dtype become integers or floats."""
-    if "float" in array.dtype.name:
-        return "labels.astype(np.float32) keeps every value."
-    if array.dtype.kind == "c":
-        return "np.stack([labels.real, labels.imag], axis=-1) splits them into two targets."
-    texts = [isinstance(item, str | bytes) for item in array.flat]
-    if texts and all(texts):
+def _remedy(array: np.ndarray) -> str:
+    """Explains how an array of another dtype becomes an array of numbers."""
+    if array.dtype.kind in "mM":
+        return " array.astype(np.int64) counts its units of time."
+    if array.dtype.names is not None:
+        return " Pass each field of the structured array by its name, in a dict."
+    items = array.reshape(-1)[:1000]
+    if len(items) and all(isinstance(item, str | bytes) for item in items):
         return (
-            "Number the classes from 0: names, labels = np.unique(labels, return_inverse=True); "
-            "class_names=tuple(names) keeps their names."
+            f" It contains {_shown(items[0])}. Leave strings out, or number them from 0: names, "
+            "numbers = np.unique(strings, return_inverse=True); class_names=tuple(names) keeps "
+            "the names of labels."
         )
-    for position, item in enumerate(array.flat):
+    for position, item in enumerate(items):
         if isinstance(item, str | bytes) or not isinstance(item, Number):
             where = f" at position {position}" if array.ndim else ""
             return (
-                f"It contains {_shown(item)}{where}. Give each example a number, or an array of "
-                "numbers of one shape."
+                f" It contains {_shown(item)}{where}. All examples need numbers, or arrays of "
+                "numbers of one shape, which np.stack makes one array of."
             )
-    return "np.asarray(labels, np.float32) makes an array of numbers."
+    return " np.asarray(values, np.float32) makes an array of numbers."
 
 
 def _shown(item: object) -> str:
@@ -172,62 +234,34 @@ def _shown(item: object) -> str:
     return text if len(text) <= 40 else f"a {type(item).__name__}"
 
 
-def check_label_axes(labels: np.ndarray, argument: str) -> None:
-    """Raises a `ValueError` for integer classes of shape `[N, 1]`, as in Keras's datasets."""
-    if labels.dtype == np.int32 and labels.ndim == 2 and labels.shape[1] == 1:
-        raise ValueError(
-            f"`{argument}` has integer labels of shape {labels.shape}; one class per example has "
-            f"shape {labels.shape[:1]}. Pass labels[:, 0]."
-        )
-
-
-def unpack(item: Any, argument: str) -> tuple[Any, Any, Any]:
-    """Returns `(image, label, mask or None)` of an example or of a batch.
+def example_array(value: Any, argument: str, *, is_image: bool) -> np.ndarray:
+    """Converts one value of one example to NumPy: PIL L to HW1, PIL RGB to HWC.
 
     Args:
-        item: `(image, label)`, or a mapping with the keys `image`, `label` and optionally `mask`.
+        value: a PIL image, a torch tensor, an array or a number.
         argument: what the user calls it, for the error.
+        is_image: whether a torch CHW tensor becomes HWC; other values keep their axes.
 
     Raises:
-        ValueError: the item has another form.
+        ValueError: a PIL image has another mode, or the value is no array of numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.convert import example_array
+        >>> example_array(Image.new("L", (4, 3)), "image", is_image=True).shape
+        (3, 4, 1)
     """
-    if isinstance(item, Mapping):
-        if "image" in item and "label" in item:
-            return item["image"], item["label"], item.get("mask")
-        got = f"a mapping with the keys {sorted(map(str, item))}"
-    elif isinstance(item, (tuple, list)):
-        if len(item) == 2:
-            return item[0], item[1], None
-        got = f"a {type(item).__name__} of length {len(item)}"
-    else:
-        got = f"a {type(item).__name__}"
-    raise ValueError(
-        f"`{argument}` gave {got}; expected (image, label), or a mapping with the keys "
-        "'image' and 'label'."
-    )
-
-
-def example_image(value: Any, argument: str) -> np.ndarray:
-    """Converts one image to NumPy: PIL L to HW1, PIL RGB to HWC, a torch CHW tensor to HWC.
-
-    Args:
-        value: a PIL image, a torch tensor, or an array, which keeps its axes.
-        argument: what the user calls it, for the error.
-
-    Raises:
-        ValueError: a PIL image has another mode, or the dtype is not one of images.
-    """
-    mode = getattr(value, "mode", None)
-    if isinstance(mode, str) and hasattr(value, "getbands"):  # a PIL image
-        if mode not in ("L", "RGB"):
+    if is_pil(value):
+        if value.mode not in ("L", "RGB"):
             raise ValueError(
-                f"`{argument}` is a PIL image of mode {mode!r}; 'L' and 'RGB' work. "
-                f"{_mode_remedy(mode)}"
+                f"`{argument}` is a PIL image of mode {value.mode!r}; 'L' and 'RGB' work. "
+                f"{_mode_remedy(value.mode)}"
             )
         array = np.array(value)
-        return array[..., None] if mode == "L" else array
-    array = as_images(to_numpy(value, argument), argument)
-    if is_torch(value) and is_channels_first(array.shape):
+        return array[..., None] if value.mode == "L" else array
+    array = canonical(to_numpy(value, argument), argument)
+    if is_image and is_torch(value) and is_channels_first(array.shape):
         return np.ascontiguousarray(array.transpose(1, 2, 0))
     return array
 
@@ -236,4 +270,9 @@ def _mode_remedy(mode: str) -> str:
     if mode.startswith(("I", "F")):  # convert() would clip values above 255
         array = "np.asarray(image, np.float32)"
         return f"Return its values from the dataset as an array: {array}[..., None], scaled."
+    if mode == "P":
+        return (
+            "Convert colours in the dataset with image.convert('RGB'); class indices, as in a "
+            "segmentation mask, are np.asarray(image)."
+        )
     return f"Convert it in the dataset with image.convert({'L' if mode == '1' else 'RGB'!r})."

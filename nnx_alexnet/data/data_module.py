@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,6 +17,7 @@ from nnx_alexnet.data.checks import (
     warn_of_scales,
 )
 from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
@@ -41,9 +42,14 @@ def device_memory() -> int:
 class DataModule:
     """Holds training data, and optionally validation and test data, of any form.
 
-    Each split is one of: `(images, labels)`, two arrays; a map-style dataset, such as
-    torchvision's; a torch `DataLoader`; any other iterable of batches. `train` is shuffled again
-    in each epoch, and the others are read in order. A `DataLoader` or iterable keeps its own order.
+    Each split is one of: a dict of arrays whose first axis is over the examples, or of pytrees of
+    such arrays; a tuple of arrays, `(images, labels)`; a map-style dataset, such as torchvision's;
+    a torch `DataLoader`; any other iterable of batches. `train` is shuffled again in each epoch,
+    and the others are read in order. A `DataLoader` or iterable keeps its own order.
+
+    A batch is a dict with the keys of the split, and `mask` and `index`. A tuple `(images, labels)`
+    has the keys `image` and `label`. Arrays keep their dtype, except that JAX has no 64-bit numbers
+    by default.
 
     In training, a batch whose size differs from the first one is a step of its own size, compiled
     once per size. No padding enters a loss or a statistic. Rows that the `mask` of an iterable's
@@ -53,6 +59,8 @@ class DataModule:
         train: the examples to learn from.
         val: the examples to choose by.
         test: the examples for the last measurement.
+        fields: the keys of the values of a tuple, of arrays, of an example or of a batch (default
+            `("image", "label")`).
         batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
         transform: what the compiled step does to the images: an `ImageTransform`, or a function
             `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
@@ -84,6 +92,10 @@ class DataModule:
         >>> data = DataModule((images, labels), batch_size=4)
         >>> data.num_classes, data.image_shape, data.train.num_batches
         (2, (28, 28, 1), 2)
+        >>> tokens = np.zeros((8, 16), np.int32)
+        >>> text = DataModule({"tokens": tokens, "attention": tokens > 0}, batch_size=4)
+        >>> [*next(text.train.batches())]
+        ['tokens', 'attention', 'mask', 'index']
     """
 
     def __init__(
@@ -92,6 +104,7 @@ class DataModule:
         val: Any = None,
         test: Any = None,
         *,
+        fields: Sequence[str] = PAIR,
         batch_size: int = 64,
         transform: ImageTransform | Callable[..., Any] | None = None,
         drop_last: bool = True,
@@ -102,6 +115,7 @@ class DataModule:
         name: str = "data",
     ) -> None:
         _check_arguments(drop_last, keep_on_device, class_names)
+        self.fields = _checked_names(fields)
         self.name = name
         self.keep_on_device = keep_on_device
         self.transform: ImageTransform | FunctionTransform = as_transform(transform)
@@ -109,7 +123,7 @@ class DataModule:
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
             return Loader(
-                as_source(split, argument=argument, on_bad_sample=on_bad_sample),
+                as_source(split, argument=argument, names=self.fields, on_bad_sample=on_bad_sample),
                 batch_size=batch_size,
                 shuffle=is_train,
                 drop_last=is_train and drop_last,
@@ -138,12 +152,12 @@ class DataModule:
             check_class_names(splits, self.class_names)
         if self.keep_on_device is True and self.train.arrays() is None:
             raise ValueError(
-                "`keep_on_device` (=True) needs a train split of arrays, (images, labels); this "
-                'one is read while it is used. keep_on_device="auto" sends its batches.'
+                "`keep_on_device` (=True) needs a train split of arrays in memory; this one is "
+                'read while it is used. keep_on_device="auto" sends its batches.'
             )
 
-    def check(self, loader: Loader) -> tuple[int, ...]:
-        """Returns the shape of one image of a split after the transform.
+    def check(self, loader: Loader) -> tuple[int, ...] | None:
+        """Returns the shape of one image of a split after the transform; None without images.
 
         Args:
             loader: of the split. An iterable is asked for its first batch.
@@ -160,8 +174,8 @@ class DataModule:
         return self.train.batch_size
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of one image after the transform, for example (96, 96, 1)."""
+    def image_shape(self) -> tuple[int, ...] | None:
+        """The shape of one image after the transform, such as (96, 96, 1); None without images."""
         return self.check(self.train)
 
     @property
@@ -173,8 +187,8 @@ class DataModule:
         tops = [int(labels.max()) for labels in known if labels is not None]
         return max(tops) + 1 if tops else None
 
-    def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, jax.Array] | None:
-        """Returns the train split's `image` and `label` on the devices, if they are kept there.
+    def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, Any] | None:
+        """Returns the arrays of the train split on the devices, if they are kept there.
 
         Args:
             sharding: of the arrays; each device holds all of them.
@@ -185,13 +199,14 @@ class DataModule:
         arrays = self.train.arrays()
         if arrays is None or self.keep_on_device is False:
             return None
-        size = sum(array.nbytes for array in arrays.values())
+        size = sum(array.nbytes for array in jax.tree.leaves(arrays))
         if self.keep_on_device == "auto" and size > _SHARE_OF_MEMORY * device_memory():
             return None
-        return {name: placed(array, sharding) for name, array in arrays.items()}
+        on_device: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
+        return on_device
 
     def unlabelled(self, images: Any) -> Loader:
-        """Returns a loader of images without labels, for `predict`; its labels are zeros.
+        """Returns a loader of images without labels, for `predict`.
 
         Args:
             images: one array, uint8 or float32 `[N, ...]`, which the transform brings to
@@ -202,16 +217,14 @@ class DataModule:
             ValueError: there are none, or they have another shape after the transform.
         """
         image_shape = self.image_shape
-        (shape, _), (label_shape, label_dtype) = self.train.element_spec().values()
-        check_images(images, shape)
-        labels = np.zeros((len(images), *label_shape), label_dtype)
-        source = ArraySource(images, labels, argument="images")
+        check_images(images, self.train.element_spec()["image"].shape)
+        source = ArraySource({"image": images}, argument="images")
         loader = Loader(source, batch_size=self.batch_size, argument="images")
         if self.train.indexable:
             warn_of_scales(self.train, loader)
         if self.check(loader) != image_shape:
             raise ValueError(
-                f"`images` has images of shape {loader.element_spec()['image'][0]}, after the "
+                f"`images` has images of shape {loader.element_spec()['image'].shape}, after the "
                 f"transform {self.check(loader)}; the model was trained on {image_shape}."
             )
         return loader
@@ -220,19 +233,23 @@ class DataModule:
         """Returns what a checkpoint keeps of the data, as plain JSON values.
 
         Returns:
-            `name`, `batch_size`, `examples` (of each split) and `labels` (a digest of those of
-            train, in their order) show whether a resumed run has the same data. `image` (the
-            shape of one image before the transform), `transform` (the arguments of the
+            `name`, `batch_size`, `fields` (the shapes and dtypes of an example), `examples` (of
+            each split) and `labels` (a digest of those of train, in their order) show whether a
+            resumed run has the same data. `image` (the shape of one image before the transform;
+            None without images), `transform` (the arguments of the
             `ImageTransform`, or the name of the function), `num_classes` and `class_names` are
             what a trained model needs to be used without the data.
         """
+        spec = self.train.element_spec()
+        image = spec.get("image")
         return {
             "name": self.name,
             "batch_size": self.batch_size,
             "drop_last": self.train.drop_last,
             "examples": {name: loader.num_examples for name, loader in self._splits().items()},
             "labels": _label_digest(self.train),
-            "image": list(self.train.element_spec()["image"][0]),
+            "fields": {name: spec_text(field) for name, field in spec.items()},
+            "image": list(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None,
             "transform": self.transform.describe(),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
@@ -263,6 +280,19 @@ def _check_arguments(drop_last: object, keep_on_device: object, class_names: obj
             f"`class_names` (={class_names!r}) must be one name for each class, such as "
             "('cat', 'dog')."
         )
+
+
+def _checked_names(fields: Sequence[str]) -> tuple[str, ...]:
+    names = () if isinstance(fields, str) else tuple(fields)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"`fields` (={fields!r}) must be the keys of the values of a tuple, such as "
+            '("image", "label").'
+        )
+    if len({*names}) < len(names):
+        raise ValueError(f"`fields` (={fields!r}) must be different names.")
+    check_names(dict.fromkeys(names), "fields")
+    return names
 
 
 def _label_digest(loader: Loader) -> str | None:

@@ -149,10 +149,15 @@ def splits_in_memory(
     kept, held = held_out(labels, seed=seed)
     train_images = np.ascontiguousarray(images[kept])
     mean, std = channel_statistics(train_images)
+
+    def source(images: np.ndarray, labels: np.ndarray, argument: str) -> ArraySource:
+        fields = {"image": np.ascontiguousarray(images), "label": labels.astype(np.int32)}
+        return ArraySource(fields, argument=argument)
+
     return Splits(
-        train=ArraySource(train_images, labels[kept], argument="train"),
-        val=ArraySource(np.ascontiguousarray(images[held]), labels[held], argument="val"),
-        test=ArraySource(np.ascontiguousarray(test[0]), test[1], argument="test"),
+        train=source(train_images, labels[kept], "train"),
+        val=source(images[held], labels[held], "val"),
+        test=source(*test, "test"),
         class_names=class_names,
         mean=mean,
         std=std,

@@ -1,44 +1,105 @@
 """The examples that every source of a split returns, stacked along a first axis."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from nnx_alexnet.data.convert import (
-    as_images,
-    as_labels,
-    check_label_axes,
+    Report,
+    canonical,
     is_channels_first,
+    is_leaf,
     is_torch,
+    map_leaves,
     to_numpy,
 )
 
-ElementSpec = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+Fields = dict[str, Any]
+"""Pytrees of NumPy arrays by the names that the user gave them."""
+
+ElementSpec = dict[str, Any]
+"""Pytrees of `jax.ShapeDtypeStruct` of one example, by name."""
+
+RESERVED = ("mask", "index")
+"""The names that a loader adds to a batch."""
+
+PAIR = ("image", "label")
+"""The names of the values of a tuple, by default."""
 
 
 class Rows(NamedTuple):
     """Examples, stacked along a first axis.
 
     Attributes:
-        image: uint8 or float32 `[N, ...]`.
-        label: int32 or float32 `[N, ...]`.
+        fields: pytrees of arrays `[N, ...]`, by name.
         mask: bool `[N]`, False for rows that do not count; None if all count.
         bad: which examples could not be read, and why; others stand in for them.
     """
 
-    image: np.ndarray
-    label: np.ndarray
+    fields: Fields
     mask: np.ndarray | None = None
     bad: Mapping[int, str] = MappingProxyType({})
 
+    @property
+    def num(self) -> int:
+        """The number of rows."""
+        return len(jax.tree.leaves(self.fields)[0])
+
     def element_spec(self) -> ElementSpec:
-        """Returns the shape (without the batch) and dtype of one image and one label."""
-        return {
-            "image": (self.image.shape[1:], self.image.dtype),
-            "label": (self.label.shape[1:], self.label.dtype),
-        }
+        """Returns the shape (without the batch) and dtype of each array."""
+        spec: ElementSpec = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), self.fields
+        )
+        return spec
+
+
+def spec_text(spec: Any) -> str:
+    """Returns the shapes and dtypes of a field as text.
+
+    Example:
+        >>> import jax
+        >>> from nnx_alexnet.data.examples import spec_text
+        >>> spec_text([jax.ShapeDtypeStruct((3, 2), "int32"), jax.ShapeDtypeStruct((), "bool")])
+        'int32[3, 2], bool[]'
+    """
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(spec))
+
+
+def difference(spec: ElementSpec, other: ElementSpec) -> str | None:
+    """Returns how the first field that differs does so; None if two specs are equal.
+
+    Args:
+        spec: of the examples that are checked.
+        other: of the examples that they should equal.
+
+    Example:
+        >>> import jax
+        >>> from nnx_alexnet.data.examples import difference
+        >>> one, two = ({"x": jax.ShapeDtypeStruct(shape, "int8")} for shape in ((3,), (4,)))
+        >>> difference(one, two)
+        '`x` is int8[3] instead of int8[4]'
+    """
+    if spec.keys() != other.keys():
+        return f"the keys are {listed(spec)} instead of {listed(other)}"
+    for name, wanted in other.items():
+        if spec[name] != wanted:
+            return f"`{name}` is {spec_text(spec[name])} instead of {spec_text(wanted)}"
+    return None
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names as text for a message.
+
+    Example:
+        >>> from nnx_alexnet.data.examples import listed
+        >>> listed(["image", "label"])
+        "'image', 'label'"
+    """
+    return ", ".join(map(repr, names))
 
 
 def evenly_spaced(num: int, most: int) -> np.ndarray:
@@ -52,44 +113,151 @@ def evenly_spaced(num: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, num - 1, most).round().astype(int))
 
 
-def as_rows(
-    image: Any, label: Any, mask: Any, argument: str, report: Callable[[str], None]
-) -> Rows:
-    """Converts and checks arrays that have a batch axis.
+def unpack(item: Any, names: Sequence[str], argument: str) -> Fields:
+    """Returns the values of an example, of a batch or of a whole split by name.
 
     Args:
-        image: images of any array type, `[N, ...]`.
-        label: labels of any array type, `[N, ...]`.
-        mask: which rows count, `[N]`, or None.
-        argument: what the user calls them, for errors.
-        report: receives a message if axes are transposed.
+        item: a mapping, a dataclass, a named tuple, or a tuple with one value for each name. A
+            single value works if there is one name.
+        names: of the values of a tuple.
+        argument: what the user calls the item, for the error.
 
     Raises:
-        ValueError: the arrays are not usable, or do not fit together.
+        ValueError: the item has another form, or no values.
+
+    Example:
+        >>> from nnx_alexnet.data.examples import unpack
+        >>> unpack((1, 2), ("image", "label"), "train")
+        {'image': 1, 'label': 2}
+        >>> unpack({"tokens": 1, "attention": 2}, ("image", "label"), "train")
+        {'tokens': 1, 'attention': 2}
     """
-    pixels, targets = to_numpy(image, argument), to_numpy(label, argument)
-    if pixels.ndim < 2 or targets.ndim < 1:
-        swapped = " They look swapped." if pixels.ndim == 1 and targets.ndim > 1 else ""
-        raise ValueError(
-            f"`{argument}` has images of shape {pixels.shape} and labels of shape {targets.shape}; "
-            f"both need a first axis over examples, and images a second one.{swapped} Single "
-            "examples are put into batches by torch.utils.data.DataLoader(dataset, batch_size=...)."
-        )
-    images, labels = as_images(pixels, argument), as_labels(targets, argument)
-    if len(images) != len(labels):
-        raise ValueError(
-            f"`{argument}` has {len(images)} images and {len(labels)} labels; there must be one "
-            "label for each image. Each split is one tuple: ((train_images, train_labels), "
-            "(val_images, val_labels))."
-        )
-    check_label_axes(labels, argument)
-    if is_torch(image) and is_channels_first(images.shape[1:]):
-        report(f"`{argument}`: torch images {list(images.shape)} are NCHW, transposed to NHWC.")
-        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    if mask is not None:
-        mask = to_numpy(mask, argument).astype(bool)
-        if mask.shape != (len(images),):
+    named = _named(item)
+    if named is not None:
+        strange = [key for key in named if not isinstance(key, str)]
+        if strange or not named:
+            what = f"the key {strange[0]!r}" if strange else "no keys"
+            raise ValueError(f"`{argument}` is a mapping with {what}; its keys must be names.")
+        return named
+    if isinstance(item, tuple | list) and len(item) == len(names):
+        return dict(zip(names, item, strict=True))
+    if len(names) == 1 and is_leaf(item):
+        return {names[0]: item}
+    what = f"a {type(item).__name__}"
+    if isinstance(item, tuple | list):
+        what += f" of length {len(item)}"
+    raise ValueError(
+        f"`{argument}` gave {what}; expected a dict of arrays, or a tuple ({', '.join(names)}). "
+        'Other tuples need names: DataModule(..., fields=("image", "depth", "label")).'
+    )
+
+
+def _named(item: Any) -> Fields | None:
+    """Returns the values of an item that has names for them."""
+    if isinstance(item, Mapping):
+        return dict(item)
+    if isinstance(item, tuple) and hasattr(item, "_asdict"):
+        fields: Fields = item._asdict()
+        return fields
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return None
+
+
+def check_names(fields: Mapping[str, Any], argument: str) -> None:
+    """Raises a `ValueError` if a field has a name that the loader uses."""
+    for name in RESERVED:
+        if name in fields:
+            remedy = {
+                "mask": "Call masks that belong to images, for instance, `masks`. To leave "
+                "examples out, select the others: dataset[mask].",
+                "index": "Call it, for instance, `id`.",
+            }[name]
             raise ValueError(
-                f"`{argument}` has a mask of shape {mask.shape}; expected {(len(images),)}."
+                f"`{argument}` has the key `{name}`, which the loader adds to each batch. {remedy}"
             )
-    return Rows(images, labels, mask)
+
+
+def as_arrays(
+    fields: Mapping[str, Any], argument: str, report: Report | None = None
+) -> tuple[Fields, int]:
+    """Converts and checks fields that have a first axis over examples.
+
+    Args:
+        fields: pytrees of array-like values, by name. Memory-mapped arrays are not read: they keep
+            their dtype.
+        argument: what the user calls them, for errors.
+        report: receives a message if a dtype changes or axes are transposed.
+
+    Returns:
+        The fields as NumPy arrays, and the length of the first axis.
+
+    Raises:
+        ValueError: a value is no array of numbers, or the first axes differ.
+    """
+
+    def convert(path: str, value: Any) -> np.ndarray:
+        name = f"{argument}[{path!r}]"
+        if isinstance(value, np.memmap):
+            return value
+        array = canonical(to_numpy(value, name), name, report)
+        is_image = path.partition("/")[0] == "image"
+        if is_image and is_torch(value) and is_channels_first(array.shape[1:]):
+            if report is not None:
+                report(f"`{name}`: torch images {list(array.shape)} are NCHW, transposed to NHWC.")
+            array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+        return array
+
+    made = {name: map_leaves(convert, value, name) for name, value in fields.items()}
+    lengths = {}
+    for path, array in jax.tree_util.tree_leaves_with_path(made):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not array.ndim:
+            raise ValueError(
+                f"`{argument}` has a `{name}` of shape (); every array needs a first axis over "
+                "examples. Single examples are put into batches by "
+                "torch.utils.data.DataLoader(dataset, batch_size=...)."
+            )
+        lengths[name] = len(array)
+    if len({*lengths.values()}) != 1:
+        sizes = ", ".join(f"{length} of `{name}`" for name, length in lengths.items())
+        raise ValueError(
+            f"`{argument}` has {sizes or 'no arrays'}; every array must have one row per example. "
+            "Each split is one tuple or dict: ((train_images, train_labels), (val_images, "
+            "val_labels))."
+        )
+    return made, next(iter(lengths.values()))
+
+
+def as_rows(item: Any, names: Sequence[str], argument: str, report: Report | None = None) -> Rows:
+    """Converts and checks a batch that an iterable returned.
+
+    Args:
+        item: see `unpack`. A mapping may have a `mask`, bool `[B]`: which rows count.
+        names: of the values of a tuple.
+        argument: what the user calls the split, for errors.
+        report: see `as_arrays`.
+
+    Raises:
+        ValueError: the batch is not usable.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.examples import as_rows
+        >>> as_rows({"tokens": [[1, 2], [3, 4]], "mask": [1, 0]}, (), "train").mask
+        array([ True, False])
+    """
+    fields = unpack(item, names, argument)
+    mask = fields.pop("mask", None)
+    check_names(fields, argument)
+    arrays, num = as_arrays(fields, argument, report)
+    if mask is not None:
+        mask = to_numpy(mask, argument)
+        if mask.shape != (num,):
+            raise ValueError(
+                f"`{argument}` has a `mask` of shape {mask.shape}; expected {(num,)}, one value "
+                "per row: whether it counts. Call masks that belong to images, for instance, "
+                "`masks`."
+            )
+        mask = mask.astype(bool)
+    return Rows(arrays, mask)

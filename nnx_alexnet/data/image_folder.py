@@ -73,7 +73,7 @@ def image_folder(request: DatasetRequest) -> Splits:
     has_test = "test" in folders and not is_unlabelled(root, folders["test"], classes)
     source = _source(request, train, "train")
     sample = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_FILES).astype(int))
-    mean, std = channel_statistics(source.take(sample, seed=0, epoch=0).image)
+    mean, std = channel_statistics(source.take(sample, seed=0, epoch=0).fields["image"])
     return Splits(
         train=source,
         val=_source(request, val, "val"),

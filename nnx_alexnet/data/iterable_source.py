@@ -6,10 +6,19 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import to_numpy, unpack
-from nnx_alexnet.data.examples import ElementSpec, Rows, as_rows, evenly_spaced
+from nnx_alexnet.data.convert import is_leaf, to_numpy
+from nnx_alexnet.data.examples import (
+    PAIR,
+    ElementSpec,
+    Rows,
+    as_rows,
+    difference,
+    evenly_spaced,
+    unpack,
+)
 from nnx_alexnet.data.map_source import MapSource
 from nnx_alexnet.data.torch_loader import (
     announced_length,
@@ -43,20 +52,24 @@ class IterableSource:
     `sampler`, `batch_sampler` and `dataset`, if they have that method.
 
     Args:
-        batches: each one `(images, labels)`, or a mapping with `image`, `label` and optionally
-            `mask`. Torch tensors `[B, C, H, W]` are transposed to NHWC.
+        batches: each one a dict of pytrees of arrays `[B, ...]`, optionally with a `mask`, or a
+            tuple. Torch tensors `[B, C, H, W]` called `image` are transposed to NHWC.
+        names: of the values of a tuple (default `("image", "label")`).
         argument: what the user calls the split, for errors.
 
     Example:
         >>> import numpy as np
         >>> from nnx_alexnet.data.sources import IterableSource
         >>> source = IterableSource([(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1]))])
-        >>> source.batch_size, [rows.label.tolist() for rows in source.batches()]
+        >>> source.batch_size, [rows.fields["label"].tolist() for rows in source.batches()]
         (2, [[0, 1]])
     """
 
-    def __init__(self, batches: Iterable[Any], *, argument: str = "data") -> None:
+    def __init__(
+        self, batches: Iterable[Any], *, names: Sequence[str] = PAIR, argument: str = "data"
+    ) -> None:
         self._batches = batches
+        self._names = tuple(names)
         self._argument = argument
         self._lock = threading.RLock()
         self._first: Rows | None = None
@@ -66,16 +79,17 @@ class IterableSource:
         self._counted: int | None = None  # batches of the newest complete pass
         self._reported: set[str] = set()
 
-    def _report_axes(self, message: str) -> None:
-        if "axes" not in self._reported:
+    def _report_once(self, message: str) -> None:
+        if message not in self._reported:
             logger.info("%s", message)
-        self._reported.add("axes")
+        self._reported.add(message)
 
     def _convert(self, item: Any) -> Rows:
-        rows = as_rows(*unpack(item, self._argument), self._argument, self._report_axes)
+        report = self._report_once if self._first is None else None
+        rows = as_rows(item, self._names, self._argument, report)
         # An iterable may reuse one buffer while the batch is still being sent.
         mask = None if rows.mask is None else rows.mask.copy()
-        return Rows(rows.image.copy(), rows.label.copy(), mask)
+        return Rows(jax.tree.map(np.array, rows.fields), mask)
 
     def _start(self, epoch: int) -> _Pass:
         """Starts a pass, and reads the first batch that has any rows."""
@@ -89,7 +103,7 @@ class IterableSource:
         self._is_one_shot = iterator is self._batches
         for item in iterator:
             first = self._convert(item)
-            if len(first.image):
+            if first.num:
                 if self._first is None:
                     self._first = first
                 return _Pass(epoch, first, iterator)
@@ -115,15 +129,16 @@ class IterableSource:
     @property
     def batch_size(self) -> int:
         """The number of rows of the first batch; others may have another one."""
-        return len(self._peek().image)
+        return self._peek().num
 
     def element_spec(self) -> ElementSpec:
-        """Returns the shape and dtype of one image and one label, from the first batch."""
+        """Returns the shape and dtype of each array of one example, from the first batch."""
         return self._peek().element_spec()
 
-    def some_images(self) -> np.ndarray:
-        """Returns the images of the first batch."""
-        return self._peek().image
+    def some_images(self) -> np.ndarray | None:
+        """Returns the array `image` of the first batch, if there is one."""
+        images = self._peek().fields.get("image")
+        return images if isinstance(images, np.ndarray) else None
 
     @property
     def num_batches(self) -> int | None:
@@ -136,7 +151,7 @@ class IterableSource:
             return self._counted
         batches: Any = self._batches
         if isinstance(batches, list | tuple):
-            return sum(map(_has_examples, batches))
+            return sum(_has_examples(item, self._names) for item in batches)
         try:
             return announced_length(batches) or None
         except Exception:  # it has no length
@@ -159,7 +174,7 @@ class IterableSource:
         """Warns if the first batches of two workers are equal."""
         if not has_worker_copies(self._batches) or "copies" in self._reported:
             return
-        pairs = ((first.image, second.image), (first.label, second.label))
+        pairs = zip(jax.tree.leaves(first.fields), jax.tree.leaves(second.fields), strict=True)
         if all(np.array_equal(*pair) for pair in pairs):
             self._reported.add("copies")
             logger.warning(
@@ -183,16 +198,16 @@ class IterableSource:
         rest = map(self._convert, opened.rest)
         before: Rows | None = None
         for position, rows in enumerate(itertools.chain([opened.first], rest)):
-            if rows.element_spec() != spec:
+            how = difference(rows.element_spec(), spec)
+            if how is not None:
                 raise ValueError(
-                    f"Batch {position} of `{self._argument}` has images {_text(rows.image)} and "
-                    f"labels {_text(rows.label)}, the first batch had examples of "
-                    f"{_spec_text(spec)}; only the number of examples may differ."
+                    f"Batch {position} of `{self._argument}` differs from the first batch: {how}, "
+                    "for one example. Only the number of examples may differ."
                 )
             if position == 1 and before is not None:
                 self._warn_of_copies(before, rows)
             before = rows if position == 0 else None
-            if len(rows.image):
+            if rows.num:
                 yield rows
 
     def labels(self) -> np.ndarray | None:
@@ -212,7 +227,7 @@ class IterableSource:
         if dataset is None:
             return None
         try:
-            return MapSource(dataset, argument=self._argument).digest()
+            return MapSource(dataset, names=self._names, argument=self._argument).digest()
         except Exception:  # its examples may be of any form before they are collated
             return None
 
@@ -220,10 +235,10 @@ class IterableSource:
         digest = hashlib.sha256(str(len(batches)).encode())
         for number in evenly_spaced(len(batches), _NUM_DIGESTED):
             rows = self._convert(batches[number])
-            for array in (rows.image, rows.label, rows.mask):
-                if array is not None:
-                    part = array[evenly_spaced(len(array), _NUM_DIGESTED)]
-                    digest.update(f"{array.dtype}{array.shape}".encode() + part.tobytes())
+            for path, array in jax.tree_util.tree_leaves_with_path((rows.fields, rows.mask)):
+                part = array[evenly_spaced(len(array), _NUM_DIGESTED)]
+                what = f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}"
+                digest.update(what.encode() + part.tobytes())
         return digest.hexdigest()
 
     def check_workers(self) -> None:
@@ -264,17 +279,11 @@ class IterableSource:
             )
 
 
-def _has_examples(item: Any) -> bool:
+def _has_examples(item: Any, names: Sequence[str]) -> bool:
     try:
-        image, _, mask = unpack(item, "data")
-        return len(image) > 0 and (mask is None or bool(to_numpy(mask, "mask").any()))
+        fields = unpack(item, names, "data")
+        mask = fields.get("mask")
+        leaves = jax.tree.leaves(fields, is_leaf=is_leaf)
+        return len(leaves[0]) > 0 and (mask is None or bool(to_numpy(mask, "mask").any()))
     except (TypeError, ValueError):  # the pass raises the error
         return True
-
-
-def _text(array: np.ndarray) -> str:
-    return f"{array.dtype}{list(array.shape)}"
-
-
-def _spec_text(spec: ElementSpec) -> str:
-    return " and ".join(f"{dtype}{list(shape)}" for shape, dtype in spec.values())

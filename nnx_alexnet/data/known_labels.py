@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.convert import as_labels, to_numpy
+from nnx_alexnet.data.convert import canonical, to_numpy
 
 
 def known_labels(dataset: Any) -> np.ndarray | None:
@@ -47,5 +47,5 @@ def _claimed(dataset: Any) -> np.ndarray | None:
             continue
         labels = to_numpy(targets, name)
         if labels.ndim == 1 and labels.dtype.kind in "iu":
-            return as_labels(labels, name)
+            return canonical(labels, name).astype(np.int32, copy=False)
     return None

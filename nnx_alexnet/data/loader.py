@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.batching import Batch
-from nnx_alexnet.data.examples import ElementSpec
+from nnx_alexnet.data.batching import Batch, is_complete
+from nnx_alexnet.data.examples import ElementSpec, Fields
 from nnx_alexnet.data.indexed_batches import IndexedBatches
 from nnx_alexnet.data.iterable_batches import IterableBatches
 from nnx_alexnet.data.sources import ArraySource, IterableSource, Source
@@ -39,7 +40,7 @@ class Loader:
         >>> import numpy as np
         >>> from nnx_alexnet.data.loader import Loader
         >>> from nnx_alexnet.data.sources import ArraySource
-        >>> source = ArraySource(np.zeros((5, 8, 8, 1), np.uint8), np.arange(5))
+        >>> source = ArraySource({"label": np.arange(5)})
         >>> for batch in Loader(source, batch_size=3).batches():
         ...     print(batch["label"], batch["mask"])
         [0 1 2] [ True  True  True]
@@ -100,11 +101,15 @@ class Loader:
         return self._batches.bad.reasons if isinstance(self._batches, IndexedBatches) else {}
 
     def element_spec(self) -> ElementSpec:
-        """Returns `{"image": (shape, dtype), "label": (shape, dtype)}` of one example."""
+        """Returns pytrees of the shapes and dtypes of one example, by name."""
         return self._source.element_spec()
 
-    def some_images(self) -> np.ndarray:
-        """Returns some images as the source has them, `[N, ...]`; a batch if it is an iterable."""
+    def some_images(self) -> np.ndarray | None:
+        """Returns some images as the source has them, `[N, ...]`; a batch if it is an iterable.
+
+        Returns:
+            None if no array is called `image`.
+        """
         return self._source.some_images()
 
     def labels(self) -> np.ndarray | None:
@@ -121,14 +126,15 @@ class Loader:
         These are the labels of arrays, and the classes of a map-style dataset; see `labels`.
         """
         arrays = self.arrays()
-        return self.labels() if arrays is None else arrays["label"]
+        labels = self.labels() if arrays is None else arrays.get("label")
+        return labels if isinstance(labels, np.ndarray) else None
 
-    def arrays(self) -> Batch | None:
-        """Returns all of `image` and `label` if they are in memory; None if they must be read."""
-        if not isinstance(self._source, ArraySource):
-            return None
-        rows = self._source.rows
-        return {"image": rows.image, "label": rows.label}
+    def arrays(self) -> Fields | None:
+        """Returns all examples as arrays if they are in memory; None if they must be read."""
+        source = self._source
+        if isinstance(source, ArraySource) and source.is_in_memory:
+            return dict(source.fields)
+        return None
 
     def sample_digest(self) -> str | None:
         """Returns a SHA-256 that distinguishes these examples, equal in each process.
@@ -231,11 +237,12 @@ class Loader:
         )
 
     def complete(self, batch: Batch) -> Batch:
-        """Returns a batch with its `image` and `label`, which are looked up if they are missing."""
+        """Returns a batch with its fields, which are looked up if it has only its indices."""
         arrays = self.arrays()
-        if "image" in batch or arrays is None:
+        if is_complete(batch) or arrays is None:
             return batch
-        return {name: values[batch["index"]] for name, values in arrays.items()} | batch
+        fields: Fields = jax.tree.map(lambda values: values[batch["index"]], arrays)
+        return fields | batch
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if there are to be workers and they cannot be started."""

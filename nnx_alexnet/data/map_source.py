@@ -1,12 +1,21 @@
 """A source of examples that are read one by one, by index."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import as_labels, check_label_axes, example_image, to_numpy, unpack
-from nnx_alexnet.data.examples import ElementSpec, Rows
+from nnx_alexnet.data.convert import example_array, map_leaves
+from nnx_alexnet.data.examples import (
+    PAIR,
+    ElementSpec,
+    Fields,
+    Rows,
+    check_names,
+    difference,
+    unpack,
+)
 from nnx_alexnet.data.probe import Probe
 from nnx_alexnet.data.seeding import restored_generators, seed_example
 from nnx_alexnet.data.torch_loader import set_epoch
@@ -18,18 +27,20 @@ _MAX_TRIED = 100  # examples in a row that cannot be read: then something else i
 
 
 class MapSource:
-    """Reads a map-style dataset: `dataset[i]` is `(image, label)`, or a mapping with these keys.
+    """Reads a map-style dataset: `dataset[i]` is a dict, or a tuple of values.
 
-    Images may be PIL images (L, RGB), torch CHW tensors or arrays; each becomes an HWC array. All
-    must have one shape. While example `i` is read, `random`, `numpy.random` and torch are seeded
-    with (seed, epoch, i): a dataset's own random transforms depend neither on the number of
-    workers nor on where a run was resumed. If a dataset has a method `set_epoch`, it is called
-    before examples of another epoch are read.
+    Values may be PIL images (L, RGB), which become HWC arrays, torch tensors, arrays or numbers,
+    and pytrees of them; torch CHW tensors called `image` become HWC. All examples must have the
+    same shapes. While example `i` is read, `random`, `numpy.random` and torch are seeded with
+    (seed, epoch, i): a dataset's own random transforms depend neither on the number of workers nor
+    on where a run was resumed. If a dataset has a method `set_epoch`, it is called before examples
+    of another epoch are read.
 
     Args:
         dataset: has `__len__` and `__getitem__`. If it has `targets` or `labels` that agree with
             the labels of a sample of examples, these are the classes, so that no image has to be
             decoded to know them.
+        names: of the values of a tuple (default `("image", "label")`).
         argument: what the user calls the split, for errors.
         on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or the
             next one that can be read stands in for it (`"skip"`).
@@ -46,7 +57,7 @@ class MapSource:
         >>> import numpy as np
         >>> from nnx_alexnet.data.sources import MapSource
         >>> source = MapSource([(np.zeros((8, 8, 1), np.uint8), 3)])
-        >>> source.take(np.array([0]), seed=0, epoch=0).image.shape
+        >>> source.take(np.array([0]), seed=0, epoch=0).fields["image"].shape
         (1, 8, 8, 1)
     """
 
@@ -54,6 +65,7 @@ class MapSource:
         self,
         dataset: Any,
         *,
+        names: Sequence[str] = PAIR,
         argument: str = "data",
         on_bad_sample: OnBadSample = "raise",
         is_trusted: bool = False,
@@ -61,6 +73,7 @@ class MapSource:
         if on_bad_sample not in ("raise", "skip"):
             raise unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
         self.dataset = dataset
+        self._names = tuple(names)
         self._argument = argument
         self._skips = on_bad_sample == "skip"
         self._epoch: int | None = None  # the newest that `set_epoch` was called with
@@ -69,17 +82,13 @@ class MapSource:
         with restored_generators():
             self._set_epoch(0, 0)
             seed_example(0, 0, 0)
-            (image, label), _ = self._example_or_next(0)
-        if image.ndim == 0:
-            raise ValueError(
-                f"`{argument}`[0] has an image of shape (); it needs at least one axis."
-            )
-        check_label_axes(label[None], f"{argument}[0]")
-        self._spec = Rows(image[None], label[None]).element_spec()
-        self._first_image = image.copy()
-        self._probe = Probe(
-            dataset, image_bytes=image.nbytes, argument=argument, is_trusted=is_trusted
-        )
+            first, _ = self._example_or_next(0)
+        check_names(first, f"{argument}[0]")
+        # The dataset may reuse one buffer.
+        self._first: Fields = jax.tree.map(lambda array: array[None].copy(), first)
+        self._spec = Rows(self._first).element_spec()
+        size = sum(array.nbytes for array in jax.tree.leaves(self._first))
+        self._probe = Probe(dataset, example_bytes=size, argument=argument, is_trusted=is_trusted)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -94,12 +103,17 @@ class MapSource:
             set_epoch(self.dataset, epoch)
         self._epoch = epoch
 
-    def _example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        name = f"{self._argument}[{index}]"
-        image, label, _ = unpack(self.dataset[index], name)
-        return example_image(image, name), as_labels(to_numpy(label, name), name)
+    def _example(self, index: int) -> Fields:
+        argument = f"{self._argument}[{index}]"
 
-    def _example_or_next(self, index: int) -> tuple[tuple[np.ndarray, np.ndarray], str | None]:
+        def convert(path: str, value: Any) -> np.ndarray:
+            is_image = path.partition("/")[0] == "image"
+            return example_array(value, f"{argument}[{path!r}]", is_image=is_image)
+
+        fields = unpack(self.dataset[index], self._names, argument)
+        return {name: map_leaves(convert, value, name) for name, value in fields.items()}
+
+    def _example_or_next(self, index: int) -> tuple[Fields, str | None]:
         """Returns an example, or the next one that can be read and why the first one cannot."""
         why: str | None = None
         for position in range(index, index + _MAX_TRIED):
@@ -119,20 +133,25 @@ class MapSource:
         )
 
     def element_spec(self) -> ElementSpec:
-        """Returns the shape and dtype of one image and one label."""
+        """Returns the shape and dtype of each array of one example."""
         return dict(self._spec)
 
-    def some_images(self) -> np.ndarray:
-        """Returns the first image."""
-        return self._first_image[None]
+    def some_images(self) -> np.ndarray | None:
+        """Returns the first image, `[1, ...]`, if examples have one array called `image`."""
+        images = self._first.get("image")
+        return images if isinstance(images, np.ndarray) else None
 
     def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`, read one after another.
 
         Raises:
-            ValueError: an example differs in shape or dtype from the first one of the dataset.
+            ValueError: an example differs in keys, shape or dtype from the first one.
         """
-        images, labels = (np.empty((len(indices), *s), d) for s, d in self._spec.values())
+        num = len(indices)
+        fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), self._spec)
+        arrays: list[np.ndarray]
+        structure: Any
+        arrays, structure = jax.tree.flatten(fields)
         bad: dict[int, str] = {}
         with restored_generators():
             self._set_epoch(seed, epoch)
@@ -141,19 +160,22 @@ class MapSource:
                 example, why = self._example_or_next(index)
                 if why is not None:
                     bad[index] = why
-                self._check_example(index, example)
+                values, found = jax.tree.flatten(example)
+                if found != structure or any(map(_differ, values, arrays)):
+                    raise self._unlike(index, example)
                 # Copied at once: a dataset may reuse one buffer.
-                images[row], labels[row] = example
-        return Rows(images, labels, bad=bad)
+                for array, value in zip(arrays, values, strict=True):
+                    array[row] = value
+        return Rows(fields, bad=bad)
 
-    def _check_example(self, index: int, example: tuple[np.ndarray, np.ndarray]) -> None:
-        for (key, (shape, dtype)), value in zip(self._spec.items(), example, strict=True):
-            if value.shape != shape or value.dtype != dtype:
-                raise ValueError(
-                    f"`{self._argument}`[{index}] has {key} of shape {value.shape} and dtype "
-                    f"{value.dtype}, `{self._argument}`[0] has shape {shape} and dtype {dtype}; "
-                    "all examples must be alike. Resize or crop in the dataset."
-                )
+    def _unlike(self, index: int, example: Fields) -> ValueError:
+        stacked = jax.tree.map(lambda array: array[None], example)
+        how = difference(Rows(stacked).element_spec(), self._spec)
+        return ValueError(
+            f"`{self._argument}`[{index}] differs from `{self._argument}`[0]: {how}. All examples "
+            "must have the same keys, shapes and dtypes: resize or crop images, and pad sequences, "
+            "in the dataset."
+        )
 
     def labels(self) -> np.ndarray | None:
         """Returns all labels if they are classes and known from an attribute of the dataset."""
@@ -163,7 +185,7 @@ class MapSource:
         """Returns a SHA-256 of evenly spaced examples; None if they differ at each reading."""
         return self._probe.digest(self._read)
 
-    def _read(self, indices: Iterable[int]) -> dict[int, Rows]:
+    def _read(self, indices: Iterable[int]) -> dict[int, Fields]:
         """Reads examples of epoch 0 outside of any epoch, except those that cannot be read."""
         found = {}
         with restored_generators():
@@ -171,8 +193,12 @@ class MapSource:
             for index in indices:
                 seed_example(0, 0, index)
                 try:
-                    image, label = self._example(index)
+                    example = self._example(index)
                 except Exception:  # a later read of the example raises the error
                     continue
-                found[index] = Rows(np.array(image), np.array(label))
+                found[index] = jax.tree.map(np.array, example)
         return found
+
+
+def _differ(value: np.ndarray, rows: np.ndarray) -> bool:
+    return value.shape != rows.shape[1:] or value.dtype != rows.dtype

@@ -4,19 +4,20 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
-from nnx_alexnet.data.examples import Rows, evenly_spaced
+from nnx_alexnet.data.examples import Fields, evenly_spaced
 from nnx_alexnet.data.known_labels import known_labels
 from nnx_alexnet.data.seeding import restored_generators_of
 from nnx_alexnet.support import logger
 
 # How many examples are a sample, and for how many classes one more example is read.
 _NUM_SAMPLED = 16
-# Large images are probably files that are decoded at each reading, in milliseconds.
+# Large examples are probably files that are decoded at each reading, in milliseconds.
 _NUM_LARGE, _LARGE_BYTES = 8, 2**17
 
-Read = Callable[[Iterable[int]], dict[int, Rows]]
+Read = Callable[[Iterable[int]], dict[int, Fields]]
 
 
 class Probe:
@@ -24,21 +25,21 @@ class Probe:
 
     Args:
         dataset: has `__len__`.
-        image_bytes: size of an image of the dataset.
+        example_bytes: size of an example of the dataset.
         argument: what the user calls the split, for messages.
         is_trusted: whether the dataset is known to return the same example at each reading, with
             the label in its `targets`.
     """
 
     def __init__(
-        self, dataset: Any, *, image_bytes: int, argument: str, is_trusted: bool = False
+        self, dataset: Any, *, example_bytes: int, argument: str, is_trusted: bool = False
     ) -> None:
         self._dataset = dataset
-        self._num = _NUM_SAMPLED if image_bytes <= _LARGE_BYTES else _NUM_LARGE
+        self._num = _NUM_SAMPLED if example_bytes <= _LARGE_BYTES else _NUM_LARGE
         self._argument = argument
         self._is_trusted = is_trusted
         self._indices = [int(index) for index in evenly_spaced(len(dataset), self._num)]
-        self._sample: dict[int, tuple[bytes, np.ndarray]] | None = None
+        self._sample: dict[int, tuple[bytes, Any]] | None = None
         self._is_repeatable = False
         self._labels: tuple[np.ndarray | None] | None = None
 
@@ -66,7 +67,7 @@ class Probe:
             digest.update(str(index).encode() + bits)
         return digest.hexdigest()
 
-    def _sampled(self, read: Read) -> dict[int, tuple[bytes, np.ndarray]]:
+    def _sampled(self, read: Read) -> dict[int, tuple[bytes, Any]]:
         if self._sample is None:
             # Twice before its generators are restored, so that random examples differ.
             with restored_generators_of(self._dataset):
@@ -85,8 +86,10 @@ class Probe:
         with restored_generators_of(self._dataset):
             sample = sample | _digested(read(i for i in firsts.tolist() if i not in sample))
         for index, (_, label) in sorted(sample.items()):
-            if label.dtype != np.int32 or label.ndim or label != claimed[index]:
-                own = label.tolist() if label.size < 9 else f"labels of shape {label.shape}"
+            if not isinstance(label, np.ndarray):
+                return None  # the examples have no label
+            if not _is_class(label) or label != claimed[index]:
+                own = label.tolist() if np.size(label) < 9 else f"a label of shape {label.shape}"
                 logger.info(
                     "`%s`: an attribute of the dataset, `targets` or `labels`, has %d for example "
                     "%d, but the example itself has %s. The attribute is not used.",
@@ -96,15 +99,20 @@ class Probe:
         return claimed if sample else None
 
 
-def _digested(examples: dict[int, Rows]) -> dict[int, tuple[bytes, np.ndarray]]:
+def _digested(examples: dict[int, Fields]) -> dict[int, tuple[bytes, Any]]:
     found = {}
     for index, example in examples.items():
         digest = hashlib.sha256()
-        for array in (example.image, example.label):
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        found[index] = digest.digest(), example.label
+        for path, array in jax.tree_util.tree_leaves_with_path(example):
+            what = f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}"
+            digest.update(what.encode() + array.tobytes())
+        found[index] = digest.digest(), example.get("label")
     return found
 
 
-def _bits(sample: dict[int, tuple[bytes, np.ndarray]]) -> dict[int, bytes]:
+def _is_class(label: np.ndarray) -> bool:
+    return label.dtype.kind in "iu" and not label.ndim
+
+
+def _bits(sample: dict[int, tuple[bytes, Any]]) -> dict[int, bytes]:
     return {index: bits for index, (bits, _) in sample.items()}

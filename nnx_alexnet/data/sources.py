@@ -1,13 +1,15 @@
 """The sources of examples: arrays, a map-style dataset, or an iterable of batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from nnx_alexnet.data.array_source import ArraySource
-from nnx_alexnet.data.convert import CHANNELS, is_array, to_numpy, unpack
+from nnx_alexnet.data.convert import CHANNELS, is_array, is_leaf, to_numpy
+from nnx_alexnet.data.examples import PAIR, unpack
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
 from nnx_alexnet.data.torch_loader import is_torch_iterable
@@ -17,13 +19,20 @@ __all__ = ["ArraySource", "IterableSource", "MapSource", "OnBadSample", "Source"
 Source = ArraySource | MapSource | IterableSource
 
 
-def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise") -> Source:
+def as_source(
+    value: Any,
+    *,
+    argument: str,
+    names: Sequence[str] = PAIR,
+    on_bad_sample: OnBadSample = "raise",
+) -> Source:
     """Returns the source of a split of any accepted form.
 
     Args:
-        value: `(images, labels)`, a map-style dataset, a torch `DataLoader` or another iterable
-            of batches, or a source.
+        value: a dict of arrays or a tuple of them, a map-style dataset, a torch `DataLoader` or
+            another iterable of batches, or a source.
         argument: what the user calls the split: "train", "val" or "test".
+        names: of the values of a tuple (default `("image", "label")`).
         on_bad_sample: see `MapSource`.
 
     Raises:
@@ -31,28 +40,20 @@ def as_source(value: Any, *, argument: str, on_bad_sample: OnBadSample = "raise"
     """
     if isinstance(value, Source):
         return value
-    if isinstance(value, tuple):
-        is_pair = len(value) == 2 and is_array(value[0])
-        if is_pair and (is_array(value[1]) or isinstance(value[1], list)):
-            return ArraySource(*value, argument=argument)
-        raise _not_a_pair(value, argument)
-    if is_array(value):
-        raise ValueError(
-            f"`{argument}` is one array of shape {tuple(value.shape)} ({_kind(value)}); a split of "
-            "arrays is the tuple (images, labels), as in DataModule((images, labels), "
-            "(val_images, val_labels))."
-        )
+    if isinstance(value, Mapping | tuple) or is_array(value):
+        _check_split(value, names, argument)
+        return ArraySource(unpack(value, names, argument), argument=argument)
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
-    is_other = isinstance(value, Mapping | str | bytes | Path | type)
+    is_other = isinstance(value, str | bytes | Path | type)
     if is_map and not is_other and not is_torch_iterable(value):
-        if isinstance(value, list) and value and _is_batch(value, argument):
-            return IterableSource(value, argument=argument)
-        return MapSource(value, argument=argument, on_bad_sample=on_bad_sample)
+        if isinstance(value, list) and value and _is_batch(value, names, argument):
+            return IterableSource(value, names=names, argument=argument)
+        return MapSource(value, names=names, argument=argument, on_bad_sample=on_bad_sample)
     if hasattr(value, "__iter__") and not is_other:
-        return IterableSource(value, argument=argument)
+        return IterableSource(value, names=names, argument=argument)
     raise ValueError(
-        f"`{argument}` is a {_kind(value)}; expected (images, labels) arrays, a dataset "
-        "with __len__ and __getitem__, a torch DataLoader or another iterable of batches."
+        f"`{argument}` is a {_kind(value)}; expected a dict or tuple of arrays, a dataset with "
+        "__len__ and __getitem__, a torch DataLoader or another iterable of batches."
         f"{_form_remedy(value)}"
     )
 
@@ -61,25 +62,42 @@ def _kind(value: object) -> str:
     return value.__name__ if isinstance(value, type) else type(value).__name__
 
 
-def _not_a_pair(value: tuple[Any, ...], argument: str) -> ValueError:
+def _check_split(value: Any, names: Sequence[str], argument: str) -> None:
+    """Raises a `ValueError` if a tuple or an array does not hold the arrays of a split."""
+    if isinstance(value, Mapping) or hasattr(value, "_asdict"):
+        return
+    if isinstance(value, tuple):
+        is_split = len(value) == len(names) and is_array(value[0])
+        if not (is_split and all(map(_is_array_like, value[1:]))):
+            raise _not_a_split(value, names, argument)
+    elif len(names) > 1:
+        raise ValueError(
+            f"`{argument}` is one array of shape {tuple(value.shape)} ({_kind(value)}); a split of "
+            "arrays is a dict, such as {'tokens': tokens}, or the tuple (images, labels), as in "
+            "DataModule((images, labels), (val_images, val_labels))."
+        )
+
+
+def _is_array_like(value: object) -> bool:
+    return is_array(value) or isinstance(value, list | Mapping | tuple)
+
+
+def _not_a_split(value: tuple[Any, ...], names: Sequence[str], argument: str) -> ValueError:
     kinds = ", ".join(map(_kind, value))
-    is_of_lists = len(value) == 2 and all(is_array(x) or isinstance(x, list) for x in value)
-    remedy = " np.asarray converts a list to an array." if is_of_lists else ""
+    is_of_lists = all(is_array(x) or isinstance(x, list) for x in value)
+    remedy = ""
+    if is_of_lists and len(value) != len(names):
+        remedy = ' Name its arrays: a dict, or DataModule(..., fields=("image", "depth", "label")).'
+    elif is_of_lists:
+        remedy = " np.asarray converts a list to an array."
     return ValueError(
-        f"`{argument}` is a tuple of ({kinds}); a tuple is (images, labels), two arrays.{remedy} "
-        "Pass batches as a list, and further splits as separate arguments: "
+        f"`{argument}` is a tuple of ({kinds}); a tuple is ({', '.join(names)}), {len(names)} "
+        f"arrays.{remedy} Pass batches as a list, and further splits as separate arguments: "
         "DataModule(train, val, test)."
     )
 
 
 def _form_remedy(value: object) -> str:
-    if isinstance(value, Mapping):
-        keys = sorted(map(str, value))
-        shown = ", ".join(map(repr, keys[:8])) + (", ..." if len(keys) > 8 else "")
-        return (
-            f" Pass the two arrays of the mapping (its keys are {shown}) as a tuple: (images, "
-            "labels)."
-        )
     if isinstance(value, str | bytes | Path):
         return ' load_data("folder", root=...) reads a folder of image files.'
     if isinstance(value, type):
@@ -87,7 +105,7 @@ def _form_remedy(value: object) -> str:
     return ""
 
 
-def _is_batch(value: list[Any], argument: str) -> bool:
+def _is_batch(value: list[Any], names: Sequence[str], argument: str) -> bool:
     """Returns whether the elements of a list are batches instead of examples."""
     if len(value) == 2 and all(is_array(item) and np.ndim(item) for item in value):
         images, labels = value
@@ -96,21 +114,28 @@ def _is_batch(value: list[Any], argument: str) -> bool:
                 f"`{argument}` is a list of two arrays; pass images and labels as a tuple: "
                 "(images, labels)."
             )
-    image, label, _ = unpack(value[0], argument)
-    if np.ndim(label) == 0 or not is_array(image) or len(image) != len(label):
+    fields = unpack(value[0], names, f"{argument}[0]")
+    leaves = jax.tree.leaves(fields, is_leaf=is_leaf)
+    if any(not np.ndim(leaf) for leaf in leaves) or len({len(leaf) for leaf in leaves}) > 1:
         return False
-    if _may_be_example(np.shape(image), np.shape(label), is_class=_is_integer(label)):
-        raise ValueError(
-            f"`{argument}` is a list of images {list(image.shape)} with labels "
-            f"{list(np.shape(label))}, which may be examples or batches. Pass examples as two "
-            "arrays, (np.stack(images), np.stack(labels)), and batches as an iterable that is not "
-            "a list, such as a torch DataLoader."
-        )
-    return True
+    image, label = fields.get("image"), fields.get("label")
+    if is_array(image) and label is not None and is_leaf(label):
+        shapes = np.shape(image), np.shape(label)
+        if not _may_be_example(*shapes, is_class=to_numpy(label, "label").dtype.kind in "biu"):
+            return True
+    raise ValueError(
+        f"`{argument}` is a list of items with {_shapes(fields)}, which may be examples or "
+        "batches. Pass examples as a dict of arrays, with np.stack, and batches as an iterable "
+        "that is not a list, such as a torch DataLoader."
+    )
 
 
-def _is_integer(label: Any) -> bool:
-    return to_numpy(label, "label").dtype.kind in "biu"
+def _shapes(fields: Mapping[str, Any]) -> str:
+    shapes = {
+        name: ", ".join(str([*np.shape(x)]) for x in jax.tree.leaves(value, is_leaf=is_leaf))
+        for name, value in fields.items()
+    }
+    return ", ".join(f"`{name}` {text}" for name, text in shapes.items())
 
 
 def _may_be_example(image: tuple[int, ...], label: tuple[int, ...], *, is_class: bool) -> bool:

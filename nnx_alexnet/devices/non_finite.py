@@ -42,8 +42,10 @@ def non_finite_step(
     """
     indices = batch["index"][batch["mask"]].tolist()
     where = "every array of the state is finite."
-    for name in ("image", "label"):
-        if name in batch and not (good := _finite_rows(batch[name])).all():
+    fields = {name: value for name, value in batch.items() if name not in ("index", "mask")}
+    for path, values in jax.tree_util.tree_leaves_with_path(fields):
+        if not (good := _finite_rows(values)).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
             bad = batch["index"][~good].tolist()
             where = f"its `{name}` is not finite for {bad}."
             break
@@ -67,7 +69,7 @@ def _is_finite_here(leaf: jax.Array) -> bool:
 
 def _finite_rows(values: Any) -> np.ndarray[Any, Any]:
     rows = np.asarray(values)
-    if not np.issubdtype(rows.dtype, np.floating):
+    if not jnp.issubdtype(rows.dtype, jnp.inexact):
         return np.ones(len(rows), bool)
     finite: np.ndarray[Any, Any] = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
     return finite

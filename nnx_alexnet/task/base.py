@@ -45,13 +45,14 @@ class Task:
 
     metrics: type[Collection] = LossMetrics
 
-    def outputs(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
+    def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Runs the model and returns the loss of each example, inside the compiled step.
 
         Args:
             model: the model, in training or evaluation mode; calling it updates its BatchNorm
                 statistics and dropout keys.
-            batch: `image` (transformed, `float32[B, ...]`), `label` and `mask` (`bool[B]`).
+            batch: pytrees of arrays `[B, ...]` with the keys of the data, transformed; and `mask`
+                (`bool[B]`) and `index` (`int32[B]`).
 
         Returns:
             A dict with `loss`, and with all other arrays that the metrics read. `loss` is a
@@ -61,17 +62,19 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__} must override `outputs(model, batch)`.")
 
-    def predict(self, model: nnx.Module, image: jax.Array) -> Any:
-        """Returns the predictions that `Trainer.predict` collects; by default, the model's output.
+    def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
+        """Returns the predictions that `Trainer.predict` collects.
+
+        By default, these are the outputs of the model for `batch["image"]`.
 
         Args:
             model: the model in evaluation mode.
-            image: `float32[B, ...]`, transformed.
+            batch: as for `outputs`; the data of a prediction may have no labels.
 
         Returns:
             An array, or a pytree of arrays, whose first axis is the batch.
         """
-        return model(image)
+        return model(batch["image"])
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns the metrics to accumulate, given the shapes that `outputs` returns.

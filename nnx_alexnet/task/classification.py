@@ -111,18 +111,21 @@ class Classification(Task):
             )
         self.label_smoothing = label_smoothing
 
-    def outputs(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
+    def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Returns `loss` (`[B]`), `logits` (`[B, K]`) and `labels` (`int32[B]`).
 
         Raises:
             ValueError: the model does not return logits, or the labels do not fit them.
         """
-        logits, label = _checked_logits(model(batch["image"])), batch["label"]
+        label = batch["label"]
+        logits = _checked_logits(model(batch["image"]))
         num_classes = logits.shape[-1]
-        if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
-            labels, target = label, jax.nn.one_hot(label, num_classes)
+        if label.ndim == 1 and not jnp.issubdtype(label.dtype, jnp.inexact):
+            labels = label.astype(jnp.int32)
+            target = jax.nn.one_hot(labels, num_classes)
         elif label.shape == logits.shape and jnp.issubdtype(label.dtype, jnp.floating):
-            labels, target = jnp.argmax(label, axis=-1).astype(jnp.int32), label
+            labels = jnp.argmax(label, axis=-1).astype(jnp.int32)
+            target = label.astype(jnp.float32)
         else:
             raise ValueError(
                 f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
@@ -135,13 +138,13 @@ class Classification(Task):
         loss = optax.softmax_cross_entropy(logits, target)
         return {"loss": loss, "logits": logits, "labels": labels}
 
-    def predict(self, model: nnx.Module, image: jax.Array) -> jax.Array:
+    def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
         """Returns the probability of each class, `float32[B, K]`.
 
         Raises:
             ValueError: the model does not return logits.
         """
-        return jax.nn.softmax(_checked_logits(model(image)))
+        return jax.nn.softmax(_checked_logits(model(batch["image"])))
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""
@@ -157,7 +160,7 @@ class Classification(Task):
         if "logits" not in outputs:  # a subclass with another loss
             return None
         num_classes = int(outputs["logits"].shape[-1])
-        if np.issubdtype(labels.dtype, np.integer):
+        if not jnp.issubdtype(labels.dtype, jnp.inexact):
             low, high = int(labels.min()), int(labels.max())
             if low >= 0 and high < num_classes:
                 return None

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
+import jax
 
 from nnx_alexnet.callbacks import CallbackList
 from nnx_alexnet.data import Batch, Loader
@@ -147,8 +147,8 @@ class BatchGroups:
             return 1
         sent = 0
         if not self._sends_indices:
-            for shape, dtype in self.loader.element_spec().values():
-                sent += size * math.prod(shape) * np.dtype(dtype).itemsize
+            for leaf in jax.tree.leaves(self.loader.element_spec()):
+                sent += size * math.prod(leaf.shape) * leaf.dtype.itemsize
         flops = TRAINING_FACTOR * size * sum(self._trace.forward_flops.values())
         flops /= self._num_devices
         most = choose_steps(self._settings.steps_per_execution, batch_bytes=sent, step_flops=flops)

@@ -80,7 +80,7 @@ def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:
 
 def predict_step(task: Task, model: nnx.Module, batch: Batch) -> Any:
     """Returns the predictions of `task.predict` for a model in evaluation mode."""
-    return task.predict(model, batch["image"])
+    return task.predict(model, batch)
 
 
 def _outputs(task: Task, model: nnx.Module, batch: Batch) -> Outputs:

@@ -15,7 +15,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.data import Batch, DataModule, Loader, padded_size, refuse_in_worker
+from nnx_alexnet.data import (
+    Batch,
+    DataModule,
+    Loader,
+    example_batch,
+    padded_size,
+    refuse_in_worker,
+    spec_text,
+)
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.optimizers import check_optimizer
 from nnx_alexnet.task import Task
@@ -163,7 +171,7 @@ class Preparation:
         return self.evaluation
 
     @contextmanager
-    def _fitting(self, loader: Loader) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+    def _fitting(self, loader: Loader) -> Iterator[Batch]:
         """Yields the shapes of a batch; converts errors of the block to a `ValueError`."""
         if not (loader.indexable or jax.process_count() == 1):
             raise ValueError(
@@ -174,9 +182,8 @@ class Preparation:
         loader.check_workers()
         self._data.check(loader)  # the examples of an iterable were unknown before
         spec = loader.element_spec()
-        fields = {**spec, "mask": ((), np.bool_), "index": ((), np.int32)}
         size = padded_size(loader.batch_size, self._placement.num_parts)
-        example = {k: jax.ShapeDtypeStruct((size, *s), d) for k, (s, d) in fields.items()}
+        example = example_batch(spec, size)
         try:
             with (
                 self._placement.context(),
@@ -185,17 +192,17 @@ class Preparation:
             ):
                 yield example
         except Exception as error:  # the model and the task of the user may raise anything
-            shape, dtype = spec["image"]
+            texts = ", ".join(f"`{name}` {spec_text(field)}" for name, field in spec.items())
             raise ValueError(
-                f"`model`, `data` and `task` do not fit together, with images of shape {shape} and "
-                f"dtype {dtype}, {self._data.image_shape} after the transform: "
+                f"`model`, `data` and `task` do not fit together, with examples of {texts}: "
                 f"{explain(error, example)}"
             ) from error
 
     def check_batch(self, loader: Loader, batch: Batch) -> None:
         """Checks the labels of a batch, unless all labels of the split were checked before."""
-        if loader.arrays() is None:
-            self._check_labels(batch["label"][batch["mask"]], loader.argument)
+        labels = batch.get("label")
+        if isinstance(labels, np.ndarray) and loader.arrays() is None:
+            self._check_labels(labels[batch["mask"]], loader.argument)
 
     def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
         """Raises a `ValueError` if the task cannot learn from the values of labels."""

@@ -151,9 +151,9 @@ class StepFunctions:
 
     def completed(self, data: Batch, batch: Batch) -> Batch:
         """Adds the rows of a batch from the data on the device."""
-        rows = {name: array[batch["index"]] for name, array in data.items()}
+        rows = jax.tree.map(lambda array: array[batch["index"]], dict(data))
         sharding = self.placement.of_batch(len(batch["index"]))
-        return {**batch, **constrained(rows, sharding)}
+        return {**batch, **jax.tree.map(lambda array: constrained(array, sharding), rows)}
 
     def update(
         self, state: State, metrics: Any, batch: Batch, key: jax.Array
@@ -207,6 +207,8 @@ class StepFunctions:
         return model
 
     def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
+        if "image" not in batch:
+            return batch
         with usual_promotion():
             image = self._transform(batch["image"], key=key, index=batch["index"])
         sharding = self.placement.of_batch(len(batch["index"]))
@@ -239,9 +241,11 @@ class StepFunctions:
             before[number] = leaf
         model = nnx.merge(self.definitions.evaluation, self.model.state(before))
         tell_mode(model, training=False)
-        with usual_promotion():
-            image = constrained(self._transform(batch["image"]), self.placement.batch)
-        batch, size = {**batch, "image": image}, len(batch["mask"])
+        if "image" in batch:
+            with usual_promotion():
+                image = constrained(self._transform(batch["image"]), self.placement.batch)
+            batch = {**batch, "image": image}
+        size = len(batch["mask"])
         numbers = counters(model)
         if verb == "predict":
             result = self._predict_step(model, batch)

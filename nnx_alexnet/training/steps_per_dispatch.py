@@ -91,7 +91,7 @@ def is_ready(array: Any) -> bool:
     return bool(array.is_ready())  # the stub of jax.Array lacks the method
 
 
-def stacked(batches: Sequence[Mapping[str, Any]], length: int) -> dict[str, np.ndarray[Any, Any]]:
+def stacked(batches: Sequence[Mapping[str, Any]], length: int) -> dict[str, Any]:
     """Stacks batches to `[length, B, ...]`; the rows after the last batch are zeros.
 
     There are at least two rows: for a single one, XLA removes the loop's slices, and the resulting
@@ -103,9 +103,12 @@ def stacked(batches: Sequence[Mapping[str, Any]], length: int) -> dict[str, np.n
         >>> stacked([{"index": np.array([4, 2])}], 2)["index"].tolist()
         [[4, 2], [0, 0]]
     """
-    group = {}
-    for name, first in batches[0].items():
-        group[name] = np.zeros((max(2, length), *first.shape), first.dtype)
-        for row, batch in zip(group[name], batches, strict=False):
-            row[...] = batch[name]
+
+    def stack(first: Any, *others: Any) -> np.ndarray[Any, Any]:
+        rows = np.zeros((max(2, length), *first.shape), first.dtype)
+        for row, array in zip(rows, (first, *others), strict=False):
+            row[...] = array
+        return rows
+
+    group: dict[str, Any] = jax.tree.map(stack, *batches)
     return group

@@ -167,10 +167,9 @@ def _check_batch_axis(
     does not repeat the warnings of a trace that it has cached.
     """
     size = len(example["mask"]) + next(_SIZES) * functions.placement.num_parts
-    larger = {
-        name: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in example.items()
-    }
+    larger = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), dict(example)
+    )
     try:
         with no_accidental_pairs(size) if verb == "evaluate" else nullcontext():
             other = jax.eval_shape(forward, functions.model.structs, larger)
