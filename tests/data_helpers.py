@@ -50,7 +50,8 @@ def digest_of(split, **options):
 
 def array_loader(num, batch_size, **options):
     images = np.arange(num, dtype=np.float32)[:, None]
-    return Loader(ArraySource(images, np.arange(num)), batch_size=batch_size, **options)
+    source = ArraySource({"image": images, "label": np.arange(num)})
+    return Loader(source, batch_size=batch_size, **options)
 
 
 def same(first, second):

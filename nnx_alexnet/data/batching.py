@@ -129,8 +129,9 @@ def padded(fields: Batch, plan: BatchPlan) -> Batch:
         >>> import numpy as np
         >>> from nnx_alexnet.data.batching import BatchPlan, padded
         >>> fields = {"label": np.array([5, 7]), "mask": np.ones(2, bool)}
-        >>> for name, array in padded(fields, BatchPlan(np.array([0, 1]), num=2, size=4)).items():
-        ...     print(name, array)
+        >>> batch = padded(fields, BatchPlan(np.array([0, 1]), num=2, size=4))
+        >>> for name in ("label", "mask", "index"):
+        ...     print(name, batch[name])
         label [5 7 5 7]
         mask [ True  True False False]
         index [0 1 0 1]

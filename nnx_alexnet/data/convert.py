@@ -53,7 +53,7 @@ def _is_part(item: object) -> bool:
     """Returns whether an item of a list makes the list a tree instead of an array."""
     if is_array(item):
         return bool(np.ndim(item))
-    return is_pil(item) or isinstance(item, Mapping) or not is_leaf(item)
+    return item is not None and not is_leaf(item) or is_pil(item)
 
 
 def map_leaves(function: Callable[[str, Any], Any], value: Any, name: str) -> Any:
@@ -234,13 +234,16 @@ def _shown(item: object) -> str:
     return text if len(text) <= 40 else f"a {type(item).__name__}"
 
 
-def example_array(value: Any, argument: str, *, is_image: bool) -> np.ndarray:
+def example_array(
+    value: Any, argument: str, *, is_image: bool, report: Report | None = None
+) -> np.ndarray:
     """Converts one value of one example to NumPy: PIL L to HW1, PIL RGB to HWC.
 
     Args:
         value: a PIL image, a torch tensor, an array or a number.
         argument: what the user calls it, for the error.
         is_image: whether a torch CHW tensor becomes HWC; other values keep their axes.
+        report: receives a message if the dtype of an array changes.
 
     Raises:
         ValueError: a PIL image has another mode, or the value is no array of numbers.
@@ -260,7 +263,8 @@ def example_array(value: Any, argument: str, *, is_image: bool) -> np.ndarray:
             )
         array = np.array(value)
         return array[..., None] if value.mode == "L" else array
-    array = canonical(to_numpy(value, argument), argument)
+    report = report if is_array(value) else None  # Python's own numbers have no dtype to keep
+    array = canonical(to_numpy(value, argument), argument, report)
     if is_image and is_torch(value) and is_channels_first(array.shape):
         return np.ascontiguousarray(array.transpose(1, 2, 0))
     return array

@@ -94,8 +94,8 @@ class DataModule:
         (2, (28, 28, 1), 2)
         >>> tokens = np.zeros((8, 16), np.int32)
         >>> text = DataModule({"tokens": tokens, "attention": tokens > 0}, batch_size=4)
-        >>> [*next(text.train.batches())]
-        ['tokens', 'attention', 'mask', 'index']
+        >>> sorted(next(text.train.batches()))
+        ['attention', 'index', 'mask', 'tokens']
     """
 
     def __init__(

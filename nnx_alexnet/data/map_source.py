@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import example_array, map_leaves
+from nnx_alexnet.data.convert import Report, example_array, map_leaves
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
@@ -19,7 +19,7 @@ from nnx_alexnet.data.examples import (
 from nnx_alexnet.data.probe import Probe
 from nnx_alexnet.data.seeding import restored_generators, seed_example
 from nnx_alexnet.data.torch_loader import set_epoch
-from nnx_alexnet.support import is_of_machine, unknown
+from nnx_alexnet.support import is_of_machine, logger, unknown
 
 OnBadSample = Literal["raise", "skip"]
 
@@ -82,7 +82,9 @@ class MapSource:
         with restored_generators():
             self._set_epoch(0, 0)
             seed_example(0, 0, 0)
+            self._report: Report | None = logger.info
             first, _ = self._example_or_next(0)
+            self._report = None  # once is enough
         check_names(first, f"{argument}[0]")
         # The dataset may reuse one buffer.
         self._first: Fields = jax.tree.map(lambda array: array[None].copy(), first)
@@ -108,7 +110,8 @@ class MapSource:
 
         def convert(path: str, value: Any) -> np.ndarray:
             is_image = path.partition("/")[0] == "image"
-            return example_array(value, f"{argument}[{path!r}]", is_image=is_image)
+            name = f"{argument}[{path!r}]"
+            return example_array(value, name, is_image=is_image, report=self._report)
 
         fields = unpack(self.dataset[index], self._names, argument)
         return {name: map_leaves(convert, value, name) for name, value in fields.items()}

@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pandas as pd
@@ -12,50 +14,81 @@ from helpers import tiny_arrays
 from nnx_alexnet.data import DataModule, array_source
 from nnx_alexnet.data.sources import ArraySource
 
+KEPT = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32"]
 
-def test_arrays_become_uint8_or_float32_images_and_int32_labels():
-    labels = np.array([3, 1], np.int64)
-    rows = first_example(ArraySource(np.ones((2, 4, 4, 1), np.float64), labels))
-    assert rows.image.dtype == np.float32
-    assert rows.label.dtype == np.int32
-    assert first_example(ArraySource(np.ones((2, 4), np.uint8), labels)).image.dtype == np.uint8
+
+@pytest.mark.parametrize("dtype", [*KEPT, ml_dtypes.bfloat16, "complex64"])
+def test_arrays_keep_their_dtype_and_values(dtype):
+    array = np.array([[0, 1], [1, 1]]).astype(dtype)
+    rows = ArraySource({"x": array}).take(np.array([1, 0]), seed=0, epoch=0).fields["x"]
+    assert rows.dtype == array.dtype
+    np.testing.assert_array_equal(rows, array[::-1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("int64", "int32"), ("uint64", "uint32"), ("float64", "float32")]
+)
+def test_64_bits_become_32_which_is_reported(caplog, dtype, expected):
+    caplog.set_level("INFO")
+    source = ArraySource({"x": {"y": np.array([3, 1], dtype)}}, argument="val")
+    assert first_example(source).fields["x"]["y"].dtype == expected
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"`val['x/y']`: {dtype} becomes {expected}, ")
+
+
+def test_64_bits_stay_where_jax_has_them():
+    with jax.enable_x64(True):
+        rows = first_example(ArraySource({"x": np.array([2**40]), "y": np.array([0.1])}))
+    assert rows.fields["x"].tolist() == [2**40]
+    assert rows.fields["y"].tolist() == [0.1]
+
+
+def test_fields_may_be_trees_of_any_kind_of_array():
+    source = ArraySource(
+        {
+            "views": [np.ones((2, 3)), jnp.zeros((2, 3))],
+            "graph": {"nodes": torch.arange(4).reshape(2, 2), "size": pd.Series([1, 2])},
+        }
+    )
+    rows = source.take(np.array([1]), seed=0, epoch=0).fields
+    assert [view.tolist() for view in rows["views"]] == [[[1, 1, 1]], [[0, 0, 0]]]
+    assert rows["graph"]["nodes"].tolist() == [[2, 3]]
+    assert rows["graph"]["size"].tolist() == [2]
+    assert {type(leaf) for leaf in jax.tree.leaves(rows)} == {np.ndarray}
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 7), (4, 2, 3)])
-def test_float_labels_of_any_trailing_shape_become_float32(shape):
-    source = ArraySource(np.zeros((4, 8)), np.zeros(shape))
-    assert source.element_spec()["label"] == (shape[1:], np.dtype(np.float32))
+def test_float_labels_are_no_classes(shape):
+    source = ArraySource({"label": np.zeros(shape, np.float32)})
+    spec = source.element_spec()["label"]
+    assert (spec.shape, spec.dtype) == (shape[1:], np.float32)
     assert source.labels() is None
 
 
-ZEROS = np.zeros((3, 4))
+ZEROS = np.zeros((3, 4), np.float32)
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
         (np.zeros((0, 4)), np.zeros(0, int), "`train` is empty"),
-        (ZEROS, np.zeros(2, int), "3 images and 2 labels.*Each split is one tuple"),
-        (ZEROS, np.array([0, 1, 2**40]), f"label {2**40}, which does not fit"),
-        (ZEROS, np.zeros((3, 1), int), re.escape("Pass labels[:, 0]")),
-        (np.zeros(3), np.zeros(3, int), "both need a first axis over examples"),
-        (np.zeros(3, int), ZEROS, "both need a first axis .*They look swapped"),
-        (ZEROS, np.array(list("abc")), r"labels of dtype <U1.*return_inverse=True.*class_names="),
-        (ZEROS, pd.Series(list("abc")), r"labels of dtype .*return_inverse=True"),
-        (
-            ZEROS,
-            np.array([1, None, 2], object),
-            "labels of dtype object.*contains None at position 1",
-        ),
-        (
-            ZEROS,
-            np.array([0, "b", 2], object),
-            "labels of dtype object.*contains 'b' at position 1",
-        ),
-        (ZEROS, np.array([{"boxes": [1]}] * 3, object), "dtype object.*contains {'boxes'"),
-        (ZEROS, np.zeros(3, np.complex64), r"np.stack\(\[labels.real, labels.imag\]"),
-        (ZEROS, np.zeros(3, ml_dtypes.bfloat16), r"bfloat16.*labels.astype\(np.float32\) keeps"),
+        (ZEROS, np.zeros(2, int), "3 of `image`, 2 of `label`.*Each split is one tuple"),
+        (ZEROS, np.array([0, 1, 2**40]), f"value {2**40}, which does not fit into int32"),
+        (ZEROS, np.array([0, 1, -(2**40)]), f"value -{2**40}, which does not fit into int32"),
+        (ZEROS, np.array([0, 1, 1e300]), "do not fit into float32"),
+        (ZEROS, np.array(1), r"`label` of shape \(\); every array needs a first axis"),
+        (ZEROS, np.array(list("abc")), r"dtype <U1;.*return_inverse=True.*class_names="),
+        (ZEROS, pd.Series(list("abc")), r"dtype .*return_inverse=True"),
+        (ZEROS, np.array([1, None, 2], object), "dtype object;.*contains None at position 1"),
+        (ZEROS, np.array([0, "b", 2], object), "dtype object;.*contains 'b' at position 1"),
+        (ZEROS, np.array([{"boxes": [1]}] * 3, object), "dtype object;.*contains {'boxes'"),
         (ZEROS, np.ma.masked_equal([0, 1, 2], 1), "masked array, whose mask would be lost"),
+        (np.array([["a.jpg"], ["b.jpg"], ["c"]]), [0, 1, 2], r"`train\['image'\]` .*'a.jpg'"),
+        (np.array([[Path("a.jpg")]] * 3), [0, 1, 2], r"contains PosixPath\('a.jpg'\)"),
+        (torch.zeros((3, 3)).to_sparse(), [0, 1, 2], r"sparse_coo, which .* \.to_dense\(\)"),
+        (np.array([["2020-01-01"]] * 3, "M8[D]"), [0, 1, 2], "dtype datetime64.*units of time"),
+        (np.zeros(3, [("a", int)]), [0, 1, 2], "Pass each field of the structured array"),
+        (pd.DataFrame({"a": [1.0] * 3, "b": ["x"] * 3}), [0, 1, 2], "dtype object;.*contains 'x'"),
     ],
 )
 def test_unusable_arrays_are_rejected_at_construction(images, labels, message):
@@ -64,33 +97,23 @@ def test_unusable_arrays_are_rejected_at_construction(images, labels, message):
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (
-            np.array([["a.jpg"], ["b.jpg"]]),
-            "contains .*'a.jpg'.*Read image files in a dataset's __getitem__",
-        ),
-        (np.array([[Path("a.jpg")], [None]]), r"contains PosixPath\('a.jpg'\).*load_data\("),
-        (torch.zeros((2, 3), dtype=torch.bfloat16), r"dtype torch.bfloat16 .*\.float\(\) keeps"),
-        (
-            torch.zeros((2, 3)).to_sparse(),
-            r"sparse_coo, which .*: give its \.to_dense\(\)",
-        ),
-        (np.array(["2020-01-01", "2020-01-02"], "M8[D]")[:, None], "dtype datetime64"),
-        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "dtype object.*contains 'x'"),
-    ],
+    ("name", "remedy"), [("mask", "Call masks that belong to images"), ("index", "`id`")]
 )
-def test_images_that_are_not_numbers_are_rejected_with_a_remedy(images, message):
-    with pytest.raises(ValueError, match=message):
-        DataModule((images, np.zeros(2, int)), batch_size=1)
+def test_the_names_of_the_loader_are_refused(name, remedy):
+    with pytest.raises(ValueError, match=rf"`train` has the key `{name}`, which .*{remedy}"):
+        DataModule({"x": ZEROS, name: np.ones(3, bool)}, batch_size=1)
+    with pytest.raises(ValueError, match=rf"`train\[0\]` has the key `{name}`"):
+        DataModule([{"x": 1.0, name: True}], batch_size=1)
+    with pytest.raises(ValueError, match=rf"`fields` has the key `{name}`"):
+        DataModule((ZEROS, ZEROS), fields=("image", name), batch_size=1)
 
 
 def test_a_list_of_classes_is_accepted():
     arrays = DataModule((ZEROS, [2, 0, 1]), batch_size=1).train.arrays()
     assert arrays["label"].tolist() == [2, 0, 1]
-    with pytest.raises(ValueError, match=r"labels of dtype object.*contains None at position 0"):
+    with pytest.raises(ValueError, match=r"dtype object;.*contains None at position 0"):
         DataModule((ZEROS, [None, 0, 1]), batch_size=1)
-    with pytest.raises(ValueError, match="`train` is a list that cannot be converted to one array"):
+    with pytest.raises(ValueError, match=r"`train\['label'\]` is a list that cannot be converted"):
         DataModule((ZEROS, [[1], [1, 2], [3]]), batch_size=1)
 
 
@@ -101,15 +124,34 @@ def test_pandas_frames_and_series_are_accepted():
     assert arrays["label"].tolist() == [1, 0]
 
 
+def test_bfloat16_tensors_keep_their_bits():
+    tensor = torch.tensor([1.5, -2.0, 3e38], dtype=torch.bfloat16)
+    (array,) = DataModule({"x": tensor}, batch_size=1).train.arrays().values()
+    assert array.dtype == ml_dtypes.bfloat16
+    assert array.astype(np.float32).tolist() == tensor.float().tolist()
+
+
+def test_memory_mapped_arrays_are_read_row_by_row(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(12.0).reshape(6, 2))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    loader = DataModule({"x": mapped, "label": np.arange(6)}, batch_size=3).train
+    assert loader.arrays() is None  # so they are not sent to the device as a whole
+    assert loader.element_spec()["x"].dtype == np.float32
+    for batch in loader.batches():
+        assert type(batch["x"]) is np.ndarray
+        assert batch["x"].dtype == np.float32
+        np.testing.assert_array_equal(batch["x"][:, 0], 2 * batch["index"])
+
+
 @pytest.mark.parametrize(
     ("low", "high", "is_reported"), [(0, 255, True), (0, 1, False), (-9, 200, False)]
 )
 def test_floats_that_look_like_bytes_cause_a_warning(warnings, low, high, is_reported):
     images = np.linspace(low, high, 4 * 6 * 6, dtype=np.float32).reshape(4, 6, 6, 1)
-    ArraySource(images, np.zeros(4, np.int32), argument="train")
+    ArraySource({"image": images}, argument="train")
     reported = messages(warnings)
     assert bool(reported) == is_reported
-    assert all("`train` has floating-point images from 0 to 255" in each for each in reported)
+    assert all("`train` has float32 images from 0 to 255" in each for each in reported)
 
 
 def test_one_changed_bit_changes_the_digest_of_arrays():
@@ -117,6 +159,8 @@ def test_one_changed_bit_changes_the_digest_of_arrays():
     first = digest_of((images, labels))
     assert re.fullmatch("[0-9a-f]{64}", first)
     assert digest_of((images.copy(), labels.astype(np.int64))) == first
+    assert digest_of({"image": images, "label": labels}) == first
+    assert digest_of({"images": images, "label": labels}) != first
     assert digest_of((np.asfortranarray(images), labels)) == first
     for index in (0, 5):
         changed, others = images.copy(), labels.copy()

@@ -112,7 +112,7 @@ def test_a_process_without_rows_of_a_ragged_batch_pads_all_of_its_rows():
 
 def test_a_masked_batch_is_padded_after_its_own_rows():
     mask = np.array([False, True, True])
-    rows = Rows(np.array([[1.0], [2.0], [3.0]]), np.array([1, 2, 3]), mask)
+    rows = Rows({"image": np.ones((3, 1)), "label": np.array([1, 2, 3])}, mask)
     batch = own_batch(rows, position=5, batch_size=2, multiple=2)
     assert batch["label"].tolist() == [1, 2, 3, 1]
     assert batch["mask"].tolist() == [False, True, True, False]

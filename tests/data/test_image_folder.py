@@ -11,14 +11,14 @@ def test_a_folder_without_validation_data_holds_some_out(tmp_path):
     assert (data.train.num_examples, data.val.num_examples, data.test) == (18, 2, None)
     assert data.class_names == ("cat", "dog")
     assert data.image_shape == (20, 20, 3)
-    assert data.train.element_spec()["image"][0] == (23, 23, 3)  # 20 * 256 / 227
+    assert data.train.element_spec()["image"].shape == (23, 23, 3)  # 20 * 256 / 227
     assert sorted(data.val.labels().tolist()) == [0, 1]
     seen = {tuple(image[0, 0]) for image in [*images_of(data.train), *images_of(data.val)]}
     assert seen <= {(100 + label, number, 7) for label in range(2) for number in range(10)}
     plain = load_data(
         "folder", root=tmp_path, image_size=20, batch_size=4, augment=False, num_workers=0
     )
-    assert plain.train.element_spec()["image"][0] == (20, 20, 3)
+    assert plain.train.element_spec()["image"].shape == (20, 20, 3)
     assert plain.transform.crop == 1
 
 
@@ -59,7 +59,7 @@ def test_imagenet_uses_its_published_statistics_and_names(tmp_path):
     data = load_data("imagenet", root=tmp_path, image_size=227, batch_size=2, num_workers=0)
     assert data.class_names == ("n01440764", "n01443537")
     assert data.transform.mean == (0.485, 0.456, 0.406)
-    assert data.train.element_spec()["image"][0] == (256, 256, 3)
+    assert data.train.element_spec()["image"].shape == (256, 256, 3)
     assert data.transform.crop == 227 / 256
     torch.save(({"n01440764": ("tench", "Tinca tinca")}, []), tmp_path / "meta.bin")
     named = load_data("imagenet", root=tmp_path, batch_size=2, num_workers=0)

@@ -31,7 +31,7 @@ def test_complete_returns_a_batch_with_images_unchanged():
 
 def test_labels_in_memory_are_those_known_without_reading_examples():
     targets = np.array([[0.5], [1.5]], np.float32)
-    arrays = Loader(ArraySource(np.zeros((2, 4)), targets))
+    arrays = Loader(ArraySource({"image": np.zeros((2, 4)), "label": targets}))
     assert arrays.labels() is None
     np.testing.assert_array_equal(arrays.labels_in_memory(), targets)
     assert Loader(MapSource([(np.zeros((2, 2, 1)), 1)])).labels_in_memory() is None
@@ -41,6 +41,6 @@ def test_labels_in_memory_are_those_known_without_reading_examples():
 def test_only_map_style_datasets_are_read_by_workers():
     images, labels = np.zeros((4, 8)), np.arange(4)
     examples = list(zip(images, labels, strict=True))
-    assert Loader(ArraySource(images, labels), num_workers=2).num_workers == 0
+    assert Loader(ArraySource({"image": images}), num_workers=2).num_workers == 0
     assert Loader(IterableSource(batches_of([4])), num_workers=2).num_workers == 0
     assert Loader(MapSource(examples), num_workers=2).num_workers == 2

@@ -11,8 +11,8 @@ from nnx_alexnet.data.sources import MapSource
 
 def test_examples_of_different_shapes_are_rejected():
     source = MapSource(Examples(lambda i: (np.zeros((4 + i // 3, 4, 1)), 0)), argument="train")
-    message = "`train`[3] has image of shape (5, 4, 1) and dtype float32, "
-    message += "`train`[0] has shape (4, 4, 1)"
+    message = "`train`[3] differs from `train`[0]: `image` is float32[5, 4, 1] instead of "
+    message += "float32[4, 4, 1]. All examples must have the same keys, shapes and dtypes"
     with pytest.raises(ValueError, match=re.escape(message)):
         source.take(np.arange(4), seed=0, epoch=0)
 
@@ -25,7 +25,7 @@ def test_a_dataset_may_reuse_one_buffer():
         return buffer, index
 
     rows = MapSource(Examples(make)).take(np.array([2, 0, 3]), seed=0, epoch=0)
-    assert rows.image[:, 0, 0, 0].tolist() == [2, 0, 3]
+    assert rows.fields["image"][:, 0, 0, 0].tolist() == [2, 0, 3]
 
 
 def test_random_transforms_repeat_and_restore_the_generators():
@@ -35,13 +35,14 @@ def test_random_transforms_repeat_and_restore_the_generators():
 
     source = MapSource(Examples(make))
     state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
-    some = source.take(np.array([2, 1]), seed=0, epoch=0)
+    some = source.take(np.array([2, 1]), seed=0, epoch=0).fields["image"]
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert torch.equal(torch.get_rng_state(), torch_state)
-    again = source.take(np.array([1]), seed=0, epoch=0)
-    np.testing.assert_array_equal(some.image[1], again.image[0])
-    assert not np.array_equal(some.image[0], some.image[1])
-    assert not np.array_equal(again.image, source.take(np.array([1]), seed=0, epoch=1).image)
+    again = source.take(np.array([1]), seed=0, epoch=0).fields["image"]
+    np.testing.assert_array_equal(some[1], again[0])
+    assert not np.array_equal(some[0], some[1])
+    later = source.take(np.array([1]), seed=0, epoch=1).fields["image"]
+    assert not np.array_equal(again, later)
 
 
 def test_errors_of_a_dataset_name_the_example():

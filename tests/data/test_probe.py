@@ -67,7 +67,9 @@ def test_an_attribute_that_disagrees_with_the_examples_is_ignored(change, part):
     source = MapSource(dataset)
     assert source.labels() is None
     rows = source.take(np.array([4]), seed=0, epoch=0)
-    assert rows.label.tolist() == [np.asarray(change(4)).tolist()]  # 4 and 54 are of one class
+    assert rows.fields["label"].tolist() == [
+        np.asarray(change(4)).tolist()
+    ]  # 4 and 54 are of one class
 
 
 def test_a_rare_class_that_is_renamed_is_found():

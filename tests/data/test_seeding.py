@@ -62,7 +62,8 @@ def test_two_threads_read_what_each_would_read_alone():
 
     def read(seed, found):
         source = MapSource(Examples(make, 20))
-        images = [source.take(np.arange(20), seed=seed, epoch=epoch).image for epoch in range(3)]
+        rows = [source.take(np.arange(20), seed=seed, epoch=epoch) for epoch in range(3)]
+        images = [each.fields["image"] for each in rows]
         found[seed] = np.concatenate(images)
 
     alone, together = {}, {}

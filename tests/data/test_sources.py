@@ -17,24 +17,21 @@ X, Y = tiny_arrays(num=8)
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        (
-            {"image": X, "label": Y},
-            "is a dict; .*Pass the two arrays of the mapping .*keys are 'image', 'label'",
-        ),
-        ({}, "is a dict; expected"),
+        ({}, "is a mapping with no keys"),
+        ({"image": X, "label": Y[:3]}, "has 8 of `image`, 3 of `label`"),
         (X, r"one array of shape \(8, 8, 8, 1\) \(ndarray\)"),
         (pd.DataFrame({"a": [1.0]}), r"one array of shape \(1, 1\) \(DataFrame\)"),
         ([X, Y], r"is a list of two arrays; .*as a tuple: \(images, labels\)"),
         ((X.tolist(), Y.tolist()), r"tuple of \(list, list\).*np.asarray converts a list"),
         ((X, None), r"tuple of \(ndarray, NoneType\)"),
-        ((X, Y, Y), r"tuple of \(ndarray, ndarray, ndarray\)"),
+        ((X, Y, Y), r"tuple of \(ndarray, ndarray, ndarray\).*DataModule\(..., fields="),
         ((X,), r"tuple of \(ndarray\)"),
         ("images/", r"is a str; .*load_data\(\"folder\", root=...\)"),
         (Path("images"), r"is a PosixPath; .*load_data\(\"folder\", root=...\)"),
         (None, "is a NoneType; expected"),
         (TensorDataset, "is a TensorDataset; .*Pass an instance of the class"),
-        ([1, 2, 3], "gave a int; expected"),
-        ([[0.0, 1.0, 2.0]], "gave a list of length 3; expected"),
+        ([1, 2, 3], r"`train\[0\]` gave a int; expected"),
+        ([[0.0, 1.0, 2.0]], r"`train\[0\]` gave a list of length 3; expected"),
         ([], "`train` is empty"),
     ],
 )
@@ -43,11 +40,37 @@ def test_splits_of_other_forms_are_rejected_with_a_remedy(split, message):
         DataModule(split, batch_size=4)
 
 
+def test_tuples_of_any_length_are_named_by_fields():
+    source = as_source((X, Y, Y), names=("image", "depth", "label"), argument="train")
+    assert [*source.element_spec()] == ["image", "depth", "label"]
+    assert as_source(X, names=("x",), argument="train").fields.keys() == {"x"}
+    data = DataModule([(1, 2.0, 3)], fields=("x", "y", "label"), batch_size=1)
+    (batch,) = data.train.batches()
+    assert [batch[name].tolist() for name in ("x", "y", "label")] == [[1], [2.0], [3]]
+    data = DataModule(iter([(X, Y, Y)]), fields=("x", "y", "label"))
+    (batch,) = data.train.batches()
+    assert batch.keys() == {"x", "y", "label", "mask", "index"}
+
+
+def test_dicts_are_read_as_arrays():
+    (batch,) = DataModule(
+        {"x": X, "nested": {"y": Y}}, batch_size=8, drop_last=False
+    ).train.batches()
+    order = batch["index"]
+    np.testing.assert_array_equal(batch["x"], X[order])
+    np.testing.assert_array_equal(batch["nested"]["y"], Y[order])
+
+
 def test_a_list_is_read_as_examples_or_batches_by_its_content():
     images, labels = tiny_arrays(num=4)
     assert isinstance(as_source(list(zip(images, labels, strict=True)), argument="x"), MapSource)
     assert isinstance(as_source([(images, labels)], argument="x"), IterableSource)
     assert isinstance(as_source([{"image": images, "label": labels}], argument="x"), IterableSource)
+    ragged = [{"tokens": np.zeros(5), "size": np.zeros(3)}]
+    assert isinstance(as_source(ragged, argument="x"), MapSource)
+    for item in ({"tokens": np.zeros(5)}, {"tokens": np.zeros((5, 3))}):
+        with pytest.raises(ValueError, match="may be examples or batches"):
+            as_source([item], argument="x")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +86,7 @@ def test_a_list_is_read_as_examples_or_batches_by_its_content():
 )
 def test_a_list_that_may_be_examples_or_batches_is_rejected(image, label):
     pair = np.zeros(image, np.float32), np.zeros(label, np.float32)
-    with pytest.raises(ValueError, match=r"`train` is a list of images .* may be examples or batc"):
+    with pytest.raises(ValueError, match="`train` is a list of items .* may be examples or batch"):
         DataModule([pair, pair], batch_size=2)
     images, labels = (np.stack([array, array]) for array in pair)
     assert DataModule((images, labels), batch_size=2).train.num_examples == 2

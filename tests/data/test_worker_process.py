@@ -51,7 +51,7 @@ def test_a_process_answers_until_it_is_killed():
         for batch, indices in enumerate([[3, 1], [2]]):
             process.ask(batch, BatchRequest(np.array(indices), seed=0, epoch=0, batch=batch))
         rows = process.answer(1)  # drops the answer of the earlier read
-        assert rows.label.tolist() == [2]
+        assert rows.fields["label"].tolist() == [2]
         process.ask(2, BatchRequest(np.array([9]), seed=0, epoch=0, batch=0))
         answer = process.answer(2)
         assert isinstance(answer, Failure)
