@@ -1,7 +1,7 @@
 """Converts torch tensors, PIL images, pandas columns and other values to NumPy arrays."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from numbers import Number
 from typing import Any, TypeGuard
 
@@ -53,7 +53,7 @@ def _is_part(item: object) -> bool:
     """Returns whether an item of a list makes the list a tree instead of an array."""
     if is_array(item):
         return bool(np.ndim(item))
-    return item is not None and not is_leaf(item) or is_pil(item)
+    return is_pil(item) or not (item is None or is_leaf(item))
 
 
 def map_leaves(function: Callable[[str, Any], Any], value: Any, name: str) -> Any:

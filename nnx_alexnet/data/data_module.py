@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -20,6 +20,7 @@ from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
 from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
@@ -61,6 +62,10 @@ class DataModule:
         test: the examples for the last measurement.
         fields: the keys of the values of a tuple, of arrays, of an example or of a batch (default
             `("image", "label")`).
+        pad_to: by field, the lengths to which sequences of different lengths are padded, such as
+            `{"tokens": (64, 128)}`. A batch gets the smallest length that holds its sequences, and
+            each length is compiled once.
+        pad_values: by field, the value that is added (default 0).
         batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
         transform: what the compiled step does to the images: an `ImageTransform`, or a function
             `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
@@ -105,6 +110,8 @@ class DataModule:
         test: Any = None,
         *,
         fields: Sequence[str] = PAIR,
+        pad_to: PadTo | None = None,
+        pad_values: Mapping[str, float] | None = None,
         batch_size: int = 64,
         transform: ImageTransform | Callable[..., Any] | None = None,
         drop_last: bool = True,
@@ -116,6 +123,7 @@ class DataModule:
     ) -> None:
         _check_arguments(drop_last, keep_on_device, class_names)
         self.fields = _checked_names(fields)
+        self.padding = Padding(pad_to, pad_values)
         self.name = name
         self.keep_on_device = keep_on_device
         self.transform: ImageTransform | FunctionTransform = as_transform(transform)
@@ -123,11 +131,18 @@ class DataModule:
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
             return Loader(
-                as_source(split, argument=argument, names=self.fields, on_bad_sample=on_bad_sample),
+                as_source(
+                    split,
+                    argument=argument,
+                    names=self.fields,
+                    padding=self.padding,
+                    on_bad_sample=on_bad_sample,
+                ),
                 batch_size=batch_size,
                 shuffle=is_train,
                 drop_last=is_train and drop_last,
                 num_workers=num_workers,
+                padding=self.padding,
                 argument=argument,
             )
 

@@ -20,6 +20,7 @@ from nnx_alexnet.data.examples import (
     unpack,
 )
 from nnx_alexnet.data.map_source import MapSource
+from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.torch_loader import (
     announced_length,
     check_torch_workers,
@@ -55,6 +56,7 @@ class IterableSource:
         batches: each one a dict of pytrees of arrays `[B, ...]`, optionally with a `mask`, or a
             tuple. Torch tensors `[B, C, H, W]` called `image` are transposed to NHWC.
         names: of the values of a tuple (default `("image", "label")`).
+        padding: the lengths to which sequences are padded (default: all have one length).
         argument: what the user calls the split, for errors.
 
     Example:
@@ -66,8 +68,14 @@ class IterableSource:
     """
 
     def __init__(
-        self, batches: Iterable[Any], *, names: Sequence[str] = PAIR, argument: str = "data"
+        self,
+        batches: Iterable[Any],
+        *,
+        names: Sequence[str] = PAIR,
+        padding: Padding | None = None,
+        argument: str = "data",
     ) -> None:
+        self._padding = Padding() if padding is None else padding
         self._batches = batches
         self._names = tuple(names)
         self._argument = argument
@@ -87,6 +95,9 @@ class IterableSource:
     def _convert(self, item: Any) -> Rows:
         report = self._report_once if self._first is None else None
         rows = as_rows(item, self._names, self._argument, report)
+        if self._padding:
+            self._padding.check(jax.tree.map(lambda x: x[0], rows.fields), self._argument)
+            rows = rows._replace(fields=self._padding.padded(rows.fields, self._argument))
         # An iterable may reuse one buffer while the batch is still being sent.
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(jax.tree.map(np.array, rows.fields), mask)
@@ -133,7 +144,7 @@ class IterableSource:
 
     def element_spec(self) -> ElementSpec:
         """Returns the shape and dtype of each array of one example, from the first batch."""
-        return self._peek().element_spec()
+        return self._padding.spec(self._peek().element_spec())
 
     def some_images(self) -> np.ndarray | None:
         """Returns the array `image` of the first batch, if there is one."""
@@ -198,11 +209,12 @@ class IterableSource:
         rest = map(self._convert, opened.rest)
         before: Rows | None = None
         for position, rows in enumerate(itertools.chain([opened.first], rest)):
-            how = difference(rows.element_spec(), spec)
+            how = difference(self._padding.spec(rows.element_spec()), spec)
             if how is not None:
                 raise ValueError(
                     f"Batch {position} of `{self._argument}` differs from the first batch: {how}, "
-                    "for one example. Only the number of examples may differ."
+                    "for one example. Only the number of examples may differ, and lengths for "
+                    "which there is a `pad_to`."
                 )
             if position == 1 and before is not None:
                 self._warn_of_copies(before, rows)

@@ -9,6 +9,7 @@ from nnx_alexnet.data.batching import Batch, is_complete
 from nnx_alexnet.data.examples import ElementSpec, Fields
 from nnx_alexnet.data.indexed_batches import IndexedBatches
 from nnx_alexnet.data.iterable_batches import IterableBatches
+from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.sources import ArraySource, IterableSource, Source
 from nnx_alexnet.support import as_python, check_integer
 
@@ -28,6 +29,7 @@ class Loader:
             map-style datasets only.
         num_workers: processes that read a map-style dataset; 0 reads it in this process.
             Arrays and iterables are never read by workers.
+        padding: the lengths to which the source pads sequences.
         argument: what the user calls the split, for errors.
 
     Attributes:
@@ -59,11 +61,13 @@ class Loader:
         shuffle: bool = False,
         drop_last: bool = False,
         num_workers: int = 0,
+        padding: Padding | None = None,
         argument: str = "data",
     ) -> None:
         check_integer("batch_size", as_python(batch_size))
         check_integer("num_workers", as_python(num_workers), minimum=0)
         self.argument = argument
+        self._padding = Padding() if padding is None else padding
         self._source = source
         self._batches: IndexedBatches | IterableBatches
         if isinstance(source, IterableSource):
@@ -184,6 +188,15 @@ class Loader:
             batch: what this process read of it.
         """
         return self._batches.count(number, batch)
+
+    @property
+    def has_several_lengths(self) -> bool:
+        """Whether sequences are padded to several lengths, so that the shapes of batches differ."""
+        return self._padding.has_choice
+
+    def lengths(self, batch: Batch) -> tuple[int, ...]:
+        """Returns the lengths to which the sequences of a batch are padded, by field."""
+        return self._padding.lengths(batch)
 
     def batches(
         self,

@@ -16,6 +16,7 @@ from nnx_alexnet.data.examples import (
     difference,
     unpack,
 )
+from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.probe import Probe
 from nnx_alexnet.data.seeding import restored_generators, seed_example
 from nnx_alexnet.data.torch_loader import set_epoch
@@ -41,6 +42,7 @@ class MapSource:
             the labels of a sample of examples, these are the classes, so that no image has to be
             decoded to know them.
         names: of the values of a tuple (default `("image", "label")`).
+        padding: the lengths to which sequences are padded (default: all have one length).
         argument: what the user calls the split, for errors.
         on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or the
             next one that can be read stands in for it (`"skip"`).
@@ -66,6 +68,7 @@ class MapSource:
         dataset: Any,
         *,
         names: Sequence[str] = PAIR,
+        padding: Padding | None = None,
         argument: str = "data",
         on_bad_sample: OnBadSample = "raise",
         is_trusted: bool = False,
@@ -74,6 +77,7 @@ class MapSource:
             raise unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
         self.dataset = dataset
         self._names = tuple(names)
+        self._padding = Padding() if padding is None else padding
         self._argument = argument
         self._skips = on_bad_sample == "skip"
         self._epoch: int | None = None  # the newest that `set_epoch` was called with
@@ -86,9 +90,10 @@ class MapSource:
             first, _ = self._example_or_next(0)
             self._report = None  # once is enough
         check_names(first, f"{argument}[0]")
+        self._padding.check(first, argument)
         # The dataset may reuse one buffer.
         self._first: Fields = jax.tree.map(lambda array: array[None].copy(), first)
-        self._spec = Rows(self._first).element_spec()
+        self._spec = self._padding.spec(Rows(self._first).element_spec())
         size = sum(array.nbytes for array in jax.tree.leaves(self._first))
         self._probe = Probe(dataset, example_bytes=size, argument=argument, is_trusted=is_trusted)
 
@@ -151,7 +156,9 @@ class MapSource:
             ValueError: an example differs in keys, shape or dtype from the first one.
         """
         num = len(indices)
-        fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), self._spec)
+        spec = {name: leaf for name, leaf in self._spec.items() if name not in self._padding}
+        fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), spec)
+        sequences: dict[str, list[np.ndarray]] = {}
         arrays: list[np.ndarray]
         structure: Any
         arrays, structure = jax.tree.flatten(fields)
@@ -163,21 +170,43 @@ class MapSource:
                 example, why = self._example_or_next(index)
                 if why is not None:
                     bad[index] = why
-                values, found = jax.tree.flatten(example)
+                fixed = example
+                if self._padding:
+                    fixed = {k: value for k, value in example.items() if k not in self._padding}
+                    for name in example.keys() - fixed.keys():
+                        sequences.setdefault(name, []).append(example[name].copy())
+                values, found = jax.tree.flatten(fixed)
                 if found != structure or any(map(_differ, values, arrays)):
                     raise self._unlike(index, example)
                 # Copied at once: a dataset may reuse one buffer.
                 for array, value in zip(arrays, values, strict=True):
                     array[row] = value
-        return Rows(fields, bad=bad)
+        return Rows({**fields, **self._stacked(sequences, indices)}, bad=bad)
+
+    def _stacked(self, sequences: dict[str, list[np.ndarray]], indices: np.ndarray) -> Fields:
+        """Returns the padded sequences of a batch."""
+        made = {}
+        for name in self._padding.describe():
+            found = sequences.get(name, [])
+            first = self._first[name][0]
+            if len(found) < len(indices) or any(
+                x.dtype != first.dtype or x.shape[1:] != first.shape[1:] for x in found
+            ):
+                raise ValueError(
+                    f"`{self._argument}` has a `{name}` that differs from the first one, "
+                    f"{first.dtype}{list(first.shape)}, in more than its length; examples "
+                    f"{indices.tolist()}."
+                )
+            made[name] = self._padding.stacked(name, found, self._argument)
+        return made
 
     def _unlike(self, index: int, example: Fields) -> ValueError:
         stacked = jax.tree.map(lambda array: array[None], example)
-        how = difference(Rows(stacked).element_spec(), self._spec)
+        how = difference(self._padding.spec(Rows(stacked).element_spec()), self._spec)
         return ValueError(
             f"`{self._argument}`[{index}] differs from `{self._argument}`[0]: {how}. All examples "
-            "must have the same keys, shapes and dtypes: resize or crop images, and pad sequences, "
-            "in the dataset."
+            "must have the same keys, shapes and dtypes: resize or crop images in the dataset, and "
+            "pad sequences with `pad_to`."
         )
 
     def labels(self) -> np.ndarray | None:

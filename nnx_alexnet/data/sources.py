@@ -12,6 +12,7 @@ from nnx_alexnet.data.convert import CHANNELS, is_array, is_leaf, to_numpy
 from nnx_alexnet.data.examples import PAIR, unpack
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
+from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.torch_loader import is_torch_iterable
 
 __all__ = ["ArraySource", "IterableSource", "MapSource", "OnBadSample", "Source", "as_source"]
@@ -24,6 +25,7 @@ def as_source(
     *,
     argument: str,
     names: Sequence[str] = PAIR,
+    padding: Padding | None = None,
     on_bad_sample: OnBadSample = "raise",
 ) -> Source:
     """Returns the source of a split of any accepted form.
@@ -33,6 +35,7 @@ def as_source(
             another iterable of batches, or a source.
         argument: what the user calls the split: "train", "val" or "test".
         names: of the values of a tuple (default `("image", "label")`).
+        padding: the lengths to which sequences are padded.
         on_bad_sample: see `MapSource`.
 
     Raises:
@@ -40,17 +43,30 @@ def as_source(
     """
     if isinstance(value, Source):
         return value
+    padding = Padding() if padding is None else padding
     if isinstance(value, Mapping | tuple) or is_array(value):
         _check_split(value, names, argument)
+        if padding:
+            raise ValueError(
+                f"`pad_to` is for sequences of different lengths, but `{argument}` consists of "
+                "arrays. Pass a list of examples: [{'tokens': [5, 2]}, {'tokens': [7]}, ...]."
+            )
         return ArraySource(unpack(value, names, argument), argument=argument)
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     is_other = isinstance(value, str | bytes | Path | type)
     if is_map and not is_other and not is_torch_iterable(value):
-        if isinstance(value, list) and value and _is_batch(value, names, argument):
-            return IterableSource(value, names=names, argument=argument)
-        return MapSource(value, names=names, argument=argument, on_bad_sample=on_bad_sample)
+        # Sequences of different lengths make a list of examples.
+        may_be_batches = isinstance(value, list) and value and not padding
+        if not may_be_batches or not _is_batch(value, names, argument):
+            return MapSource(
+                value,
+                names=names,
+                padding=padding,
+                argument=argument,
+                on_bad_sample=on_bad_sample,
+            )
     if hasattr(value, "__iter__") and not is_other:
-        return IterableSource(value, names=names, argument=argument)
+        return IterableSource(value, names=names, padding=padding, argument=argument)
     raise ValueError(
         f"`{argument}` is a {_kind(value)}; expected a dict or tuple of arrays, a dataset with "
         "__len__ and __getitem__, a torch DataLoader or another iterable of batches."

@@ -54,7 +54,8 @@ class BatchGroups:
         self._num_devices = num_devices
         self._sends_indices = False
         self._longest = settings.log_every_n_steps  # of all groups, in steps
-        self._max_steps: dict[int, int] = {}  # of a group, by the size of its batches
+        # Of a group, by the number of rows and the lengths of the sequences of its batches.
+        self._max_steps: dict[tuple[int, tuple[int, ...]], int] = {}
         self._are_sizes_reported = False
         self._batches: Pushback[Batch] = Pushback(())
         self._position = 0  # of the next batch, in the epoch
@@ -90,10 +91,11 @@ class BatchGroups:
             on_wait: called for each batch with the seconds spent waiting for it.
 
         Returns:
-            Batches of the same size; an empty list at the end of the epoch.
+            Batches of the same shapes; an empty list at the end of the epoch.
         """
         group: list[Batch] = []
-        size = length = 0
+        size: tuple[int, tuple[int, ...]] | None = None
+        length = 0
         while not group or len(group) < length:
             began = time.perf_counter()
             batch = next(self._batches, None)
@@ -101,9 +103,10 @@ class BatchGroups:
                 break
             on_wait(time.perf_counter() - began)
             num_rows = self.loader.count(self._position + len(group), batch)
+            own = num_rows, self.loader.lengths(batch)
             if not group:
-                size, length = num_rows, self._steps_ahead(global_step, self.max_steps(num_rows))
-            if num_rows != size:
+                size, length = own, self._steps_ahead(global_step, self.max_steps(*own))
+            if own != size:
                 self._batches.push([batch])
                 break
             group.append(batch)
@@ -123,21 +126,31 @@ class BatchGroups:
         # The length of an iterable may be wrong. Without a length, reading on could block forever.
         return num is not None and step_in_epoch >= num and next(self._batches, None) is None
 
+    def lengths(self, batch: Batch) -> tuple[int, ...]:
+        """Returns the lengths to which the sequences of a batch are padded."""
+        return self.loader.lengths(batch)
+
     def count(self, step_in_epoch: int, batch: Batch) -> int:
         """Returns the number of examples of a batch in all processes together."""
         return self.loader.count(step_in_epoch, batch)
 
-    def max_steps(self, size: int) -> int:
-        """Returns the maximum number of steps in a dispatch of batches of this size."""
+    def max_steps(self, num_rows: int, lengths: tuple[int, ...] = ()) -> int:
+        """Returns the maximum number of steps in a dispatch of batches of this size.
+
+        Args:
+            num_rows: the number of examples in each batch.
+            lengths: to which their sequences are padded.
+        """
+        size = num_rows, lengths
         if size not in self._max_steps:
             # Arrays and map-style datasets have one smaller batch per epoch, the last one.
-            is_last = self.loader.indexable and size != self.loader.batch_size
-            self._max_steps[size] = 1 if is_last else self._choose_steps(size)
+            is_last = self.loader.indexable and num_rows != self.loader.batch_size
+            self._max_steps[size] = 1 if is_last else self._choose_steps(num_rows)
             if len(self._max_steps) == _MANY_SIZES + 1:
                 logger.warning(
                     "`%s` has returned batches of %d sizes so far (%s, ...), each of which is "
                     "compiled separately. Training is faster if all batches but the last have the "
-                    "same size.",
+                    "same number of rows and the same lengths.",
                     self.loader.argument, len(self._max_steps), self._sizes_text(),
                 )  # fmt: skip
         return self._max_steps[size]
@@ -161,8 +174,12 @@ class BatchGroups:
         return min([*ends, *(end for end in limits if end is not None)]) - step
 
     def report_sizes(self) -> None:
-        """Logs how many batch sizes an iterable has, after the first complete pass over it."""
-        if not (self.loader.indexable or self._are_sizes_reported or len(self._max_steps) == 1):
+        """Logs how many sizes the batches have, after the first complete pass over the split.
+
+        Arrays and map-style datasets without `pad_to` have at most a smaller last batch.
+        """
+        may_vary = not self.loader.indexable or self.loader.has_several_lengths
+        if may_vary and not self._are_sizes_reported and len(self._max_steps) > 1:
             self._are_sizes_reported = True
             logger.info(
                 "The batches of `%s` have %d sizes (%s); the train step was compiled for each.",
@@ -170,4 +187,5 @@ class BatchGroups:
             )  # fmt: skip
 
     def _sizes_text(self) -> str:
-        return ", ".join(map(str, [*self._max_steps][:_MANY_SIZES]))
+        sizes = [(rows, *lengths) for rows, lengths in self._max_steps]
+        return ", ".join("x".join(map(str, size)) for size in sizes[:_MANY_SIZES])

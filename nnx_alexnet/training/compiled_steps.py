@@ -124,7 +124,9 @@ class CompiledSteps:
         )
         self.parameter_names = functions.parameter_names
         self.traces: Counter[str] = Counter()
-        self._sizes: set[int] = set()  # of the batches that `train` was dispatched with
+        self._sizes: set[tuple[int, tuple[int, ...]]] = (
+            set()
+        )  # of the batches that `train` was dispatched with
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update: Update = jax.jit(functions.update, inline=True)
         train = train_program(functions, self._update, self.traces)
@@ -155,10 +157,16 @@ class CompiledSteps:
         """Traces a train step over shapes; see `tracing.trace_training`."""
         return trace_training(self._functions, self._update, transformation, empty, example)
 
-    def note_size(self, num_rows: int) -> bool:
-        """Records a batch size of the train step; returns whether the size is new."""
-        is_first = num_rows not in self._sizes
-        self._sizes.add(num_rows)
+    def note_size(self, num_rows: int, lengths: tuple[int, ...] = ()) -> bool:
+        """Records a batch size of the train step; returns whether the size is new.
+
+        Args:
+            num_rows: the number of examples.
+            lengths: to which their sequences are padded.
+        """
+        size = num_rows, lengths
+        is_first = size not in self._sizes
+        self._sizes.add(size)
         return is_first
 
     # ---- The state ----------------------------------------------------------------------------

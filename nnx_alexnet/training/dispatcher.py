@@ -79,6 +79,7 @@ class Dispatcher:
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
         self._num_rows = 0  # of each batch of the newest group, in all processes
+        self._lengths: tuple[int, ...] = ()
         self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
         self._rates_read: Mapping[str, float] = {}  # of the newest step read
 
@@ -103,9 +104,14 @@ class Dispatcher:
         key = augmentation_key(seed=self._settings.seed, epoch=self._progress.epoch)
         return placed(key, self._placement.replicated)
 
-    def begin_group(self, num_rows: int) -> None:
-        """Sets the number of examples in each batch of the next dispatch, in all processes."""
-        self._num_rows = num_rows
+    def begin_group(self, num_rows: int, lengths: tuple[int, ...] = ()) -> None:
+        """Sets the size of each batch of the next dispatch.
+
+        Args:
+            num_rows: the number of examples, in all processes.
+            lengths: to which their sequences are padded.
+        """
+        self._num_rows, self._lengths = num_rows, lengths
 
     def send(
         self,
@@ -144,7 +150,7 @@ class Dispatcher:
         self, group: list[Batch], key: jax.Array, max_steps: int
     ) -> tuple[Outputs, Outputs]:
         """Dispatches the steps; does not count their compilation as time of the epoch."""
-        if not self._arrays.steps.note_size(self._num_rows):
+        if not self._arrays.steps.note_size(self._num_rows, self._lengths):
             self._meter.started(self._progress.num_examples, self._progress.global_step)
             return self._dispatch(group, key, max_steps)
         if self._in_flight:

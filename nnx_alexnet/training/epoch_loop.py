@@ -120,8 +120,10 @@ class EpochLoop:
         """Dispatches a step for each batch; returns how many of them it trained on."""
         progress, hooks, groups = self._progress, self._hooks, self._groups
         step, index = progress.global_step, progress.step_in_epoch
-        num_rows = groups.count(index, group[0])
-        self._dispatcher.begin_group(num_rows)  # before a hook computes gradients of the batch
+        num_rows, lengths = groups.count(index, group[0]), groups.lengths(group[0])
+        self._dispatcher.begin_group(
+            num_rows, lengths
+        )  # before a hook computes gradients of the batch
         is_due, is_due_by_step = hooks.callbacks.is_due, hooks.callbacks.is_due_by_step
         if is_due("on_train_batch_start", step + 1):
             first = self._loader.complete(group[0])
@@ -134,7 +136,7 @@ class EpochLoop:
             self._check_batch(self._loader, batch)
         if self._run.checkpoints is not None:
             self._run.checkpoints.check()  # raises the error of a background save
-        max_steps = groups.max_steps(num_rows)
+        max_steps = groups.max_steps(num_rows, lengths)
         last = self._dispatcher.send(
             group,
             key,

@@ -179,6 +179,11 @@ class Preparation:
                 "order may differ between them. Pass arrays or a map-style dataset, which are "
                 "read by index; instead of a DataLoader, pass its dataset."
             )
+        if loader.has_several_lengths and jax.process_count() > 1:
+            raise ValueError(
+                "`pad_to` has several lengths, of which several processes may choose different "
+                "ones for their parts of a batch. Give each field a single length."
+            )
         loader.check_workers()
         self._data.check(loader)  # the examples of an iterable were unknown before
         spec = loader.element_spec()

@@ -86,7 +86,7 @@ def test_a_list_is_read_as_examples_or_batches_by_its_content():
 )
 def test_a_list_that_may_be_examples_or_batches_is_rejected(image, label):
     pair = np.zeros(image, np.float32), np.zeros(label, np.float32)
-    with pytest.raises(ValueError, match="`train` is a list of items .* may be examples or batch"):
+    with pytest.raises(ValueError, match=r"`train` is a list of items .* may be examples or batch"):
         DataModule([pair, pair], batch_size=2)
     images, labels = (np.stack([array, array]) for array in pair)
     assert DataModule((images, labels), batch_size=2).train.num_examples == 2

@@ -1,0 +1,147 @@
+"""Pads sequences of different lengths to a few lengths."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data.examples import ElementSpec, Fields, listed
+
+PadTo = Mapping[str, int | Sequence[int]]
+
+
+class Padding:
+    """The lengths to which the sequences of some fields are padded.
+
+    The sequences are padded at their end, to the smallest of the lengths that holds all sequences
+    of a batch. The compiled steps accept one shape, so each length is compiled once.
+
+    Args:
+        pad_to: by field, the lengths of the first axis of an example.
+        pad_values: by field, the value that is added (default 0).
+
+    Raises:
+        TypeError: a length is no whole number.
+        ValueError: a length is less than 1, or a value belongs to a field without lengths.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.padding import Padding
+        >>> padding = Padding({"tokens": (4, 8)}, {"tokens": -1})
+        >>> padding.stacked("tokens", [np.array([5]), np.array([6, 7])], "train").tolist()
+        [[5, -1, -1, -1], [6, 7, -1, -1]]
+    """
+
+    def __init__(
+        self, pad_to: PadTo | None = None, pad_values: Mapping[str, float] | None = None
+    ) -> None:
+        self._lengths = {name: _sorted(name, given) for name, given in (pad_to or {}).items()}
+        self._values = dict(pad_values or {})
+        if others := [name for name in self._values if name not in self._lengths]:
+            raise ValueError(
+                f"`pad_values` has the field {others[0]!r}, for which `pad_to` has no lengths; it "
+                f"has {listed(self._lengths) or 'no fields'}."
+            )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lengths
+
+    def __bool__(self) -> bool:
+        return bool(self._lengths)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether a field has more than one length, so that the shapes of batches differ."""
+        return any(len(lengths) > 1 for lengths in self._lengths.values())
+
+    def check(self, fields: Mapping[str, Any], argument: str) -> None:
+        """Raises a `ValueError` if a field to pad is missing, or is no array of sequences.
+
+        Args:
+            fields: the arrays of one example, by name.
+            argument: what the user calls the split.
+        """
+        for name in self._lengths:
+            if name not in fields:
+                raise ValueError(
+                    f"`pad_to` has the field {name!r}, but `{argument}` has {listed(fields)}."
+                )
+            if not np.ndim(fields[name]):
+                raise ValueError(
+                    f"`pad_to` has the field {name!r}, but that of `{argument}` is no sequence: it "
+                    "needs a first axis over its items."
+                )
+
+    def spec(self, spec: ElementSpec) -> ElementSpec:
+        """Returns the spec of one example with its sequences padded to the longest length."""
+
+        def longest(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self._lengths[name][-1], *leaf.shape[1:]), leaf.dtype)
+
+        return {
+            name: longest(name, leaf) if name in self._lengths else leaf
+            for name, leaf in spec.items()
+        }
+
+    def stacked(self, name: str, sequences: Sequence[np.ndarray], argument: str) -> np.ndarray:
+        """Returns sequences as one array `[N, length, ...]`.
+
+        Args:
+            name: of the field.
+            sequences: of equal dtype and trailing axes.
+            argument: what the user calls the split.
+
+        Raises:
+            ValueError: a sequence is longer than the largest length.
+        """
+        first = sequences[0]
+        length = self._fitting(name, max(map(len, sequences)), argument)
+        shape = (len(sequences), length, *first.shape[1:])
+        made = np.full(shape, self._values.get(name, 0), first.dtype)
+        for row, sequence in zip(made, sequences, strict=True):
+            row[: len(sequence)] = sequence
+        return made
+
+    def padded(self, fields: Fields, argument: str) -> Fields:
+        """Returns the fields of a batch with the sequences `[B, any length, ...]` padded."""
+        return {
+            name: self._extended(name, value, argument) if name in self._lengths else value
+            for name, value in fields.items()
+        }
+
+    def _extended(self, name: str, array: np.ndarray, argument: str) -> np.ndarray:
+        extra = self._fitting(name, array.shape[1], argument) - array.shape[1]
+        widths = [(0, 0), (0, extra), *[(0, 0)] * (array.ndim - 2)]
+        return np.pad(array, widths, constant_values=self._values.get(name, 0))
+
+    def _fitting(self, name: str, longest: int, argument: str) -> int:
+        for length in self._lengths[name]:
+            if longest <= length:
+                return length
+        raise ValueError(
+            f"`{argument}` has a `{name}` of length {longest}; the largest length in `pad_to` is "
+            f"{self._lengths[name][-1]}. Add a larger one, or shorten the sequences."
+        )
+
+    def lengths(self, fields: Mapping[str, Any]) -> tuple[int, ...]:
+        """Returns the lengths of the padded fields of a batch, in the order of `pad_to`."""
+        return tuple(fields[name].shape[1] for name in self._lengths if name in fields)
+
+    def describe(self) -> dict[str, list[int]]:
+        """Returns the lengths by field, as plain values."""
+        return {name: list(lengths) for name, lengths in self._lengths.items()}
+
+
+def _sorted(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
+    try:
+        lengths = sorted({operator.index(length) for length in np.atleast_1d(given).tolist()})
+    except TypeError:
+        raise TypeError(
+            f"`pad_to` has the lengths {given!r} for {name!r}; lengths are whole numbers, such as "
+            "(64, 128)."
+        ) from None
+    if not lengths or lengths[0] < 1:
+        raise ValueError(f"`pad_to` has the lengths {given!r} for {name!r}; lengths start at 1.")
+    return tuple(lengths)

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from nnx_alexnet.data import DataModule, Loader
+from nnx_alexnet.data.padding import Padding
+from nnx_alexnet.data.sources import IterableSource, MapSource
+
+PAD = {"tokens": (4, 8), "labels": 8}
+TOKENS = [[1], [2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
+EXAMPLES = [{"tokens": row, "labels": row, "size": len(row)} for row in TOKENS]
+
+
+def test_batches_get_the_smallest_length_that_fits():
+    data = DataModule(EXAMPLES, EXAMPLES, batch_size=2, pad_to=PAD, pad_values={"labels": -100})
+    first, second = data.val.batches()
+    assert first["tokens"].tolist() == [[1, 0, 0, 0], [2, 3, 4, 5]]
+    assert second["tokens"].tolist() == [[6, 7, 8, 9, 10, 0, 0, 0], [11, 12, 0, 0, 0, 0, 0, 0]]
+    assert first["labels"][0].tolist() == [1] + [-100] * 7
+    assert [data.val.lengths(batch) for batch in (first, second)] == [(4, 8), (8, 8)]
+    assert first["size"].tolist() == [1, 4]
+    spec = data.val.element_spec()
+    assert (spec["tokens"].shape, spec["labels"].shape, spec["size"].shape) == ((8,), (8,), ())
+
+
+def test_batches_of_an_iterable_are_padded():
+    def batches():
+        yield {"tokens": np.ones((2, 3, 5), np.int8)}
+        yield {"tokens": np.ones((1, 6, 5), np.int8)}
+
+    class Source:
+        def __iter__(self):
+            return batches()
+
+    loader = Loader(IterableSource(Source(), padding=Padding({"tokens": [8, 4]})))
+    first, second = loader.batches()
+    assert (first["tokens"].shape, second["tokens"].shape) == ((2, 4, 5), (1, 8, 5))
+    assert first["tokens"][:, :3].all()
+    assert not first["tokens"][:, 3:].any()
+    assert loader.element_spec()["tokens"].shape == (8, 5)
+
+
+@pytest.mark.parametrize("lengths", [[4, 8], [8, 4, 4], (8, 4)])
+def test_lengths_may_be_in_any_order(lengths):
+    assert Padding({"x": lengths}).describe() == {"x": [4, 8]}
+    assert Padding({"x": lengths}).has_choice
+
+
+def test_a_single_length_is_no_choice():
+    assert not Padding({"x": 4}).has_choice
+    assert not Padding()
+
+
+def read(examples, pad_to):
+    source = MapSource(examples, padding=Padding(pad_to), argument="train")
+    return source.take(np.arange(len(examples)), seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("examples", "pad_to", "message"),
+    [
+        (EXAMPLES, {"tokens": 4, "labels": 8}, "`train` has a `tokens` of length 5; the largest"),
+        (EXAMPLES, {"tokens": 8}, r"`labels` is int32\[4\] instead of int32\[1\].*`pad_to`"),
+        (EXAMPLES, {"words": 8}, "`pad_to` has the field 'words', but `train` has 'tokens', 'lab"),
+        (EXAMPLES, {"size": 8}, "'size', but that of `train` is no sequence"),
+        ([{"x": [1]}, {"x": [0.5]}], {"x": 2}, r"`x` that differs from the first one, int32\[1\]"),
+        ([{"x": [[1]]}, {"x": [[1, 2]]}], {"x": 2}, r"differs from the first one, int32\[1, 1\]"),
+        ([{"x": [1]}, {"y": [1]}], {"x": 2}, "the keys are 'y' instead of 'x'"),
+    ],
+)
+def test_sequences_that_cannot_be_padded_are_refused(examples, pad_to, message):
+    with pytest.raises(ValueError, match=message):
+        read(examples, pad_to)
+
+
+@pytest.mark.parametrize(
+    ("pad_to", "pad_values", "error", "message"),
+    [
+        ({"x": 0}, None, ValueError, "lengths start at 1"),
+        ({"x": []}, None, ValueError, "lengths start at 1"),
+        ({"x": 2.5}, None, TypeError, r"lengths 2\.5 for 'x'; lengths are whole numbers"),
+        ({"x": "ab"}, None, TypeError, "lengths are whole numbers"),
+        ({"x": 2}, {"y": 1}, ValueError, "'y', for which `pad_to` has no lengths; it has 'x'"),
+    ],
+)
+def test_lengths_and_values_are_checked(pad_to, pad_values, error, message):
+    with pytest.raises(error, match=message):
+        DataModule(EXAMPLES, pad_to=pad_to, pad_values=pad_values)
+
+
+def test_arrays_are_not_padded():
+    with pytest.raises(ValueError, match="`pad_to` is for sequences of different lengths"):
+        DataModule({"x": np.ones((4, 3))}, pad_to={"x": 8}, batch_size=2)
