@@ -150,8 +150,8 @@ class Parts:
         return float(self.arrays.parameters()["weight"])
 
 
-def _plain(image, **_):
-    return image
+def _plain(batch, key=None):
+    return batch
 
 
 class StepParts:

@@ -140,14 +140,14 @@ def test_labels_that_would_stay_where_the_pixels_of_an_iterable_move(refused):
     images, _ = TRAIN
     batches = [(images[i : i + 16], images[i : i + 16, ..., 0]) for i in (0, 16)]
     data = DataModule(batches, transform=ImageTransform(flip=True))
-    refused(r"`train` has labels of shape \(8, 8\) .*\(flip=True\)", data=data)
+    refused(r"`train`: .*\(flip=True\) but not `label`: .*\[8, 8\]", data=data)
     data = DataModule(TRAIN, batches, transform=ImageTransform(crop=0.5))
-    refused(r"`val` has labels of shape \(8, 8\) .*\(crop=0.5\)", data=data)
+    refused(r"`val`: .*\(crop=0.5\) but not `label`: .*\[8, 8\]", data=data)
 
 
 def test_a_transform_that_works_on_other_things_than_batches(refused):
-    def to_tensor(image):
-        return np.asarray(image) / 255
+    def to_tensor(batch):
+        return {**batch, "image": np.asarray(batch["image"]) / 255}
 
     refused(
         r"`transform` \(.*to_tensor\).*fails: .*jax.numpy",

@@ -28,6 +28,7 @@ from nnx_alexnet.data import (
     default_workers,
     find_files,
     resized_side,
+    transformed_batch,
 )
 from nnx_alexnet.models import define, tell_mode
 from nnx_alexnet.support import is_terminal, printable
@@ -119,10 +120,12 @@ def rebuild_predictor(
     side, _, channels = image
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
     transform = ImageTransform(**about["transform"])
-    transformed = jax.eval_shape(transform, jax.ShapeDtypeStruct(shape, np.uint8))
+    transformed = transform.check(
+        {"image": jax.ShapeDtypeStruct(image, np.uint8)}, may_lack_fields=True
+    )
     given = {
         "num_classes": about["num_classes"],
-        "image_size": transformed.shape[1],
+        "image_size": transformed["image"].shape[0],
         "in_channels": channels,
     }
     model = build_model(config.model, config.seed, given)
@@ -135,14 +138,14 @@ def rebuild_predictor(
 
 
 def compile_probabilities(
-    model: nnx.Module, task: Task, transform: Callable[[Any], jax.Array], shape: tuple[int, ...]
+    model: nnx.Module, task: Task, transform: Callable[..., Any], shape: tuple[int, ...]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Compiles what `Trainer.predict` computes, for batches of one shape.
 
     Args:
         model: the model, which is used in evaluation mode and not changed.
         task: the task, whose `predict` is compiled.
-        transform: the transform of the images.
+        transform: the transform of a batch, which has no other key of the user than `image`.
         shape: the shape of a batch, `(B, H, W, C)`.
 
     Returns:
@@ -157,7 +160,7 @@ def compile_probabilities(
         >>> from nnx_alexnet.cli.predict_files import compile_probabilities
         >>> from nnx_alexnet.task import Classification
         >>> model = nnx.Linear(3, 2, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
-        >>> pixels = lambda images: images.reshape(4, 3) / 255
+        >>> pixels = lambda batch, key: {"image": batch["image"].reshape(4, 3) / 255}
         >>> step = compile_probabilities(model, Classification(), pixels, (4, 1, 1, 3))
         >>> step(np.zeros((4, 1, 1, 3), np.uint8))[0].tolist()
         [0.5, 0.5]
@@ -168,7 +171,12 @@ def compile_probabilities(
     def predict(random: Any, rest: Any, images: jax.Array) -> Any:
         called: nnx.Module = nnx.merge(definitions.evaluation, nnx.merge_state(random, rest))
         tell_mode(called, training=False)
-        predictions = task.predict(called, {"image": transform(images)})
+        added = {
+            "mask": np.ones(len(images), bool),
+            "index": np.arange(len(images), dtype=np.int32),
+        }
+        batch = transformed_batch(transform, {"image": images, **added})
+        predictions = task.predict(called, batch)
         return predictions, nnx.state(called, nnx.RngState)
 
     # Compiled ahead of time: a batch of another shape is an error, not another compilation.

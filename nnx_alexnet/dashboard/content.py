@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
-from nnx_alexnet.data import DataModule, augmentation_key
+from nnx_alexnet.data import DataModule, augmentation_key, transformed_batch
 from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
 from nnx_alexnet.support import logger, printable
@@ -131,7 +131,10 @@ def write_inputs(
     data: DataModule,
     seed: int,
 ) -> None:
-    """Writes the images of a train batch as the model received them, with their labels.
+    """Writes images of a train batch as the model received them, with their labels.
+
+    Nothing is written if the batch has no images. Only the rows that are shown are transformed, so
+    a transform that mixes examples mixes these.
 
     Args:
         writer: receives the images.
@@ -146,16 +149,19 @@ def write_inputs(
     transform = data.transform
     rows = np.flatnonzero(batch["mask"])[:NUM_EXAMPLES]
     key = augmentation_key(seed=seed, epoch=epoch)
-    seen = _compiled(transform)(batch["image"][rows], key=key, index=batch["index"][rows])
-    if _are_images(seen.shape[1:]):
+    shown = jax.tree.map(lambda array: array[rows], dict(batch))
+    seen = _compiled(transform)(shown, key).get("image")
+    if _are_images(getattr(seen, "shape", ())[1:]):
         images = np.asarray(seen) * np.array(transform.std) + np.array(transform.mean)
-        captions = [_caption(label, data.class_names) for label in batch["label"][rows]]
+        labels = shown.get("label")
+        labels = labels if hasattr(labels, "shape") else np.empty((len(rows), 0, 0))
+        captions = [_caption(label, data.class_names) for label in labels]
         writer.write_images(step, {"train/images": captioned(images, captions)})
 
 
 @lru_cache(maxsize=1)
 def _compiled(transform: Any) -> Any:
-    return jax.jit(transform)
+    return jax.jit(lambda batch, key: transformed_batch(transform, batch, key))
 
 
 def write_filters(writer: MetricWriter, *, step: int, kernel: jax.Array) -> None:

@@ -3,6 +3,7 @@
 `__all__` is what users import. The other names are for other packages of `nnx_alexnet`.
 """
 
+from nnx_alexnet.data.applied_transform import transformed_batch as transformed_batch
 from nnx_alexnet.data.batching import Batch as Batch
 from nnx_alexnet.data.batching import example_batch as example_batch
 from nnx_alexnet.data.batching import padded_size as padded_size

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from nnx_alexnet.data.convert import is_array
-from nnx_alexnet.data.function_transform import FunctionTransform
+from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
-from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import logger
 
 _NEARLY = 1e-3  # resampling overshoots
@@ -27,49 +26,38 @@ def check_distinct(**splits: Any) -> None:
 
 
 def transformed_shape(
-    loader: Loader, transform: ImageTransform | FunctionTransform
+    loader: Loader, transform: Transform, *, may_lack_fields: bool = False
 ) -> tuple[int, ...] | None:
     """Returns the shape of one image of a split after the transform; None without images.
 
     Args:
         loader: of the split. An iterable is asked for its first batch.
-        transform: of the images.
+        transform: of the batches.
+        may_lack_fields: whether fields may be missing that the transform moves with the image.
 
     Raises:
-        ValueError: the transform does not accept such images, or would move their pixels but not
-            the labels that belong to them.
+        ValueError: the transform does not accept such examples, or would move the pixels of the
+            images but not the fields that belong to them.
     """
     spec = loader.element_spec()
-    if not hasattr(spec.get("image"), "shape"):
-        return None
-    shape, dtype = spec["image"].shape, spec["image"].dtype
-    label_shape = getattr(spec.get("label"), "shape", ())
-    transformed = transform.check(shape, dtype)
-    # A mask, boxes, keypoints, an image as the target: each has two axes or more.
-    if len(shape) == 3 and len(label_shape) >= 2:
-        moving = transform.moving(shape, dtype)
-        if moving is not None:
-            raise ValueError(
-                f"`{loader.argument}` has labels of shape {label_shape} for images of shape "
-                f"{shape}, and `transform` would move the pixels of the images ({moving}) but "
-                "not the labels with them. Use a transform that leaves pixels where they are, "
-                "such as ImageTransform(mean=..., std=...), and resize, crop and augment image "
-                "and label together in the dataset's __getitem__. If the axes of the label are "
-                "not those of the image, flatten the label to one axis."
-            )
-    return transformed
+    try:
+        image: Any = transform.check(spec, may_lack_fields=may_lack_fields).get("image")
+    except ValueError as error:
+        raise ValueError(f"`{loader.argument}`: {error}") from error
+    return tuple(image.shape) if hasattr(image, "shape") else None
 
 
-def check_shapes(
-    splits: Mapping[str, Loader], transform: ImageTransform | FunctionTransform
-) -> None:
+def check_shapes(splits: Mapping[str, Loader], transform: Transform) -> None:
     """Raises a `ValueError` unless images of all splits have one shape after the transform.
 
     Iterables are left out, since their first batch would have to be read.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for name, loader in splits.items():
-        if not loader.indexable or (shape := transformed_shape(loader, transform)) is None:
+        if not loader.indexable:
+            continue
+        shape = transformed_shape(loader, transform, may_lack_fields=name != "train")
+        if shape is None:
             continue
         shapes[name] = shape
         first, first_shape = next(iter(shapes.items()))

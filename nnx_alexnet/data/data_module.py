@@ -18,7 +18,7 @@ from nnx_alexnet.data.checks import (
 )
 from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
-from nnx_alexnet.data.function_transform import FunctionTransform, as_transform
+from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
@@ -67,10 +67,10 @@ class DataModule:
             each length is compiled once.
         pad_values: by field, the value that is added (default 0).
         batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
-        transform: what the compiled step does to the images: an `ImageTransform`, or a function
-            `(image, *, key=None, index=None)` or `(image)` of a batch, written with jax.numpy.
-            By default uint8 becomes 0..1. It does not change labels. One that moves pixels is
-            therefore refused if labels have two or more axes, as masks and boxes do.
+        transform: what the compiled step does to the batches: an `ImageTransform`, or a function
+            `(batch, key=None)` or `(batch)`, written with jax.numpy. By default, a uint8 `image`
+            of two or more axes becomes 0..1. An `ImageTransform` that moves pixels is refused
+            unless it declares the fields that belong to the image, as masks and boxes do.
         drop_last: whether a last training batch that is not full is left out (default True), of
             arrays and map-style datasets. Batches of a `DataLoader` or iterable are all used.
         num_workers: processes per split that read map-style datasets (default 0: this process);
@@ -126,7 +126,7 @@ class DataModule:
         self.padding = Padding(pad_to, pad_values)
         self.name = name
         self.keep_on_device = keep_on_device
-        self.transform: ImageTransform | FunctionTransform = as_transform(transform)
+        self.transform: Transform = as_transform(transform)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
@@ -178,10 +178,12 @@ class DataModule:
             loader: of the split. An iterable is asked for its first batch.
 
         Raises:
-            ValueError: the transform does not accept such images, or would move their pixels but
-                not the labels that belong to them.
+            ValueError: the transform does not accept such examples, or would move the pixels of
+                the images but not the fields that belong to them.
         """
-        return transformed_shape(loader, self.transform)
+        # A split to predict from need not have masks or boxes.
+        may_lack_fields = loader is not self.train
+        return transformed_shape(loader, self.transform, may_lack_fields=may_lack_fields)
 
     @property
     def batch_size(self) -> int:

@@ -1,16 +1,38 @@
-"""Turns uint8 images into the model's input, with augmentation, inside the compiled step."""
+"""Turns images into the model's input, with augmentation, inside the compiled step."""
+
+from __future__ import annotations
 
 import dataclasses
-import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-_NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
-
+from nnx_alexnet.data.applied_transform import (
+    Batch,
+    batch_structs,
+    example_structs,
+    transformed_batch,
+)
+from nnx_alexnet.data.examples import ElementSpec
+from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
+from nnx_alexnet.data.transform_arguments import (
+    fill_value,
+    key_names,
+    number,
+    per_channel,
+    whole_number,
+)
+from nnx_alexnet.data.transform_fields import (
+    check_declared,
+    checked_image,
+    fields_of_image,
+    suggested_kind,
+)
+from nnx_alexnet.devices import usual_promotion
 
 _fold_in = jax.jit(jax.random.fold_in)  # without jit it takes 3 ms
 
@@ -28,7 +50,7 @@ def augmentation_key(*, seed: int, epoch: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Scales, crops, resizes, augments and standardises a batch of images.
+    """Scales, crops, resizes, augments and standardises the images of a batch.
 
     uint8 images are divided by 255, and float images are not scaled. Then, for images
     `[B, H, W, C]`, the central region of side `crop` is resized to `image_size`. In training the
@@ -39,6 +61,11 @@ class ImageTransform:
     whole pixels: with `crop=227/256` on images of 256x256 these are the random patches and
     mirror images of the AlexNet paper.
 
+    Fields that are located in the image move with it, in training and evaluation. Their names are
+    declared in `masks`, `boxes` and `keypoints`. Positions are in pixels from the top left corner
+    of the image, so the pixel in row `r` and column `c` covers x from `c` to `c + 1` and y from
+    `r` to `r + 1`; its centre is `(c + 0.5, r + 0.5)`. The result is in pixels of the output.
+
     Args:
         image_size: side of the output in pixels; None (the default) keeps the size of the region.
         mean: subtracted; a number, or one per channel, on the scale of 0 to 1 (default 0).
@@ -47,6 +74,14 @@ class ImageTransform:
             0); the area outside of the image is black.
         crop: side of the region, as a fraction of the image's side, in (0, 1] (default 1).
         flip: whether to mirror left and right in training (default False).
+        masks: keys of masks, `[B, H, W]` or `[B, H, W, C]`, of any dtype, which they keep. Each
+            pixel of the result has the value of the pixel that contains its centre (nearest
+            neighbour).
+        boxes: keys of boxes, float `[B, N, 4]`: (x_min, y_min, x_max, y_max). They are clipped to
+            the output, so a box outside of it has no area.
+        keypoints: keys of points, float `[B, N, 2]`: (x, y). They may lie outside of the output.
+            A mirror image does not exchange left and right points.
+        mask_fill: value of masks outside of the image (default 0).
 
     Raises:
         ValueError: an argument is out of its range.
@@ -55,12 +90,15 @@ class ImageTransform:
     Example:
         >>> import jax, numpy as np
         >>> from nnx_alexnet.data.transform import ImageTransform
-        >>> transform = ImageTransform(16, mean=(0.5,), std=(0.25,), translate=0.1)
-        >>> images = np.full((2, 8, 8, 1), 255, np.uint8)
-        >>> float(jax.jit(transform)(images)[0, 8, 8, 0])
-        2.0
-        >>> jax.jit(transform)(images, key=jax.random.key(0), index=np.arange(2)).shape
-        (2, 16, 16, 1)
+        >>> transform = ImageTransform(16, mean=0.5, std=0.25, flip=True, boxes=("box",))
+        >>> batch = {"image": np.full((2, 8, 8, 1), 255, np.uint8),
+        ...          "box": np.full((2, 1, 4), (0.0, 0.0, 2.0, 4.0), np.float32),
+        ...          "index": np.arange(2)}
+        >>> result = jax.jit(transform)(batch)
+        >>> float(result["image"][0, 8, 8, 0]), result["box"][0].tolist()
+        (2.0, [[0.0, 0.0, 4.0, 8.0]])
+        >>> jax.jit(transform)(batch, jax.random.key(4))["box"].tolist()
+        [[[12.0, 0.0, 16.0, 8.0]], [[0.0, 0.0, 4.0, 8.0]]]
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
     Neural Networks", NIPS 2012, section 4.1.
@@ -72,11 +110,16 @@ class ImageTransform:
     translate: float = 0.0
     crop: float = 1.0
     flip: bool = False
+    _: dataclasses.KW_ONLY
+    masks: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
+    mask_fill: float = 0
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
-        translate, crop = _number("translate", self.translate), _number("crop", self.crop)
+            object.__setattr__(self, name, per_channel(name, getattr(self, name)))
+        translate, crop = number("translate", self.translate), number("crop", self.crop)
         if not 0 <= translate < 1:
             raise ValueError(f"`translate` (={self.translate}) must be in [0, 1).")
         if not 0 < crop <= 1:
@@ -86,43 +129,63 @@ class ImageTransform:
         if not all(x > 0 for x in self.std):
             raise ValueError(f"`std` (={self.std}) must be greater than 0 in each channel.")
         if self.image_size is not None:
-            object.__setattr__(self, "image_size", _whole_number("image_size", self.image_size))
+            object.__setattr__(self, "image_size", whole_number("image_size", self.image_size))
             if self.image_size < 1:
                 raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
         if not isinstance(self.flip, (bool, np.bool_)):
             raise TypeError(f"`flip` (={self.flip!r}) must be True or False.")
         object.__setattr__(self, "flip", bool(self.flip))
+        object.__setattr__(self, "mask_fill", fill_value("mask_fill", self.mask_fill))
+        for kind, value in self._declared().items():
+            object.__setattr__(self, kind, key_names(kind, value))
+        names = [name for value in self._declared().values() for name in value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"`masks` (={self.masks!r}), `boxes` (={self.boxes!r}) and `keypoints` "
+                f"(={self.keypoints!r}) must name each key once, but {twice[0]!r} occurs twice."
+            )
 
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments, as plain values."""
-        return dataclasses.asdict(self)
+        """Returns the arguments, as plain values; of the fields, only what is declared."""
+        values = dataclasses.asdict(self)
+        fields = {kind: values.pop(kind) for kind in (*self._declared(), "mask_fill")}
+        return values | {kind: value for kind, value in fields.items() if value}
 
-    def check(self, shape: tuple[int, ...], dtype: Any) -> tuple[int, ...]:
-        """Returns the shape of one image after the transform.
+    def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
+        """Returns the shapes of one example after the transform.
 
         Args:
-            shape: of one image before it.
-            dtype: uint8 or float32.
+            spec: the shapes and dtypes of one example.
+            may_lack_fields: whether declared fields may be missing (default False), as in data
+                to predict from.
 
         Raises:
-            ValueError: the number of channels does not fit `mean` or `std`.
+            ValueError: there is no image of a usable dtype, a declared field is missing or has
+                another form, a field would have to be declared, or the number of channels does
+                not fit `mean` or `std`.
         """
-        batch = jax.ShapeDtypeStruct((1, *shape), dtype)
-        return tuple(jax.eval_shape(self, batch).shape[1:])
+        image = checked_image(spec, "ImageTransform")
+        declared = self._declared()
+        check_declared(spec, image, declared, fill=self.mask_fill, may_lack=may_lack_fields)
+        names = tuple(name for names in declared.values() for name in names)
+        moving = self._moving(image.shape)
+        if moving is not None and (left := fields_of_image(spec, names)):
+            name, why = next(iter(left.items()))
+            kind = suggested_kind(spec[name], image) if name in spec else "masks"
+            raise ValueError(
+                f"`transform` would move the pixels of `image` {list(image.shape)} ({moving}) but "
+                f"not `{name}`: {why}. Declare what belongs to the image, as in "
+                f"ImageTransform(..., {kind}=({name!r},)), or use a transform that moves no "
+                "pixels, such as ImageTransform(mean=..., std=...). If the axes of "
+                f"`{name}` are not those of the image, flatten them to one."
+            )
+        return transformed_spec(self, spec)
 
-    def moving(self, shape: tuple[int, ...], dtype: Any) -> str | None:
-        """Returns which arguments move pixels of an image to other places; None if none does.
+    def _declared(self) -> dict[str, tuple[str, ...]]:
+        return {"masks": self.masks, "boxes": self.boxes, "keypoints": self.keypoints}
 
-        Args:
-            shape: of one image, before the transform.
-            dtype: uint8 or float32.
-
-        Example:
-            >>> from nnx_alexnet.data.transform import ImageTransform
-            >>> transform = ImageTransform(8, std=0.5, flip=True)
-            >>> transform.moving((8, 8, 1), "uint8"), transform.moving((9, 8, 1), "uint8")
-            ('flip=True', 'image_size=8, flip=True')
-        """
+    def _moving(self, shape: tuple[int, ...]) -> str | None:
+        """Returns which arguments move pixels of an image to other places; None if none does."""
         if len(shape) != 3:
             return None  # other ranks are only scaled and standardised
         is_resized = self.image_size is not None and shape[:2] != (self.image_size,) * 2
@@ -135,24 +198,49 @@ class ImageTransform:
         texts = [f"{name}={getattr(self, name)}" for name, moves in found.items() if moves]
         return ", ".join(texts) or None
 
-    def __call__(self, image: Any, *, key: jax.Array | None = None, index: Any = None) -> jax.Array:
+    def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
         """Transforms a batch; the result of an example does not depend on the others.
 
         Args:
-            image: uint8 or float32 `[B, H, W, C]`. Other ranks are only scaled and standardised.
+            batch: `image`, `[B, H, W, C]` of uint8 or a float dtype of at most 32 bits; other
+                ranks are only scaled and standardised. Declared fields move with it if they are
+                there. With `key`, `index` (int32 `[B]`) gives each example its own augmentation.
             key: a key for training, the same for all batches of an epoch; None for evaluation.
-            index: int32 `[B]`, required with `key`: gives each example its own augmentation.
 
         Returns:
-            float32 `[B, S, S, C]`, where S is `image_size`.
+            The batch with `image` as float32 `[B, S, S, C]`, where S is `image_size`.
 
         Raises:
-            ValueError: `key` without `index`, or another number of channels than `mean` or `std`.
+            ValueError: the batch has no such image, or a field of another form; `key` without
+                `index`; another number of channels than `mean` or `std`.
         """
-        image = jnp.asarray(image)
-        if image.ndim == 4:
-            image = self._place(image, key, index)
-        return self._standardise(_unit(image))
+        spec = example_structs(batch)
+        checked = checked_image(spec, "ImageTransform")
+        check_declared(spec, checked, self._declared(), fill=self.mask_fill, may_lack=True)
+        image = jnp.asarray(batch["image"])
+        if self._moving(checked.shape) is None:
+            return {**batch, "image": self._standardise(unit_scaled(image))}
+        if key is not None and "index" not in batch:
+            raise ValueError("`key` needs `index` in the batch, the numbers of the examples.")
+        index = jnp.asarray(batch["index"] if key is not None else 0)
+        geometry = draw_geometry(
+            image.shape,
+            image_size=self.image_size,
+            translate=self.translate,
+            crop=self.crop,
+            flip=self.flip,
+            key=key,
+            index=index,
+        )
+        moved = {"image": self._standardise(geometry.images(image))}
+        for name in batch:
+            if name in self.masks:
+                moved[name] = geometry.masks(jnp.asarray(batch[name]), self.mask_fill)
+            elif name in self.boxes:
+                moved[name] = geometry.boxes(jnp.asarray(batch[name]))
+            elif name in self.keypoints:
+                moved[name] = geometry.keypoints(jnp.asarray(batch[name]))
+        return {**batch, **moved}
 
     def _standardise(self, image: jax.Array) -> jax.Array:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -168,107 +256,49 @@ class ImageTransform:
         std = jnp.array(self.std, jnp.float32).reshape(shape)
         return (image - mean) / std
 
-    def _place(self, image: jax.Array, key: jax.Array | None, index: Any) -> jax.Array:
-        """Crops and resizes, at random places if there is a key."""
-        num, *sides = image.shape[:3]
-        region = tuple(_snapped(self.crop * side) for side in sides)
-        own = round(region[0]), round(region[1])
-        size = own if self.image_size is None else (self.image_size, self.image_size)
-        is_exact = all(float(s) == r for s, r in zip(size, region, strict=True))
-        room = jnp.array([s - r for s, r in zip(sides, region, strict=True)], jnp.float32)
-        start = jnp.broadcast_to(room / 2, (num, 2))
-        furthest = tuple(self.translate * r if key is not None else 0.0 for r in region)
-        margin = tuple(int(distance) for distance in furthest)
-        if key is not None and (self.translate > 0 or self.crop < 1 or self.flip):
-            if index is None:
-                raise ValueError("`key` needs `index`, the indices of the examples (int32[B]).")
-            where, mirrored = self._draw(key, jnp.asarray(index))
-            reach = jnp.array(margin if is_exact else furthest, jnp.float32)
-            if is_exact:  # all whole offsets are equally likely: 0, 1, ..., room
-                start = jnp.minimum(jnp.floor(where[:, 0] * (room + 1)), room)
-                start += jnp.minimum(jnp.floor(where[:, 1] * (2 * reach + 1)), 2 * reach) - reach
-            else:
-                start = where[:, 0] * room + (2 * where[:, 1] - 1) * reach
-            if self.flip:
-                image = jnp.where(mirrored[:, None, None, None], image[:, :, ::-1], image)
-        if not is_exact:
-            scale = jnp.array([s / r for s, r in zip(size, region, strict=True)], jnp.float32)
-            return jax.vmap(_resample, (0, 0, None, None))(_unit(image), start, scale, size)
-        if size == tuple(sides) and margin == (0, 0):
-            return image
-        start = jnp.floor(start).astype(jnp.int32) + jnp.array(margin, jnp.int32)
-        pads = [(0, 0), *((m, m) for m in margin), (0, 0)]
-        return jax.vmap(_patch, (0, 0, None))(jnp.pad(image, pads), start, size)
 
-    def _draw(self, key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws four numbers in [0, 1), `[B, 2, 2]`, and a coin, `[B]`, for each example."""
+@dataclass(frozen=True)
+class DefaultTransform:
+    """Scales `image` to 0..1 if it is uint8 with two or more axes; everything else stays.
 
-        def draw(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            numbers, coin = jax.random.split(jax.random.fold_in(key, index))
-            return jax.random.uniform(numbers, (2, 2)), jax.random.bernoulli(coin)
+    This is the transform of data for which none was chosen. A table of uint8 features, `[N, F]`,
+    is no image and keeps its numbers.
 
-        return jax.vmap(draw)(index)
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.transform import DefaultTransform
+        >>> images, table = np.full((1, 2, 2), 255, np.uint8), np.full((1, 2), 255, np.uint8)
+        >>> DefaultTransform()({"image": images})["image"].tolist()
+        [[[1.0, 1.0], [1.0, 1.0]]]
+        >>> DefaultTransform()({"image": table})["image"].tolist()
+        [[255, 255]]
+    """
+
+    # As in `ImageTransform`, for code that shows the model's input.
+    mean: ClassVar[tuple[float, ...]] = (0.0,)
+    std: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
+        """Returns the batch with the image scaled."""
+        image: Any = batch.get("image")
+        if getattr(image, "dtype", None) != np.uint8 or image.ndim < 3:
+            return dict(batch)
+        return {**batch, "image": unit_scaled(jnp.asarray(image))}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the arguments of the `ImageTransform` that does the same to images."""
+        return ImageTransform().describe()
+
+    def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
+        """Returns the shapes of one example after the transform; see `ImageTransform.check`."""
+        return transformed_spec(self, spec)
 
 
-def _per_channel(name: str, value: Any) -> tuple[float, ...]:
-    """Returns a number, or one per channel, as a tuple."""
-    try:
-        is_text = isinstance(value, str | bytes)
-        values = np.asarray("" if is_text else value, np.float64)
-        is_usable = values.ndim <= 1 and values.size > 0 and bool(np.isfinite(values).all())
-    except (TypeError, ValueError):
-        is_usable = False
-    if not is_usable:
-        raise TypeError(
-            f"`{name}` (={value!r}) must be a finite number, or a tuple of one per channel, such "
-            "as (0.485, 0.456, 0.406)."
+def transformed_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
+    """Returns the shapes of one example after a transform, which is traced for evaluation."""
+    with usual_promotion():
+        return example_structs(
+            jax.eval_shape(
+                lambda batch: transformed_batch(transform, batch), batch_structs(spec, 2)
+            )
         )
-    return tuple(values.reshape(-1).tolist())
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, str | bytes | bool):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` (={value!r}) must be a number.") from None
-
-
-def _whole_number(name: str, value: Any) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"`{name}` (={value!r}) must be a whole number, the side of a square in pixels."
-        ) from None
-
-
-def _unit(image: jax.Array) -> jax.Array:
-    """Converts to float32; uint8 is scaled to 0..1."""
-    if image.dtype == jnp.uint8:
-        return image.astype(jnp.float32) / 255.0
-    return image.astype(jnp.float32)
-
-
-def _snapped(side: float) -> float:
-    return float(round(side)) if abs(side - round(side)) < _NEARLY else side
-
-
-def _patch(image: jax.Array, start: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Cuts whole pixels out of one image `[H, W, C]`."""
-    begin = (start[0], start[1], jnp.zeros((), start.dtype))
-    return jax.lax.dynamic_slice(image, begin, (*size, image.shape[-1]))
-
-
-def _resample(
-    image: jax.Array, start: jax.Array, scale: jax.Array, size: tuple[int, int]
-) -> jax.Array:
-    """Resizes the region of one image `[H, W, C]` that begins at `start`, on black."""
-    shape = (*size, image.shape[-1])
-    resampled: jax.Array = jax.image.scale_and_translate(
-        image, shape, (0, 1), scale, -start * scale, "linear", antialias=True
-    )
-    return resampled

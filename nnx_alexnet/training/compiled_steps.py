@@ -61,8 +61,7 @@ class CompiledSteps:
     Args:
         model: its graph is read now, its arrays at each `split`; it keeps its mode. A layer that
             is in evaluation mode now stays in it during training.
-        transform: called as `transform(image)` in evaluation and as
-            `transform(image, key=..., index=...)` in training, inside the step.
+        transform: called as `transform(batch, key)` inside the step; `key` is None in evaluation.
         train_step: `(model, optimizer, batch) -> outputs`; changes the modules.
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.

@@ -16,6 +16,7 @@ import optax
 from clu.metrics import Average, Collection
 from flax import nnx
 
+from nnx_alexnet.data import transformed_batch
 from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
 from nnx_alexnet.models import define, tell_mode
 from nnx_alexnet.optimizers import rate_leaves
@@ -24,7 +25,7 @@ from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_m
 from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
 
-Transform = Callable[..., jax.Array]
+Transform = Callable[[Batch, jax.Array | None], Any]
 TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
 EvalStep = Callable[[nnx.Module, Batch], Outputs]
 PredictStep = Callable[[nnx.Module, Batch], Any]
@@ -56,8 +57,7 @@ class StepFunctions:
 
     Args:
         model: its graph is read now; it keeps its mode.
-        transform: called as `transform(image)` in evaluation and as
-            `transform(image, key=..., index=...)` in training.
+        transform: called as `transform(batch, key)`; `key` is None in evaluation.
         train_step: `(model, optimizer, batch) -> outputs`.
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.
@@ -167,7 +167,7 @@ class StepFunctions:
         model = self._training_model(state.model)
         optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
         numbers = counters(model)
-        outputs = self._train_step(model, optimizer, self._augmented(batch, key))
+        outputs = self._train_step(model, optimizer, self._transformed(batch, key))
         report_counters(model, numbers)
         outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
         new = State(
@@ -196,7 +196,7 @@ class StepFunctions:
         """Returns the gradients that a step passes to its optimizer."""
         model = self._training_model(leaves)
         recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
-        self._train_step(model, recorder, self._augmented(batch, key))
+        self._train_step(model, recorder, self._transformed(batch, key))
         gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
         return [constrained(each, self.placement.replicated) for each in gradients]
 
@@ -205,14 +205,6 @@ class StepFunctions:
         model: nnx.Module = nnx.merge(self.definitions.train, self.model.state(whole))
         tell_mode(model, training=True)
         return model
-
-    def _augmented(self, batch: Batch, key: jax.Array) -> Batch:
-        if "image" not in batch:
-            return batch
-        with usual_promotion():
-            image = self._transform(batch["image"], key=key, index=batch["index"])
-        sharding = self.placement.of_batch(len(batch["index"]))
-        return {**batch, "image": constrained(image, sharding)}
 
     # ---- Evaluation and prediction --------------------------------------------------------------
 
@@ -241,11 +233,7 @@ class StepFunctions:
             before[number] = leaf
         model = nnx.merge(self.definitions.evaluation, self.model.state(before))
         tell_mode(model, training=False)
-        if "image" in batch:
-            with usual_promotion():
-                image = constrained(self._transform(batch["image"]), self.placement.batch)
-            batch = {**batch, "image": image}
-        size = len(batch["mask"])
+        batch, size = self._transformed(batch), len(batch["mask"])
         numbers = counters(model)
         if verb == "predict":
             result = self._predict_step(model, batch)
@@ -263,6 +251,12 @@ class StepFunctions:
         with usual_promotion():
             new = self._collection.single_from_model_output(mask=batch["mask"], **exact)
             return constrained(metrics.merge(new), self.placement.replicated)
+
+    def _transformed(self, batch: Batch, key: jax.Array | None = None) -> Batch:
+        """Applies the transform to a batch, and splits the result over the devices."""
+        with usual_promotion():
+            result = transformed_batch(self._transform, batch, key)
+        return constrained(result, self.placement.of_batch(len(batch["index"])))  # type: ignore[no-any-return]
 
     def _whole(self, leaves: list[jax.Array]) -> list[jax.Array]:
         """Gathers arrays that are split over `data`; keeps splits set by their own metadata."""

@@ -1,4 +1,3 @@
-import dataclasses
 import hashlib
 
 import jax.numpy as jnp
@@ -54,7 +53,7 @@ def test_a_data_module_knows_classes_shape_and_splits():
         "examples": {"train": 64},
         "labels": hashlib.sha256(train[1].tobytes()).hexdigest(),
         "image": [8, 8, 1],
-        "transform": dataclasses.asdict(ImageTransform()),
+        "transform": ImageTransform().describe(),
         "num_classes": 5,
         "class_names": ["a", "b", "c", "d", "e"],
     }

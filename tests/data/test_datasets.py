@@ -29,7 +29,7 @@ def test_held_out_digits_do_not_depend_on_the_seed():
 
 def test_the_transform_standardises_the_train_split():
     data = load_data(image_size=8, drop_last=False)
-    values = np.asarray(data.transform(images_of(data.train)))
+    values = np.asarray(data.transform({"image": images_of(data.train)})["image"])
     assert abs(values.mean()) < 1e-4
     assert abs(values.std() - 1) < 1e-4
 

@@ -478,7 +478,9 @@ def test_a_run_resumed_on_the_same_devices_ends_with_the_same_bits(saved_run, tm
 
 def measured_by_numpy(model, trainer, images, labels):
     """Loss, accuracy and probabilities of `Dense` over all images at once, in float64."""
-    x = np.asarray(trainer.data.transform(images), np.float64).reshape(len(images), -1)
+    x = np.asarray(trainer.data.transform({"image": images})["image"], np.float64).reshape(
+        len(images), -1
+    )
     kernel, bias = (np.asarray(v, np.float64) for v in (model.dense.kernel, model.dense.bias))
     logits = x @ kernel + bias
     logits -= logits.max(axis=1, keepdims=True)

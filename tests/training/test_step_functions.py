@@ -93,8 +93,10 @@ def test_before_a_group_of_steps_there_is_room_for_the_scalars_of_each():
 
 
 def test_training_images_are_transformed_with_the_key_and_their_index():
-    def transform(image, *, key=None, index=None):
-        return image if key is None else image + index[:, None]
+    def transform(batch, key=None):
+        return (
+            batch if key is None else {**batch, "image": batch["image"] + batch["index"][:, None]}
+        )
 
     made = StepParts(transform=transform)
     _, _, info = made.update(batch_of(1.0, 3.0, start=10))
