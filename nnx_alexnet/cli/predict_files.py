@@ -107,10 +107,16 @@ def rebuild_predictor(
         num_files: how many files will be predicted; the batches are no larger.
 
     Raises:
-        ValueError: the run was not trained on square images of 1 or 3 channels, or its task does
-            not predict classes.
+        ValueError: the run was not trained on square images of 1 or 3 channels, its transform is a
+            function, or its task does not predict classes.
     """
-    image = tuple(about["image"])
+    image = tuple(about["image"] or ())
+    if "function" in about["transform"]:
+        raise ValueError(
+            f"`run` (={str(chosen.path.parent.parent)!r}) was trained with the transform "
+            f"{about['transform']['function']}, a function, which only your code can call. Use "
+            "Trainer.predict from Python."
+        )
     if len(image) != 3 or image[0] != image[1] or image[2] not in (1, 3):
         raise ValueError(
             f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images of shape "

@@ -146,17 +146,19 @@ def write_inputs(
     """
     from nnx_alexnet.dashboard.images import captioned
 
-    transform = data.transform
+    transform, program = data.transform, _compiled(data.transform)
     rows = np.flatnonzero(batch["mask"])[:NUM_EXAMPLES]
     key = augmentation_key(seed=seed, epoch=epoch)
     shown = jax.tree.map(lambda array: array[rows], dict(batch))
-    seen = _compiled(transform)(shown, key).get("image")
-    if _are_images(getattr(seen, "shape", ())[1:]):
-        images = np.asarray(seen) * np.array(transform.std) + np.array(transform.mean)
-        labels = shown.get("label")
-        labels = labels if hasattr(labels, "shape") else np.empty((len(rows), 0, 0))
-        captions = [_caption(label, data.class_names) for label in labels]
-        writer.write_images(step, {"train/images": captioned(images, captions)})
+    seen = jax.eval_shape(program, shown, key).get("image")
+    if not _are_images(getattr(seen, "shape", ())[1:]):
+        return
+    image = np.asarray(program(shown, key)["image"])
+    images = image * np.array(transform.std) + np.array(transform.mean)
+    labels = shown.get("label")
+    labels = labels if hasattr(labels, "shape") else np.empty((len(rows), 0, 0))
+    captions = [_caption(label, data.class_names) for label in labels]
+    writer.write_images(step, {"train/images": captioned(images, captions)})
 
 
 @lru_cache(maxsize=1)

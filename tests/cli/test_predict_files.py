@@ -263,8 +263,8 @@ def test_a_sampling_model_has_new_random_numbers_per_batch():
             return noise + 100.0 * train
 
     class Raw(Classification):
-        def predict(self, model, image):
-            return model(image)
+        def predict(self, model, batch):
+            return model(batch["image"])
 
     model = Samples(nnx.Rngs(noise=3))
     step = compile_probabilities(model, Raw(), ImageTransform(), (2, *SHAPE))

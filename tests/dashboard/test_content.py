@@ -102,6 +102,37 @@ def test_the_images_of_a_batch_are_shown_before_normalization_and_without_paddin
     assert 48 not in greys[counts >= 112 * 112]  # the padding
 
 
+def test_images_without_a_label_have_no_caption():
+    sheets = []
+    for fields in ({}, {"label": np.full(4, np.nan, np.float32).reshape(4, 1, 1)}):
+        writer = FakeWriter()
+        batch = {"image": NUMBERS[:4] * 16, "index": np.arange(4), "mask": np.ones(4, bool)}
+        data = data_of(NUMBERS, LABELS)
+        write_inputs(writer, step=3, epoch=0, batch=batch | fields, data=data, seed=0)
+        sheets.append(writer.written[3, "train/images"])
+    np.testing.assert_array_equal(*sheets)
+
+
+def test_batches_without_images_are_not_shown():
+    writer = FakeWriter()
+    batch = {"tokens": {"ids": np.zeros((4, 9), np.int32)}, "index": np.arange(4),
+             "mask": np.ones(4, bool)}  # fmt: skip
+    write_inputs(writer, step=3, epoch=0, batch=batch, data=data_of(NUMBERS, LABELS), seed=0)
+    assert writer.written == {}
+
+
+def test_images_that_a_function_makes_from_other_fields_are_shown():
+    def spectrogram(batch):
+        return {"image": batch["sound"].reshape(-1, 8, 8, 1)}
+
+    sound = np.random.default_rng(0).random((32, 64)).astype(np.float32)
+    data = DataModule({"sound": sound}, batch_size=16, transform=spectrogram)
+    writer = FakeWriter()
+    batch = {"sound": sound[:4], "index": np.arange(4), "mask": np.ones(4, bool)}
+    write_inputs(writer, step=3, epoch=0, batch=batch, data=data, seed=0)
+    assert [*writer.written] == [(3, "train/images")]
+
+
 def test_vectors_are_not_shown_as_images():
     writer = FakeWriter()
     vectors = np.zeros((16, 5), np.float32)

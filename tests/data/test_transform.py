@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnx_alexnet.data import ImageTransform
+from nnx_alexnet.data.transform import DefaultTransform
 
 KEY = jax.random.key(0)
 
@@ -239,3 +240,79 @@ def test_a_key_without_an_index_is_rejected():
 
 def test_lists_become_tuples_so_that_the_transform_is_hashable():
     assert hash(ImageTransform(mean=[0.5], std=[1])) == hash(ImageTransform(mean=(0.5,)))
+
+
+# ---- Fields, and the default ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_fields_move_with_their_images_and_the_others_stay(key):
+    """The image itself as a mask moves like the image."""
+    batch = images(20, channels=1)
+    transform = ImageTransform(translate=0.3, crop=0.75, flip=True, masks=("mask_", "label"))
+    fields = {"mask_": batch, "label": batch[..., 0], "kind": np.arange(20), "more": {"x": batch}}
+    result = jax.jit(transform)(batch_of(batch, **fields), key)
+    moved = pixels(result["image"])
+    np.testing.assert_array_equal(result["mask_"], moved)
+    np.testing.assert_array_equal(result["label"], moved[..., 0])
+    for name in ("kind", "more", "index"):
+        jax.tree.map(np.testing.assert_array_equal, result[name], batch_of(batch, **fields)[name])
+
+
+def test_boxes_are_clipped_in_evaluation_as_in_training():
+    transform = ImageTransform(translate=0.2, boxes=("boxes",))
+    boxes = np.full((3, 1, 4), (-3, 2, 40, 5), np.float32)
+    for key in (None, KEY):
+        result = np.asarray(transform(batch_of(images(), boxes=boxes), key)["boxes"])
+        assert (result[..., 0] >= 0).all()
+        assert (result[..., 2] <= 12).all()
+    still = ImageTransform(mean=0.5, boxes=("boxes",))(batch_of(images(), boxes=boxes))
+    np.testing.assert_array_equal(still["boxes"], boxes)
+
+
+def test_the_value_outside_fills_masks_alone():
+    transform = ImageTransform(translate=0.5, masks=("label",), mask_fill=255)
+    labels = np.ones((3, 12, 12), np.int32)
+    result = jax.jit(transform)(batch_of(images(channels=1) // 2 + 100, label=labels), KEY)
+    outside = np.asarray(result["image"][..., 0]) == 0
+    assert outside.any()
+    np.testing.assert_array_equal(result["label"], np.where(outside, 255, 1))
+
+
+def test_a_description_lists_only_the_fields_that_are_declared():
+    plain = {"image_size": None, "mean": (0.5,), "std": (1.0,), "translate": 0.0, "crop": 1.0,
+             "flip": True}  # fmt: skip
+    assert ImageTransform(mean=0.5, flip=True).describe() == plain
+    transform = ImageTransform(mean=0.5, flip=True, masks=["label"], mask_fill=255)
+    assert transform.describe() == {**plain, "masks": ("label",), "mask_fill": 255}
+    assert ImageTransform(**transform.describe()) == transform
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "is_scaled"),
+    [
+        ((4, 4, 1), np.uint8, True), ((4, 4), np.uint8, True), ((2, 4, 4, 3), np.uint8, True),
+        ((9,), np.uint8, False), ((4, 4, 1), np.uint16, False), ((4, 4, 1), np.float16, False),
+        ((4, 4, 1), np.int32, False),
+    ],
+)  # fmt: skip
+def test_by_default_only_images_of_bytes_are_scaled(shape, dtype, is_scaled):
+    image = np.full((2, *shape), 51, dtype)
+    spec = {"image": jax.ShapeDtypeStruct(shape, dtype), "x": jax.ShapeDtypeStruct((), np.uint8)}
+    batch = {"image": image, "x": np.full(2, 51, np.uint8)}
+    result = DefaultTransform()(batch, KEY)
+    assert result["x"].tolist() == [51, 51]
+    assert result["image"].dtype == (np.float32 if is_scaled else dtype)
+    np.testing.assert_allclose(result["image"], 0.2 if is_scaled else 51, rtol=1e-6)
+    after = spec["image"].update(dtype=result["image"].dtype)
+    assert DefaultTransform().check(spec) == {**spec, "image": after}
+    if is_scaled:
+        np.testing.assert_array_equal(result["image"], ImageTransform()(batch)["image"])
+
+
+def test_by_default_any_batch_is_accepted():
+    spec = {"tokens": {"ids": jax.ShapeDtypeStruct((9,), np.int32)}}
+    assert DefaultTransform().check(spec) == spec
+    pair = {"image": {"left": jax.ShapeDtypeStruct((4, 4), np.uint8)}}
+    assert DefaultTransform().check(pair) == pair
+    assert DefaultTransform().describe() == ImageTransform().describe()

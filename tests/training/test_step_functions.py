@@ -9,7 +9,7 @@ import optax
 import pytest
 from clu.metrics import Average, Collection
 from flax import nnx
-from parts import Scale, StepParts, batch_of
+from parts import Product, Scale, StepParts, batch_of
 
 from nnx_alexnet import Task
 from nnx_alexnet.task import ContractError
@@ -105,6 +105,47 @@ def test_training_images_are_transformed_with_the_key_and_their_index():
     batch = batch_of(1.0, 3.0, start=10)
     predictions, _ = made.functions.evaluated("predict", made.state.model, [], batch)
     assert predictions.tolist() == [1.0, 3.0]
+
+
+def test_fields_that_a_transform_adds_reach_the_task():
+    class Added(Product):
+        def outputs(self, model, batch):
+            assert "label" not in batch
+            inner = batch["added"]["twice"]
+            return super().outputs(model, {**batch, "image": inner})
+
+    def transform(batch, key=None):
+        return {"added": {"twice": 2 * batch["image"]}, "image": batch["image"]}
+
+    made = StepParts(task=Added(), transform=transform)
+    _, _, info = made.update(batch_of(1.0, 3.0))
+    assert float(info["loss"]) == 4.0
+
+
+def test_a_transform_cannot_change_which_rows_count():
+    def transform(batch, key=None):
+        return {**batch, "mask": ~batch["mask"], "index": -batch["index"]}
+
+    made = StepParts(transform=transform)
+    _, _, info = made.update(batch_of(1.0, 3.0) | {"mask": np.array([True, False])})
+    assert float(info["loss"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda batch, key: batch["image"], "must return the batch, a dict"),
+        (lambda batch, key: {"mask": batch["mask"]}, "a batch without arrays"),
+        (lambda batch, key: {"image": batch["image"][:1]}, r"shape \(1, 1\) for a batch of 2"),
+    ],
+)
+def test_results_of_a_transform_that_are_no_batch_are_rejected(transform, message):
+    made = StepParts(transform=transform)
+    made.functions.carry("predict", [])
+    with pytest.raises(ValueError, match=message):
+        made.update(batch_of(1.0, 3.0))
+    with pytest.raises(ValueError, match=message):
+        made.functions.evaluated("predict", made.state.model, [], batch_of(1.0, 3.0))
 
 
 def test_rows_on_the_device_are_looked_up_by_index():
