@@ -153,8 +153,7 @@ class TensorBoard(Callback):
                     writer,
                     step=0,
                     config=trainer.config,
-                    model=trainer.model,
-                    data=trainer.data,
+                    summary=trainer.summary(),
                 ),
             )
 

@@ -35,6 +35,7 @@ from nnx_alexnet.callbacks import Callback, CallbackList, Stage
 from nnx_alexnet.checkpoints import Checkpoints
 from nnx_alexnet.data import DataModule, as_data_module
 from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
+from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
 from nnx_alexnet.support import as_number, as_python, check_metric_name, open_standard_descriptors
 from nnx_alexnet.task import Classification, Outputs, Task
@@ -100,8 +101,9 @@ class Trainer:
             `JSONLogger` and `ModelCheckpoint` are each added unless one is given.
         max_epochs: passes over the train split (default 10, or no limit with `max_steps`).
         max_steps: optimizer steps (default no limit).
-        seed: determines the order of examples and their augmentation (default 0). The model's own
-            seed is in the `nnx.Rngs` that it was built with.
+        seed: determines the order of examples, their augmentation, and the `rngs` that are passed
+            to a model's `__call__` (default 0). The model's own seed is in the `nnx.Rngs` that it
+            was built with.
         log_dir: the parent folder of all runs (default `logs`); None writes nothing.
         name: the folder of the run is `<log_dir>/<name>/version_<n>` (default: the name of the
             model's class, in lower case).
@@ -222,6 +224,7 @@ class Trainer:
             # Looked up only when compiled, so that they can be replaced until then.
             steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
             placement=self._placement,
+            seed=self._settings.seed,
         )
         self._agreement = Agreement()
         self._parts = self._new_parts()
@@ -630,6 +633,22 @@ class Trainer:
         evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
         has_val = self.data.val is not None
         return names_at_epoch_ends(evaluation, training, self._hooks.callbacks, has_val=has_val)
+
+    def summary(self, *, width: int = 120) -> str:
+        """Returns a table of the model's layers, with their inputs and outputs in the task.
+
+        See `summarize` for the columns. The shapes are those of a batch of the train split in
+        evaluation mode.
+
+        Args:
+            width: the number of columns of text (default 120); longer cells are folded.
+
+        Raises:
+            ValueError: `width` is less than 60; or, before the first `fit`, model, data and task
+                do not fit together.
+        """
+        evaluation, _ = self._preparation.known(is_running=self._lifecycle.is_running)
+        return layer_table(self.model, evaluation.calls, width=width)
 
     # ---- Methods that a subclass may override -----------------------------------------------
 

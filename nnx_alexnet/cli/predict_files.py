@@ -30,7 +30,7 @@ from nnx_alexnet.data import (
     resized_side,
     transformed_batch,
 )
-from nnx_alexnet.models import define, tell_mode
+from nnx_alexnet.models import define, pass_arguments
 from nnx_alexnet.support import is_terminal, printable
 from nnx_alexnet.task import Task
 
@@ -171,12 +171,13 @@ def compile_probabilities(
         >>> step(np.zeros((4, 1, 1, 3), np.uint8))[0].tolist()
         [0.5, 0.5]
     """
-    definitions = define(model)
+    copy = nnx.merge(*nnx.split(model))
+    pass_arguments(copy, training=False, key=jax.random.key(0))
+    definitions = define(copy)
     random, rest = nnx.split_state(definitions.state, nnx.RngState, ...)
 
     def predict(random: Any, rest: Any, images: jax.Array) -> Any:
         called: nnx.Module = nnx.merge(definitions.evaluation, nnx.merge_state(random, rest))
-        tell_mode(called, training=False)
         added = {
             "mask": np.ones(len(images), bool),
             "index": np.arange(len(images), dtype=np.int32),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
@@ -20,7 +19,7 @@ from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, augmentation_key, transformed_batch
 from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
-from nnx_alexnet.support import logger, printable
+from nnx_alexnet.support import printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
@@ -78,12 +77,7 @@ def end_session(writer: MetricWriter, *, success: bool) -> None:
 
 
 def write_texts(
-    writer: MetricWriter,
-    *,
-    step: int,
-    config: Mapping[str, Any],
-    model: nnx.Module,
-    data: DataModule,
+    writer: MetricWriter, *, step: int, config: Mapping[str, Any], summary: str
 ) -> None:
     """Writes the model's layers and the configuration.
 
@@ -91,18 +85,9 @@ def write_texts(
         writer: receives the texts.
         step: the current optimizer step.
         config: the configuration of the run, nested.
-        model: the model to summarize; a model that does not accept float32 images has no summary.
-        data: determines the shape of a batch.
+        summary: the table of the model's layers.
     """
-    from nnx_alexnet.models import summarize
-
-    texts = {"config": config_text(config)}
-    try:
-        shape = data.image_shape
-        if shape is not None:
-            texts["model/summary"] = summarize(model, (data.batch_size or 1, *shape))
-    except Exception as error:
-        logger.debug("The model has no summary: %r", error)
+    texts = {"config": config_text(config), "model/summary": summary}
     writer.write_texts(step, {name: as_code(text) for name, text in texts.items()})
 
 

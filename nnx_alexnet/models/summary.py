@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,13 +16,27 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from nnx_alexnet.models.modes import define, tell_mode
+from nnx_alexnet.models.call_arguments import pass_arguments
+from nnx_alexnet.models.modes import define
 
-# The attribute that holds the path of a layer in the traced copy. nnx.bridge.ToNNX would treat an
+# The attribute that holds the place of a layer in the traced copy. nnx.bridge.ToNNX would treat an
 # attribute with another name as a variable of its Linen module.
-_PATH = "to_nnx__path"
-# The inputs and outputs of each layer's first call, by path, while a model is traced.
-_calls: ContextVar[dict[str, tuple[str, str]] | None] = ContextVar("calls", default=None)
+_PLACE = "to_nnx__place"
+# The inputs and outputs of each layer's first call, by path.
+Calls = dict[str, tuple[str, str]]
+# The calls of the trace under way; None outside of `recorded_calls`.
+_calls: ContextVar[Calls | None] = ContextVar("calls", default=None)
+
+
+class _Place:
+    """The path of a layer in one trace.
+
+    Two places are never equal, so a layer that is compiled by itself (`nnx.jit`) is traced again
+    for each table.
+    """
+
+    def __init__(self, path: Sequence[Any]) -> None:
+        self.name = _name(path)
 
 
 def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120) -> str:
@@ -59,19 +73,77 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
             f"`input_shape` (={input_shape!r}) must be positive integers, the batch first, such as "
             "(10, 96, 96, 1) for 10 grey images of 96x96."
         )
+    definitions = define(model)
+
+    def forward(state: Any, inputs: jax.Array, key: jax.Array) -> Any:
+        copy: Any = nnx.merge(definitions.evaluation, state)
+        pass_arguments(copy, training=False, key=key)
+        record_calls(copy)
+        return copy(inputs)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with recorded_calls() as calls:
+        jax.eval_shape(forward, definitions.state, jax.ShapeDtypeStruct(shape, jnp.float32), key)
+    return layer_table(model, calls, width=width)
+
+
+@contextmanager
+def recorded_calls() -> Iterator[Calls]:
+    """Collects the calls of the layers of models that `record_calls` has prepared.
+
+    Yields:
+        The inputs and outputs of each layer's first call, by path and in their order; filled while
+        the block runs.
+    """
+    calls: Calls = {}
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
+
+
+def record_calls(model: nnx.Module) -> None:
+    """Lets each layer record its first call; does nothing outside of `recorded_calls`.
+
+    Args:
+        model: a copy that is being traced; the class of each of its layers becomes a subclass.
+    """
+    if _calls.get() is None:
+        return
+    for path, module in [*nnx.iter_modules(model)]:
+        if not callable(module):  # an attribute of an nnx.Dict would be one of its items
+            continue
+        with suppress(Exception):  # a class that cannot have subclasses is left out of the table
+            module.__class__ = _recording_subclass(type(module))
+            setattr(module, _PLACE, _Place(path))
+
+
+def layer_table(model: nnx.Module, calls: Calls, *, width: int = 120) -> str:
+    """Returns the table that `summarize` describes, for calls that were recorded before.
+
+    Args:
+        model: the model.
+        calls: the result of `recorded_calls`; layers that are missing have no shapes.
+        width: the number of columns of text (default 120); longer cells are folded.
+
+    Raises:
+        ValueError: `width` is too small.
+
+    Example:
+        >>> from flax import nnx
+        >>> from nnx_alexnet.models.summary import layer_table
+        >>> print(layer_table(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), {}))
+        layer    type    input  output  parameters  statistics
+        (model)  Linear                 8 (32 B)
+        Total: 8 parameters (32 B) and 0 batch statistics (0 B), 8 in all (32 B).
+    """
     if width < 60:
         raise ValueError(f"`width` (={width}) must be at least 60 columns.")
-    definitions = define(model)
+    state = define(model).state
     modules = {_name(path): module for path, module in nnx.iter_modules(model)}
-    with _recorded() as calls:
-        jax.eval_shape(
-            functools.partial(_forward, definitions.evaluation),
-            definitions.state,
-            jax.ShapeDtypeStruct(shape, jnp.float32),
-        )
     held = {
-        kind: _held(nnx.filter_state(definitions.state, kind), modules)
-        for kind in (nnx.Param, nnx.BatchStat)
+        kind: _held(nnx.filter_state(state, kind), modules) for kind in (nnx.Param, nnx.BatchStat)
     }
     order = [*calls, *(name for name in modules if name not in calls and _holds(held, name))]
     table = Table(box=None, pad_edge=False, header_style="")
@@ -81,54 +153,28 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
         if not name and not _holds(held, name) and len(order) > 1:
             continue  # the model itself, if only its layers hold arrays
         counts = (_counted(held[kind].get(name, ())) for kind in held)
-        table.add_row(
-            name or "(model)", type(modules[name]).__name__, *calls.get(name, ("", "")), *counts
-        )
-    return f"{_text(table, width)}\n{_totals(definitions.state)}"
-
-
-def _forward(definition: Any, state: Any, inputs: jax.Array) -> Any:
-    """Calls a copy of the model whose layers record their inputs and outputs."""
-    model = nnx.merge(definition, state)
-    for path, module in nnx.iter_modules(model):
-        module.__class__ = _recording_subclass(type(module))
-        setattr(module, _PATH, _name(path))
-    tell_mode(model, training=False)
-    return model(inputs)
-
-
-@contextmanager
-def _recorded() -> Iterator[dict[str, tuple[str, str]]]:
-    calls: dict[str, tuple[str, str]] = {}
-    token = _calls.set(calls)
-    try:
-        yield calls
-    finally:
-        _calls.reset(token)
+        kind = _kind(modules[name])
+        table.add_row(name or "(model)", kind, *calls.get(name, ("", "")), *counts)
+    return f"{_text(table, width)}\n{_totals(state)}"
 
 
 @functools.cache
 def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
     """Returns a subclass that records the shapes of its first call."""
-    call: Any = next(
-        (vars(c)["__call__"] for c in layer_class.__mro__ if "__call__" in vars(c)), None
-    )
-    if call is None:
-        return layer_class
+    original: Any = layer_class.__call__
 
-    @functools.wraps(call)
+    @functools.wraps(original)
     def call_and_record(self: Any, *arguments: Any, **named: Any) -> Any:
+        call: Any = super(subclass, self).__call__  # type: ignore[arg-type]
         calls = _calls.get()
-        path = getattr(self, _PATH, None)
-        if calls is not None and path is not None and path not in calls:
-            calls[path] = (
-                _shapes((arguments, named)),
-                "",
-            )  # listed before its sublayers
-            outputs = call(self, *arguments, **named)
-            calls[path] = (calls[path][0], _shapes(outputs))
-            return outputs
-        return call(self, *arguments, **named)
+        place = getattr(self, _PLACE, None)
+        if calls is None or place is None or place.name in calls:
+            return call(*arguments, **named)
+        inputs = _shapes((arguments, named))
+        calls[place.name] = inputs, ""  # listed before its sublayers
+        outputs = call(*arguments, **named)
+        calls[place.name] = inputs, _shapes(outputs)
+        return outputs
 
     namespace = {
         "__call__": call_and_record,
@@ -136,7 +182,13 @@ def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
         "__qualname__": layer_class.__qualname__,
         "__doc__": layer_class.__doc__,
     }
-    return type(layer_class.__name__, (layer_class,), namespace)
+    subclass = type(layer_class.__name__, (layer_class,), namespace)
+    return subclass
+
+
+def _kind(module: nnx.Module) -> str:
+    """Returns the name of a layer's type; the bridge to Linen has that of its module."""
+    return type(getattr(module, "to_nnx__module", module)).__name__
 
 
 def _name(path: Sequence[Any]) -> str:
@@ -144,11 +196,16 @@ def _name(path: Sequence[Any]) -> str:
 
 
 def _shapes(tree: Any) -> str:
-    """Returns dtype and shape of each array in a pytree."""
+    """Returns dtype and shape of each array in a pytree, except random number generators."""
+    generators = (nnx.Rngs, nnx.RngStream)
+    try:
+        leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, generators))
+    except Exception:  # such as a dict whose keys cannot be sorted
+        return "?"
     return ", ".join(
         f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-        for leaf in jax.tree.leaves(tree)
-        if hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        for leaf in leaves
+        if not isinstance(leaf, generators) and hasattr(leaf, "dtype") and hasattr(leaf, "shape")
     )
 
 

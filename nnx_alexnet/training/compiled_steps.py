@@ -21,7 +21,15 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.devices import Placement, SharedProgram, is_key, is_main, on_device, on_host
+from nnx_alexnet.devices import (
+    Placement,
+    SharedProgram,
+    is_key,
+    is_main,
+    on_device,
+    on_host,
+    placed,
+)
 from nnx_alexnet.models import define
 from nnx_alexnet.task import Task
 from nnx_alexnet.training.default_steps import Batch
@@ -66,6 +74,8 @@ class CompiledSteps:
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.
         placement: the devices, and how arrays are split over them (default: `Placement()`).
+        seed: seeds the `rngs` of evaluation and prediction, if the model's `__call__` has such an
+            argument (default 0).
 
     Attributes:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
@@ -116,7 +126,9 @@ class CompiledSteps:
         predict_step: PredictStep,
         *,
         placement: Placement | None = None,
+        seed: int = 0,
     ) -> None:
+        self._seed = seed
         self._placement = placement = Placement() if placement is None else placement
         self._functions = functions = StepFunctions(
             model, transform, train_step, eval_step, predict_step, placement=placement
@@ -205,7 +217,9 @@ class CompiledSteps:
 
         A model that samples in evaluation changes the counts of its keys, or variables of its own.
         These arrays are carried from batch to batch, so that each batch has new noise, and are
-        dropped at the end of the pass. PRNG keys are mixed with the number of the pass.
+        dropped at the end of the pass. PRNG keys are mixed with the number of the pass. If calls of
+        the model get `rngs`, the last array is the key of the pass, from which each batch has its
+        own.
 
         Args:
             verb: "evaluate" or "predict".
@@ -213,6 +227,8 @@ class CompiledSteps:
             number: distinguishes the passes.
         """
         carried = [leaves[index] for index in self._functions.carried[verb]]
+        if self._functions.takes_rngs:
+            carried.append(placed(jax.random.key(self._seed), self._placement.replicated))
         salt = np.uint32((_EVALUATION + number) % 2**32)
         return [_mixed(leaf, salt) if is_key(leaf) else leaf for leaf in carried]
 

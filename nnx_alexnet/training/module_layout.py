@@ -73,9 +73,7 @@ class Layout:
             ContractError: the step has added or removed variables, or changed the shape or dtype
                 of one.
         """
-        state = model_state(module)
-        if jax.tree.structure(state) != self._tree:  # type: ignore[operator]
-            raise ContractError(self._other_variables([*named_leaves(state)]))
+        state = self._checked_state(module)
         after: list[jax.Array] = jax.tree.leaves(state)
         for name, new, old in zip(self.names, after, before, strict=True):
             if new.shape != old.shape or new.dtype != old.dtype:
@@ -86,10 +84,20 @@ class Layout:
                 )
         return after
 
+    def check_variables(self, module: Any) -> None:
+        """Raises a `ContractError` if a step that is being traced added or removed variables."""
+        self._checked_state(module)
+
     def kept(self, after: Sequence[jax.Array], like: Sequence[jax.Array]) -> list[jax.Array]:
         """Returns the arrays of a step with the types and shardings of its input arrays."""
         typed = map(_typed_as, after, like)
         return list(map(jax.lax.with_sharding_constraint, typed, self.shardings))
+
+    def _checked_state(self, module: Any) -> nnx.State[Any, Any]:
+        state = model_state(module)
+        if jax.tree.structure(state) != self._tree:  # type: ignore[operator]
+            raise ContractError(self._other_variables([*named_leaves(state)]))
+        return state
 
     def _other_variables(self, now: Sequence[str]) -> str:
         new = [f"`{name}`" for name in now if name not in self.names]
@@ -98,9 +106,10 @@ class Layout:
         removed = f" It removes {', '.join(gone[:5])}." if gone else ""
         return (
             f"`{self._owner}` adds or removes variables when it is called, but a step must return "
-            f"the same ones.{made}{removed} If the model creates its layers in its first call, "
-            "call it once, model(images), before the Trainer is built. A value that a call stores "
-            "only for others to read must be in a subclass of nnx.Intermediate."
+            f"the same ones.{made}{removed} Create layers and variables in `__init__`; if the "
+            "model creates them in its first call, call it once on an example batch, in training "
+            "mode, before the Trainer is built. A value that a call stores only for others to read "
+            "must be in a subclass of nnx.Intermediate."
         )
 
 

@@ -30,7 +30,7 @@ from nnx_alexnet.task import Task
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.python_side_effects import checked_trace
-from nnx_alexnet.training.start_checks import explain
+from nnx_alexnet.training.start_checks import check_parameters, explain
 from nnx_alexnet.training.step_functions import EvalStep, PredictStep, TrainStep
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
@@ -59,6 +59,7 @@ class Preparation:
         transformation: the optimizer.
         steps: returns the functions to compile.
         placement: the devices.
+        seed: the seed of the run (default 0).
 
     Attributes:
         evaluation: the forward pass that was traced last; None before the first trace.
@@ -74,6 +75,7 @@ class Preparation:
         transformation: optax.GradientTransformation,
         steps: Callable[[], ModuleSteps],
         placement: Placement,
+        seed: int = 0,
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
         self.training: TrainingTrace | None = None
@@ -83,6 +85,7 @@ class Preparation:
         self._transformation = transformation
         self._steps = steps
         self._placement = placement
+        self._seed = seed
 
     def split(self, name: str) -> Loader:
         """Returns a split of the data.
@@ -148,6 +151,7 @@ class Preparation:
                     self._data.transform,
                     *self._steps(),
                     placement=self._placement,
+                    seed=self._seed,
                 )
             )
 
@@ -156,6 +160,7 @@ class Preparation:
             self._trace_evaluation(self._data.val)
         # The train split comes last, because the last trace is kept.
         evaluation = self._trace_evaluation(loader)
+        check_parameters(self._arrays.model)
         check_optimizer(self._transformation, self._arrays.model)
         with self._fitting(loader) as example:
             self.training = self._arrays.steps.trace_training(
@@ -200,7 +205,7 @@ class Preparation:
             texts = ", ".join(f"`{name}` {spec_text(field)}" for name, field in spec.items())
             raise ValueError(
                 f"`model`, `data` and `task` do not fit together, with examples of {texts}: "
-                f"{explain(error, example)}"
+                f"{explain(error, example, self._arrays.model)}"
             ) from error
 
     def check_batch(self, loader: Loader, batch: Batch) -> None:

@@ -6,8 +6,12 @@ from collections.abc import Collection
 
 import flax.errors
 import flax.linen
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from nnx_alexnet.devices import named_leaves
+from nnx_alexnet.models import missing_arguments
 from nnx_alexnet.support import shown
 from nnx_alexnet.task import Task
 
@@ -17,9 +21,9 @@ _HINTS = {
         ". A second model, such as a teacher, that is not a part of `model` must not change when "
         "it is called: call its eval() first."
     ),
-    flax.errors.ScopeCollectionNotFound: (
-        ". A Linen module in nnx.bridge.ToNNX has no parameters until its lazy_init(images[:1]) "
-        "is called."
+    flax.errors.ModifyScopeVariableError: (
+        ". The Linen module updates variables in evaluation: let its mode be a field or an "
+        "argument of `__call__`, such as `train`, and update them only in training."
     ),
 }
 
@@ -59,25 +63,57 @@ def _model_remedy(model: object, data: object) -> str:
     if isinstance(model, flax.linen.Module):
         return (
             " A Linen module becomes one with nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0))"
-            ".lazy_init(images[:1])."
+            ".lazy_init(inputs[:1]), where `inputs` is an example batch."
         )
     if isinstance(model, type) and issubclass(model, nnx.Module):
         return f" Pass an instance: {model.__name__}(..., rngs=nnx.Rngs(0))."
     return ""
 
 
-def explain(error: Exception, keys: Collection[str]) -> str:
+def check_parameters(model: nnx.Module) -> None:
+    """Checks that each parameter of a model can have a gradient.
+
+    Args:
+        model: the model that is trained.
+
+    Raises:
+        ValueError: a parameter is not floating point or complex.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from nnx_alexnet.training.start_checks import check_parameters
+        >>> class Model(nnx.Module):
+        ...     def __init__(self):
+        ...         self.table = nnx.Param(jnp.arange(3))
+        >>> check_parameters(Model())
+        Traceback (most recent call last):
+        ValueError: `model` has a parameter `table` of dtype int32, which has no gradient. Use ...
+    """
+    for name, leaf in named_leaves(nnx.state(model, nnx.Param)).items():
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise ValueError(
+                f"`model` has a parameter `{name}` of dtype {dtype}, which has no gradient. Use an "
+                "nnx.Variable that is not an nnx.Param, or a floating-point dtype."
+            )
+
+
+def explain(error: Exception, keys: Collection[str], model: nnx.Module) -> str:
     """Returns why a model or a task cannot be traced with a batch, with a remedy if one is known.
 
     Args:
         error: the exception that tracing raised.
         keys: the keys of the batch.
+        model: the model.
 
     Example:
+        >>> from flax import nnx
         >>> from nnx_alexnet.training.start_checks import explain
-        >>> explain(TypeError("no"), ["image"])
+        >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+        >>> explain(TypeError("no"), ["image"], model)
         'TypeError: no'
-        >>> explain(KeyError("x"), ["image", "label"])[:53]
+        >>> explain(KeyError("x"), ["image", "label"], model)[:53]
         "there is no 'x'. A batch has the keys image, label; o"
     """
     if isinstance(error, KeyError) and error.args and error.args[0] not in keys:
@@ -85,5 +121,25 @@ def explain(error: Exception, keys: Collection[str]) -> str:
             f"there is no {error}. A batch has the keys {', '.join(sorted(keys))}; other values "
             "of a dataset are dropped."
         )
+    if (remedy := missing_arguments(model, error)) is not None:
+        return remedy
+    if isinstance(error, flax.errors.ScopeCollectionNotFound):
+        names = _uninitialised(model)
+        if names:
+            return (
+                f"`model` has Linen modules without variables in nnx.bridge.ToNNX: "
+                f"{', '.join(names)}. Call lazy_init(inputs[:1]) of each, where `inputs` is an "
+                "example of its inputs, or nnx.bridge.lazy_init(model, inputs[:1])."
+            )
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return text + next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+
+
+def _uninitialised(model: nnx.Module) -> list[str]:
+    """Returns the bridges to Linen in a model that have no variables yet."""
+    return [
+        f"`{'/'.join(map(str, path))}`" if path else "the model itself"
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, nnx.bridge.ToNNX)
+        and not jax.tree.leaves(nnx.state(module, nnx.Not(nnx.RngState)))
+    ]

@@ -18,7 +18,7 @@ from flax import nnx
 
 from nnx_alexnet.data import transformed_batch
 from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
-from nnx_alexnet.models import define, tell_mode
+from nnx_alexnet.models import define, drop_rngs, pass_arguments, record_calls, takes_rngs
 from nnx_alexnet.optimizers import rate_leaves
 from nnx_alexnet.task import Outputs, Task, check_metrics, check_outputs, check_predictions
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
@@ -29,6 +29,10 @@ Transform = Callable[[Batch, jax.Array | None], Any]
 TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
 EvalStep = Callable[[nnx.Module, Batch], Outputs]
 PredictStep = Callable[[nnx.Module, Batch], Any]
+# Folded into the key of an epoch or a pass, so that `rngs` repeat no draw of a transform, which
+# folds the indices of examples.
+_RNGS = 0x726E6773
+
 Update = Any  # the compiled form of `StepFunctions.update`, which jax does not type
 
 
@@ -70,6 +74,7 @@ class StepFunctions:
         optimizer: the layout of the optimizer's arrays; None before `take_optimizer`.
         parameter_names: the paths of the model's parameters.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
+        takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class StepFunctions:
         self.optimizer: Layout | None = None  # a model that is only evaluated has none
         self.parameter_names = list(named_leaves(nnx.filter_state(state, nnx.Param)))
         self.carried: dict[str, list[int]] = {}
+        self.takes_rngs = takes_rngs(model)
         self._rate_leaves: dict[str, int] = {}
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
@@ -164,16 +170,23 @@ class StepFunctions:
             The state, the metrics, and the scalars: `loss`, `is_finite` and the learning rates.
         """
         assert self.optimizer is not None, "call `take_optimizer` first"
-        model = self._training_model(state.model)
+        model = self._training_model(state.model, batch, key)
         optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
         numbers = counters(model)
-        outputs = self._train_step(model, optimizer, self._transformed(batch, key))
-        report_counters(model, numbers)
+        transformed = self._transformed(batch, key)
+        try:
+            outputs = self._train_step(model, optimizer, transformed)
+        except Exception:
+            drop_rngs(model)
+            self.model.check_variables(model)  # new variables are the cause of many errors
+            raise
+        drop_rngs(model)
         outputs = check_outputs(outputs, len(batch["mask"]), "`train_step`")
         new = State(
             self.model.leaves(model, state.model),
             self.optimizer.leaves(optimizer, state.optimizer),
         )
+        report_counters(model, numbers)
         loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
         # On a CPU, XLA's maximum may drop a NaN. ReLU can therefore hide a NaN from the loss, but
         # not from the statistics.
@@ -194,17 +207,25 @@ class StepFunctions:
 
     def gradients(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
         """Returns the gradients that a step passes to its optimizer."""
-        model = self._training_model(leaves)
+        model = self._training_model(leaves, batch, key)
         recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
         self._train_step(model, recorder, self._transformed(batch, key))
         gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
         return [constrained(each, self.placement.replicated) for each in gradients]
 
-    def _training_model(self, leaves: list[jax.Array]) -> nnx.Module:
+    def _training_model(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> nnx.Module:
         whole = self._whole(leaves)
         model: nnx.Module = nnx.merge(self.definitions.train, self.model.state(whole))
-        tell_mode(model, training=True)
+        pass_arguments(model, training=True, key=self._key_of_rngs(key, batch))
         return model
+
+    def _key_of_rngs(self, key: jax.Array, batch: Batch) -> jax.Array | None:
+        """Returns the key of `rngs` for a batch, given that of the epoch or of the pass."""
+        if not self.takes_rngs:
+            return None
+        # An example is in one batch of an epoch, so the index of the first one identifies a batch,
+        # whatever the number of steps per dispatch.
+        return jax.random.fold_in(jax.random.fold_in(key, _RNGS), batch["index"][0])
 
     # ---- Evaluation and prediction --------------------------------------------------------------
 
@@ -216,32 +237,39 @@ class StepFunctions:
         Args:
             verb: "evaluate" or "predict".
             leaves: the model's arrays before the pass.
-            carried: the values, after the previous batch, of the arrays that `self.carried` lists.
+            carried: the values, after the previous batch, of the arrays that `self.carried` lists;
+                then the key of the pass, if `takes_rngs`.
             batch: the batch before the transform.
         """
         result, _, after = self.forward(verb, leaves, carried, batch)
         numbers = self.carried[verb]
         shardings = [self.model.shardings[number] for number in numbers]
-        return result, list(map(constrained, [after[number] for number in numbers], shardings))
+        moved = list(map(constrained, [after[number] for number in numbers], shardings))
+        return result, [*moved, *carried[len(numbers) :]]
 
     def forward(
         self, verb: str, leaves: list[jax.Array], carried: Sequence[jax.Array], batch: Batch
     ) -> Forwarded:
         """Runs a batch in evaluation mode; see `evaluated`."""
         before = self._whole(leaves)
-        for number, leaf in zip(self.carried.get(verb, ()), carried, strict=True):
+        numbers = self.carried.get(verb, ())
+        for number, leaf in zip(numbers, carried, strict=False):
             before[number] = leaf
         model = nnx.merge(self.definitions.evaluation, self.model.state(before))
-        tell_mode(model, training=False)
+        key = self._key_of_rngs(carried[-1], batch) if carried else None
+        pass_arguments(model, training=False, key=key)
+        record_calls(model)
         batch, size = self._transformed(batch), len(batch["mask"])
-        numbers = counters(model)
+        counts = counters(model)
         if verb == "predict":
             result = self._predict_step(model, batch)
             check_predictions(result, size, "`predict`")
         else:
             result = check_outputs(self._eval_step(model, batch), size, "`eval_step`")
-        report_counters(model, numbers)
-        return Forwarded(result, before, self.model.leaves(model, before))
+        drop_rngs(model)
+        after = self.model.leaves(model, before)
+        report_counters(model, counts)
+        return Forwarded(result, before, after)
 
     def measured(self, metrics: Any, outputs: Outputs, batch: Batch) -> Any:
         """Returns the metrics with those of a batch added."""

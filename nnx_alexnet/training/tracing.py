@@ -6,7 +6,7 @@ Each function returns a complete description of its trace.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from flax import nnx
 
 from nnx_alexnet.checkpoints import fingerprint, unchanged
 from nnx_alexnet.devices import is_key, named_leaves, placed, usual_promotion
+from nnx_alexnet.models import Calls, recorded_calls
 from nnx_alexnet.support import logger
 from nnx_alexnet.task import ContractError, Task, check_same_rows, no_accidental_pairs
 from nnx_alexnet.training.default_steps import Batch
@@ -37,6 +38,7 @@ class EvaluationTrace(NamedTuple):
         can_loop_on_device: whether several train steps may be one dispatch; False for convolutions
             on a CPU. Inside a loop, XLA runs these without its threaded kernels (4 images/s instead
             of 148 for AlexNet on two cores), and with different rounding.
+        calls: the inputs and outputs of the model's layers.
         program: the jaxpr.
         num_rows: the number of examples in the batch that was traced.
     """
@@ -46,6 +48,7 @@ class EvaluationTrace(NamedTuple):
     empty: Any
     forward_flops: Mapping[str, float]
     can_loop_on_device: bool
+    calls: Calls
     program: Any
     num_rows: int
 
@@ -91,7 +94,8 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
         ContractError: the task or its metrics break the contract of `Task`.
     """
     outputs: Mapping[str, jax.ShapeDtypeStruct]
-    jaxpr, outputs = _trace_forward(functions, "evaluate", example)
+    with recorded_calls() as calls:
+        jaxpr, outputs = _trace_forward(functions, "evaluate", example)
     num_rows = len(example["index"])
     flops = {dtype: count / num_rows for dtype, count in product_flops(jaxpr).items()}
     has_convolution = "conv_general_dilated" in str(jaxpr)
@@ -110,6 +114,7 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
         empty=empty,
         forward_flops=flops,
         can_loop_on_device=not (has_convolution and jax.default_backend() == "cpu"),
+        calls=calls,
         program=jaxpr,
         num_rows=num_rows,
     )
@@ -134,27 +139,35 @@ def _trace_forward(functions: StepFunctions, verb: str, example: Batch) -> tuple
     functions.carry(verb, None)
     moved: list[int] = []
 
-    def forward(leaves: list[jax.Array], batch: Batch) -> Any:
-        result, before, after = functions.forward(verb, leaves, [], batch)
+    def forward(leaves: list[jax.Array], batch: Batch, keys: list[jax.Array]) -> Any:
+        result, before, after = functions.forward(verb, leaves, keys, batch)
         pairs = enumerate(zip(before, after, strict=True))
         moved[:] = [number for number, (old, new) in pairs if old is not new]
         return result
 
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    keys = [key] if functions.takes_rngs else []
     made: tuple[Any, Any]
-    made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example)
+    made = jax.make_jaxpr(forward, return_shape=True)(model.structs, example, keys)
     # If an evaluation changes parameters or statistics, the change applies to one batch only.
     statistics = nnx.filter_state(functions.definitions.state, nnx.BatchStat)
     fixed = {*functions.parameter_names, *named_leaves(statistics)}
     free = [number for number in moved if model.names[number] not in fixed]
     # A key does not change when its count does; see `CompiledSteps.begin_pass`.
-    keys = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
-    _check_batch_axis(forward, functions, verb, example, made[1])
-    functions.carry(verb, sorted({*free, *keys}) if free else [])
+    constant = [number for number, leaf in enumerate(model.structs) if is_key(leaf)]
+    _check_batch_axis(
+        lambda larger: jax.eval_shape(forward, model.structs, larger, keys),
+        functions,
+        verb,
+        example,
+        made[1],
+    )
+    functions.carry(verb, sorted({*free, *constant}) if free else [])
     return made
 
 
 def _check_batch_axis(
-    forward: Any,
+    traced: Callable[[Batch], Any],
     functions: StepFunctions,
     verb: str,
     example: Batch,
@@ -172,7 +185,7 @@ def _check_batch_axis(
     )
     try:
         with no_accidental_pairs(size) if verb == "evaluate" else nullcontext():
-            other = jax.eval_shape(forward, functions.model.structs, larger)
+            other = traced(larger)
     except ContractError:
         raise
     except Exception as error:

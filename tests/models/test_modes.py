@@ -1,4 +1,4 @@
-"""Layers that the user froze stay frozen, and a `__call__` that asks for the mode is told it."""
+"""Layers that the user froze stay frozen; what a call leaves behind; noise in evaluation."""
 
 import functools
 
@@ -8,27 +8,10 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from normed import X, Y, fit, moments
 
 from nnx_alexnet import DataModule, Task, Trainer
-from nnx_alexnet.models.modes import define, frozen_layers, tell_mode
-
-X = np.random.default_rng(0).normal(3, 1, size=(64, 4)).astype(np.float32)
-Y = (X[:, 0] > 3).astype(np.int32)
-
-
-def fit(model, **arguments):
-    arguments = {"max_epochs": 2, "log_dir": None, "progress_bar": False, **arguments}
-    trainer = Trainer(model, DataModule((X, Y), (X, Y), batch_size=64), **arguments)
-    return trainer, trainer.fit()
-
-
-def moments(num_steps, momentum=0.9):
-    """BatchNorm's running mean and variance after so many steps on all of X."""
-    mean, var = np.zeros(4), np.ones(4)
-    for _ in range(num_steps):
-        mean = momentum * mean + (1 - momentum) * X.mean(axis=0)
-        var = momentum * var + (1 - momentum) * X.var(axis=0)
-    return mean, var
+from nnx_alexnet.models.modes import define, frozen_layers
 
 
 class Net(nnx.Module):
@@ -81,166 +64,40 @@ def test_frozen_layers_returns_paths_and_whether_they_are_all():
     assert frozen_layers(nnx.Linear(2, 2, rngs=nnx.Rngs(0))) == ([], False)
 
 
+@pytest.mark.parametrize("freezes", ["eval", "attribute", "argument"])
+def test_layers_in_containers_stay_frozen(freezes):
+    is_frozen = freezes == "argument"
+    norm = nnx.BatchNorm(4, momentum=0.9, use_running_average=is_frozen, rngs=nnx.Rngs(0))
+    blocks = nnx.List([nnx.Sequential(norm), nnx.BatchNorm(4, momentum=0.9, rngs=nnx.Rngs(0))])
+    model = nnx.Sequential(lambda x: x, *blocks, nnx.Linear(4, 2, rngs=nnx.Rngs(0)))
+    if freezes == "eval":
+        model.layers[1].eval()
+    elif freezes == "attribute":
+        norm.use_running_average = True
+    assert frozen_layers(model) == (["layers/1/layers/0"], False)
+    fit(model, optimizer=optax.set_to_zero())
+    np.testing.assert_array_equal(norm.mean[...], np.zeros(4))
+    np.testing.assert_allclose(model.layers[2].mean[...], moments(num_steps=2)[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_field_of_a_linen_module_may_be_its_mode(warnings, is_frozen):
+    warnings.set_level("INFO", logger="nnx_alexnet")
+    norm = linen.BatchNorm(use_running_average=is_frozen, momentum=0.9)
+    bridge = nnx.bridge.ToNNX(norm, rngs=nnx.Rngs(0)).lazy_init(X[:1])
+    model = nnx.Sequential(bridge, nnx.Linear(4, 2, rngs=nnx.Rngs(0)))
+    assert frozen_layers(model) == (["layers/0"] * is_frozen, is_frozen)
+    fit(model)
+    expected = np.zeros(4) if is_frozen else moments(num_steps=2)[0]
+    np.testing.assert_allclose(bridge.mean[...], expected, rtol=1e-5)
+    assert bridge.to_nnx__module is norm
+    assert ("(layers/0) are in evaluation mode" in warnings.text) == is_frozen
+
+
 def test_the_model_keeps_its_modes():
     model = Net(frozen_norm=True)
     define(model)
     assert (model.norm.use_running_average, model.dropout.deterministic) == (True, False)
-
-
-def told(name, *, training_value, default):
-    """A model whose `__call__` has an argument of this name for its mode."""
-
-    class Told(nnx.Module):
-        def __init__(self):
-            rngs = nnx.Rngs(0)
-            self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
-            self.head = nnx.Linear(4, 2, rngs=rngs)
-
-        def forward(self, x, value):
-            is_training = value if training_value else not value
-            return self.head(self.norm(x, use_running_average=not is_training))
-
-    namespace: dict = {}
-    sign = f"{name}={default}" if default is not None else name
-    exec(f"def __call__(self, x, {sign}): return self.forward(x, {name})", namespace)
-    Told.__call__ = namespace["__call__"]
-    return Told()
-
-
-@pytest.mark.parametrize(
-    ("name", "training_value", "default"),
-    [
-        ("train", True, False), ("train", True, True), ("train", True, None),
-        ("training", True, False), ("is_training", True, False), ("is_train", True, False),
-        ("train_mode", True, False), ("eval", False, True), ("is_eval", False, True),
-        ("train", True, 0), ("train", True, np.False_),
-        ("deterministic", False, True), ("use_running_average", False, True),
-        ("inference", False, True),
-    ],
-)  # fmt: skip
-def test_an_argument_for_the_mode_gets_its_value(name, training_value, default):
-    model = told(name, training_value=training_value, default=default)
-    tell_mode(model, training=True)
-    model(X)
-    np.testing.assert_allclose(model.norm.mean[...], moments(num_steps=1)[0], rtol=1e-5)
-    before = np.array(model.norm.mean[...])
-    other = told(name, training_value=training_value, default=default)
-    tell_mode(other, training=False)
-    other(X)
-    np.testing.assert_array_equal(other.norm.mean[...], np.zeros(4))
-    model(X, **{name: not training_value})  # what the caller gives comes first
-    np.testing.assert_array_equal(model.norm.mean[...], before)
-
-
-def test_fit_and_validate_pass_the_mode_to_the_model():
-    model = told("train", training_value=True, default=False)
-    trainer, history = fit(model, optimizer=optax.set_to_zero())
-    mean, var = moments(num_steps=2)
-    np.testing.assert_allclose(model.norm.mean[...], mean, rtol=1e-5)
-    normed = (X - mean) / np.sqrt(var + 1e-5)
-    logits = normed @ np.array(model.head.kernel[...])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, Y)
-    assert trainer.validate()["val/loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
-    assert history[-1]["val/loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
-
-
-def test_a_custom_task_need_not_pass_the_mode():
-    class Mine(Task):
-        def outputs(self, model, batch):
-            logits = model(batch["image"])
-            labels = batch["label"]
-            return {"loss": optax.softmax_cross_entropy_with_integer_labels(logits, labels)}
-
-    model = told("train", training_value=True, default=False)
-    fit(model, task=Mine(), max_epochs=1)
-    np.testing.assert_allclose(model.norm.mean[...], moments(num_steps=1)[0], rtol=1e-5)
-
-
-class Inner(nnx.Module):
-    """Is told its mode by an argument, which the model around it forgets."""
-
-    def __init__(self):
-        self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=nnx.Rngs(0))
-
-    def __call__(self, x, train=False):
-        return self.norm(x, use_running_average=not train)
-
-
-@pytest.mark.parametrize("kind", ["forgotten", "passed on", "frozen"])
-def test_statistics_that_are_never_updated_are_reported(warnings, kind):
-    class Outer(nnx.Module):
-        def __init__(self):
-            self.inner, self.head = Inner(), nnx.Linear(4, 2, rngs=nnx.Rngs(0))
-
-        def __call__(self, x, train=False):
-            return self.head(self.inner(x, train) if kind == "passed on" else self.inner(x))
-
-    model = Outer()
-    if kind == "frozen":
-        model.inner.eval()
-    fit(model)
-    text = "The statistics of inner/norm are not updated in training, although"
-    assert (text in warnings.text) == (kind == "forgotten")
-    assert bool(model.inner.norm.mean[...].any()) == (kind == "passed on")
-
-
-def test_arguments_with_other_meanings_are_not_set():
-    class Other(nnx.Module):
-        def __call__(self, x, train=0.5, deterministic="yes", *, inference=3):
-            return train, deterministic, inference
-
-    model = Other()
-    tell_mode(model, training=True)
-    assert type(model) is Other
-    assert model(None) == (0.5, "yes", 3)
-
-
-def test_a_model_with_a_mode_argument_keeps_its_class():
-    model = told("train", training_value=True, default=False)
-    model_class = type(model)
-    tell_mode(model, training=True)
-    assert isinstance(model, model_class)
-    assert type(model).__name__ == model_class.__name__
-    definition, state = nnx.split(model)
-    assert isinstance(nnx.merge(definition, state), model_class)
-
-
-def test_an_unknown_required_argument_is_refused_by_name(tmp_path):
-    class Asks(nnx.Module):
-        def __init__(self):
-            self.head = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
-
-        def __call__(self, x, context):
-            return self.head(x) + context
-
-    with pytest.raises(ValueError, match=r"do not fit together.*TypeError.*'context'"):
-        fit(Asks(), log_dir=tmp_path)
-    assert not any(tmp_path.iterdir())
-
-
-class LinenNet(linen.Module):
-    @linen.compact
-    def __call__(self, x, train: bool):
-        x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-        return linen.Dense(2)(linen.Dropout(0.5, deterministic=not train)(x))
-
-
-def test_a_linen_model_updates_its_statistics():
-    model = nnx.bridge.ToNNX(LinenNet(), rngs=nnx.Rngs(0))
-    model.lazy_init(X[:1], train=False)
-    _, history = fit(model)
-    mean = model.BatchNorm_0["mean"][...]
-    np.testing.assert_allclose(mean, moments(num_steps=2)[0], rtol=1e-5)
-    assert history[-1]["val/loss"] < history[0]["val/loss"]
-
-
-def test_a_linen_model_accepts_arguments_of_its_bridge():
-    model = nnx.bridge.ToNNX(LinenNet(), rngs=nnx.Rngs(0))
-    model.lazy_init(X[:1], train=False)
-    before = model.BatchNorm_0["mean"][...]
-    tell_mode(model, training=True)
-    assert model(X[:4], mutable=["batch_stats"]).shape == (4, 2)
-    assert (model.BatchNorm_0["mean"][...] != before).all()
 
 
 # ---- What a call leaves behind ----------------------------------------------------------------
@@ -296,7 +153,7 @@ class Lazy(nnx.Module):
 
 def test_layers_created_by_the_first_call_are_refused_before_it(tmp_path):
     model = Lazy()
-    with pytest.raises(ValueError, match=r"adds `hidden/bias`, .*call it once, model\(images\)"):
+    with pytest.raises(ValueError, match=r"adds `hidden/bias`, .*call it once on an example batch"):
         fit(model, log_dir=tmp_path)
     assert not any(tmp_path.iterdir())
     model(X)

@@ -4,10 +4,10 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from helpers import ALEXNET_LAYERS, TinyNet, alexnet_shapes, tree_equal
 
-from nnx_alexnet.models.summary import summarize
+from nnx_alexnet.models.summary import layer_table, record_calls, recorded_calls, summarize
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,106 @@ def test_a_mode_argument_is_set_to_evaluation():
 
     text = summarize(Told(nnx.Rngs(0)), (5, 4))
     assert row(text, "bn")[4:] == ["8 (32 B)", "8 (32 B)"]
+
+
+# ---- Other calls than model(inputs) --------------------------------------------------------------
+
+
+class TwoInputs(nnx.Module):
+    """Takes a dict and random numbers, and has layers in a dict and in a list."""
+
+    def __init__(self, rngs):
+        self.parts = nnx.Dict(a=nnx.Linear(3, 2, rngs=rngs), b=nnx.Linear(5, 2, rngs=rngs))
+        self.layers = nnx.List([nnx.Linear(2, 2, rngs=rngs)])
+
+    def __call__(self, inputs, *, rngs=None):
+        assert [*self.parts] == ["a", "b"]
+        (layer,) = self.layers
+        return {"sum": layer(sum(part(inputs[name]) for name, part in self.parts.items()))}
+
+
+def recorded(model, *arguments, **named):
+    definition, state = nnx.split(model)
+
+    def forward(state, *inputs):
+        copy = nnx.merge(definition, state)
+        record_calls(copy)
+        return copy(*inputs, **named)
+
+    with recorded_calls() as calls:
+        jax.eval_shape(forward, state, *arguments)
+    return calls
+
+
+def test_calls_of_any_kind_are_recorded():
+    model = TwoInputs(nnx.Rngs(0))
+    calls = recorded(model, {"a": jnp.ones((4, 3)), "b": jnp.ones((4, 5))}, rngs=nnx.Rngs(0))
+    assert calls == {
+        "": ("float32[4,3], float32[4,5]", "float32[4,2]"),
+        "parts/a": ("float32[4,3]", "float32[4,2]"),
+        "parts/b": ("float32[4,5]", "float32[4,2]"),
+        "layers/0": ("float32[4,2]", "float32[4,2]"),
+    }
+    text = layer_table(model, calls)
+    assert row(text, "parts/b") == [
+        "parts/b", "Linear", "float32[4,5]", "float32[4,2]", "12 (48 B)"
+    ]  # fmt: skip
+    assert text.endswith(
+        "Total: 26 parameters (104 B) and 0 batch statistics (0 B), 26 in all (104 B)."
+    )
+
+
+def test_nothing_is_recorded_outside_of_the_block():
+    model = TinyNet(3, rngs=nnx.Rngs(0))
+    record_calls(model)
+    assert type(model) is TinyNet
+
+
+def test_a_compiled_layer_is_recorded_each_time():
+    class Compiled(nnx.Module):
+        def __init__(self):
+            self.layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+        @nnx.jit
+        def __call__(self, x):
+            return self.layer(x)
+
+    model = Compiled()
+    first, second = (recorded(model, jnp.ones((4, 3))) for _ in range(2))
+    assert first == second
+    assert first["layer"] == ("float32[4,3]", "float32[4,2]")
+
+
+def test_what_cannot_be_recorded_does_not_end_the_call():
+    class Odd(nnx.Module):
+        def __init_subclass__(cls, **arguments):
+            raise TypeError("no subclasses")
+
+        def __call__(self, x):
+            return x["a"]
+
+    class Outer(nnx.Module):
+        def __init__(self):
+            self.odd = Odd()
+
+        def __call__(self, x):
+            return self.odd({"a": x, 1: x})  # keys that cannot be sorted
+
+    assert recorded(Outer(), jnp.ones(3)) == {"": ("float32[3]", "float32[3]")}
+
+    class Unsorted(Outer):
+        def __init__(self):
+            pass
+
+        def __call__(self, x):
+            return {"a": x, 1: x}
+
+    with pytest.raises((TypeError, ValueError)):  # JAX itself refuses the result
+        recorded(Unsorted(), jnp.ones(3))
+
+
+def test_a_linen_module_is_listed_by_its_own_type():
+    model = nnx.bridge.ToNNX(linen.Dense(2), rngs=nnx.Rngs(0)).lazy_init(jnp.ones((1, 3)))
+    assert row(summarize(model, (4, 3)), "(model)")[1:] == [
+        "Dense", "float32[4,3]", "float32[4,2]", "8 (32 B)"
+    ]  # fmt: skip

@@ -97,6 +97,15 @@ def test_a_step_that_changes_what_there_is_is_refused_by_name(change, text):
         leaves_after(change)
 
 
+def test_added_variables_are_refused_whatever_the_values():
+    module = Net()
+    layout = layout_of(module)
+    layout.check_variables(module)
+    module.c = nnx.Variable(0)
+    with pytest.raises(ContractError, match=r"adds or removes variables .* It adds `c`\."):
+        layout.check_variables(module)
+
+
 def test_what_a_call_leaves_for_others_to_read_is_no_part_of_the_state():
     leaves = leaves_after(replace("seen", nnx.Intermediate(jnp.zeros(2))))
     assert len(leaves) == 3

@@ -1,11 +1,14 @@
 """The errors for a model, data and a task that do not fit together, with what works instead."""
 
+import flax.errors
 import flax.linen
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from nnx_alexnet.task import Classification
-from nnx_alexnet.training.start_checks import check_types, explain
+from nnx_alexnet.training.start_checks import check_parameters, check_types, explain
 
 MODEL = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
 DATA = (None, None)
@@ -44,12 +47,12 @@ def test_something_else_is_no_task():
 
 
 def test_a_key_that_a_batch_lacks_is_reported_with_those_that_it_has():
-    text = explain(KeyError("target"), ["label", "image"])
+    text = explain(KeyError("target"), ["label", "image"], MODEL)
     assert text.startswith("there is no 'target'. A batch has the keys image, label;")
 
 
 def test_a_key_error_of_something_else_keeps_its_type():
-    assert explain(KeyError("image"), ["image"]) == "KeyError: 'image'"
+    assert explain(KeyError("image"), ["image"], MODEL) == "KeyError: 'image'"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +63,58 @@ def test_a_key_error_of_something_else_keeps_its_type():
     ],
 )
 def test_other_errors_are_named_by_their_type_unless_they_are_about_values(error, text):
-    assert explain(error, []) == text
+    assert explain(error, [], MODEL) == text
 
 
-def test_an_error_of_flax_gets_a_hint():
-    error = flax.errors.ScopeCollectionNotFound("params", "kernel", "/Dense_0")
-    assert "lazy_init(images[:1])" in explain(error, [])
+def test_a_linen_module_that_changes_in_evaluation_gets_a_hint():
+    error = flax.errors.ModifyScopeVariableError("batch_stats", "mean", "/BatchNorm_0")
+    assert "let its mode be a field or an argument" in explain(error, [], MODEL)
+
+
+class Outer(nnx.Module):
+    def __init__(self):
+        self.inner = nnx.bridge.ToNNX(flax.linen.Dense(2), rngs=nnx.Rngs(0))
+        self.head = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.head(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(Outer(), "`inner`"), (Outer().inner, "the model itself")]
+)
+def test_linen_modules_without_variables_are_reported_by_path(model, name):
+    inputs = np.ones((1, 2), np.float32)
+    with pytest.raises(flax.errors.ScopeCollectionNotFound) as raised:
+        model(inputs)
+    text = explain(raised.value, [], model)
+    assert f"without variables in nnx.bridge.ToNNX: {name}. Call lazy_init(inputs[:1])" in text
+    nnx.bridge.lazy_init(model, inputs)
+    assert explain(raised.value, [], model).startswith("ScopeCollectionNotFound")
+
+
+def test_an_argument_that_the_trainer_does_not_pass_is_reported():
+    class Asks(nnx.Module):
+        def __call__(self, x, context):
+            return x
+
+    with pytest.raises(TypeError) as raised:
+        Asks()(None)
+    assert "requires the argument `context`" in explain(raised.value, [], Asks())
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.bool_])
+def test_a_parameter_without_a_gradient_is_refused_by_name(dtype):
+    model = nnx.Sequential(MODEL)
+    check_parameters(model)
+    model.table = nnx.Param(jnp.ones(2, dtype))
+    with pytest.raises(ValueError, match=r"a parameter `table` of dtype .*, which has no gradient"):
+        check_parameters(model)
+
+
+def test_parameters_may_be_complex_or_have_16_bits():
+    model = nnx.Sequential(MODEL)
+    model.phase = nnx.Param(jnp.ones(2, jnp.complex64))
+    model.scale = nnx.Param(jnp.ones((), jnp.bfloat16))
+    model.count = nnx.Variable(jnp.int32(0))
+    check_parameters(model)
