@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 from helpers import TinyNet, tiny_arrays
+from streams import stream_of
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
@@ -42,6 +43,7 @@ JOB = {
     "bad_sample_at": -1,
     "on_bad_sample": "raise",
     "save_on_exception": True,
+    "stream": "",  # of `streams`, instead of `Examples`
     "pictures": False,  # whose programs take longer to compile than a step
 }
 
@@ -103,6 +105,8 @@ class StepLog(Callback):
 def build(log_dir, job, callbacks=()):
     images, labels = tiny_arrays(num=job["num_examples"], num_classes=4)
     train = Examples(images, labels, job, log_dir)
+    if job["stream"]:
+        train = stream_of(job["stream"], images, labels, job["batch_size"])
     data = DataModule(
         train,
         tiny_arrays(num=40, seed=1),

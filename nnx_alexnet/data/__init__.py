@@ -18,6 +18,7 @@ from nnx_alexnet.data.image_decoding import default_workers as default_workers
 from nnx_alexnet.data.image_decoding import resized_side as resized_side
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from nnx_alexnet.data.image_files import find_files as find_files
+from nnx_alexnet.data.iterable_batches import IterableBatches as IterableBatches
 from nnx_alexnet.data.loader import Loader as Loader
 from nnx_alexnet.data.seeding import generator_states as generator_states
 from nnx_alexnet.data.seeding import restored_generators as restored_generators

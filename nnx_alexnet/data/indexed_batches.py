@@ -84,6 +84,7 @@ class IndexedBatches:
         multiple: int | None,
         part: Callable[[int], slice | None] | None,
         skips: bool,
+        records: bool = False,
     ) -> Iterator[Batch]:
         """Returns the batches of one epoch; see `Loader.batches`."""
         num = len(self._source)

@@ -21,6 +21,8 @@ from nnx_alexnet.data.examples import (
 )
 from nnx_alexnet.data.map_source import MapSource
 from nnx_alexnet.data.padding import Padding
+from nnx_alexnet.data.stream_positions import Mark
+from nnx_alexnet.data.stream_state import Stream
 from nnx_alexnet.data.torch_loader import (
     announced_length,
     check_torch_workers,
@@ -35,15 +37,16 @@ _WORKERS_REPEAT = (
     " Every worker of a DataLoader reads the whole IterableDataset, unless the dataset uses "
     "torch.utils.data.get_worker_info() to select its part."
 )
+_START = Mark()
 _NUM_DIGESTED = 16  # batches of a list, and rows of each batch
 
 
 class _Pass(NamedTuple):
-    """One pass over the batches, whose first batch was read."""
+    """One pass over the batches, whose first batch was read; None if none was left."""
 
     epoch: int
-    first: Rows
-    rest: Iterator[Any]
+    first: Rows | None
+    stream: Stream
 
 
 class IterableSource:
@@ -84,6 +87,7 @@ class IterableSource:
         self._opened: _Pass | None = None  # for a look at the first batch
         self._depends_on_epoch = False
         self._is_one_shot = False
+        self._kind: str | None = None
         self._counted: int | None = None  # batches of the newest complete pass
         self._reported: set[str] = set()
 
@@ -102,22 +106,30 @@ class IterableSource:
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(jax.tree.map(np.array, rows.fields), mask)
 
-    def _start(self, epoch: int) -> _Pass:
-        """Starts a pass, and reads the first batch that has any rows."""
-        if self._is_one_shot:
+    def _start(self, epoch: int, start: Mark = _START) -> _Pass:
+        """Starts a pass, or the rest of one, and reads the first batch that has any rows."""
+        is_new = start.given == 0
+        if self._is_one_shot and (is_new or start.state is None):
             raise self._exhausted()
         self.check_workers()
         self._depends_on_epoch = set_epoch(self._batches, epoch)
         self._warn_of_persistent_workers()
         with existing_working_directory():  # worker processes ask for it
-            iterator = iter(self._batches)
-        self._is_one_shot = iterator is self._batches
-        for item in iterator:
+            stream = Stream(
+                self._batches, argument=self._argument, state=start.state, is_end=is_new
+            )
+        self._is_one_shot = stream.iterator is self._batches
+        self._kind = stream.kind
+        for item in stream.iterator:
             first = self._convert(item)
             if first.num:
                 if self._first is None:
                     self._first = first
-                return _Pass(epoch, first, iterator)
+                return _Pass(epoch, first, stream)
+        if not is_new:
+            return _Pass(epoch, None, stream)
+        if start.state is not None:  # it is at the end of the previous pass
+            return self._start(epoch)
         raise self._empty() if self._first is None else self._exhausted()
 
     def _peek(self) -> Rows:
@@ -128,13 +140,16 @@ class IterableSource:
             assert self._first is not None
             return self._first
 
-    def _take(self, epoch: int) -> _Pass:
+    def _take(self, epoch: int, start: Mark) -> _Pass:
         """Returns the pass that was opened for a look at its first batch, or a new one."""
         with self._lock:
             opened, self._opened = self._opened, None
-            is_other = opened is not None and opened.epoch != epoch and self._depends_on_epoch
-            if opened is None or (is_other and not self._is_one_shot):
-                return self._start(epoch)
+            if opened is None:
+                return self._start(epoch, start)
+            is_other = opened.epoch != epoch and self._depends_on_epoch and not self._is_one_shot
+            if is_other or start.given or start.state is not None:
+                opened.stream.close()
+                return self._start(epoch, start)
             return opened
 
     @property
@@ -204,11 +219,30 @@ class IterableSource:
             ValueError: there is no other pass, or a batch has other shapes or dtypes than the
                 first one.
         """
-        opened = self._take(epoch)
+        yield from self.open(epoch)[1]
+
+    def open(self, epoch: int, start: Mark = _START) -> tuple[Stream, Iterator[Rows]]:
+        """Opens a pass, or the rest of one.
+
+        Args:
+            epoch: the argument of `set_epoch`.
+            start: where the pass starts (default: at its first batch).
+
+        Returns:
+            The pass, whose state is that after the newest batch, and its batches.
+
+        Raises:
+            ValueError: see `batches`; or the iterable does not accept the state of `start`.
+        """
+        opened = self._take(epoch, start)
+        return opened.stream, self._rows(opened, start.given)
+
+    def _rows(self, opened: _Pass, given: int) -> Iterator[Rows]:
         spec = self.element_spec()
-        rest = map(self._convert, opened.rest)
+        first = [] if opened.first is None else [opened.first]
+        rest = map(self._convert, opened.stream.iterator)
         before: Rows | None = None
-        for position, rows in enumerate(itertools.chain([opened.first], rest)):
+        for position, rows in enumerate(itertools.chain(first, rest), start=given):
             how = difference(self._padding.spec(rows.element_spec()), spec)
             if how is not None:
                 raise ValueError(
@@ -221,6 +255,19 @@ class IterableSource:
             before = rows if position == 0 else None
             if rows.num:
                 yield rows
+
+    @property
+    def kind(self) -> str | None:
+        """What gives the state of a pass, see `Stream.kind`; None if nothing does."""
+        self._peek()
+        return self._kind
+
+    def check_state(self) -> None:
+        """Raises a `ValueError` if a checkpoint cannot hold the state of the iterable."""
+        self._peek()
+        with self._lock:
+            if self._opened is not None:
+                self._opened.stream.read_state()
 
     def labels(self) -> np.ndarray | None:
         """Returns None: only a pass over the batches would tell the labels."""
@@ -260,7 +307,8 @@ class IterableSource:
     def close(self) -> None:
         """Drops an iterator that was opened for a look at the first batch."""
         with self._lock:
-            if not self._is_one_shot:
+            if self._opened is not None and not self._is_one_shot:
+                self._opened.stream.close()
                 self._opened = None
 
     def _empty(self) -> ValueError:

@@ -90,6 +90,11 @@ class Loader:
         return isinstance(self._batches, IndexedBatches)
 
     @property
+    def stream(self) -> IterableBatches | None:
+        """The batches of an iterable, which have a position; None if examples have an index."""
+        return self._batches if isinstance(self._batches, IterableBatches) else None
+
+    @property
     def num_workers(self) -> int:
         """How many processes read the examples; 0 if this one does."""
         return self._batches.num_workers
@@ -208,6 +213,7 @@ class Loader:
         multiple: int | None = None,
         part: Callable[[int], slice | None] | None = None,
         skips: bool = True,
+        records: bool = False,
     ) -> Iterator[Batch]:
         """Yields the batches of one epoch.
 
@@ -229,6 +235,7 @@ class Loader:
                 not apply to an iterable.
             skips: whether `on_bad_sample="skip"` applies; False raises for an example that cannot
                 be read.
+            records: whether the pass over an iterable records its positions (default False).
 
         Yields:
             The batches, as NumPy arrays that the caller may keep.
@@ -247,6 +254,7 @@ class Loader:
             multiple=multiple,
             part=part,
             skips=skips,
+            records=records,
         )
 
     def complete(self, batch: Batch) -> Batch:

@@ -98,10 +98,13 @@ class EpochLoop:
             start=progress.step_in_epoch,
             reads=not self._dispatcher.data,
             part=self._placement.rows,
+            records=self._run.run_dir is not None,
         )
         groups.begin_epoch(batches, start=progress.step_in_epoch)
         try:
             while not self.is_stopping:
+                if self._loader.stream is not None:
+                    self._loader.stream.forget_before(progress.epoch, progress.step_in_epoch)
                 group = groups.next_group(progress.global_step, self._dispatcher.note_wait)
                 if not group:
                     groups.report_sizes()

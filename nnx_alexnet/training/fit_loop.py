@@ -43,6 +43,7 @@ from nnx_alexnet.training.run_identity import Ingredients, check_processes_alike
 from nnx_alexnet.training.saver import Saver
 from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.signals import graceful_stop
+from nnx_alexnet.training.start_reports import report_stream
 
 
 class FitLoop:
@@ -84,6 +85,7 @@ class FitLoop:
             complete=preparation.split("train").complete,
         )
         self._policy = _find_policy(hooks, ingredients.settings)
+        self._stream = preparation.split("train").stream
         self._saver = Saver(
             progress=progress,
             arrays=ingredients.arrays,
@@ -92,6 +94,7 @@ class FitLoop:
             requests=requests,
             run=run,
             policy=self._policy,
+            stream=self._stream,
         )
         self._epoch_loop = EpochLoop(
             ingredients=ingredients,
@@ -142,6 +145,8 @@ class FitLoop:
         arrays.begin_training(made.transformation)
         saved = None
         if self._policy is not None:
+            if self._stream is not None:
+                self._stream.check_state()
             about_data = self._data.describe()
             saved, accepted = self._run.open(
                 resume,
@@ -151,11 +156,7 @@ class FitLoop:
                 policy=self._policy,
                 parameter_names=arrays.steps.parameter_names,
             )
-            if not self._can_skip:
-                logger.info(
-                    "The training data are an iterable: a resumed run starts the interrupted epoch "
-                    "again from its first batch."
-                )
+            report_stream(self._stream)
             if saved is not None and accepted:
                 # From now on, the value in the code is used for an accepted hyperparameter.
                 here = arrays.named()
@@ -166,7 +167,7 @@ class FitLoop:
                 initial_weights.keep_or_restore(arrays, self._run.run_dir)
         self._hooks.call("on_fit_start")
         if saved is not None:  # not before `on_fit_start`, where callbacks reset their states
-            self._saver.restore(saved, can_skip=self._can_skip)
+            self._saver.restore(saved, accept)
 
     def _train(self) -> None:
         """Trains all epochs, and saves the last state."""
@@ -240,11 +241,6 @@ class FitLoop:
         return has_ended
 
     # ---- Questions ------------------------------------------------------------------------------
-
-    @property
-    def _can_skip(self) -> bool:
-        """Whether the train split can be read from the middle of an epoch."""
-        return self._data.train is not None and self._data.train.indexable
 
     @property
     def _has_summary(self) -> bool:

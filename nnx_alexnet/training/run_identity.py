@@ -80,7 +80,9 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
     arrays, optimizer = run.arrays, describe_optimizer(run.transformation, run.arrays.model)
     leaves = arrays.named()
     constants = [f"model/{name}" for name in run.training.constants]
-    return identify(
+    train = run.data.train
+    stream = None if train is None or train.stream is None else train.stream.kind
+    identity = identify(
         arrays.model,
         leaves,
         {name: on_host(run.placement.whole(leaves[name])) for name in constants},
@@ -92,3 +94,4 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         seed=run.settings.seed,
         config=run.config,
     )
+    return identity if stream is None else {**identity, "stream": stream}

@@ -8,12 +8,13 @@ a resumed run does not differ from an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from nnx_alexnet.callbacks import ModelCheckpoint
 from nnx_alexnet.checkpoints import Checkpoint
+from nnx_alexnet.data import IterableBatches
 from nnx_alexnet.devices import NonFiniteError
 from nnx_alexnet.support import format_count, logger
 from nnx_alexnet.training.dispatcher import Dispatcher
@@ -49,6 +50,7 @@ class Saver:
         run: the folder.
         policy: the metric that ranks checkpoints, and whether a failed run saves its last step;
             None if nothing is written.
+        stream: the training data if they are an iterable, whose position is saved.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Saver:
         requests: Requests,
         run: Run,
         policy: ModelCheckpoint | None,
+        stream: IterableBatches | None = None,
     ) -> None:
         self._progress = progress
         self._arrays = arrays
@@ -69,6 +72,7 @@ class Saver:
         self._requests = requests
         self._run = run
         self._policy = policy
+        self._stream = stream
         self._boundary: _Boundary | None = None  # while an epoch ends
 
     def save_if_asked(self) -> None:
@@ -99,6 +103,9 @@ class Saver:
             "data": self._run.about_data,
             "identity": self._run.identity,
         }
+        if self._stream is not None:
+            progress = self._progress
+            loop["stream"] = self._stream.position(progress.epoch, progress.step_in_epoch)
         ranked_by = None if self._policy is None else self._policy.ranked_by
         checkpoints.save(
             self._progress.global_step,
@@ -125,16 +132,24 @@ class Saver:
         """Marks that the end of the epoch need not be repeated."""
         self._boundary = None
 
-    def restore(self, saved: Checkpoint, *, can_skip: bool) -> None:
+    def restore(self, saved: Checkpoint, accept: Sequence[str] = ()) -> None:
         """Continues from a checkpoint.
 
         Args:
             saved: the checkpoint.
-            can_skip: whether the data can be read from the middle of an epoch; if not, an
-                interrupted epoch starts again.
+            accept: "stream" accepts that the training data, an iterable, give other examples.
+
+        Raises:
+            ValueError: the training data do not continue where the saved run stopped.
         """
+        can_continue = self._stream is None or self._stream.restore(
+            saved.loop.get("stream"),
+            epoch=saved.loop["epoch"],
+            step=saved.loop["step_in_epoch"],
+            accepts_other="stream" in accept,
+        )
         self._arrays.restore(saved.arrays)
-        self._progress.restore(saved.loop, repeats_epoch=not can_skip)
+        self._progress.restore(saved.loop, repeats_epoch=not can_continue)
         if self._progress.step_in_epoch:
             self._dispatcher.restore_sums(saved.item("metrics"))
         self._hooks.callbacks.load_state_dict(saved.loop["callbacks"])

@@ -1,4 +1,4 @@
-"""Reports, before a fit, layers and parameters that will unexpectedly not be trained."""
+"""Reports, before a fit, what it does not train, and how a resumed run finds its data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import optax
 from flax import nnx
 
+from nnx_alexnet.data import IterableBatches
 from nnx_alexnet.models import frozen_layers
 from nnx_alexnet.optimizers import untouched_parameters
 from nnx_alexnet.support import logger
@@ -56,6 +57,24 @@ def report_untouched_parameters(
         )
     elif names:
         logger.info("`optimizer` does not change these parameters: %s.", _listed(names))
+
+
+def report_stream(stream: IterableBatches | None) -> None:
+    """Logs how a resumed run finds its position in training data that are an iterable."""
+    if stream is None:
+        return
+    if stream.kind is not None:
+        logger.info(
+            "Each checkpoint contains the state of the training data (%s), from which a resumed "
+            "run continues.",
+            stream.kind,
+        )
+    else:
+        logger.info(
+            "The training data are an iterable without a state: a resumed run reads the "
+            "interrupted epoch again up to its position. If it finds other batches there, the "
+            "epoch starts again."
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,50 @@
+"""Runs that are stopped in the middle of an epoch of a stream, and resumed."""
+
+import os
+import signal
+
+import pytest
+from jobs import Job, digest, run_here, step_log
+from streams import IN_PROCESS, WITH_WORKERS
+
+SHORT = {"epochs": 2, "save_every": 3}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Returns the logs of a run over a stream that nothing happened to; each stream runs once."""
+    made = {}
+
+    def logs(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            run_here(made[name], stream=name, **SHORT)
+        return made[name]
+
+    return logs
+
+
+def check_same(logs, reference):
+    assert digest(logs) == digest(reference)
+    assert step_log(logs) == step_log(reference)
+
+
+@pytest.mark.parametrize("name", ["grain_map", "hf_stream", "torchdata"])
+def test_a_stopped_run_continues_its_stream(tmp_path, reference, name):
+    for stop_after in (5, 14):  # in the first epoch, and in the second
+        run_here(tmp_path, stop_after=stop_after, stream=name, **SHORT)
+    run_here(tmp_path, stream=name, **SHORT)
+    check_same(tmp_path, reference(name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", [*IN_PROCESS, *WITH_WORKERS, "hf_map"])
+def test_a_run_killed_twice_continues_its_stream(tmp_path, reference, name):
+    for steps in (5, 8):
+        job = Job(tmp_path, step_seconds=0.05, stream=name, **SHORT)
+        assert job.wait_for("step", steps), job.errors
+        os.killpg(job.process.pid, signal.SIGKILL)
+        job.end()
+    run_here(tmp_path, stream=name, **SHORT)
+    check_same(tmp_path, reference(name))
