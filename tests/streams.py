@@ -2,7 +2,6 @@
 
 import warnings
 
-import numpy as np
 import pytest
 
 IN_PROCESS = [
@@ -74,9 +73,9 @@ def _grain(name, images, labels, batch_size):
 def _hugging_face(name, images, labels, batch_size):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
-        {"image": datasets.Array3D(images.shape[1:], "uint8"), "label": datasets.Value("int32")}
+        {"image": datasets.Array3D(images.shape[1:], "float32"), "label": datasets.Value("int32")}
     )
-    columns = {"image": list(images), "label": labels}
+    columns = {"image": list(images.astype("float32") / 255), "label": labels}
     dataset = datasets.Dataset.from_dict(columns, features=features)
     if name == "hf_map":
         return dataset.with_format("numpy")
