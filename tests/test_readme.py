@@ -21,6 +21,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.cli import main
+from nnx_alexnet.cli.data_option import import_path_in
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.parser import command_parser, complete
 
@@ -155,6 +156,7 @@ def test_commands_have_options_that_exist(path, tmp_path, monkeypatch, capsys):
         "from flax import nnx\nfrom nnx_alexnet import Task\n"
         "class MyModel(nnx.Module):\n    def __init__(self, rngs): ...\n"
         "class MyTask(Task): ...\n"
+        "def my_data(num: int = 64): ...\n"
     )
     for words in commands(path):
         if {"--help", "--print_config"} & set(words):
@@ -165,7 +167,8 @@ def test_commands_have_options_that_exist(path, tmp_path, monkeypatch, capsys):
             for file in words[end + 1 :]:
                 Path(file).write_text(capsys.readouterr().out)
         else:
-            command_parser().parse_args(complete(words))
+            words = complete(words)  # noqa: PLW2901
+            command_parser(import_path_in(words)).parse_args(words)
 
 
 def test_the_kubernetes_job_starts_one_process_per_index():

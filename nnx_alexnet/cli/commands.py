@@ -23,13 +23,13 @@ from jsonargparse import Namespace
 
 from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
+from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import find_images, predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.cli.saved_run import load_run
 from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
-from nnx_alexnet.data import load_data
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import write_report
@@ -47,10 +47,10 @@ def fit(config: Namespace) -> int:
     """Trains a model and prints the folder of the run."""
     is_shared = initialize_distributed(**config.distributed)
     if is_shared and config.data.get("download"):
-        on_main(lambda: bool(load_data(**config.data)))  # the other processes then find the files
+        on_main(lambda: bool(build_data(config.data)))  # the other processes then find the files
     if config.resume_weights_only and config.resume == "never":
         raise ValueError("`--resume-weights-only` needs `--resume RUN` or `--resume auto`.")
-    trainer = build_trainer(config, load_data(**config.data))
+    trainer = build_trainer(config, build_data(config.data))
     resume = config.resume
     if config.resume_weights_only:
         load_checkpoint(_weights_of(resume, trainer), trainer.model, which="last")
@@ -107,7 +107,7 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     config.trainer.log_dir, config.trainer.progress_bar = None, False
     # This machine may not have the devices of the run.
     config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
-    trainer = build_trainer(config, load_data(**config.data))
+    trainer = build_trainer(config, build_data(config.data))
     load_chosen(chosen, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()
     if arguments.json:

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 
 from nnx_alexnet.cli.commands import COMMANDS, FAILED
+from nnx_alexnet.cli.data_option import import_path_in
 from nnx_alexnet.cli.parser import command_parser, complete
 from nnx_alexnet.data import WorkerDiedError
 from nnx_alexnet.devices import keep_freed_memory, leave, use_compilation_cache
@@ -73,7 +74,8 @@ def _run(words: Sequence[str], *, owns_process: bool) -> int:
     if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as `python -m` does, but last
     try:
-        config = command_parser().parse_args(complete(words))
+        words = complete(words)
+        config = command_parser(import_path_in(words)).parse_args(words)
         # Outside a run, Ctrl-C ends the command at once, and so does the second one inside a run.
         if owns_process and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

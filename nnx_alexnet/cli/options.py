@@ -2,8 +2,9 @@
 
 The groups are `--distributed` (`initialize_distributed`), `--data` (`load_data`), `--model`,
 `--task`, `--optimizer` (`create_optimizer`) and `--trainer` (`Trainer`). To add an option, add an
-argument to that function or class. Models, tasks and callbacks may be import paths of the user's
-own classes: a `config.yaml` chooses what is imported, so use only those that you trust.
+argument to that function or class. Data, models, tasks and callbacks may be import paths of the
+user's own functions and classes: a `config.yaml` chooses what is imported, so use only those that
+you trust.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from flax import nnx
 from jsonargparse import ActionConfigFile
 
 from nnx_alexnet.cli.base_parser import Parser
-from nnx_alexnet.data import load_data
+from nnx_alexnet.cli.data_option import add_data
 from nnx_alexnet.devices import initialize_distributed
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.task import Task
@@ -25,8 +26,12 @@ GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")
 RECIPE = {"data.batch_size": 32, "optimizer.schedule": "cosine"}
 
 
-def fit_parser() -> Parser:
+def fit_parser(import_path: str | None = None) -> Parser:
     """Returns the parser of `fit`.
+
+    Args:
+        import_path: of the user's own data, whose arguments become the options `--data.x`; None
+            (the default) is `load_data`.
 
     Example:
         >>> from nnx_alexnet.cli.options import fit_parser
@@ -37,7 +42,7 @@ def fit_parser() -> Parser:
     parser = Parser(prog="nnx-alexnet fit", description="Train a model.")
     _add_run_options(parser)
     parser.add_function_arguments(initialize_distributed, "distributed")
-    parser.add_function_arguments(load_data, "data")
+    add_data(parser, import_path)
     add_model(parser)
     parser.add_subclass_arguments(
         Task,
@@ -54,11 +59,19 @@ def fit_parser() -> Parser:
         skip={"model", "data", "task", "optimizer", "seed", "config"},
         instantiate=False,
     )
-    parser.set_defaults(RECIPE)
-    for group in ("data", "optimizer"):
-        action = parser._option_string_actions[f"--{group}"]
-        action.metavar = "NAME|CONFIG"
+    is_named = import_path is None
+    parser.set_defaults({k: v for k, v in RECIPE.items() if is_named or not k.startswith("data.")})
+    for group, also in (("data", "|IMPORT_PATH"), ("optimizer", "")):
+        action = parser._option_string_actions.get(f"--{group}")
+        if action is None:  # of data without arguments
+            continue
+        action.metavar = f"NAME{also}|CONFIG"
         action.help = f"Short for --{group}.name NAME, or the path of a configuration file."
+        if also:
+            action.help += (
+                " An import path, such as my_package.my_data, is the user's own function that "
+                "returns a DataModule; its arguments become the options --data.x."
+            )
     return parser
 
 

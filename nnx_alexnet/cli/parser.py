@@ -10,6 +10,7 @@ from pathlib import Path
 from jsonargparse.typing import PositiveInt
 
 from nnx_alexnet.cli.base_parser import Parser
+from nnx_alexnet.cli.data_option import option_for
 from nnx_alexnet.cli.options import add_model, fit_parser
 from nnx_alexnet.cli.prediction_output import Format
 from nnx_alexnet.cli.saved_run import read_config
@@ -19,8 +20,11 @@ _RUN = "Folder of a run, logs/<name>/version_<n>"
 _CHECKPOINT = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
 
 
-def command_parser() -> Parser:
+def command_parser(import_path: str | None = None) -> Parser:
     """Returns the parser of the whole command.
+
+    Args:
+        import_path: see `fit_parser`.
 
     Example:
         >>> from nnx_alexnet.cli.parser import command_parser
@@ -34,7 +38,7 @@ def command_parser() -> Parser:
     )
     commands = parser.add_subcommands(dest="command")
     for name, command in {
-        "fit": fit_parser(),
+        "fit": fit_parser(import_path),
         "validate": _evaluation_parser("validation"),
         "test": _evaluation_parser("test"),
         "predict": _predict_parser(),
@@ -126,10 +130,15 @@ def complete(words: Sequence[str]) -> list[str]:
         ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
     """
     # `--data NAME` is short for `--data.name NAME`, unless the value is a configuration file.
-    words = [re.sub(r"^--(data|optimizer)=(?=\w+$)", r"--\1.name=", word) for word in words]
-    for number, word in enumerate(words[:-1]):
-        if word in ("--data", "--optimizer") and re.fullmatch(r"\w+", words[number + 1]):
-            words[number] += ".name"
+    words = list(words)
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if not equals and number + 1 < len(words):
+            value = words[number + 1]
+        if option == "--data":
+            words[number] = option_for(value) + word.removeprefix(option)
+        elif option == "--optimizer" and re.fullmatch(r"\w+", value):
+            words[number] = f"{option}.name" + word.removeprefix(option)
     words = _with_saved_config(words)
     _check_config(words)
     return words

@@ -17,6 +17,7 @@ from flax import nnx
 from jsonargparse import Namespace
 
 from nnx_alexnet.checkpoints import Choice, load_chosen
+from nnx_alexnet.cli.data_option import IMPORT_PATH, build_data
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.prediction_output import PredictedBatch
 from nnx_alexnet.cli.trainer_factory import build_model
@@ -125,7 +126,12 @@ def rebuild_predictor(
         )
     side, _, channels = image
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
-    transform = ImageTransform(**about["transform"])
+    # A checkpoint knows the arguments of an ImageTransform, but only the name of a function.
+    import_path = config.data.get(IMPORT_PATH)
+    is_known = import_path is None
+    transform: Transform = (
+        ImageTransform(**about["transform"]) if is_known else build_data(config.data).transform
+    )
     transformed = transform.check(
         {"image": jax.ShapeDtypeStruct(image, np.uint8)}, may_lack_fields=True
     )
@@ -136,8 +142,8 @@ def rebuild_predictor(
     }
     model = build_model(config.model, config.seed, given)
     load_chosen(chosen, model)  # logs the checkpoint and the reason of the choice
-    task = fit_parser().instantiate(config).task
-    is_cropped = config.data.name in READ_FROM_FILES and not config.data.augment
+    task = fit_parser(import_path).instantiate(config).task
+    is_cropped = config.data.get("name") in READ_FROM_FILES and not config.data.augment
     resize = resized_side(side) if is_cropped else side
     read = functools.partial(decode, resize=resize, size=side, channels=channels)
     return FilePredictor(read, compile_probabilities(model, task, transform, shape), shape)

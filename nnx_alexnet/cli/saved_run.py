@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 
 from nnx_alexnet.checkpoints import Choice, choose_checkpoint, read_loop
+from nnx_alexnet.cli.data_option import IMPORT_PATH
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import absolute_path
@@ -40,7 +41,8 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[
             "model again: build it, then call load_checkpoint(run, model)."
         )
     chosen = choose_checkpoint(runs[0], checkpoint)
-    parser = fit_parser()
+    data = config.get("data")
+    parser = fit_parser(data.get(IMPORT_PATH) if isinstance(data, dict) else None)
     parser.exit_on_error = False
     try:
         parsed = parser.parse_object(config)

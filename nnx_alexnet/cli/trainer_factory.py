@@ -10,6 +10,7 @@ import yaml
 from flax import nnx
 from jsonargparse import Namespace
 
+from nnx_alexnet.cli.data_option import IMPORT_PATH
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.optimizers import create_optimizer
@@ -54,7 +55,7 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         config: what `fit_parser` parsed.
         data: the data module of `config.data`.
     """
-    parser = fit_parser()
+    parser = fit_parser(config.data.get(IMPORT_PATH))
     parts = parser.instantiate(config)
     given: dict[str, Any] = {"num_classes": data.num_classes}
     if data.image_shape is not None and len(data.image_shape) == 3:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from nnx_alexnet.data.adapters import known_class_names
 from nnx_alexnet.data.checks import (
     check_class_names,
     check_distinct,
@@ -45,8 +46,9 @@ class DataModule:
 
     Each split is one of: a dict of arrays whose first axis is over the examples, or of pytrees of
     such arrays; a tuple of arrays, `(images, labels)`; a map-style dataset, such as torchvision's;
-    a torch `DataLoader`; any other iterable of batches. `train` is shuffled again in each epoch,
-    and the others are read in order. A `DataLoader` or iterable keeps its own order.
+    a torch `DataLoader`; any other iterable of batches; a dataset of Hugging Face, Grain or
+    `tf.data`; a pandas `DataFrame`. `train` is shuffled again in each epoch, and the others are
+    read in order. A `DataLoader` or iterable keeps its own order.
 
     A batch is a dict with the keys of the split, and `mask` and `index`. A tuple `(images, labels)`
     has the keys `image` and `label`. Arrays keep their dtype, except that JAX has no 64-bit numbers
@@ -66,7 +68,8 @@ class DataModule:
             `{"tokens": (64, 128)}`. A batch gets the smallest length that holds its sequences, and
             each length is compiled once.
         pad_values: by field, the value that is added (default 0).
-        batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own.
+        batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own;
+            streams of single examples, of Hugging Face or Grain, are put into batches.
         transform: what the compiled step does to the batches: an `ImageTransform`, or a function
             `(batch, key=None)` or `(batch)`, written with jax.numpy. By default, a uint8 `image`
             of two or more axes becomes 0..1. An `ImageTransform` that moves pixels is refused
@@ -82,7 +85,8 @@ class DataModule:
         keep_on_device: whether the train split stays in the device's memory during `fit`, so that
             only indices are sent. Only arrays can. By default (`"auto"`), they do if they need at
             most a quarter of that memory.
-        class_names: the name of each class, in the order of the labels.
+        class_names: the name of each class, in the order of the labels (default: those of the
+            column `label`, if `train` is a dataset of Hugging Face).
         name: what to call the data.
 
     Raises:
@@ -127,6 +131,8 @@ class DataModule:
         self.name = name
         self.keep_on_device = keep_on_device
         self.transform: Transform = as_transform(transform)
+        if class_names is None:
+            class_names = known_class_names(train)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
@@ -137,6 +143,8 @@ class DataModule:
                     names=self.fields,
                     padding=self.padding,
                     on_bad_sample=on_bad_sample,
+                    batch_size=batch_size,
+                    drop_last=is_train and drop_last,
                 ),
                 batch_size=batch_size,
                 shuffle=is_train,

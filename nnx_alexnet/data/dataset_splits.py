@@ -1,11 +1,13 @@
 """The argument and the result of dataset factories, and the steps that they share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.sources import ArraySource, OnBadSample, Source
+from nnx_alexnet.data.sources import ArraySource, OnBadSample
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class DatasetRequest:
         augment: whether training images will be augmented.
         download: whether the user allows downloading and unpacking.
         on_bad_sample: what a damaged file causes.
+        columns: the columns to keep, by their own names; None keeps all of them.
+        rename: new names of columns, by their own names.
     """
 
     name: str
@@ -29,6 +33,13 @@ class DatasetRequest:
     augment: bool
     download: bool
     on_bad_sample: OnBadSample = "raise"
+    columns: tuple[str, ...] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The part of `name` after the colon, as in "npz:PATH"."""
+        return self.name.partition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,9 @@ class Splits:
         train: the examples to learn from.
         val: held out of the training data if the dataset has no validation data.
         test: never used to choose anything; None if the dataset has none.
-        class_names: one per class.
-        mean: of each channel over the training images, on the scale of 0 to 1.
+        class_names: one per class; None if they are not known.
+        mean: of each channel over the training images, on the scale of 0 to 1; None if there are
+            no images.
         std: standard deviation of each channel, in the same way.
         translate: largest random translation, as a fraction of the side.
         flip: whether a mirrored image keeps its class.
@@ -48,14 +60,14 @@ class Splits:
         num_workers: processes that read the files, unless the user gives another number.
     """
 
-    train: Source
-    val: Source
-    test: Source | None
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    translate: float
-    flip: bool
+    train: Any
+    val: Any
+    test: Any
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    translate: float = 0.0
+    flip: bool = False
     crop: float = 1.0
     num_workers: int = 0
 
@@ -98,11 +110,47 @@ def held_out(
     return np.sort(kept), np.sort(held)
 
 
+def held_out_rows(
+    num: int, labels: np.ndarray | None, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out 10% of rows, with every class in the same proportion if there are classes.
+
+    Args:
+        num: how many rows there are.
+        labels: the label of each row, or None. Integers are classes if each occurs at least twice
+            and there are at most as many as rows to hold out.
+        seed: determines the draw.
+
+    Returns:
+        The indices of the kept and of the held-out rows, both sorted.
+
+    Raises:
+        ValueError: there is a single row.
+
+    Example:
+        >>> from nnx_alexnet.data.dataset_splits import held_out_rows
+        >>> [len(part) for part in held_out_rows(40, None, seed=0)]
+        [36, 4]
+    """
+    if num < 2:
+        raise ValueError(
+            f"The training split has {num} rows, so none can be held out for validation. Add rows, "
+            "or provide a validation split."
+        )
+    if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu":
+        counts = np.unique(labels, return_counts=True)[1]
+        if counts.min() > 1 and len(counts) <= round(0.1 * num):
+            return held_out(labels, seed=seed)
+    order = np.random.default_rng(seed).permutation(num)
+    first = max(1, round(0.1 * num))
+    return np.sort(order[first:]), np.sort(order[:first])
+
+
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the exact mean and standard deviation of each channel, on the scale of 0 to 1.
 
     Args:
-        images: uint8 `[N, H, W, C]`.
+        images: uint8 `[N, H, W, C]`; or of another dtype, whose values are not scaled.
 
     Example:
         >>> import numpy as np
@@ -110,6 +158,10 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
         >>> channel_statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
         ((0.5,), (0.5,))
     """
+    if images.dtype != np.uint8:
+        centre = np.asarray(np.mean(images, axis=(0, 1, 2), dtype=np.float64))
+        spread = np.asarray(np.std(images, axis=(0, 1, 2), dtype=np.float64))
+        return tuple(centre.tolist()), tuple(np.where(spread > 0, spread, 1.0).tolist())
     values = np.arange(256) / 255
     means, stds = [], []
     for channel in range(images.shape[-1]):

@@ -6,7 +6,7 @@ validation split; `image_folder.py` shows how files are read on demand. Import l
 inside the factory, and raise a `FileNotFoundError` that tells where missing files belong. The
 command line and the checks of `load_data` find the name in the registry. Add the name to the
 docstring of `load_data`, which is also the help of the command line; a dataset of image files
-belongs in `READ_FROM_FILES` too.
+belongs in `READ_FROM_FILES` too. Factories in `BY_PATH` receive names of the form "npz:PATH".
 
 Example:
     >>> import numpy as np
@@ -42,8 +42,10 @@ from typing import Any
 import numpy as np
 
 from nnx_alexnet.data.archives import decompress, safe_extraction
+from nnx_alexnet.data.array_files import array_files
 from nnx_alexnet.data.data_module import DataModule, KeepOnDevice
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, splits_in_memory
+from nnx_alexnet.data.hugging_face_splits import hugging_face
 from nnx_alexnet.data.image_folder import image_folder, imagenet
 from nnx_alexnet.data.map_source import OnBadSample
 from nnx_alexnet.data.transform import ImageTransform
@@ -65,6 +67,8 @@ def load_data(
     drop_last: bool = True,
     on_bad_sample: OnBadSample = "raise",
     keep_on_device: KeepOnDevice = "auto",
+    columns: list[str] | None = None,
+    rename: dict[str, str] | None = None,
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
@@ -76,7 +80,10 @@ def load_data(
         name: one of `DATASETS`: "digits" (1,797 real images in scikit-learn), torchvision's
             "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn" and "stl10",
             "imagenet", or "folder" (one folder per class in `root`/train, and optionally in
-            `root`/val and `root`/test).
+            `root`/val and `root`/test). Or "hf:PATH" and "hf:NAME", a dataset of Hugging Face: a
+            folder written by `save_to_disk`, a folder or file of CSV, JSON or Parquet, or a name
+            on the Hub. Or "npz:PATH", an .npz file of arrays `train/KEY`, `val/KEY` and
+            `test/KEY`, or a folder of such .npy files.
         image_size: side of the model's input in pixels.
         batch_size: examples per step.
         root: where the files are: the folder that torchvision calls `root`; for "folder" and
@@ -90,9 +97,11 @@ def load_data(
         on_bad_sample: what a damaged image file causes: `"raise"`, or `"skip"`, see `DataModule`.
         keep_on_device: whether the training images stay in the device's memory, see `DataModule`.
             Those of "folder" and "imagenet" cannot.
+        columns: the columns of "hf:" and "npz:" to use (default: all).
+        rename: new names of these columns, such as {"img": "image"}. Images are those in `image`.
 
     Returns:
-        The splits, with `class_names` and a `transform` to `image_size`.
+        The splits, with `class_names`, and a `transform` to `image_size` if there are images.
 
     Raises:
         ValueError: the name is unknown, or an image file is damaged.
@@ -104,17 +113,26 @@ def load_data(
         >>> data.image_shape, data.train.num_examples, data.val.num_examples
         ((32, 32, 1), 1293, 144)
     """
-    if name not in DATASETS:
-        raise unknown("name", name, DATASETS)
+    factory = _factory(name)
     if seed < 0:
         raise ValueError(f"`seed` (={seed}) must not be negative.")
     if image_size < 1:
         raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
+    _check_columns(name, columns, rename, root)
     given = "~/.cache/nnx_alexnet/data" if root is None else root
-    folder = Path(os.path.expanduser(given))  # noqa: PTH111  # works without a home
-    request = DatasetRequest(name, folder, image_size, seed, augment, download, on_bad_sample)
+    request = DatasetRequest(
+        name=name,
+        root=Path(os.path.expanduser(given)),  # noqa: PTH111  # works without a home
+        image_size=image_size,
+        seed=seed,
+        augment=augment,
+        download=download,
+        on_bad_sample=on_bad_sample,
+        columns=None if columns is None else tuple(columns),
+        rename=rename or {},
+    )
     with safe_extraction():
-        splits = DATASETS[name](request)
+        splits = factory(request)
     return DataModule(
         splits.train,
         splits.val,
@@ -123,13 +141,38 @@ def load_data(
         transform=_transform(splits, image_size, augment=augment),
         drop_last=drop_last,
         num_workers=splits.num_workers if num_workers is None else num_workers,
+        on_bad_sample=on_bad_sample,
         keep_on_device=keep_on_device,
         class_names=splits.class_names,
         name=name,
     )
 
 
-def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransform:
+def _factory(name: str) -> Callable[[DatasetRequest], Splits]:
+    prefix, colon, rest = name.partition(":")
+    if colon and rest and prefix in BY_PATH:
+        return BY_PATH[prefix]
+    if name not in DATASETS:
+        raise unknown("name", name, [*DATASETS, *(f"{prefix}:PATH" for prefix in BY_PATH)])
+    return DATASETS[name]
+
+
+def _check_columns(name: str, columns: object, rename: object, root: object) -> None:
+    """Raises a `ValueError` for arguments that do not apply to a dataset."""
+    is_by_path = ":" in name
+    for argument, value, applies in (
+        ("columns", columns, is_by_path),
+        ("rename", rename, is_by_path),
+        ("root", root, not is_by_path),
+    ):
+        if value is not None and not applies:
+            what = "which has its path in its name" if is_by_path else "which has fixed columns"
+            raise ValueError(f"`{argument}` (={value!r}) does not apply to {name!r}, {what}.")
+
+
+def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransform | None:
+    if splits.mean is None or splits.std is None:
+        return None
     return ImageTransform(
         image_size,
         mean=splits.mean,
@@ -221,6 +264,10 @@ DATASETS: dict[str, Callable[[DatasetRequest], Splits]] = {
     "stl10": _stl10,
     "imagenet": imagenet,
     "folder": image_folder,
+}
+BY_PATH: dict[str, Callable[[DatasetRequest], Splits]] = {
+    "hf": hugging_face,
+    "npz": array_files,
 }
 READ_FROM_FILES = ("imagenet", "folder")  # image by image; a prediction from a file does the same
 

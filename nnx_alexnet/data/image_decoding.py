@@ -58,12 +58,7 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
             # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that is still large enough.
             image.draft(mode, (resize, resize))
             image.load()
-            pixels = _opaque(_upright(image), mode)
-            # The square of the original that becomes the result, resized in one step.
-            side = min(pixels.size) * size / resize
-            left, top = ((length - side) / 2 for length in pixels.size)
-            box = (left, top, left + side, top + side)
-            square = pixels.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            square = _square(_opaque(_upright(image), mode), resize, size)
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no image file {name}.") from None
     except UnidentifiedImageError:  # its text repeats the path
@@ -79,6 +74,66 @@ def decode(path: str, *, resize: int, size: int, channels: int = 3) -> np.ndarra
         text = f"Cannot decode the image file {name}: {printable(error)}"
         raise ValueError(text) from None
     return np.array(square).reshape(size, size, channels)
+
+
+def is_grey(image: "Image.Image") -> bool:
+    """Returns whether the mode of an image has no colours.
+
+    Example:
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.image_decoding import is_grey
+        >>> is_grey(Image.new("1", (2, 2))), is_grey(Image.new("P", (2, 2)))
+        (True, False)
+    """
+    return image.mode in ("1", "L", "LA", "La") or image.mode[0] in _WHITE
+
+
+def pixels(image: "Image.Image", mode: str) -> np.ndarray:
+    """Returns the pixels of a loaded image, in its own size.
+
+    Args:
+        image: of any mode; transparent pixels become white.
+        mode: "L" for grey, "RGB" for colour.
+
+    Returns:
+        uint8 `[H, W, 1]` or `[H, W, 3]`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.image_decoding import pixels
+        >>> pixels(Image.new("LA", (1, 1), (0, 0)), "RGB").tolist()
+        [[[255, 255, 255]]]
+    """
+    array = np.array(_opaque(image, mode))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def square_pixels(image: "Image.Image", mode: str, *, side: int) -> np.ndarray:
+    """Returns the pixels of the largest square in the middle of a loaded image, resized.
+
+    Args:
+        image: see `pixels`.
+        mode: see `pixels`.
+        side: of the result, in pixels.
+
+    Example:
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.image_decoding import square_pixels
+        >>> square_pixels(Image.new("L", (30, 20)), "RGB", side=8).shape
+        (8, 8, 3)
+    """
+    return pixels(_square(_opaque(image, mode), side, side), mode)
+
+
+def _square(image: "Image.Image", resize: int, size: int) -> "Image.Image":
+    """Returns the middle of an image whose shorter side has the length `resize`, as a square."""
+    from PIL import Image
+
+    # The square of the original that becomes the result, resized in one step.
+    side = min(image.size) * size / resize
+    left, top = ((length - side) / 2 for length in image.size)
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 def _check_regular(path: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import Report, example_array, map_leaves
+from nnx_alexnet.data.convert import Report, canonical, example_array, map_leaves
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
@@ -16,6 +16,7 @@ from nnx_alexnet.data.examples import (
     difference,
     unpack,
 )
+from nnx_alexnet.data.hugging_face import HuggingFaceRows
 from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.probe import Probe
 from nnx_alexnet.data.seeding import restored_generators, seed_example
@@ -155,6 +156,9 @@ class MapSource:
         Raises:
             ValueError: an example differs in keys, shape or dtype from the first one.
         """
+        together = self._read_together(indices)
+        if together is not None:
+            return Rows(together)
         num = len(indices)
         spec = {name: leaf for name, leaf in self._spec.items() if name not in self._padding}
         fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), spec)
@@ -199,6 +203,26 @@ class MapSource:
                 )
             made[name] = self._padding.stacked(name, found, self._argument)
         return made
+
+    def _read_together(self, indices: np.ndarray) -> Fields | None:
+        """Returns examples that the dataset can read together, which takes less time.
+
+        Returns:
+            None if it cannot, or if they are not usable; reading them one by one then tells which
+            one is not.
+        """
+
+        def convert(path: str, array: np.ndarray) -> np.ndarray:
+            return canonical(array, f"{self._argument}[{path!r}]")
+
+        if self._padding or not isinstance(self.dataset, HuggingFaceRows):
+            return None
+        try:
+            columns = self.dataset.columns(indices)
+            fields = {name: map_leaves(convert, value, name) for name, value in columns.items()}
+        except Exception:  # decoders raise all types
+            return None
+        return fields if Rows(fields).element_spec() == self._spec else None
 
     def _unlike(self, index: int, example: Fields) -> ValueError:
         stacked = jax.tree.map(lambda array: array[None], example)

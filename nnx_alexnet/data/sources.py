@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnx_alexnet.data.adapters import adapted
 from nnx_alexnet.data.array_source import ArraySource
 from nnx_alexnet.data.convert import CHANNELS, is_array, is_leaf, to_numpy
 from nnx_alexnet.data.examples import PAIR, unpack
@@ -27,16 +28,20 @@ def as_source(
     names: Sequence[str] = PAIR,
     padding: Padding | None = None,
     on_bad_sample: OnBadSample = "raise",
+    batch_size: int = 64,
+    drop_last: bool = False,
 ) -> Source:
     """Returns the source of a split of any accepted form.
 
     Args:
         value: a dict of arrays or a tuple of them, a map-style dataset, a torch `DataLoader` or
-            another iterable of batches, or a source.
+            another iterable of batches, what `adapted` accepts, or a source.
         argument: what the user calls the split: "train", "val" or "test".
         names: of the values of a tuple (default `("image", "label")`).
         padding: the lengths to which sequences are padded.
         on_bad_sample: see `MapSource`.
+        batch_size: rows of a batch, for streams of single examples; see `adapted`.
+        drop_last: whether an incomplete last batch is left out, in the same case.
 
     Raises:
         ValueError: it has another form.
@@ -44,6 +49,9 @@ def as_source(
     if isinstance(value, Source):
         return value
     padding = Padding() if padding is None else padding
+    value = adapted(
+        value, argument=argument, batch_size=batch_size, drop_last=drop_last, padding=padding
+    )
     if isinstance(value, Mapping | tuple) or is_array(value):
         _check_split(value, names, argument)
         if padding:

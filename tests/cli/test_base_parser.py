@@ -105,5 +105,5 @@ def test_the_help_of_fit_states_the_defaults_of_fit(monkeypatch):
     text = fit_parser().format_help()
     assert "default: cosine" in text
     assert "(the default" not in text.partition("Builds an optax")[2].partition("Trains,")[0]
-    assert "[--data NAME|CONFIG]" in " ".join(text.split())
+    assert "[--data NAME|IMPORT_PATH|CONFIG]" in " ".join(text.split())
     assert "Short for --data.name NAME, or the path of a configuration file." in text

@@ -72,6 +72,10 @@ def test_data_has_a_short_form():
     [
         (["fit", "--data", "mnist"], ["fit", "--data.name", "mnist"]),
         (["fit", "--data=mnist"], ["fit", "--data.name=mnist"]),
+        (["fit", "--data", "hf:a/b.csv"], ["fit", "--data.name", "hf:a/b.csv"]),
+        (["fit", "--data=npz:a=b.npz"], ["fit", "--data.name=npz:a=b.npz"]),
+        (["fit", "--data", "shop.images"], ["fit", "--data.import_path", "shop.images"]),
+        (["fit", "--data=shop.images"], ["fit", "--data.import_path=shop.images"]),
         (["fit", "--optimizer", "sgd"], ["fit", "--optimizer.name", "sgd"]),
         (["fit", "--data", "data.yaml"], ["fit", "--data", "data.yaml"]),
         (["fit", "--data={name: mnist}"], ["fit", "--data={name: mnist}"]),

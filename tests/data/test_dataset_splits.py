@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnx_alexnet.data.dataset_splits import channel_statistics, held_out
+from nnx_alexnet.data.dataset_splits import channel_statistics, held_out, held_out_rows
 
 
 @given(
@@ -32,6 +32,27 @@ def test_another_seed_holds_out_other_examples():
 def test_a_class_of_one_example_cannot_be_held_out():
     with pytest.raises(ValueError, match="Class 1 has a single training example"):
         held_out(np.array([0, 0, 1]), seed=0)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, np.linspace(0, 1, 60), np.arange(60), np.zeros((60, 2), int), np.arange(60) // 2],
+)
+def test_rows_without_classes_are_held_out_at_random(labels):
+    kept, held = held_out_rows(60, labels, seed=3)
+    assert (sorted([*kept, *held]), len(held)) == ([*range(60)], 6)
+    assert held.tolist() == held_out_rows(60, None, seed=3)[1].tolist()
+    assert held.tolist() != held_out_rows(60, None, seed=4)[1].tolist()
+
+
+def test_rows_with_classes_are_held_out_by_class():
+    labels = np.arange(60) % 3
+    assert np.bincount(labels[held_out_rows(60, labels, seed=3)[1]]).tolist() == [2, 2, 2]
+
+
+def test_a_single_row_cannot_be_held_out():
+    with pytest.raises(ValueError, match="has 1 rows, so none can be held out"):
+        held_out_rows(1, None, seed=0)
 
 
 def test_channel_statistics_equal_those_of_numpy():

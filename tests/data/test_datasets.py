@@ -45,6 +45,26 @@ def test_an_unknown_name_is_rejected_with_a_suggestion():
         load_data("fashion-mnist")
 
 
+@pytest.mark.parametrize("name", ["hf:", "npz:", "zip:x", "hf"])
+def test_incomplete_names_of_paths_are_rejected(name):
+    with pytest.raises(ValueError, match=rf"`name` \(='{name}'\) is unknown.*'npz:PATH'"):
+        load_data(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("digits", {"columns": ["image"]}),
+        ("digits", {"rename": {"image": "x"}}),
+        ("npz:x", {"root": "photos"}),
+    ],
+)
+def test_arguments_of_other_datasets_are_refused(name, arguments):
+    (argument,) = arguments
+    with pytest.raises(ValueError, match=rf"`{argument}` .* does not apply to '{name}'"):
+        load_data(name, **arguments)
+
+
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits"}))
 def test_missing_files_are_reported_with_their_place(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from helpers import tiny_arrays
 from torch.utils.data import TensorDataset
@@ -20,7 +19,6 @@ X, Y = tiny_arrays(num=8)
         ({}, "is a mapping with no keys"),
         ({"image": X, "label": Y[:3]}, "has 8 of `image`, 3 of `label`"),
         (X, r"one array of shape \(8, 8, 8, 1\) \(ndarray\)"),
-        (pd.DataFrame({"a": [1.0]}), r"one array of shape \(1, 1\) \(DataFrame\)"),
         ([X, Y], r"is a list of two arrays; .*as a tuple: \(images, labels\)"),
         ((X.tolist(), Y.tolist()), r"tuple of \(list, list\).*np.asarray converts a list"),
         ((X, None), r"tuple of \(ndarray, NoneType\)"),

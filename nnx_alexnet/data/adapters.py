@@ -1,0 +1,165 @@
+"""Brings the datasets of other libraries into one of the forms that a split may have.
+
+No library is imported here: a user who passes one of its objects has imported it.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.data import grain_pipelines, hugging_face
+from nnx_alexnet.data.example_batches import ExampleBatches
+from nnx_alexnet.data.padding import Padding
+
+
+def adapted(
+    value: Any,
+    *,
+    argument: str,
+    batch_size: int = 64,
+    drop_last: bool = False,
+    padding: Padding | None = None,
+) -> Any:
+    """Returns a split as a dict of arrays, a map-style dataset or an iterable of batches.
+
+    - Hugging Face `datasets`: a `Dataset` becomes a map-style dataset; the examples of an
+      `IterableDataset` are put into batches.
+    - Grain: a `MapDataset` of examples becomes a map-style dataset. The batches of any pipeline are
+      iterated as they are. Other examples are put into batches.
+    - `tf.data.Dataset`: its batches are iterated as NumPy arrays.
+    - A pandas `DataFrame` becomes a dict of its columns.
+
+    Args:
+        value: a split of any form.
+        argument: what the user calls the split, for errors.
+        batch_size: rows of a batch, where examples are put into batches.
+        drop_last: whether an incomplete last batch is left out, in the same case.
+        padding: the lengths to which sequences are padded, in the same case.
+
+    Returns:
+        The value itself if it is none of these.
+
+    Raises:
+        ValueError: it contains several splits, or columns that are not numbers.
+
+    Example:
+        >>> import pandas
+        >>> from nnx_alexnet.data.adapters import adapted
+        >>> adapted(pandas.DataFrame({"x": [1, 2]}), argument="train")
+        {'x': array([1, 2])}
+    """
+    sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last, "padding": padding}
+    if hugging_face.is_kind(value, "DatasetDict", "IterableDatasetDict"):
+        raise _several_splits(value, argument)
+    if hugging_face.is_kind(value, "Dataset"):
+        return hugging_face.HuggingFaceRows(value, argument)
+    if hugging_face.is_kind(value, "IterableDataset"):
+        examples = hugging_face.StreamedRows(value, argument)
+        return ExampleBatches(examples, argument, **sizes)
+    if grain_pipelines.is_kind(value, "MapDataset", "IterDataset", "DataLoader"):
+        return grain_pipelines.adapted_pipeline(value, argument, **sizes)
+    if callable(getattr(value, "as_numpy_iterator", None)):
+        return TensorFlowBatches(value, argument)
+    if _is_frame(value):
+        return frame_columns(value, argument)
+    return value
+
+
+def known_class_names(value: Any) -> tuple[str, ...] | None:
+    """Returns the names of the classes that a dataset of Hugging Face has for its labels.
+
+    Example:
+        >>> from nnx_alexnet.data.adapters import known_class_names
+        >>> known_class_names([1, 2]) is None
+        True
+    """
+    if hugging_face.is_kind(value, "Dataset", "IterableDataset"):
+        return hugging_face.class_names(value.features or {})
+    return None
+
+
+class TensorFlowBatches:
+    """An iterable of the batches of a `tf.data.Dataset` as NumPy arrays.
+
+    Args:
+        dataset: a `tf.data.Dataset` of batches.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: the dataset yields single examples.
+    """
+
+    def __init__(self, dataset: Any, argument: str = "data") -> None:
+        self._dataset = dataset
+        shapes = [getattr(leaf, "shape", None) for leaf in _leaves(dataset.element_spec)]
+        if any(getattr(shape, "rank", None) == 0 for shape in shapes):
+            raise ValueError(
+                f"`{argument}` is a tf.data.Dataset of single examples. Put them into batches: "
+                "dataset.batch(64)."
+            )
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator: Iterator[Any] = self._dataset.as_numpy_iterator()
+        return iterator
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # a TypeError if it is infinite or not known
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict | tuple | list):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from _leaves(part)
+    else:
+        yield tree
+
+
+def _is_frame(value: object) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def frame_columns(frame: Any, argument: str = "data") -> dict[str, np.ndarray]:
+    """Returns the columns of a pandas `DataFrame` as arrays.
+
+    Args:
+        frame: the rows, whose index is not used.
+        argument: what the user calls the split, for errors.
+
+    Raises:
+        ValueError: columns are not numbers.
+
+    Example:
+        >>> import pandas
+        >>> from nnx_alexnet.data.adapters import frame_columns
+        >>> frame_columns(pandas.DataFrame({"x": [1, 2], "name": ["a", "b"]}), "train")
+        Traceback (most recent call last):
+        ValueError: `train` has columns that are not numbers: 'name' (str). Leave them out,
+        frame.drop(columns=['name']), or convert them, for example to codes of categories:
+        frame[name].astype("category").cat.codes.
+    """
+    arrays = {str(name): frame[name].to_numpy() for name in frame.columns}
+    unusable = {
+        name: str(frame[name].dtype)
+        for name in frame.columns
+        if arrays[str(name)].dtype.kind not in "biufc"
+    }
+    if unusable:
+        shown = ", ".join(f"{name!r} ({kind})" for name, kind in unusable.items())
+        raise ValueError(
+            f"`{argument}` has columns that are not numbers: {shown}. Leave them out, "
+            f"frame.drop(columns={list(unusable)}), or convert them, for example to codes of "
+            'categories: frame[name].astype("category").cat.codes.'
+        )
+    return arrays
+
+
+def _several_splits(splits: Any, argument: str) -> ValueError:
+    names = list(splits)
+    shown = ", ".join(f"dataset[{name!r}]" for name in names[:3])
+    return ValueError(
+        f"`{argument}` is a {type(splits).__name__} with the splits {names}. Pass its splits: "
+        f"DataModule({shown})."
+    )
