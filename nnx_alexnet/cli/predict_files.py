@@ -112,7 +112,10 @@ def rebuild_predictor(
             function, or its task does not predict classes.
     """
     image = tuple(about["image"] or ())
-    if "function" in about["transform"]:
+    # A checkpoint knows the arguments of an ImageTransform, but only the name of a function.
+    import_path = config.data.get(IMPORT_PATH)
+    is_known = import_path is None
+    if is_known and "function" in about["transform"]:
         raise ValueError(
             f"`run` (={str(chosen.path.parent.parent)!r}) was trained with the transform "
             f"{about['transform']['function']}, a function, which only your code can call. Use "
@@ -126,10 +129,7 @@ def rebuild_predictor(
         )
     side, _, channels = image
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
-    # A checkpoint knows the arguments of an ImageTransform, but only the name of a function.
-    import_path = config.data.get(IMPORT_PATH)
-    is_known = import_path is None
-    transform: Transform = (
+    transform: Any = (
         ImageTransform(**about["transform"]) if is_known else build_data(config.data).transform
     )
     transformed = transform.check(
