@@ -43,9 +43,8 @@ def train_many_program(functions: StepFunctions, update: Update, traces: Counter
 
         def step(number: jax.Array, carried: Any) -> Any:
             state, metrics, infos = carried
-            batch = functions.completed(
-                data, {name: rows[number] for name, rows in batches.items()}
-            )
+            batch = jax.tree.map(lambda rows: rows[number], batches)
+            batch = functions.completed(data, batch)
             state, metrics, info = update(state, metrics, batch, key)
             infos = {name: all_.at[number].set(info[name]) for name, all_ in infos.items()}
             return state, metrics, infos
