@@ -230,7 +230,7 @@ def _remedy(array: np.ndarray) -> str:
 
 
 def _shown(item: object) -> str:
-    text = repr(item)
+    text = repr(item.item() if isinstance(item, np.generic) else item)
     return text if len(text) <= 40 else f"a {type(item).__name__}"
 
 
