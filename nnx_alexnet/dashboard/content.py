@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, augmentation_key, transformed_batch
-from nnx_alexnet.devices import SharedProgram
+from nnx_alexnet.devices import SharedProgram, usual_promotion
 from nnx_alexnet.runs import config_text
 from nnx_alexnet.support import printable
 
@@ -148,7 +148,11 @@ def write_inputs(
 
 @lru_cache(maxsize=1)
 def _compiled(transform: Any) -> Any:
-    return jax.jit(lambda batch, key: transformed_batch(transform, batch, key))
+    def transformed(batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+        with usual_promotion():
+            return transformed_batch(transform, batch, key)
+
+    return jax.jit(transformed)
 
 
 def write_filters(writer: MetricWriter, *, step: int, kernel: jax.Array) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnx_alexnet.data.examples import RESERVED, ElementSpec, listed
+from nnx_alexnet.devices import usual_promotion
 
 Batch = dict[str, Any]
 
@@ -95,6 +96,15 @@ def example_structs(batch: Mapping[str, Any]) -> ElementSpec:
 
     structs: ElementSpec = jax.tree.map(example, own)
     return structs
+
+
+def transformed_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
+    """Returns the shapes of one example after a transform, which is traced for evaluation."""
+    batch = batch_structs(spec, 2)
+    with usual_promotion():
+        return example_structs(
+            jax.eval_shape(lambda each: transformed_batch(transform, each), batch)
+        )
 
 
 def named_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.applied_transform import (
-    Batch,
-    batch_structs,
-    example_structs,
-    transformed_batch,
-)
+from nnx_alexnet.data.applied_transform import Batch, example_structs, transformed_spec
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
 from nnx_alexnet.data.transform_arguments import (
@@ -32,7 +27,6 @@ from nnx_alexnet.data.transform_fields import (
     fields_of_image,
     suggested_kind,
 )
-from nnx_alexnet.devices import usual_promotion
 
 _fold_in = jax.jit(jax.random.fold_in)  # without jit it takes 3 ms
 
@@ -292,13 +286,3 @@ class DefaultTransform:
     def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
         """Returns the shapes of one example after the transform; see `ImageTransform.check`."""
         return transformed_spec(self, spec)
-
-
-def transformed_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
-    """Returns the shapes of one example after a transform, which is traced for evaluation."""
-    with usual_promotion():
-        return example_structs(
-            jax.eval_shape(
-                lambda batch: transformed_batch(transform, batch), batch_structs(spec, 2)
-            )
-        )
