@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnx_alexnet.data.batching import Batch
 from nnx_alexnet.data.examples import RESERVED, ElementSpec, listed
 from nnx_alexnet.devices import usual_promotion
-
-Batch = dict[str, Any]
 
 
 def transformed_batch(

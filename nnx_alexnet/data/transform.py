@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.applied_transform import Batch, example_structs, transformed_spec
+from nnx_alexnet.data.applied_transform import example_structs, transformed_spec
+from nnx_alexnet.data.batching import Batch
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
 from nnx_alexnet.data.transform_arguments import (
