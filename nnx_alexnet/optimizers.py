@@ -91,7 +91,8 @@ def create_optimizer(
             return optimizer
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
-    return optax.inject_hyperparams(build)(learning_rate=rate)
+    # By default, optax rounds the rate to the dtype of the first parameter.
+    return optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(learning_rate=rate)
 
 
 def _has_weight_decay(optimizer: Callable[..., optax.GradientTransformation]) -> bool:

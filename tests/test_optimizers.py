@@ -303,3 +303,10 @@ def test_parameters_that_stay_as_they_are_are_reported(warnings):
     assert "`optimizer` does not change these parameters: bias." in warnings.text
     fit(trained_by(optax.sgd(0.1), label_by_type))
     assert "`optimizer` changes no parameter" in warnings.text
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "complex64"])
+def test_the_rate_is_not_rounded_to_the_dtype_of_a_parameter(dtype):
+    state = create_optimizer("adam", 1e-3).init({"a": jnp.ones(2, dtype), "b": jnp.ones(2)})
+    rate = state.hyperparams["learning_rate"]
+    assert (rate.dtype, float(rate)) == (jnp.float32, float(np.float32(1e-3)))
