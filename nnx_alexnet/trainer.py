@@ -89,7 +89,8 @@ class Trainer:
     even by an exception, `model` holds the newest parameters and statistics afterwards.
 
     Args:
-        model: any `nnx.Module` called with a batch of images, `float32[B, ...]`.
+        model: any `nnx.Module`. The task calls it; its mode and `rngs` are passed if its `__call__`
+            has arguments for them.
         data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`. Each split is a
             pair of NumPy arrays `(images, labels)`, a map-style dataset, a torch `DataLoader`, or
             any iterable of batches.

@@ -104,7 +104,7 @@ class CompiledSteps:
         >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         >>> batch = {"image": np.ones((4, 3), np.float32), "label": np.zeros(4, np.int32),
         ...          "mask": np.ones(4, bool), "index": np.arange(4, dtype=np.int32)}
-        >>> steps = CompiledSteps(model, lambda image, **_: image, *(
+        >>> steps = CompiledSteps(model, lambda batch, key: batch, *(
         ...     functools.partial(step, Classification()) for step in (
         ...         default_steps.train_step, default_steps.eval_step, default_steps.predict_step)))
         >>> trace = steps.trace_evaluation(Classification(), batch)
