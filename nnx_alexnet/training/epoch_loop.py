@@ -98,7 +98,7 @@ class EpochLoop:
             start=progress.step_in_epoch,
             reads=not self._dispatcher.data,
             part=self._placement.rows,
-            records=self._run.run_dir is not None,
+            records=self._settings.log_dir is not None,
         )
         groups.begin_epoch(batches, start=progress.step_in_epoch)
         try:

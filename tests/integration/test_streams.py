@@ -7,6 +7,8 @@ import pytest
 from jobs import Job, digest, run_here, step_log
 from streams import IN_PROCESS, WITH_WORKERS
 
+OPTIMIZED = True  # as the processes that are killed
+
 SHORT = {"epochs": 2, "save_every": 3}
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from parts import Parts, Scale
+from parts import Parts, Scale, batch_of
 
+from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import CallbackList, LearningRateMonitor
 from nnx_alexnet.checkpoints import check_same
 from nnx_alexnet.training import run_identity
@@ -60,6 +61,46 @@ def test_what_changes_the_result_is_a_difference(changes, name):
 )  # fmt: skip
 def test_what_changes_no_step_is_none(changes):
     assert differences(identity(), identity(**changes)) == set()
+
+
+class Stream:
+    """Batches with or without a state."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def __iter__(self):
+        batch = batch_of(1.0, 2.0)
+        del batch["mask"], batch["index"]
+        return Batches(batch, self.names)
+
+
+class Batches:
+    """One batch, and methods of these names."""
+
+    def __init__(self, batch, names):
+        self.batches = iter([batch])
+        vars(self).update(dict.fromkeys(names, lambda *_: None))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.batches)
+
+
+def test_the_way_to_find_the_place_in_a_stream_counts():
+    def identity_of(*names):
+        made, data = Parts().ingredients, DataModule(Stream(*names))
+        return identify_run(made._replace(data=data), data.describe())
+
+    grain, torch = ("get_state", "set_state"), ("state_dict", "load_state_dict")
+    assert differences(identity_of(*grain), identity_of(*grain)) == set()
+    found = differences(identity_of(*grain), identity_of(*torch))
+    assert "stream: saved Batches.get_state, now Batches.state_dict" in str(found)
+    assert "stream: saved Batches.get_state, now nothing" in str(
+        differences(identity_of(*grain), identity_of())
+    )
 
 
 class Shifted(Scale):

@@ -88,8 +88,8 @@ class Counts(Callback):
 class Made:
     """A saver and the parts around it, after seven steps: three of the second epoch."""
 
-    def __init__(self, *, writes=True, ranked_by="val/loss", save_on_exception=True):
-        self.calls = []
+    def __init__(self, *, writes=True, ranked_by="val/loss", save_on_exception=True, stream=None):
+        self.calls, self.stream = [], stream
         self.store = Store(self.calls)
         self.arrays, self.dispatcher, self.counts = Arrays(1.0), Dispatcher(self.calls), Counts()
         self.progress = Progress(lambda metrics, step: None)
@@ -108,7 +108,7 @@ class Made:
         self.saver = Saver(
             progress=self.progress, arrays=self.arrays, dispatcher=self.dispatcher,
             hooks=self.hooks, requests=self.requests, run=self.run,
-            policy=policy if writes else None,
+            policy=policy if writes else None, stream=stream,
         )  # fmt: skip
 
     def fail(self, error):
@@ -225,8 +225,8 @@ def test_while_an_epoch_ends_the_states_of_callbacks_are_those_of_before():
 # ---- Continuing ---------------------------------------------------------------------------------
 
 
-def checkpoint_of(**changes):
-    made = Made()
+def checkpoint_of(stream=None, **changes):
+    made = Made(stream=stream)
     made.arrays.value, made.counts.count = 9.0, 4
     made.requests.save()
     made.saver.save_if_asked()
@@ -234,17 +234,44 @@ def checkpoint_of(**changes):
     return Checkpoint(7, saved.arrays, saved.loop | changes, "")
 
 
-@pytest.mark.parametrize("can_skip", [True, False])
-def test_a_run_continues_with_what_a_checkpoint_holds(can_skip):
-    made = Made()
+class Stream:
+    """Training data that are an iterable, and whether it can continue."""
+
+    def __init__(self, *, can_continue=True):
+        self.can_continue, self.restored = can_continue, None
+
+    def position(self, epoch, step):
+        return {"epoch": epoch, "after": step}
+
+    def restore(self, saved, *, epoch, step, accepts_other):
+        self.restored = saved, epoch, step, accepts_other
+        return self.can_continue
+
+
+@pytest.mark.parametrize("stream", [None, Stream(), Stream(can_continue=False)])
+def test_a_run_continues_with_what_a_checkpoint_holds(stream):
+    made = Made(stream=stream)
     made.progress = made.saver._progress = Progress(lambda metrics, step: None)
-    made.saver.restore(checkpoint_of(), can_skip=can_skip)
-    progress = made.progress
+    made.saver.restore(checkpoint_of())
+    progress, can_continue = made.progress, stream is None or stream.can_continue
     assert (made.arrays.value, made.counts.count) == (9.0, 4)
     assert (progress.epoch, progress.global_step) == (1, 7)
     # Data that cannot be read from the middle repeat the epoch, with new sums.
-    assert progress.step_in_epoch == (3 if can_skip else 0)
-    assert made.dispatcher.restored == ({"window/0": 5.0} if can_skip else None)
+    assert progress.step_in_epoch == (3 if can_continue else 0)
+    assert made.dispatcher.restored == ({"window/0": 5.0} if can_continue else None)
+
+
+@pytest.mark.parametrize("accept", [(), ("optimizer",), ("stream",)])
+def test_the_position_of_a_stream_is_saved_and_restored(accept):
+    saved = checkpoint_of(stream=Stream())
+    assert saved.loop["stream"] == {"epoch": 1, "after": 3}
+    made = Made(stream=Stream())
+    made.saver.restore(saved, accept)
+    assert made.stream.restored == ({"epoch": 1, "after": 3}, 1, 3, "stream" in accept)
+
+
+def test_data_that_are_read_by_index_have_no_position():
+    assert "stream" not in checkpoint_of().loop
 
 
 # ---- When the run fails -------------------------------------------------------------------------
@@ -364,5 +391,5 @@ def test_a_failed_run_saves_nothing_where(reason):
 def test_the_log_reports_where_a_run_continues(position, place, warnings):
     warnings.set_level("INFO", logger="nnx_alexnet")
     made = Made()
-    made.saver.restore(checkpoint_of(global_step=7, **position), can_skip=True)
+    made.saver.restore(checkpoint_of(global_step=7, **position))
     assert f"after step 7, {place}." in warnings.text

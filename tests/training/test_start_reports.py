@@ -1,13 +1,18 @@
-"""What will not be trained although it looks as if it were, in the log."""
+"""What the log says at the start: what is not trained, and how a resumed run finds its data."""
 
 import logging
+from types import SimpleNamespace
 
 import jax
 import optax
 import pytest
 from flax import nnx
 
-from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
+from nnx_alexnet.training.start_reports import (
+    report_frozen_layers,
+    report_stream,
+    report_untouched_parameters,
+)
 
 
 class Net(nnx.Module):
@@ -97,3 +102,13 @@ def test_parameters_that_an_optimizer_leaves_out_are_listed(logs):
     assert levels(logs) == [
         ("INFO", "`optimizer` does not change these parameters: norm/bias, norm/scale.")
     ]
+
+
+def test_the_log_says_how_a_resumed_run_finds_its_place_in_a_stream(logs):
+    report_stream(None)
+    assert levels(logs) == []
+    report_stream(SimpleNamespace(kind="StatefulDataLoader.state_dict"))
+    report_stream(SimpleNamespace(kind=None))
+    (_, with_state), (_, without) = levels(logs)
+    assert "state of the training data (StatefulDataLoader.state_dict)" in with_state
+    assert "reads the interrupted epoch again up to its position" in without
