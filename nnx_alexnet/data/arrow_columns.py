@@ -26,7 +26,7 @@ def column_values(column: Any, name: str) -> Any:
                [3, 4]], dtype=int8)
         >>> column_values(pyarrow.array([[1, 2], [3]]), "x")
         Traceback (most recent call last):
-        ValueError: x has lists of 1 and of 2 values; pad or cut them to one length, for example...
+        ValueError: x has lists of 1 and of 2 values; pad them with `pad_to`, such as...
     """
     import pyarrow
 
@@ -49,8 +49,8 @@ def column_values(column: Any, name: str) -> Any:
         lengths = column.value_lengths().to_numpy()
         if (lengths != lengths[:1]).any():
             raise ValueError(
-                f"{name} has lists of {lengths.min()} and of {lengths.max()} values; pad or cut "
-                "them to one length, for example with dataset.map(...)."
+                f"{name} has lists of {lengths.min()} and of {lengths.max()} values; pad "
+                'them with `pad_to`, such as pad_to={"tokens": (64, 128)}.'
             )
         return _reshaped(column, int(lengths[0]) if len(lengths) else 0, name)
     values = column.to_numpy(zero_copy_only=False)

@@ -24,6 +24,7 @@ class DatasetRequest:
         on_bad_sample: what a damaged file causes.
         columns: the columns to keep, by their own names; None keeps all of them.
         rename: new names of columns, by their own names.
+        is_padded: whether sequences will be padded, so that they may differ in length.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DatasetRequest:
     on_bad_sample: OnBadSample = "raise"
     columns: tuple[str, ...] | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
+    is_padded: bool = False
 
     @property
     def path(self) -> str:

@@ -34,7 +34,7 @@ Example:
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def load_data(
     keep_on_device: KeepOnDevice = "auto",
     columns: list[str] | None = None,
     rename: dict[str, str] | None = None,
+    pad_to: Mapping[str, int | Sequence[int]] | None = None,
+    pad_values: Mapping[str, float] | None = None,
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
@@ -99,6 +101,9 @@ def load_data(
             Those of "folder" and "imagenet" cannot.
         columns: the columns of "hf:" and "npz:" to use (default: all).
         rename: new names of these columns, such as {"img": "image"}. Images are those in `image`.
+        pad_to: the lengths to which the sequences of "hf:" are padded, by their new names, see
+            `DataModule`.
+        pad_values: the values that are added (default 0), see `DataModule`.
 
     Returns:
         The splits, with `class_names`, and a `transform` to `image_size` if there are images.
@@ -130,6 +135,7 @@ def load_data(
         on_bad_sample=on_bad_sample,
         columns=None if columns is None else tuple(columns),
         rename=rename or {},
+        is_padded=bool(pad_to),
     )
     with safe_extraction():
         splits = factory(request)
@@ -137,6 +143,8 @@ def load_data(
         splits.train,
         splits.val,
         splits.test,
+        pad_to=pad_to,
+        pad_values=pad_values,
         batch_size=batch_size,
         transform=_transform(splits, image_size, augment=augment),
         drop_last=drop_last,

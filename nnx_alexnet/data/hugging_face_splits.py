@@ -57,7 +57,7 @@ def hugging_face(request: DatasetRequest) -> Splits:
         kept, held = held_out_rows(len(train), train.targets, seed=request.seed)
         whole = splits["train"]
         splits |= {"train": whole.select(kept), "val": whole.select(held)}
-    arrays = _arrays(splits, train.modes)
+    arrays = None if request.is_padded else _arrays(splits, train.modes)
     if arrays is None:
         found = _read_on_demand(splits, train.modes, request)
     else:

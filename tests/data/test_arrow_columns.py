@@ -46,7 +46,7 @@ def test_structs_become_dicts():
     [
         ([1, None], "x has 1 missing values"),
         ([[1, None], [2, 3]], "x has 1 missing values"),
-        ([[1], [2, 3, 4]], "x has lists of 1 and of 3 values; pad or cut them"),
+        ([[1], [2, 3, 4]], "x has lists of 1 and of 3 values; pad them with `pad_to`"),
         (["a", "b"], "x contains string, which are not numbers"),
         ([[{"a": 1}], [{"a": 2}]], "x has lists of structs"),
     ],

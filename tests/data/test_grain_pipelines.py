@@ -82,6 +82,15 @@ def test_streams_of_examples_are_put_into_batches():
     ]  # fmt: skip
 
 
+def test_sequences_of_a_stream_are_padded():
+    sequences = [{"tokens": np.ones(1 + i % 4, np.int32)} for i in range(8)]
+    stream = grain.MapDataset.source(sequences).to_iter_dataset()
+    data = DataModule(stream, batch_size=4, pad_to={"tokens": 5})
+    assert [batch["tokens"].sum(axis=1).tolist() for batch in data.train.batches()] == [
+        [1, 2, 3, 4]
+    ] * 2
+
+
 def test_steps_after_a_batch_leave_it_a_batch():
     batched = source().to_iter_dataset().batch(2)
     assert yields_batches(batched.map(lambda batch: batch).filter(lambda batch: True))

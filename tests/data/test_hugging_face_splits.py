@@ -83,6 +83,21 @@ def test_large_splits_are_read_on_demand(tmp_path, monkeypatch):
     np.testing.assert_array_equal(batch["tokens"][0] // 100, (batch["label"][0] * 40).round())
 
 
+def test_sequences_of_different_lengths_are_padded(tmp_path):
+    tokens = [[1] * (1 + i % 5) for i in range(40)]
+    datasets.Dataset.from_dict({"words": tokens}).save_to_disk(tmp_path / "saved")
+    name = f"hf:{tmp_path}/saved"
+    with pytest.raises(ValueError, match="has lists of 1 and of 5 values; pad them with `pad_to`"):
+        load_data(name, batch_size=4)
+    data = load_data(
+        name, batch_size=4, rename={"words": "tokens"}, pad_to={"tokens": (6,)},
+        pad_values={"tokens": -1},
+    )  # fmt: skip
+    (batch,) = data.val.batches()
+    assert batch["tokens"].shape == (4, 6)
+    assert {*batch["tokens"].ravel().tolist()} == {1, -1}
+
+
 def test_names_of_splits_are_recognised(tmp_path, printed):
     split = datasets.Dataset.from_dict({"x": [*range(8)]})
     names = ("train", "validation", "test", "unsupervised")
