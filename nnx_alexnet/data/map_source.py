@@ -158,7 +158,7 @@ class MapSource:
         """
         together = self._read_together(indices)
         if together is not None:
-            return Rows(together)
+            return Rows(together, bad={})  # the default cannot be sent by a worker
         num = len(indices)
         spec = {name: leaf for name, leaf in self._spec.items() if name not in self._padding}
         fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), spec)
