@@ -129,7 +129,7 @@ def frame_columns(frame: Any, argument: str = "data") -> dict[str, np.ndarray]:
         argument: what the user calls the split, for errors.
 
     Raises:
-        ValueError: columns are not numbers.
+        ValueError: columns are not numbers, or two have the same name.
 
     Example:
         >>> import pandas
@@ -140,6 +140,11 @@ def frame_columns(frame: Any, argument: str = "data") -> dict[str, np.ndarray]:
         frame.drop(columns=['name']), or convert them, for example to codes of categories:
         frame[name].astype("category").cat.codes.
     """
+    if len({*map(str, frame.columns)}) < len(frame.columns):
+        raise ValueError(
+            f"`{argument}` has two columns of one name; its columns are {[*frame.columns]}. Give "
+            "them different names."
+        )
     arrays = {str(name): frame[name].to_numpy() for name in frame.columns}
     unusable = {
         name: str(frame[name].dtype)

@@ -75,7 +75,8 @@ class DataModule:
             of two or more axes becomes 0..1. An `ImageTransform` that moves pixels is refused
             unless it declares the fields that belong to the image, as masks and boxes do.
         drop_last: whether a last training batch that is not full is left out (default True), of
-            arrays and map-style datasets. Batches of a `DataLoader` or iterable are all used.
+            arrays, map-style datasets and streams that are put into batches. Batches of a
+            `DataLoader` or iterable are all used.
         num_workers: processes per split that read map-style datasets (default 0: this process);
             arrays need none.
         on_bad_sample: what happens if an example of a map-style dataset cannot be read. `"raise"`

@@ -167,6 +167,10 @@ def _factory(name: str) -> Callable[[DatasetRequest], Splits]:
 
 def _check_columns(name: str, columns: object, rename: object, root: object) -> None:
     """Raises a `ValueError` for arguments that do not apply to a dataset."""
+    if isinstance(columns, str):
+        raise ValueError(
+            f"`columns` (={columns!r}) must be a list of names, such as [{columns!r}]."
+        )
     is_by_path = ":" in name
     for argument, value, applies in (
         ("columns", columns, is_by_path),

@@ -3,6 +3,7 @@
 The library is not imported here: a user who passes one of its objects has imported it.
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -81,6 +82,7 @@ class HuggingFaceRows:
         self._rows = dataset.with_format("arrow", columns=list(self._features))
         for name, feature in self._features.items():
             if is_kind(feature, "Image"):
+                self._features[name] = dataclasses.replace(feature, decode=True)
                 self.modes[name] = modes[name] if modes else self._mode(name)
 
     def _mode(self, name: str) -> str:

@@ -52,6 +52,9 @@ def hugging_face(request: DatasetRequest) -> Splits:
         ValueError: there is no training split, or a column contains no numbers or images.
     """
     splits = _used_columns(_named_splits(_opened(request), request), request)
+    if "test" in splits and _is_unlabelled(splits["test"]):
+        logger.info("The test split of %s has no labels and is not used.", request.name)
+        del splits["test"]
     train = HuggingFaceRows(splits["train"], "train")
     if "val" not in splits:
         kept, held = held_out_rows(len(train), train.targets, seed=request.seed)
@@ -133,6 +136,12 @@ def _used_columns(splits: Mapping[str, Any], request: DatasetRequest) -> dict[st
     usable = [name for name in names if name not in unusable_columns(features)]
     check_columns(features, "train", f"columns={usable} in load_data")
     return found
+
+
+def _is_unlabelled(dataset: Any) -> bool:
+    """Returns whether all labels are -1, as in benchmarks that keep them secret."""
+    labels = HuggingFaceRows(dataset, "test").targets
+    return labels is not None and len(labels) > 0 and bool((labels == -1).all())
 
 
 def _arrays(

@@ -61,6 +61,13 @@ def test_columns_of_a_frame_that_are_no_numbers_are_refused_by_name():
         frame_columns(frame, "train")
 
 
+def test_two_columns_of_a_frame_with_one_name_are_refused():
+    pandas = pytest.importorskip("pandas")
+    for columns in (["a", "a"], [1, "1"]):
+        with pytest.raises(ValueError, match="`train` has two columns of one name"):
+            frame_columns(pandas.DataFrame([[1, 2]], columns=columns), "train")
+
+
 def test_several_splits_in_one_are_refused_with_a_remedy():
     datasets = pytest.importorskip("datasets")
     split = datasets.Dataset.from_dict({"x": [1]})

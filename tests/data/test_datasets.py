@@ -65,6 +65,11 @@ def test_arguments_of_other_datasets_are_refused(name, arguments):
         load_data(name, **arguments)
 
 
+def test_columns_are_a_list():
+    with pytest.raises(ValueError, match=r"`columns` \(='image'\) must be a list of names"):
+        load_data("npz:x", columns="image")
+
+
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits"}))
 def test_missing_files_are_reported_with_their_place(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:

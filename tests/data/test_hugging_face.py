@@ -113,6 +113,13 @@ def test_a_colour_image_among_grey_ones_is_an_error_with_its_index():
         rows[20]
 
 
+def test_images_that_the_user_left_encoded_are_decoded():
+    dataset = images(grey(7)).cast_column("image", datasets.Image(decode=False))
+    assert HuggingFaceRows(dataset)[0]["image"].tolist() == [[[7]] * 5] * 4
+    colour = images(grey(7)).cast_column("image", datasets.Image(mode="RGB"))
+    assert HuggingFaceRows(colour)[0]["image"].shape == (4, 5, 3)
+
+
 def test_images_of_several_sizes_are_not_one_array():
     rows = HuggingFaceRows(images(grey(), grey(size=(6, 4))), "train")
     with pytest.raises(ImageSizesDifferError, match=r"`train`\[1\] has an image of shape"):

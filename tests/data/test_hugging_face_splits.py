@@ -110,6 +110,17 @@ def test_names_of_splits_are_recognised(tmp_path, printed):
         load_data(f"hf:{tmp_path}/other")
 
 
+def test_a_test_split_without_labels_is_not_used(tmp_path, printed):
+    features = datasets.Features({"label": datasets.ClassLabel(names=["a", "b"])})
+    train, test = (
+        datasets.Dataset.from_dict({"label": labels}, features) for labels in ([0, 1] * 8, [-1] * 4)
+    )
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "saved")
+    data = load_data(f"hf:{tmp_path}/saved", batch_size=4)
+    assert data.test is None
+    assert "has no labels and is not used" in printed()
+
+
 def test_texts_are_refused_with_the_other_columns_as_the_remedy(tmp_path):
     pictures(8)[0].save_to_disk(tmp_path / "saved")
     message = r"'text' \(string\)\. Leave them out, columns=\['img', 'label'\] in load_data"
@@ -162,3 +173,13 @@ def test_errors_of_the_library_name_the_dataset(tmp_path):
     (tmp_path / "saved").mkdir()
     with pytest.raises(ValueError, match=r"saved'\) cannot be loaded by the library datasets: "):
         load_data(f"hf:{tmp_path}/saved")
+
+
+def test_workers_decode_images(tmp_path):
+    pictures(40, sides=(20, 30), mode="RGB")[0].save_to_disk(tmp_path / "saved")
+    data, here = (loaded(tmp_path, image_size=32, num_workers=num) for num in (1, 0))
+    try:
+        found = next(data.train.batches(epoch=1))["image"]
+    finally:
+        data.close()
+    np.testing.assert_array_equal(found, next(here.train.batches(epoch=1))["image"])
