@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.batching import Batch
-from nnx_alexnet.data.examples import RESERVED, ElementSpec, listed
+from nnx_alexnet.data.batching import Batch, example_batch
+from nnx_alexnet.data.examples import RESERVED, ElementSpec, listed, named_fields
 from nnx_alexnet.devices import usual_promotion
 
 
@@ -67,24 +67,6 @@ def transformed_batch(
     return new | {each: batch[each] for each in RESERVED if each in batch}
 
 
-def batch_structs(spec: ElementSpec, num: int) -> dict[str, Any]:
-    """Returns the shapes of a batch of `num` examples, with `mask` and `index`.
-
-    Args:
-        spec: the shapes and dtypes of one example.
-        num: the number of examples.
-    """
-
-    def stacked(struct: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((num, *struct.shape), struct.dtype)
-
-    added = {
-        "mask": jax.ShapeDtypeStruct((num,), np.bool_),
-        "index": jax.ShapeDtypeStruct((num,), np.int32),
-    }
-    return {**jax.tree.map(stacked, dict(spec)), **added}
-
-
 def example_structs(batch: Mapping[str, Any]) -> ElementSpec:
     """Returns the shapes of one example of a batch, without `mask` and `index`."""
     own = {each: value for each, value in batch.items() if each not in RESERVED}
@@ -99,17 +81,11 @@ def example_structs(batch: Mapping[str, Any]) -> ElementSpec:
 
 def transformed_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
     """Returns the shapes of one example after a transform, which is traced for evaluation."""
-    batch = batch_structs(spec, 2)
+    batch = example_batch(spec, 2)
     with usual_promotion():
         return example_structs(
             jax.eval_shape(lambda each: transformed_batch(transform, each), batch)
         )
-
-
-def named_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arrays of nested fields by their paths, such as `tokens/ids`."""
-    leaves = jax.tree_util.tree_leaves_with_path(dict(fields))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _shown(value: Any) -> str:

@@ -69,6 +69,18 @@ def spec_text(spec: Any) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(spec))
 
 
+def named_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of nested fields by their paths.
+
+    Example:
+        >>> from nnx_alexnet.data.examples import named_fields
+        >>> named_fields({"views": [1, 2], "label": 3})
+        {'label': 3, 'views/0': 1, 'views/1': 2}
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(dict(fields))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def difference(spec: ElementSpec, other: ElementSpec) -> str | None:
     """Returns how the first field that differs does so; None if two specs are equal.
 
@@ -210,8 +222,7 @@ def as_arrays(
 
     made = {name: map_leaves(convert, value, name) for name, value in fields.items()}
     lengths = {}
-    for path, array in jax.tree_util.tree_leaves_with_path(made):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, array in named_fields(made).items():
         if not array.ndim:
             raise ValueError(
                 f"`{argument}` has a `{name}` of shape (); every array needs a first axis over "

@@ -11,12 +11,11 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data.applied_transform import (
-    batch_structs,
     example_structs,
-    named_fields,
     transformed_batch,
 )
-from nnx_alexnet.data.examples import ElementSpec, spec_text
+from nnx_alexnet.data.batching import example_batch
+from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
 from nnx_alexnet.data.seeding import restored_generators
 from nnx_alexnet.data.transform_fields import fields_of_image
 from nnx_alexnet.devices import on_host
@@ -117,7 +116,7 @@ def _traced(
     transform: Transform, spec: ElementSpec, key: jax.Array | None, about: str, how: str
 ) -> _Trace:
     """Traces the function several times."""
-    batch = batch_structs(spec, 2)
+    batch = example_batch(spec, 2)
 
     def called(batch: Any, key: Any) -> Any:
         try:

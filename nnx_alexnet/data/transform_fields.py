@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnx_alexnet.data.applied_transform import named_fields
-from nnx_alexnet.data.examples import ElementSpec, listed, spec_text
+from nnx_alexnet.data.examples import ElementSpec, listed, named_fields, spec_text
 
 _SCALABLE = ("uint8", "float16", "bfloat16", "float32")
 _FORMS = {

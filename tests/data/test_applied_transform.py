@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from nnx_alexnet.data import transformed_batch
-from nnx_alexnet.data.applied_transform import batch_structs, example_structs, named_fields
+from nnx_alexnet.data.applied_transform import example_structs
+from nnx_alexnet.data.batching import example_batch
+from nnx_alexnet.data.examples import named_fields
 
 
 def batch():
@@ -69,7 +71,7 @@ def test_shapes_of_an_example_and_of_a_batch_convert_to_each_other():
     assert {path: struct.shape for path, struct in named_fields(spec).items()} == {
         "x/left": (3,), "x/right": (1,)
     }  # fmt: skip
-    structs = batch_structs(spec, 7)
+    structs = example_batch(spec, 7)
     assert structs["x"]["left"].shape == (7, 3)
     assert structs["mask"] == jax.ShapeDtypeStruct((7,), np.bool_)
     assert structs["index"] == jax.ShapeDtypeStruct((7,), np.int32)
