@@ -261,8 +261,7 @@ class TensorBoard(Callback):
             return
         if self.histograms:
             self._write_histograms(trainer, "parameters", trainer.parameters)
-        shape = trainer.data.image_shape
-        if "model/filters" in self.images and shape is not None:
+        if "model/filters" in self.images and (shape := trainer.data.image_shape) is not None:
             kernel = first_kernel(trainer.parameters(), shape)
             if kernel is not None:
                 # The next step overwrites the original.

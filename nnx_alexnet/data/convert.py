@@ -237,12 +237,16 @@ def _shown(item: object) -> str:
 def example_array(
     value: Any, argument: str, *, is_image: bool, report: Report | None = None
 ) -> np.ndarray:
-    """Converts one value of one example to NumPy: PIL L to HW1, PIL RGB to HWC.
+    """Converts one value of one example to NumPy.
+
+    PIL images that are called `image` become HWC arrays, grey ones HW1. Others, such as the masks
+    of a segmentation, become what `np.asarray` makes of them: class indices `[H, W]`.
 
     Args:
         value: a PIL image, a torch tensor, an array or a number.
         argument: what the user calls it, for the error.
-        is_image: whether a torch CHW tensor becomes HWC; other values keep their axes.
+        is_image: whether it is called `image`, so that a torch CHW tensor becomes HWC; other
+            values keep their axes.
         report: receives a message if the dtype of an array changes.
 
     Raises:
@@ -255,7 +259,7 @@ def example_array(
         >>> example_array(Image.new("L", (4, 3)), "image", is_image=True).shape
         (3, 4, 1)
     """
-    if is_pil(value):
+    if is_image and is_pil(value):
         if value.mode not in ("L", "RGB"):
             raise ValueError(
                 f"`{argument}` is a PIL image of mode {value.mode!r}; 'L' and 'RGB' work. "
