@@ -21,19 +21,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, CallbackList, Stage
 from nnx_alexnet.checkpoints import Checkpoints
-from nnx_alexnet.data import DataModule, as_data_module
+from nnx_alexnet.data import DataModule, Loader, as_data_module, prediction_loader
 from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
 from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
@@ -62,6 +62,7 @@ from nnx_alexnet.training import (
     check_types,
     eval_step,
     forget_initial_weights,
+    joined,
     names_at_epoch_ends,
     names_at_log_points,
     own_names,
@@ -359,23 +360,79 @@ class Trainer:
             evaluation.end(kind)
         return metrics
 
-    def predict(self, images: np.ndarray[Any, Any] | None = None) -> Any:
+    def predict(self, data: Any = None) -> Any:
         """Applies the model, by default to the test split.
 
         Args:
-            images: uint8 or float32 `[N, ...]`, like those of the train split; None (the default)
-                means those of the test split.
+            data: a split of any form that a `DataModule` accepts, or one of the splits, such as
+                `trainer.data.val`. Fields that `task.predict` does not read, such as labels, may
+                be missing. An array alone is the first field, by default `image`. Images may also
+                be given as the path of a file or of a folder, as a PIL image, or as a list of
+                them; see `find_images` for the files of a folder. They are resized and converted
+                to the size and the channels of the training images. None (the default) means the
+                test split.
 
         Returns:
             The results of `task.predict` as NumPy arrays, with one row per example, in order. For
             `Classification` these are the probabilities, `float32[N, num_classes]`.
+
+        Raises:
+            ValueError: `data` does not fit the model or the training data, or lacks a field; raised
+                before anything is compiled.
+            FileNotFoundError: there is no such image file.
+            RuntimeError: a verb of this Trainer is running.
         """
+        loader = self._to_predict(data)
+        with closing(self._predicted(loader)) as batches:
+            return joined(batches, loader.num_examples)
+
+    def predict_batches(self, data: Any = None) -> Generator[Any, None, None]:
+        """Applies the model batch by batch, while the results are used.
+
+        Only a few batches are in memory at a time, so the data may be larger than the memory, or
+        endless. The verb runs from this call until the last batch, or until the iterator is closed
+        or dropped; other verbs are refused meanwhile. Changes to the model after the first batch
+        have no effect on this iterator. With several processes, all of them must take the same
+        number of batches.
+
+        To know to which example a row belongs, return a field of the batch with the predictions:
+        `{"id": batch["id"], "probability": ...}` from `task.predict`.
+
+        Args:
+            data: see `predict`.
+
+        Returns:
+            An iterator over the results of `task.predict` for each batch as NumPy arrays, in order
+            and without padding.
+
+        Raises:
+            ValueError: see `predict`.
+
+        Example:
+            >>> import numpy as np
+            >>> from flax import nnx
+            >>> from nnx_alexnet import Trainer
+            >>> images, labels = np.zeros((6, 4), np.float32), np.zeros(6, np.int32)
+            >>> split = (images, labels)
+            >>> model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+            >>> trainer = Trainer(model, (split, split), log_dir=None, progress_bar=False)
+            >>> for probabilities in trainer.predict_batches([images[:4], images[4:]]):
+            ...     print(probabilities.shape)
+            (4, 2)
+            (2, 2)
+        """
+        return self._predicted(self._to_predict(data))
+
+    def _to_predict(self, data: Any) -> Loader:
         self._lifecycle.check_idle()
         self._parts.requests.begin_verb()
-        loader = self._preparation.split("test") if images is None else self.data.unlabelled(images)
+        is_test = data is None
+        loader = self._preparation.split("test") if is_test else prediction_loader(self.data, data)
         self._preparation.for_prediction(loader)
-        with self._lifecycle.running("predict"):
-            return self._parts.evaluation.predict(loader)
+        return loader
+
+    def _predicted(self, loader: Loader) -> Generator[Any, None, None]:
+        return self._lifecycle.stream("predict", self._parts.evaluation.predict(loader))
 
     # ---- Methods for callbacks ------------------------------------------------------------
 

@@ -25,11 +25,12 @@ from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
 from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import GIVEN_BY_DATA
-from nnx_alexnet.cli.predict_files import find_images, predict_files, rebuild_predictor
+from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.cli.saved_run import load_run
 from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
+from nnx_alexnet.data import find_images
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import write_report

@@ -1,12 +1,10 @@
-"""Finds image files, reads them, and predicts their classes."""
+"""Reads image files and predicts their classes."""
 
 from __future__ import annotations
 
-import functools
 import io
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -22,17 +20,15 @@ from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.prediction_output import PredictedBatch
 from nnx_alexnet.cli.trainer_factory import build_model
 from nnx_alexnet.data import (
-    IMAGE_SUFFIXES,
     READ_FROM_FILES,
     ImageTransform,
-    decode,
     default_workers,
-    find_files,
     resized_side,
+    square_reader,
     transformed_batch,
 )
 from nnx_alexnet.models import define, pass_arguments
-from nnx_alexnet.support import is_terminal, printable
+from nnx_alexnet.support import is_terminal
 from nnx_alexnet.task import Task
 
 MAX_BATCH_SIZE = 64
@@ -51,49 +47,6 @@ class FilePredictor(NamedTuple):
     read: Callable[[str], np.ndarray]
     probabilities: Callable[[np.ndarray], np.ndarray]
     shape: tuple[int, ...]
-
-
-def find_images(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Lists image files, also in folders and all their subfolders.
-
-    Args:
-        paths: files, which may have any name, and folders. The files in a folder need one of
-            `IMAGE_SUFFIXES`; hidden files are left out, and the others are sorted.
-
-    Returns:
-        The files, and a message for each folder without images or that cannot be searched.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from nnx_alexnet.cli.predict_files import find_images
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.png", "notes.txt", "a.JPG"):
-        ...         Path(folder, name).touch()
-        ...     files, problems = find_images([folder, "c.raw"])
-        >>> [Path(file).name for file in files], problems
-        (['a.JPG', 'b.png', 'c.raw'], [])
-    """
-    files: list[str] = []
-    problems: list[str] = []
-
-    def note(error: OSError) -> None:
-        problems.append(f"Cannot search the folder {printable(error.filename)}: {error.strerror}")
-
-    for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112  # never raises
-            files.append(path)
-            continue
-        num_before = len(problems)
-        found = find_files(path, note=note)
-        # Pipes and devices with such names are reported when they are read.
-        names = [each for each in found.others if each.lower().endswith(IMAGE_SUFFIXES)]
-        names += found.images
-        if not names and len(problems) == num_before:
-            suffixes = ", ".join(IMAGE_SUFFIXES)
-            problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
-        files += sorted(names)
-    return files, problems
 
 
 def rebuild_predictor(
@@ -121,13 +74,14 @@ def rebuild_predictor(
             f"{about['transform']['function']}, a function, which only your code can call. Use "
             "Trainer.predict from Python."
         )
-    if len(image) != 3 or image[0] != image[1] or image[2] not in (1, 3):
+    is_cropped = config.data.get("name") in READ_FROM_FILES and not config.data.augment
+    read = square_reader(image, resize=resized_side(image[0]) if is_cropped else None)
+    if read is None:
         raise ValueError(
             f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images of shape "
             f"{list(image)}; image files become squares of 1 or 3 channels. Use Trainer.predict "
             "from Python."
         )
-    side, _, channels = image
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
     transform: Any = (
         ImageTransform(**about["transform"]) if is_known else build_data(config.data).transform
@@ -138,14 +92,11 @@ def rebuild_predictor(
     given = {
         "num_classes": about["num_classes"],
         "image_size": transformed["image"].shape[0],
-        "in_channels": channels,
+        "in_channels": read.channels,
     }
     model = build_model(config.model, config.seed, given)
     load_chosen(chosen, model)  # logs the checkpoint and the reason of the choice
     task = fit_parser(import_path).instantiate(config).task
-    is_cropped = config.data.get("name") in READ_FROM_FILES and not config.data.augment
-    resize = resized_side(side) if is_cropped else side
-    read = functools.partial(decode, resize=resize, size=side, channels=channels)
     return FilePredictor(read, compile_probabilities(model, task, transform, shape), shape)
 
 

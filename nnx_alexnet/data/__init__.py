@@ -13,13 +13,13 @@ from nnx_alexnet.data.datasets import DATASETS as DATASETS
 from nnx_alexnet.data.datasets import READ_FROM_FILES as READ_FROM_FILES
 from nnx_alexnet.data.datasets import load_data as load_data
 from nnx_alexnet.data.examples import spec_text as spec_text
-from nnx_alexnet.data.image_decoding import decode as decode
 from nnx_alexnet.data.image_decoding import default_workers as default_workers
 from nnx_alexnet.data.image_decoding import resized_side as resized_side
-from nnx_alexnet.data.image_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from nnx_alexnet.data.image_files import find_files as find_files
+from nnx_alexnet.data.image_files import find_images as find_images
+from nnx_alexnet.data.image_reader import square_reader as square_reader
 from nnx_alexnet.data.iterable_batches import IterableBatches as IterableBatches
 from nnx_alexnet.data.loader import Loader as Loader
+from nnx_alexnet.data.prediction_data import prediction_loader as prediction_loader
 from nnx_alexnet.data.seeding import generator_states as generator_states
 from nnx_alexnet.data.seeding import restored_generators as restored_generators
 from nnx_alexnet.data.transform import ImageTransform as ImageTransform
@@ -34,5 +34,6 @@ __all__ = [
     "ImageTransform",
     "Loader",
     "as_data_module",
+    "find_images",
     "load_data",
 ]

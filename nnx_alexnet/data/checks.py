@@ -1,11 +1,10 @@
-"""Checks that the splits of a run fit together, and that `predict` receives images."""
+"""Checks that the splits of a run fit together."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.convert import is_array
 from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import logger
@@ -81,39 +80,18 @@ def check_class_names(splits: Mapping[str, Loader], names: tuple[str, ...]) -> N
             )
 
 
-def check_images(images: Any, shape: tuple[int, ...]) -> None:
-    """Checks the argument of `predict`.
+def is_scaled(images: np.ndarray) -> bool:
+    """Returns whether images are uint8, which are scaled to 0..1 later, or floats from 0 to 1.
 
-    Args:
-        images: should be one array of several images.
-        shape: of one image.
-
-    Raises:
-        TypeError: it is no array.
-        ValueError: it has too few axes.
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.checks import is_scaled
+        >>> is_scaled(np.full(2, 0.5)), is_scaled(np.full(2, 255.0)), is_scaled(np.full(2, 1))
+        (True, False, False)
     """
-    how = f"one array of images, uint8 or float32 [N, {', '.join(map(str, shape))}]"
-    if not is_array(images):
-        remedy = ""
-        if isinstance(images, tuple):
-            remedy = " Pass only the images of (images, labels)."
-        elif isinstance(images, list):
-            remedy = " np.stack(images) makes an array of a list of images of one shape."
-        elif hasattr(images, "__iter__") or hasattr(images, "__getitem__"):
-            remedy = (
-                " Pass a dataset or loader as the test split, DataModule(train, test=...), and "
-                "call predict() without an argument."
-            )
-        raise TypeError(f"`images` is a {type(images).__name__}; expected {how}.{remedy}")
-    got = tuple(np.shape(images))
-    if len(got) > len(shape):
-        return
-    remedy = ""
-    if len(got) == len(shape) and sorted(got) == sorted(shape):  # torch puts the channels first
-        remedy = " This is the shape of a single image: pass images[None]."
-    elif len(got) == len(shape) and (*got[1:], 1) == shape:
-        remedy = " images[..., None] adds the channel axis."
-    raise ValueError(f"`images` has the shape {got}; expected {how}.{remedy}")
+    if images.dtype.kind not in "fV":  # V: bfloat16
+        return images.dtype == np.uint8
+    return bool(images.min() >= -_NEARLY and images.max() <= 1 + _NEARLY)
 
 
 def warn_of_scales(train: Loader, other: Loader) -> None:
@@ -123,8 +101,8 @@ def warn_of_scales(train: Loader, other: Loader) -> None:
     if len(known) < 2 or len({images.dtype == np.uint8 for images in known.values()}) < 2:
         return
     ((name, images),) = ((n, some) for n, some in known.items() if some.dtype != np.uint8)
-    low, high = float(images.min()), float(images.max())
-    if low < -_NEARLY or high > 1 + _NEARLY:
+    if not is_scaled(images):
+        low, high = float(images.min()), float(images.max())
         (whole,) = seen.keys() - {name}
         logger.warning(
             "`%s` has %s images from %g to %g, which are not scaled, and `%s` has uint8 images, "

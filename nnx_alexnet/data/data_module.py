@@ -12,7 +12,6 @@ from nnx_alexnet.data.adapters import known_class_names
 from nnx_alexnet.data.checks import (
     check_class_names,
     check_distinct,
-    check_images,
     check_shapes,
     transformed_shape,
     warn_of_scales,
@@ -22,7 +21,7 @@ from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
-from nnx_alexnet.data.sources import ArraySource, OnBadSample, as_source
+from nnx_alexnet.data.sources import OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
 
@@ -230,30 +229,6 @@ class DataModule:
             return None
         on_device: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
         return on_device
-
-    def unlabelled(self, images: Any) -> Loader:
-        """Returns a loader of images without labels, for `predict`.
-
-        Args:
-            images: one array, uint8 or float32 `[N, ...]`, which the transform brings to
-                `image_shape`.
-
-        Raises:
-            TypeError: `images` is no array.
-            ValueError: there are none, or they have another shape after the transform.
-        """
-        image_shape = self.image_shape
-        check_images(images, self.train.element_spec()["image"].shape)
-        source = ArraySource({"image": images}, argument="images")
-        loader = Loader(source, batch_size=self.batch_size, argument="images")
-        if self.train.indexable:
-            warn_of_scales(self.train, loader)
-        if self.check(loader) != image_shape:
-            raise ValueError(
-                f"`images` has images of shape {loader.element_spec()['image'].shape}, after the "
-                f"transform {self.check(loader)}; the model was trained on {image_shape}."
-            )
-        return loader
 
     def describe(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps of the data, as plain JSON values.

@@ -11,8 +11,10 @@ import numpy as np
 from nnx_alexnet.data.convert import (
     Report,
     canonical,
+    is_array,
     is_channels_first,
     is_leaf,
+    is_pil,
     is_torch,
     map_leaves,
     to_numpy,
@@ -129,8 +131,9 @@ def unpack(item: Any, names: Sequence[str], argument: str) -> Fields:
     """Returns the values of an example, of a batch or of a whole split by name.
 
     Args:
-        item: a mapping, a dataclass, a named tuple, or a tuple with one value for each name. A
-            single value works if there is one name.
+        item: a mapping, a dataclass, a named tuple, or a tuple of values, which the first names
+            belong to. An array alone belongs to the first name, and so does any value if there is
+            only one name.
         names: of the values of a tuple.
         argument: what the user calls the item, for the error.
 
@@ -151,9 +154,9 @@ def unpack(item: Any, names: Sequence[str], argument: str) -> Fields:
             what = f"the key {strange[0]!r}" if strange else "no keys"
             raise ValueError(f"`{argument}` is a mapping with {what}; its keys must be names.")
         return named
-    if isinstance(item, tuple | list) and len(item) == len(names):
-        return dict(zip(names, item, strict=True))
-    if len(names) == 1 and is_leaf(item):
+    if isinstance(item, tuple | list) and 0 < len(item) <= len(names):
+        return dict(zip(names, item, strict=False))
+    if is_array(item) or is_pil(item) or (len(names) == 1 and is_leaf(item)):
         return {names[0]: item}
     what = f"a {type(item).__name__}"
     if isinstance(item, tuple | list):

@@ -125,6 +125,25 @@ def square_pixels(image: "Image.Image", mode: str, *, side: int) -> np.ndarray:
     return pixels(_square(_opaque(image, mode), side, side), mode)
 
 
+def squared(image: "Image.Image", *, resize: int, size: int, channels: int = 3) -> np.ndarray:
+    """Returns a PIL image as `decode` returns a file; the image itself is not changed.
+
+    Args:
+        image: of any mode.
+        resize: see `decode`.
+        size: see `decode`.
+        channels: see `decode`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from nnx_alexnet.data.image_decoding import squared
+        >>> squared(Image.new("RGB", (30, 20), (9, 9, 9)), resize=2, size=1, channels=1)
+        array([[[9]]], dtype=uint8)
+    """
+    mode = "L" if channels == 1 else "RGB"
+    return pixels(_square(_opaque(_upright(image.copy()), mode), resize, size), mode)
+
+
 def _square(image: "Image.Image", resize: int, size: int) -> "Image.Image":
     """Returns the middle of an image whose shorter side has the length `resize`, as a square."""
     from PIL import Image

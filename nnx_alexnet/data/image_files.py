@@ -1,9 +1,11 @@
 """Finds the image files of a folder."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from nnx_alexnet.support import printable
 
 # Those of torchvision, and other common ones that Pillow reads.
 IMAGE_SUFFIXES = (
@@ -72,6 +74,49 @@ def find_files(
             path = os.path.join(place, name)  # noqa: PTH118  # as given, "./" included
             (found.images if is_image else found.others).append(path)
     return found
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[str], list[str]]:
+    """Lists image files, also in folders and all their subfolders.
+
+    Args:
+        paths: files, which may have any name, and folders. The files in a folder need one of
+            `IMAGE_SUFFIXES`; hidden files are left out, and the others are sorted.
+
+    Returns:
+        The files, and a message for each folder without images or that cannot be searched.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.data import find_images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "notes.txt", "a.JPG"):
+        ...         Path(folder, name).touch()
+        ...     files, problems = find_images([folder, "c.raw"])
+        >>> [Path(file).name for file in files], problems
+        (['a.JPG', 'b.png', 'c.raw'], [])
+    """
+    files: list[str] = []
+    problems: list[str] = []
+
+    def note(error: OSError) -> None:
+        problems.append(f"Cannot search the folder {printable(error.filename)}: {error.strerror}")
+
+    for path in [os.fspath(path) for path in paths]:
+        if not os.path.isdir(path):  # noqa: PTH112  # never raises
+            files.append(path)
+            continue
+        num_before = len(problems)
+        found = find_files(path, note=note)
+        # Pipes and devices with such names are reported when they are read.
+        names = [each for each in found.others if each.lower().endswith(IMAGE_SUFFIXES)]
+        names += found.images
+        if not names and len(problems) == num_before:
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
+        files += sorted(names)
+    return files, problems
 
 
 def _walk(

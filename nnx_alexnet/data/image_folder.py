@@ -12,7 +12,8 @@ from nnx_alexnet.data.class_folders import (
     list_images,
 )
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, channel_statistics, held_out
-from nnx_alexnet.data.image_decoding import decode, default_workers, resized_side
+from nnx_alexnet.data.image_decoding import default_workers, resized_side
+from nnx_alexnet.data.image_reader import ImageReader
 from nnx_alexnet.data.sources import MapSource
 
 _STATISTICS_FILES = 256
@@ -25,29 +26,28 @@ class ImageFiles:
         root: the folder that the paths are relative to.
         paths: the files.
         targets: the class of each file, int32[N].
-        resize: the shorter side after resizing, in pixels.
-        size: side of the square that is cut out of the middle, in pixels.
+        read: returns the pixels of a file.
 
     Attributes:
         targets: as given.
+        read: as given.
     """
 
     def __init__(
-        self, root: Path, paths: list[str], targets: np.ndarray, *, resize: int, size: int
+        self, root: Path, paths: list[str], targets: np.ndarray, read: ImageReader
     ) -> None:
         self.targets = targets
+        self.read = read
         self._root = os.fspath(root)
         # One array of bytes: a million Python strings would be slow to send to the workers.
         self._paths = np.array([os.fsencode(path) for path in paths])
-        self._resize = resize
-        self._size = size
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         path = f"{self._root}/{os.fsdecode(bytes(self._paths[index]))}"
-        return decode(path, resize=self._resize, size=self._size), int(self.targets[index])
+        return self.read(path), int(self.targets[index])
 
     def subset(self, indices: np.ndarray) -> "ImageFiles":
         """Returns the dataset of some of the files."""
@@ -160,10 +160,5 @@ def _source(request: DatasetRequest, files: ImageFiles, split: str) -> MapSource
 def _files(request: DatasetRequest, split: str, classes: tuple[str, ...]) -> ImageFiles:
     """Returns the files of a split, with the classes of the training split."""
     paths, targets = list_images(request.root, split, classes)
-    return ImageFiles(
-        request.root / split,
-        paths,
-        targets,
-        resize=resized_side(request.image_size),
-        size=_stored_size(request),
-    )
+    read = ImageReader(resized_side(request.image_size), _stored_size(request), channels=3)
+    return ImageFiles(request.root / split, paths, targets, read)

@@ -33,6 +33,7 @@ class Loader:
         argument: what the user calls the split, for errors.
 
     Attributes:
+        source: as given.
         argument: as given.
 
     Raises:
@@ -68,7 +69,7 @@ class Loader:
         check_integer("num_workers", as_python(num_workers), minimum=0)
         self.argument = argument
         self._padding = Padding() if padding is None else padding
-        self._source = source
+        self.source = source
         self._batches: IndexedBatches | IterableBatches
         if isinstance(source, IterableSource):
             self._batches = IterableBatches(source, argument=argument)
@@ -81,6 +82,21 @@ class Loader:
                 num_workers=num_workers,
                 argument=argument,
             )
+
+    def in_order(self) -> "Loader":
+        """Returns a loader of the same split that leaves out no example, in the split's order.
+
+        An iterable keeps its own order, so this loader itself is returned.
+        """
+        if not self.indexable:
+            return self
+        return Loader(
+            self.source,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            padding=self._padding,
+            argument=self.argument,
+        )
 
     # ---- The split ---------------------------------------------------------------------------
 
@@ -111,7 +127,7 @@ class Loader:
 
     def element_spec(self) -> ElementSpec:
         """Returns pytrees of the shapes and dtypes of one example, by name."""
-        return self._source.element_spec()
+        return self.source.element_spec()
 
     def some_images(self) -> np.ndarray | None:
         """Returns some images as the source has them, `[N, ...]`; a batch if it is an iterable.
@@ -119,7 +135,7 @@ class Loader:
         Returns:
             None if no array is called `image`.
         """
-        return self._source.some_images()
+        return self.source.some_images()
 
     def labels(self) -> np.ndarray | None:
         """Returns the class of every example, int32[num_examples].
@@ -127,7 +143,7 @@ class Loader:
         Returns:
             None if the labels are not classes, or are not known without reading all examples.
         """
-        return self._source.labels()
+        return self.source.labels()
 
     def labels_in_memory(self) -> np.ndarray | None:
         """Returns all labels, of any dtype and shape, that are known without reading examples.
@@ -140,7 +156,7 @@ class Loader:
 
     def arrays(self) -> Fields | None:
         """Returns all examples as arrays if they are in memory; None if they must be read."""
-        source = self._source
+        source = self.source
         if isinstance(source, ArraySource) and source.is_in_memory:
             return dict(source.fields)
         return None
@@ -157,7 +173,7 @@ class Loader:
             None if it is not known: for other iterables, and for a dataset whose examples cannot
             be read or differ at each reading.
         """
-        return self._source.digest()
+        return self.source.digest()
 
     # ---- Its batches -------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from nnx_alexnet.training.fit_loop import FitLoop
 from nnx_alexnet.training.history import History
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.initial_weights import forget as forget_initial_weights
+from nnx_alexnet.training.joined_rows import joined
 from nnx_alexnet.training.lifecycle import Lifecycle
 from nnx_alexnet.training.metric_names import (
     names_at_epoch_ends,
@@ -48,6 +49,7 @@ __all__ = [
     "check_types",
     "eval_step",
     "forget_initial_weights",
+    "joined",
     "names_at_epoch_ends",
     "names_at_log_points",
     "own_names",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from typing import Any
 
 import jax
-import numpy as np
 
 from nnx_alexnet.data import Batch, Loader, padded_size
 from nnx_alexnet.devices import Placement
@@ -85,33 +85,40 @@ class EvaluationLoop:
             return {}
         return {f"{split}/{name}": value for name, value in computed(metrics).items()}
 
-    def predict(self, loader: Loader) -> Any:
-        """Returns the task's predictions as NumPy, one row per example and in order."""
-        parts: list[Any] = []
-        masks: deque[jax.Array] = deque()
+    def predict(self, loader: Loader) -> Generator[Any, None, None]:
+        """Yields the task's predictions for each batch as NumPy, without padding and in order.
+
+        Closing the generator early ends the pass like its last batch.
+        """
+        steps = self._arrays.steps
+        leaves: list[jax.Array] = []
         carried: list[jax.Array] | None = None
 
         def step(batch: Any) -> Any:
-            nonlocal carried
-            leaves, steps = self._arrays.take().model, self._arrays.steps
-            if carried is None:
+            nonlocal leaves, carried
+            if carried is None:  # as in `evaluate`; the caller may change the model after that
+                leaves = self._arrays.take().model
                 carried = steps.begin_pass("predict", leaves, self._pass_number())
             carried, predictions, mask = steps.predict(leaves, carried, batch)
             masks.append(mask)
             return predictions
 
-        for predictions in self._pass("predict", loader, step):
-            rows, keep = jax.device_get((predictions, masks.popleft()))
-            parts.append(jax.tree.map(lambda row, keep=keep: row[keep], rows))
+        masks: deque[jax.Array] = deque()
+        results = self._pass("predict", loader, step)
+        with closing(loader), suppress(GeneratorExit), closing(results):
+            for predictions in results:
+                rows, keep = jax.device_get((predictions, masks.popleft()))
+                yield jax.tree.map(lambda row, keep=keep: row[keep], rows)
         self.end("predict")
-        return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
 
     def end(self, kind: str) -> None:
         """Calls the hooks at the end of a pass, after its metrics were published."""
         self._hooks.call(f"on_{kind}_epoch_end")
         self._hooks.call(f"on_{kind}_end")
 
-    def _pass(self, kind: str, loader: Loader, step: Callable[[Any], Any]) -> Iterator[Any]:
+    def _pass(
+        self, kind: str, loader: Loader, step: Callable[[Any], Any]
+    ) -> Generator[Any, None, None]:
         """Yields `step(batch)` for each batch of a split.
 
         The results are yielded `MAX_IN_FLIGHT` batches late, when they are ready.

@@ -37,6 +37,7 @@ class ModelArrays:
         self._placement = placement
         self._steps: CompiledSteps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
+        self._is_newer = False  # whether the state has other values than the model
 
     @property
     def steps(self) -> CompiledSteps:
@@ -61,26 +62,28 @@ class ModelArrays:
         """Returns the arrays for a step, which may donate them if `put` follows."""
         if self._state is None:
             self._state = self.steps.split(self.model, self.optimizer)
+            self._is_newer = False
         return self._state
 
     def put(self, state: State) -> None:
         """Stores the state that a step returned."""
         self._state = state
+        self._is_newer = True
 
     def lend(self) -> nnx.Module:
-        """Puts the arrays into the model, and returns it."""
+        """Puts the arrays into the model, unless no step has changed them, and returns it."""
         if self._state is not None:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
                 # A step failed after it had taken the arrays.
                 logger.error("The step failed: the model has older values, not the newest ones.")
-            else:
+            elif self._is_newer:
                 self.steps.join(self._state, self.model, self.optimizer)
             self._state = None
         return self.model
 
     def begin_training(self, transformation: optax.GradientTransformation) -> None:
         """Creates the optimizer on the same devices as the parameters, and split like them."""
-        self._state = self.steps.split(self.model)
+        self.put(self.steps.split(self.model))
         self.lend()
         with jax.set_mesh(self._placement.mesh), usual_promotion():
             self.optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
@@ -105,7 +108,7 @@ class ModelArrays:
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Continues from the arrays that `to_host` returned; other entries are ignored."""
-        self._state = self.steps.from_host(arrays, like=self.take())
+        self.put(self.steps.from_host(arrays, like=self.take()))
 
     def model_to_host(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of the model's arrays, without those of the optimizer."""
@@ -115,4 +118,4 @@ class ModelArrays:
         """Continues from the model's arrays that `model_to_host` returned."""
         state = self.take()
         model = self.steps.from_host(arrays, like=State(state.model, [])).model
-        self._state = State(model, state.optimizer)
+        self.put(State(model, state.optimizer))

@@ -79,6 +79,7 @@ class Preparation:
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
         self.training: TrainingTrace | None = None
+        self._predicted: tuple[CompiledSteps, Batch] | None = None  # traced last for `predict`
         self._data = data
         self._task = task
         self._arrays = arrays
@@ -120,10 +121,13 @@ class Preparation:
         return self._trace_evaluation(loader)
 
     def for_prediction(self, loader: Loader) -> None:
-        """Checks that the task can predict from the images of a split."""
+        """Checks that the task can predict from a split."""
         self._renew_steps()
         with self._fitting(loader) as example:
-            self._arrays.steps.trace_prediction(example)
+            traced = self._arrays.steps, example
+            if traced != self._predicted:  # a trace takes longer than predicting a few examples
+                self._arrays.steps.trace_prediction(example)
+                self._predicted = traced
 
     def known(self, *, is_running: bool) -> tuple[EvaluationTrace, TrainingTrace]:
         """Returns the last result of `for_training`; traces now if `fit` was not called yet.

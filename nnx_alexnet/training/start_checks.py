@@ -113,14 +113,11 @@ def explain(error: Exception, keys: Collection[str], model: nnx.Module) -> str:
         >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         >>> explain(TypeError("no"), ["image"], model)
         'TypeError: no'
-        >>> explain(KeyError("x"), ["image", "label"], model)[:53]
-        "there is no 'x'. A batch has the keys image, label; o"
+        >>> explain(KeyError("x"), ["image", "label"], model)
+        "there is no 'x'. A batch has the keys image, label."
     """
     if isinstance(error, KeyError) and error.args and error.args[0] not in keys:
-        return (
-            f"there is no {error}. A batch has the keys {', '.join(sorted(keys))}; other values "
-            "of a dataset are dropped."
-        )
+        return f"there is no {error}. A batch has the keys {', '.join(sorted(keys))}."
     if (remedy := missing_arguments(model, error)) is not None:
         return remedy
     if isinstance(error, flax.errors.ScopeCollectionNotFound):

@@ -155,7 +155,7 @@ def test_a_resume_reads_no_example_again(copied):
     trainer = build(copied, JOB)
     read = []
     trainer.data.train.labels()  # is known, as the digest is, once a sample was read
-    trainer.data.train._source.dataset.read = read
+    trainer.data.train.source.dataset.read = read
     trainer.fit(resume="auto")
     # From step 15 on: half of the second epoch, and two whole ones of 150.
     assert len(read) == 150 - 5 * 16 + 2 * 150

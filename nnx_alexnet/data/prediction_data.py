@@ -1,0 +1,202 @@
+"""The data that `Trainer.predict` accepts, as the loader of a split."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data.checks import is_scaled, warn_of_scales
+from nnx_alexnet.data.convert import is_array, is_leaf, is_pil
+from nnx_alexnet.data.data_module import DataModule
+from nnx_alexnet.data.examples import ElementSpec, listed, unpack
+from nnx_alexnet.data.image_files import find_images
+from nnx_alexnet.data.image_folder import ImageFiles
+from nnx_alexnet.data.image_reader import ImageReader, Images, is_image, square_reader
+from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.data.sources import IterableSource, MapSource, Source, as_source
+from nnx_alexnet.support import printable
+
+_ARGUMENT = "data"  # what `Trainer.predict` calls it
+
+
+def prediction_loader(data: DataModule, value: Any) -> Loader:
+    """Returns a loader of data to predict: all examples, in order.
+
+    Args:
+        data: the data of the training, which determine the names and shapes.
+        value: see `Trainer.predict`.
+
+    Raises:
+        TypeError: `value` is a whole `DataModule`.
+        ValueError: it has no form of a split, or its examples do not fit those of the train split.
+        FileNotFoundError: there is no such image file.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data import DataModule, prediction_loader
+        >>> data = DataModule((np.zeros((4, 3), np.float32), np.arange(4)), batch_size=2)
+        >>> [batch["image"].shape for batch in prediction_loader(data, np.ones((3, 3))).batches()]
+        [(2, 3), (1, 3)]
+    """
+    if isinstance(value, Loader):
+        return value.in_order()
+    if isinstance(value, DataModule):
+        raise TypeError(
+            f"`{_ARGUMENT}` is a DataModule; pass one of its splits, for instance its `test`."
+        )
+    source = _source(data, value)
+    train = data.train
+    loader = Loader(
+        source, batch_size=data.batch_size, num_workers=train.num_workers, argument=_ARGUMENT
+    )
+    _check_axes(loader, train.element_spec())
+    _check_image_shape(loader, data)
+    warn_of_scales(train, loader)
+    return loader
+
+
+def _source(data: DataModule, value: Any) -> Source:
+    if is_image(value):
+        return _image_source(data, [value])
+    if isinstance(value, list | tuple) and value and all(map(is_image, value)):
+        return _image_source(data, value)
+    if is_array(value) and not hasattr(value, "columns"):  # a table has names
+        value = {_first_field(data, "an array"): value}
+    elif isinstance(value, list) and value:
+        return _list_source(data, value)
+    return as_source(value, argument=_ARGUMENT, names=data.fields)
+
+
+def _first_field(data: DataModule, what: str) -> str:
+    """Returns the name of the first field, which values without a name belong to."""
+    name, spec = data.fields[0], data.train.element_spec()
+    if name not in spec:
+        raise ValueError(
+            f"`{_ARGUMENT}` is {what} without a name, which would be `{name}`; the train split has "
+            f"the keys {listed(spec)}. Pass a dict: {{{next(iter(spec))!r}: ...}}."
+        )
+    return name
+
+
+# ---- A list of examples or of batches -------------------------------------------------------
+
+
+def _list_source(data: DataModule, items: list[Any]) -> Source:
+    """Returns the source of a list, whose items have the axes of an example or one more."""
+    first = unpack(items[0], data.fields, f"{_ARGUMENT}[0]")
+    spec = data.train.element_spec()
+    for name in [name for name in first if name in spec]:
+        got, wanted = _first_leaf(first[name]), _first_leaf(spec[name]).shape
+        if is_pil(got) or np.ndim(got) == len(wanted):
+            return MapSource(items, names=data.fields, argument=_ARGUMENT)
+        if np.ndim(got) == len(wanted) + 1:
+            return IterableSource(items, names=data.fields, argument=_ARGUMENT)
+        raise ValueError(
+            f"`{_ARGUMENT}[0][{name!r}]` has the shape {np.shape(got)}; expected {list(wanted)} "
+            f"for an example, or {_rows(wanted)} for a batch, as in the train split."
+        )
+    return as_source(items, argument=_ARGUMENT, names=data.fields)
+
+
+def _first_leaf(value: Any) -> Any:
+    return jax.tree.leaves(value, is_leaf=is_leaf)[0]
+
+
+# ---- Image files and PIL images -------------------------------------------------------------
+
+
+def _image_source(data: DataModule, images: Sequence[Any]) -> MapSource:
+    name = _first_field(data, "an image")
+    read, found = _reader(data.train, name), _found(images)
+    return MapSource(Images(found, read), names=(name,), argument=_ARGUMENT)
+
+
+def _reader(train: Loader, name: str) -> ImageReader:
+    """Returns what reads images like those of the train split."""
+    dataset = getattr(train.source, "dataset", None)
+    if isinstance(dataset, ImageFiles):
+        return dataset.read
+    image, some = train.element_spec()[name], train.some_images()
+    shape = getattr(image, "shape", ())
+    read = square_reader(shape)
+    if read is None or some is None:
+        raise ValueError(
+            f"`{_ARGUMENT}` has images to be decoded, which become squares of 1 or 3 channels; the "
+            f"train split has a `{name}` of shape {shape}. Decode and resize the images like those "
+            "of the train split, and pass them as an array [N, ...]."
+        )
+    if not is_scaled(some):
+        raise ValueError(
+            f"`{_ARGUMENT}` has images to be decoded, which are uint8; the train split has "
+            f"{some.dtype} images from {some.min():g} to {some.max():g}, whose scale is not known. "
+            "Decode and scale the images like those of the train split, and pass them as an array "
+            "[N, ...]."
+        )
+    return dataclasses.replace(read, dtype=image.dtype)
+
+
+def _found(images: Sequence[Any]) -> list[Any]:
+    """Returns PIL images and files in order, with the files of each folder in place of it."""
+    found: list[Any] = []
+    for image in images:
+        if is_pil(image):
+            found.append(image)
+            continue
+        path = os.path.expanduser(os.fspath(image))  # noqa: PTH111  # works without a home
+        if not os.path.lexists(path):
+            raise FileNotFoundError(f"There is no image file {printable(path)}.{_remedy(path)}")
+        files, problems = find_images([path])
+        if problems:
+            raise ValueError(f"`{_ARGUMENT}`: {problems[0]}")
+        found += files
+    return found
+
+
+def _remedy(path: str) -> str:
+    if path in ("train", "val", "test"):
+        return f" To predict a split of the data, pass `trainer.data.{path}`."
+    return ""
+
+
+# ---- Checks ---------------------------------------------------------------------------------
+
+
+def _check_axes(loader: Loader, spec: ElementSpec) -> None:
+    """Raises a `ValueError` if an array has more or fewer axes than in the train split."""
+    wanted = dict(jax.tree_util.tree_leaves_with_path(spec))
+    num = loader.batch_size if loader.num_examples is None else loader.num_examples
+    for path, leaf in jax.tree_util.tree_leaves_with_path(loader.element_spec()):
+        if path in wanted and len(leaf.shape) != len(wanted[path].shape):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            got, shape = (num, *leaf.shape), wanted[path].shape
+            raise ValueError(
+                f"`{_ARGUMENT}{jax.tree_util.keystr(path)}` has the shape {got}; expected "
+                f"{_rows(shape)}, as in the train split.{_axes_remedy(name, got, shape)}"
+            )
+
+
+def _axes_remedy(name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    if len(got) == len(wanted) and sorted(got) == sorted(wanted):  # torch puts the channels first
+        return f" This is the shape of a single example: pass {name}[None]."
+    if (*got[1:], 1) == wanted:
+        return f" {name}[..., None] adds the channel axis."
+    return ""
+
+
+def _rows(shape: tuple[int, ...]) -> str:
+    """Returns the shape of some examples as text, such as [N, 8, 8, 1]."""
+    return f"[{', '.join(map(str, ('N', *shape)))}]"
+
+
+def _check_image_shape(loader: Loader, data: DataModule) -> None:
+    """Raises a `ValueError` if images have another shape than in training."""
+    shape, trained = data.check(loader), data.image_shape
+    if shape is not None and trained is not None and shape != trained:
+        before = loader.element_spec()["image"].shape
+        raise ValueError(
+            f"`{_ARGUMENT}` has images of shape {before}, after the transform {shape}; the model "
+            f"was trained on {trained}."
+        )
