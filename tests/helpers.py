@@ -211,8 +211,8 @@ def loss_task(loss: Any, metrics: Any = None, predict: Any = None) -> Task:
             returned = loss(model(batch["image"]), batch)
             return returned if isinstance(returned, dict | str) else {"loss": returned}
 
-        def predict(self, model: Any, image: jax.Array) -> Any:
-            outputs = model(image)
+        def predict(self, model: Any, batch: Any) -> Any:
+            outputs = model(batch["image"])
             return outputs if predict is None else predict(outputs)
 
     if metrics is not None:

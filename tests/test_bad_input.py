@@ -128,7 +128,7 @@ def test_images_that_the_model_does_not_take(refused, image_size, in_channels, s
     model = nnx.eval_shape(
         lambda: AlexNet(10, image_size=image_size, in_channels=in_channels, rngs=nnx.Rngs(0))
     )
-    refused(rf"images of shape \({size}, {size}, 1\) and dtype uint8", model=model, data=data)
+    refused(rf"examples of `image` uint8\[{size}, {size}, 1\]", model=model, data=data)
 
 
 def test_splits_of_different_images(refused):
@@ -194,12 +194,16 @@ def test_a_verb_without_its_split(refused):
 
 def test_predict_on_images_of_another_shape():
     trainer = Trainer(TinyNet(4, rngs=nnx.Rngs(0)), (TRAIN, VAL), log_dir=None)
-    with pytest.raises(ValueError, match=r"`images`.*\(9, 9, 1\).*\(8, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"`data` .*\(9, 9, 1\).*\(8, 8, 1\)"):
         trainer.predict(np.zeros((3, 9, 9, 1), np.uint8))
-    with pytest.raises(ValueError, match="`images`"):
+    with pytest.raises(ValueError, match="`data` is empty"):
         trainer.predict(np.zeros((0, 8, 8, 1), np.uint8))
-    with pytest.raises(TypeError, match=r"`images` is a tuple; .*Pass only the images"):
-        trainer.predict(TRAIN)
+    with pytest.raises(
+        ValueError, match=r"there is no 'image'\. A batch has the keys index, mask, x"
+    ):
+        trainer.predict({"x": np.zeros((3, 8, 8, 1), np.uint8)})
+    with pytest.raises(ValueError, match="there is no 'image'"):
+        trainer.predict_batches({"x": np.zeros((3, 8, 8, 1), np.uint8)})
     assert trainer.num_compilations == {}
 
 

@@ -13,7 +13,7 @@ from flax import nnx
 from helpers import Dense, TinyNet, tiny_arrays, tree_equal
 from small_runs import numpy_metrics, tiny_data, tiny_trainer
 
-from nnx_alexnet import Trainer, create_optimizer
+from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from nnx_alexnet.data import ImageTransform
 
@@ -133,10 +133,49 @@ def test_predict_gives_one_row_of_probabilities_an_example_in_order():
     assert trainer.test()["test/accuracy"] == pytest.approx(accuracy)
 
 
-def test_predict_takes_images():
+def test_predict_takes_arrays_splits_and_iterables():
     trainer = tiny_trainer()
     images, _ = tiny_arrays(num=30, seed=1)
-    np.testing.assert_array_equal(trainer.predict(images[:7]), trainer.predict()[:7])
+    whole = trainer.predict()
+    np.testing.assert_array_equal(trainer.predict(images[:7]), whole[:7])
+    np.testing.assert_array_equal(trainer.predict(trainer.data.test), whole)
+    batches = ({"image": images[start : start + 16]} for start in (0, 16))
+    np.testing.assert_array_equal(trainer.predict(batches), whole)
+
+
+def test_predict_batches_yields_the_rows_of_predict():
+    trainer = tiny_trainer()
+    batches = list(trainer.predict_batches())
+    assert [len(rows) for rows in batches] == [16, 14]
+    np.testing.assert_array_equal(np.concatenate(batches), trainer.predict())
+    assert trainer.num_compilations == {"predict": 1}
+
+
+def test_other_verbs_are_refused_until_predict_batches_is_closed():
+    trainer = tiny_trainer()
+    batches = trainer.predict_batches()
+    for verb in (trainer.fit, trainer.validate, trainer.predict, trainer.predict_batches):
+        with pytest.raises(RuntimeError, match="`predict_batches` of this Trainer is still runn"):
+            verb()
+    next(batches)
+    batches.close()
+    assert trainer.predict().shape == (30, 4)
+
+
+def test_a_task_can_return_fields_of_the_batch_with_the_predictions():
+    class WithIds(Classification):
+        def predict(self, model, batch):
+            return {"id": batch["id"], "probability": super().predict(model, batch)}
+
+    images, labels = tiny_arrays(num=30, seed=1)
+    split = {"image": images, "label": labels, "id": np.arange(100, 130)}
+    data = DataModule(split, test=split, batch_size=16)
+    trainer = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), data, task=WithIds(), log_dir=None, progress_bar=False
+    )
+    (first, second) = trainer.predict_batches()
+    assert second["id"].tolist() == [*range(116, 130)]
+    np.testing.assert_array_equal(trainer.predict()["probability"][:16], first["probability"])
 
 
 # ---- Steps of a subclass -------------------------------------------------------------------------

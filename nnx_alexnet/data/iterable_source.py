@@ -100,8 +100,9 @@ class IterableSource:
         report = self._report_once if self._first is None else None
         rows = as_rows(item, self._names, self._argument, report)
         if self._padding:
-            self._padding.check(jax.tree.map(lambda x: x[0], rows.fields), self._argument)
-            rows = rows._replace(fields=self._padding.padded(rows.fields, self._argument))
+            example = jax.tree.map(lambda x: x[0], rows.fields)
+            padding = self._padding.of(example, self._argument)
+            rows = rows._replace(fields=padding.padded(rows.fields, self._argument))
         # An iterable may reuse one buffer while the batch is still being sent.
         mask = None if rows.mask is None else rows.mask.copy()
         return Rows(jax.tree.map(np.array, rows.fields), mask)

@@ -91,7 +91,7 @@ class MapSource:
             first, _ = self._example_or_next(0)
             self._report = None  # once is enough
         check_names(first, f"{argument}[0]")
-        self._padding.check(first, argument)
+        self._padding = self._padding.of(first, argument)
         # The dataset may reuse one buffer.
         self._first: Fields = jax.tree.map(lambda array: array[None].copy(), first)
         self._spec = self._padding.spec(Rows(self._first).element_spec())

@@ -1,5 +1,6 @@
 """Pads sequences of different lengths to a few lengths."""
 
+import copy
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class Padding:
     ) -> None:
         self._lengths = {name: _sorted(name, given) for name, given in (pad_to or {}).items()}
         self._values = dict(pad_values or {})
+        self._may_lack_fields = False
         if others := [name for name in self._values if name not in self._lengths]:
             raise ValueError(
                 f"`pad_values` has the field {others[0]!r}, for which `pad_to` has no lengths; it "
@@ -56,14 +58,26 @@ class Padding:
         """Whether a field has more than one length, so that the shapes of batches differ."""
         return any(len(lengths) > 1 for lengths in self._lengths.values())
 
-    def check(self, fields: Mapping[str, Any], argument: str) -> None:
-        """Raises a `ValueError` if a field to pad is missing, or is no array of sequences.
+    def optional(self) -> "Padding":
+        """Returns the same padding for data that may lack fields, such as those to predict."""
+        made = copy.copy(self)
+        made._may_lack_fields = True
+        return made
+
+    def of(self, fields: Mapping[str, Any], argument: str) -> "Padding":
+        """Returns the padding of the fields that exist.
 
         Args:
             fields: the arrays of one example, by name.
             argument: what the user calls the split.
+
+        Raises:
+            ValueError: a field to pad is missing, or is no array of sequences.
         """
-        for name in self._lengths:
+        made = copy.copy(self)
+        if self._may_lack_fields:
+            made._lengths = {name: self._lengths[name] for name in self._lengths if name in fields}
+        for name in made._lengths:
             if name not in fields:
                 raise ValueError(
                     f"`pad_to` has the field {name!r}, but `{argument}` has {listed(fields)}."
@@ -73,6 +87,7 @@ class Padding:
                     f"`pad_to` has the field {name!r}, but that of `{argument}` is no sequence: it "
                     "needs a first axis over its items."
                 )
+        return made
 
     def spec(self, spec: ElementSpec) -> ElementSpec:
         """Returns the spec of one example with its sequences padded to the longest length."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,10 @@ from nnx_alexnet.data.image_files import find_images
 from nnx_alexnet.data.image_folder import ImageFiles
 from nnx_alexnet.data.image_reader import ImageReader, Images, is_image, square_reader
 from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.sources import IterableSource, MapSource, Source, as_source
-from nnx_alexnet.support import printable
+from nnx_alexnet.data.torch_loader import is_shuffled
+from nnx_alexnet.support import logger, printable
 
 _ARGUMENT = "data"  # what `Trainer.predict` calls it
 
@@ -43,6 +45,11 @@ def prediction_loader(data: DataModule, value: Any) -> Loader:
     """
     if isinstance(value, Loader):
         return value.in_order()
+    if is_shuffled(value):
+        logger.warning(
+            "`%s` is a DataLoader that shuffles: predictions are in the order of its batches, not "
+            "of its dataset.", _ARGUMENT,
+        )  # fmt: skip
     if isinstance(value, DataModule):
         raise TypeError(
             f"`{_ARGUMENT}` is a DataModule; pass one of its splits, for instance its `test`."
@@ -50,7 +57,11 @@ def prediction_loader(data: DataModule, value: Any) -> Loader:
     source = _source(data, value)
     train = data.train
     loader = Loader(
-        source, batch_size=data.batch_size, num_workers=train.num_workers, argument=_ARGUMENT
+        source,
+        batch_size=data.batch_size,
+        num_workers=train.num_workers,
+        padding=data.padding,
+        argument=_ARGUMENT,
     )
     _check_axes(loader, train.element_spec())
     _check_image_shape(loader, data)
@@ -65,9 +76,12 @@ def _source(data: DataModule, value: Any) -> Source:
         return _image_source(data, value)
     if is_array(value) and not hasattr(value, "columns"):  # a table has names
         value = {_first_field(data, "an array"): value}
-    elif isinstance(value, list) and value:
-        return _list_source(data, value)
-    return as_source(value, argument=_ARGUMENT, names=data.fields)
+    if isinstance(value, Mapping | tuple):  # all sequences of an array have one length
+        return as_source(value, argument=_ARGUMENT, names=data.fields)
+    padding = data.padding.optional()
+    if isinstance(value, list) and value:
+        return _list_source(data, value, padding)
+    return as_source(value, argument=_ARGUMENT, names=data.fields, padding=padding)
 
 
 def _first_field(data: DataModule, what: str) -> str:
@@ -84,21 +98,21 @@ def _first_field(data: DataModule, what: str) -> str:
 # ---- A list of examples or of batches -------------------------------------------------------
 
 
-def _list_source(data: DataModule, items: list[Any]) -> Source:
+def _list_source(data: DataModule, items: list[Any], padding: Padding) -> Source:
     """Returns the source of a list, whose items have the axes of an example or one more."""
     first = unpack(items[0], data.fields, f"{_ARGUMENT}[0]")
     spec = data.train.element_spec()
     for name in [name for name in first if name in spec]:
         got, wanted = _first_leaf(first[name]), _first_leaf(spec[name]).shape
         if is_pil(got) or np.ndim(got) == len(wanted):
-            return MapSource(items, names=data.fields, argument=_ARGUMENT)
+            return MapSource(items, names=data.fields, padding=padding, argument=_ARGUMENT)
         if np.ndim(got) == len(wanted) + 1:
-            return IterableSource(items, names=data.fields, argument=_ARGUMENT)
+            return IterableSource(items, names=data.fields, padding=padding, argument=_ARGUMENT)
         raise ValueError(
             f"`{_ARGUMENT}[0][{name!r}]` has the shape {np.shape(got)}; expected {list(wanted)} "
             f"for an example, or {_rows(wanted)} for a batch, as in the train split."
         )
-    return as_source(items, argument=_ARGUMENT, names=data.fields)
+    return as_source(items, argument=_ARGUMENT, names=data.fields, padding=padding)
 
 
 def _first_leaf(value: Any) -> Any:

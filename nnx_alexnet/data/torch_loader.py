@@ -72,6 +72,20 @@ def has_worker_copies(loader: object) -> bool:
     return is_torch_iterable(dataset) and getattr(loader, "num_workers", 0) > 1
 
 
+def is_shuffled(loader: object) -> bool:
+    """Returns whether a value is a torch `DataLoader` with `shuffle=True`.
+
+    Example:
+        >>> from nnx_alexnet.data.torch_loader import is_shuffled
+        >>> is_shuffled([1, 2])
+        False
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(loader, torch.utils.data.DataLoader):
+        return False
+    return isinstance(loader.sampler, torch.utils.data.RandomSampler)
+
+
 def hides_epochs(loader: object) -> bool:
     """Returns whether persistent workers keep copies of a dataset that has `set_epoch`.
 

@@ -126,6 +126,7 @@ class Preparation:
         with self._fitting(loader) as example:
             traced = self._arrays.steps, example
             if traced != self._predicted:  # a trace takes longer than predicting a few examples
+                self._predicted = None
                 self._arrays.steps.trace_prediction(example)
                 self._predicted = traced
 

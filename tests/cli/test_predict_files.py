@@ -19,41 +19,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.cli import main
-from nnx_alexnet.cli.predict_files import (
-    IMAGE_SUFFIXES,
-    FilePredictor,
-    compile_probabilities,
-    find_images,
-    predict_files,
-)
-from nnx_alexnet.data import ImageTransform, load_data
+from nnx_alexnet.cli.predict_files import FilePredictor, compile_probabilities, predict_files
+from nnx_alexnet.data import ImageTransform, find_images, load_data
 from nnx_alexnet.data.image_decoding import decode
+from nnx_alexnet.data.image_files import IMAGE_SUFFIXES
 from nnx_alexnet.data.sources import MapSource
 from nnx_alexnet.task import Classification
-
-# ---- Files -------------------------------------------------------------------------------------
-
-
-def test_folders_are_searched_recursively_in_sorted_order(tmp_path):
-    for name in ("b/2.PNG", "b/10.jpeg", "a/deep/er/x.tiff", "b/notes.txt", "z.webp", "plain"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    last = str(tmp_path / "plain")
-    files, problems = find_images([last, str(tmp_path), last])
-    names = [os.path.relpath(file, tmp_path) for file in files]
-    assert names == ["plain", "a/deep/er/x.tiff", "b/10.jpeg", "b/2.PNG", "z.webp", "plain"]
-    assert problems == []
-
-
-def test_linked_folders_are_searched_without_cycles(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/1.png").touch()
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images/linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "images")
-    files, _ = find_images([str(tmp_path / "images")])
-    assert files == [str(tmp_path / "images/linked/1.png")]
-
 
 # ---- What is no image --------------------------------------------------------------------------
 
@@ -310,8 +281,8 @@ def test_only_the_next_batch_is_read_ahead():
 
 def test_a_task_without_classes_is_refused():
     class Reconstruction(Task):
-        def predict(self, model, image):
-            return {"image": image}
+        def predict(self, model, batch):
+            return {"image": batch["image"]}
 
     model = TinyNet(4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="Reconstruction, does not predict classes"):

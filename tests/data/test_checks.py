@@ -2,13 +2,11 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from data_helpers import Examples
 from helpers import tiny_arrays
 from PIL import Image
-from torch.utils.data import DataLoader, TensorDataset
 
-from nnx_alexnet.data import DataModule, ImageTransform
+from nnx_alexnet.data import DataModule, ImageTransform, prediction_loader
 
 X, Y = tiny_arrays(num=8)
 
@@ -113,14 +111,14 @@ def test_pil_masks_are_labels_with_axes():
 @pytest.mark.parametrize("scale", [255.0, 2.0, -1.0])
 def test_splits_on_two_scales_cause_a_warning(warnings, scale):
     floats = (X / 255 * scale).astype(np.float32), Y
-    DataModule((X, Y), floats, batch_size=4).unlabelled(floats[0])
+    prediction_loader(DataModule((X, Y), floats, batch_size=4), floats[0])
     DataModule(floats, test=[*zip(X, Y, strict=True)], batch_size=4)
     reported = [r.getMessage() for r in warnings.records if "two scales" in r.getMessage()]
     pairs = [
         re.match(r"`(\w+)` has float32 images from .* and `(\w+)` has uint8", t) for t in reported
     ]
     assert [pair.groups() for pair in pairs] == [
-        ("val", "train"), ("images", "train"), ("train", "test")
+        ("val", "train"), ("data", "train"), ("train", "test")
     ]  # fmt: skip
 
 
@@ -128,41 +126,5 @@ def test_bytes_and_floats_from_0_to_1_have_the_same_scale(warnings):
     floats = (X / 255).astype(np.float32), Y
     data = DataModule((X, Y), floats, batch_size=4)
     assert data.val.element_spec()["image"].dtype == np.float32
-    assert data.unlabelled(floats[0]).num_examples == 8
+    assert prediction_loader(data, floats[0]).num_examples == 8
     assert not any(r.levelname == "WARNING" for r in warnings.records)
-
-
-@pytest.mark.parametrize(
-    ("images", "error", "message"),
-    [
-        (DataLoader([(x, 0) for x in X]), TypeError, "is a DataLoader; .*test split.*predict()"),
-        (TensorDataset(torch.zeros(2, 1)), TypeError, "is a TensorDataset; .*test split"),
-        ((X, Y), TypeError, "is a tuple; .*Pass only the images"),
-        ([*X], TypeError, r"is a list; .*np.stack\(images\)"),
-        ({"image": X}, TypeError, "is a dict; expected one array"),
-        ("images/", TypeError, "is a str; expected one array"),
-        (Image.new("L", (8, 8)), TypeError, "is a Image; expected one array"),
-        (7, TypeError, "is a int; expected one array"),
-        (X[0], ValueError, r"has the shape \(8, 8, 1\); .*single image: pass images\[None\]"),
-        (torch.zeros(1, 8, 8), ValueError, r"has the shape .*single image: pass images\[None\]"),
-        (
-            X[..., 0],
-            ValueError,
-            r"has the shape \(8, 8, 8\); .*images\[..., None\] adds the channel axis",
-        ),
-        (
-            X[0, 0],
-            ValueError,
-            r"has the shape \(8, 1\); expected one array of images.*\[N, 8, 8, 1\]",
-        ),
-        (np.float32(1), ValueError, r"has the shape \(\); expected one array"),
-        (X[:0], ValueError, "`images` is empty"),
-        (X.astype(np.uint16), ValueError, "`images` has dtype uint16; .* / 65535"),
-        (np.zeros((2, 9, 9, 1), np.uint8), ValueError, r"has images of shape \(9, 9, 1\), after"),
-        (np.zeros((2, 8, 8, 3), np.uint8), ValueError, r"has images of shape \(8, 8, 3\), after"),
-    ],
-)
-def test_other_values_than_images_are_rejected_by_predict(images, error, message):
-    data = DataModule((X, Y), batch_size=4)
-    with pytest.raises(error, match=f"`images` {message}|^{message}"):
-        data.unlabelled(images)

@@ -1,22 +1,12 @@
 import hashlib
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from helpers import tiny_arrays
 
 from nnx_alexnet.data import DataModule, ImageTransform, as_data_module
 
 X, Y = tiny_arrays(num=8)
-
-
-@pytest.mark.parametrize(
-    "images", [X, jnp.asarray(X), torch.from_numpy(X.transpose(0, 3, 1, 2)), X / 255]
-)
-def test_arrays_of_every_library_are_predicted(images):
-    loader = DataModule((X, Y), batch_size=4).unlabelled(images)
-    assert np.concatenate([b["image"] for b in loader.batches()]).shape == X.shape
 
 
 def test_images_and_labels_as_train_and_val_are_rejected():
@@ -66,14 +56,6 @@ def test_names_and_shapes_must_fit_all_splits():
     with pytest.raises(ValueError, match=r"`val` has images of shape \(9, 9, 1\)"):
         DataModule(train, tiny_arrays(size=9))
     assert DataModule(train, tiny_arrays(size=9), transform=ImageTransform(8)).val is not None
-
-
-def test_unlabelled_images_need_no_labels():
-    images, _ = tiny_arrays(num=8)
-    data = DataModule((images, np.zeros((8, 3))), batch_size=4)
-    (batch,) = data.unlabelled(images[:3]).batches(multiple=1)
-    assert batch.keys() == {"image", "mask", "index"}
-    assert batch["mask"].tolist() == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

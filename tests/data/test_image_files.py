@@ -5,7 +5,7 @@ import pytest
 from data_helpers import copied, images_of, load_folder, messages, write_images
 from torchvision.datasets.folder import make_dataset
 
-from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files
+from nnx_alexnet.data.image_files import IMAGE_SUFFIXES, find_files, find_images
 
 
 @pytest.mark.parametrize("suffix", [s for s in IMAGE_SUFFIXES if s not in (".avif", ".gif")])
@@ -71,3 +71,24 @@ def test_errors_while_searching_are_raised_or_noted(tmp_path):
     noted = []
     assert find_files(tmp_path / "gone", note=noted.append).images == []
     assert noted[0].filename == str(tmp_path / "gone")
+
+
+def test_folders_are_searched_recursively_in_sorted_order(tmp_path):
+    for name in ("b/2.PNG", "b/10.jpeg", "a/deep/er/x.tiff", "b/notes.txt", "z.webp", "plain"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    last = str(tmp_path / "plain")
+    files, problems = find_images([last, str(tmp_path), last])
+    names = [os.path.relpath(file, tmp_path) for file in files]
+    assert names == ["plain", "a/deep/er/x.tiff", "b/10.jpeg", "b/2.PNG", "z.webp", "plain"]
+    assert problems == []
+
+
+def test_linked_folders_are_searched_without_cycles(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/1.png").touch()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/circle").symlink_to(tmp_path / "images")
+    files, _ = find_images([str(tmp_path / "images")])
+    assert files == [str(tmp_path / "images/linked/1.png")]

@@ -22,6 +22,14 @@ def test_batches_get_the_smallest_length_that_fits():
     assert (spec["tokens"].shape, spec["labels"].shape, spec["size"].shape) == ((8,), (8,), ())
 
 
+def test_fields_may_be_missing_in_optional_padding():
+    padding = Padding(PAD)
+    with pytest.raises(ValueError, match="`pad_to` has the field 'labels', but `x` has 'tokens'"):
+        padding.of({"tokens": [1]}, "x")
+    assert padding.optional().of({"tokens": [1]}, "x").describe() == {"tokens": [4, 8]}
+    assert padding.of({"tokens": [1], "labels": [2]}, "x").describe() == padding.describe()
+
+
 def test_batches_of_an_iterable_are_padded():
     def batches():
         yield {"tokens": np.ones((2, 3, 5), np.int8)}

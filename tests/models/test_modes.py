@@ -260,6 +260,24 @@ def test_each_call_has_its_own_noise(source):
     assert not np.array_equal(first[0], second[0])
 
 
+def test_noise_is_the_same_for_any_number_of_devices_and_batch_by_batch():
+    rows = np.ones((20, 4), np.float32)
+
+    def passes(devices):
+        data = DataModule((X, Y), batch_size=6)  # padded to 8 on 4 devices
+        trainer = Trainer(
+            Samples("rngs"), data, task=Raw(), devices=devices, log_dir=None, progress_bar=False
+        )
+        first = np.concatenate(list(trainer.predict_batches(rows)))
+        return first, trainer.predict(rows)
+
+    alone, second = passes(1)
+    assert not np.isclose(alone, second).any()
+    for devices in (2, 4):
+        for found, expected in zip(passes(devices), (alone, second), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_noise_in_validation_does_not_affect_training():
     def losses(validate_every_n_epochs):
         trainer = Trainer(

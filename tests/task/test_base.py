@@ -22,5 +22,5 @@ def test_the_defaults_are_the_loss_and_the_model_outputs():
     loss, mask = jnp.array([1.0, 3.0, np.nan]), jnp.array([True, True, False])
     metrics = task.metrics.single_from_model_output(loss=loss, mask=mask).compute()
     assert float(metrics["loss"]) == 2
-    assert task.predict(lambda image: image + 1, 1) == 2
+    assert task.predict(lambda image: image + 1, {"image": 1, "other": 5}) == 2
     assert task.label_problem(np.zeros(3), {}) is None

@@ -100,7 +100,7 @@ def test_top_5_accuracy_matches_top_k_with_ties_and_nan():
 
 def test_predict_returns_probabilities():
     logits = jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32)
-    got = Classification().predict(lambda image: image, logits)
+    got = Classification().predict(lambda image: image, {"image": logits})
     np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(got.argmax(axis=1), logits.argmax(axis=1))
 
@@ -173,7 +173,7 @@ ROWS = {
 @pytest.mark.parametrize("model", [nnx.Linear(4, 1, rngs=nnx.Rngs(0)), lambda x: x[:, 0]])
 def test_predict_refuses_a_single_logit(model):
     with pytest.raises(ValueError, match=r"`model` returns .*`Classification` requires"):
-        Classification().predict(model, X)
+        Classification().predict(model, {"image": X})
 
 
 @pytest.mark.parametrize("kind", ROWS)

@@ -9,6 +9,8 @@ from parts import Parts, split_of
 
 from nnx_alexnet import DataModule, Task
 from nnx_alexnet.callbacks import Callback
+from nnx_alexnet.training import joined
+from nnx_alexnet.training.dispatcher import MAX_IN_FLIGHT
 
 
 def evaluated(parts, kind="validation", split="val"):
@@ -17,10 +19,14 @@ def evaluated(parts, kind="validation", split="val"):
     return parts.evaluation.evaluate(kind, split, loader, empty)
 
 
-def predicted(parts, split="test"):
+def predicted_batches(parts, split="test"):
     loader = parts.preparation.split(split)
     parts.preparation.for_prediction(loader)
     return parts.evaluation.predict(loader)
+
+
+def predicted(parts, split="test"):
+    return joined(predicted_batches(parts, split))
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 5])
@@ -51,13 +57,67 @@ def test_predictions_are_one_row_an_example_and_in_order(num):
     assert type(found) is np.ndarray
 
 
+def test_predictions_come_batch_by_batch_without_padding():
+    parts = Parts(val=range(5), weight=3.0)
+    assert [rows.tolist() for rows in predicted_batches(parts)] == [[0, 3], [6, 9], [12]]
+    assert parts.arrays.num_compilations == {"predict": 1}
+
+
+def test_only_a_few_batches_are_read_ahead_of_the_results():
+    read = []
+
+    def batches():
+        for number in range(10):
+            read.append(number)
+            yield split_of(float(number))
+
+    parts = Parts(weight=2.0)
+    parts.data = parts.preparation._data = DataModule([split_of(1.0)], None, batches())
+    for number, rows in enumerate(predicted_batches(parts)):
+        assert rows.tolist() == [2.0 * number]
+        assert len(read) <= number + 1 + MAX_IN_FLIGHT
+
+
+def test_a_prediction_that_is_closed_early_ends_like_a_complete_one():
+    recorder = RecordingCallback()
+    parts = Parts(val=range(20), callbacks=[recorder])
+    closed = []
+    parts.data.test.close = lambda: closed.append(True)
+    batches = predicted_batches(parts)
+    next(batches)
+    batches.close()
+    assert recorder.calls[-2:] == ["on_predict_epoch_end", "on_predict_end"]
+    assert recorder.calls.count("on_predict_batch_end") == 1 + MAX_IN_FLIGHT
+    assert closed == [True]
+
+
+def test_a_prediction_that_fails_has_no_end():
+    class Fails(RecordingCallback):
+        def on_predict_batch_end(self, *_):
+            raise ValueError("of the hook")
+
+    recorder = Fails()
+    with pytest.raises(ValueError, match="of the hook"):
+        predicted(Parts(val=range(4), callbacks=[recorder]))
+    assert "on_predict_end" not in recorder.calls
+
+
+def test_changes_after_the_first_batch_reach_the_next_pass():
+    parts = Parts(val=range(10), weight=3.0)
+    batches = predicted_batches(parts)
+    next(batches)
+    parts.arrays.lend().weight[...] = 5.0
+    assert np.concatenate(list(batches)).tolist() == [6, 9, 12, 15, 18, 21, 24, 27]
+    assert predicted(parts)[1] == 5.0
+
+
 def test_predictions_may_be_a_tree():
     class Both(Task):
         def outputs(self, model, batch):
             return {"loss": model(batch["image"])}
 
-        def predict(self, model, image):
-            return {"once": model(image), "twice": 2 * image}
+        def predict(self, model, batch):
+            return {"once": model(batch["image"]), "twice": 2 * batch["image"]}
 
     found = predicted(Parts(val=range(3), task=Both()))
     assert found["once"].tolist() == [0, 1, 2]

@@ -3,6 +3,7 @@
 import contextlib
 
 import jax
+import numpy as np
 import pytest
 
 from nnx_alexnet.training.lifecycle import Lifecycle
@@ -117,3 +118,89 @@ def test_transfers_are_allowed_inside_a_verb_whatever_the_caller_has_set():
     _, lifecycle = lifecycle_of()
     with jax.transfer_guard("disallow"), lifecycle.running("fit"):
         assert float(jax.numpy.ones(2)[0]) == 1.0
+
+
+# ---- Streams -----------------------------------------------------------------------------------
+
+
+def results_of(parts, *results):
+    """Yields results, and records its end."""
+    try:
+        for result in results:
+            parts.calls.append(f"compute {result}")
+            yield result
+    finally:
+        parts.calls.append("closed")
+
+
+def test_a_stream_runs_from_the_call_to_its_last_result():
+    parts, lifecycle = lifecycle_of()
+    stream = lifecycle.stream("predict", results_of(parts, 1, 2))
+    assert lifecycle.is_running
+    assert parts.calls == ["enter", "setup predict", "leave"]
+    assert list(stream) == [1, 2]
+    assert not lifecycle.is_running
+    computed = ["enter", "compute 1", "leave", "enter", "compute 2", "leave", "enter", "closed"]
+    assert parts.calls[3:] == [*computed, "leave", "enter", "leave", *CLEANED]
+
+
+@pytest.mark.parametrize("num_taken", [0, 1])
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_a_stream_that_is_closed_or_dropped_is_cleaned_up_without_an_error(num_taken, how):
+    parts, lifecycle = lifecycle_of()
+    stream = lifecycle.stream("predict", results_of(parts, 1, 2, 3))
+    for _ in range(num_taken):
+        next(stream)
+    if how == "close":
+        stream.close()
+    else:
+        del stream
+    assert not lifecycle.is_running
+    assert parts.calls[-4:] == CLEANED
+    assert parts.failure is None
+    assert parts.calls.count("closed") == num_taken, "results that have not begun have no end"
+
+
+def test_a_stream_that_fails_is_reported_to_callbacks():
+    def failing():
+        yield 1
+        raise ValueError("of a result")
+
+    parts, lifecycle = lifecycle_of()
+    stream = lifecycle.stream("predict", failing())
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="of a result"):
+        next(stream)
+    assert parts.calls[-5:] == CLEANED_AFTER_ERROR
+    assert not lifecycle.is_running
+
+
+def test_other_verbs_are_refused_while_a_stream_is_open():
+    _, lifecycle = lifecycle_of()
+
+    def results():
+        with pytest.raises(RuntimeError, match="a hook cannot call"):
+            lifecycle.check_idle()
+        yield 1
+
+    stream = lifecycle.stream("predict", results())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"`predict_batches` .*still running: .*`close\(\)`"):
+            lifecycle.check_idle()
+        next(stream, None)
+    lifecycle.check_idle()
+
+
+def test_the_callers_transfer_guard_is_in_effect_between_results():
+    def results():
+        while True:
+            yield float(jax.numpy.ones(2)[0])
+
+    _, lifecycle = lifecycle_of()
+    with jax.transfer_guard("disallow"):
+        stream = lifecycle.stream("predict", results())
+        assert next(stream) == 1.0
+        with pytest.raises(Exception, match="Disallowed"):
+            jax.numpy.ones(2) + np.ones(2)
+    stream.close()
+    assert float((jax.numpy.ones(2) + np.ones(2))[0]) == 2.0

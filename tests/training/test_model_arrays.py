@@ -48,6 +48,16 @@ def test_a_model_that_is_lent_has_what_the_last_step_returned(parts):
     assert 7.0 in [float(leaf) for leaf in momentum]
 
 
+def test_a_model_is_not_rewritten_if_no_step_has_changed_the_arrays(parts):
+    arrays = parts.arrays
+    arrays.lend()
+    arrays.take()
+    parts.model.weight[...] = jnp.float32(-1.0)
+    assert float(arrays.lend().weight[...]) == -1.0
+    arrays.put(moved(arrays.take(), 7))
+    assert float(arrays.lend().weight[...]) == 7.0
+
+
 def test_what_a_hook_changes_in_the_lent_model_reaches_the_next_step(parts):
     arrays = parts.arrays
     arrays.put(moved(arrays.take(), 7))

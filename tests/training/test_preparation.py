@@ -42,6 +42,31 @@ def test_what_is_known_before_a_fit_is_traced_once():
     assert again[1] is training
 
 
+def test_a_prediction_from_data_of_the_same_form_is_traced_once():
+    class Traced(Task):
+        num = 0
+
+        def predict(self, model, batch):
+            type(self).num += 1
+            return model(batch["image"])
+
+    parts = Parts(val=(1.0, 2.0, 3.0), task=Traced())
+    parts.preparation.for_prediction(parts.data.test)
+    num = Traced.num
+    parts.preparation.for_prediction(parts.data.test)
+    parts.preparation.for_prediction(parts.data.val)
+    assert Traced.num == num > 0
+    bad = DataModule({"other": np.ones((2, 1), np.float32)}, batch_size=2).train
+    with pytest.raises(ValueError, match="there is no 'image'"):
+        parts.preparation.for_prediction(bad)
+    parts.preparation.for_prediction(parts.data.test)
+    assert Traced.num > num, "the trace that failed replaced the one before"
+    num = Traced.num
+    parts.model.extra = 3
+    parts.preparation.for_prediction(parts.data.test)
+    assert Traced.num > num
+
+
 def test_a_verb_that_runs_keeps_its_compiled_steps():
     parts = Parts(val=(1.0,))
     parts.preparation.for_prediction(parts.data.test)
@@ -92,7 +117,7 @@ class Fails(Task):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (TypeError("no images"), r"fit together, with images of shape \(1,\) and dtype float32.*"
+        (TypeError("no images"), r"fit together, with examples of `image` float32\[1\], .*"
          "TypeError: no images"),
         (KeyError("target"), "there is no 'target'. A batch has the keys image, index, label, mas"),
     ],

@@ -185,8 +185,8 @@ class Wrong(Task):
     def outputs(self, model, batch):
         return {"loss": model(batch["image"])[:, 0]}
 
-    def predict(self, model, image):
-        return self.shaped(image)
+    def predict(self, model, batch):
+        return self.shaped(batch["image"])
 
 
 @pytest.mark.parametrize(
