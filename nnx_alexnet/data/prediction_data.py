@@ -81,7 +81,13 @@ def _source(data: DataModule, value: Any) -> Source:
     padding = data.padding.optional()
     if isinstance(value, list) and value:
         return _list_source(data, value, padding)
-    return as_source(value, argument=_ARGUMENT, names=data.fields, padding=padding)
+    return as_source(
+        value,
+        argument=_ARGUMENT,
+        names=data.fields,
+        padding=padding,
+        batch_size=data.batch_size,
+    )
 
 
 def _first_field(data: DataModule, what: str) -> str:
@@ -193,10 +199,10 @@ def _check_axes(loader: Loader, spec: ElementSpec) -> None:
 
 
 def _axes_remedy(name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if len(got) == len(wanted) and sorted(got) == sorted(wanted):  # torch puts the channels first
-        return f" This is the shape of a single example: pass {name}[None]."
     if (*got[1:], 1) == wanted:
         return f" {name}[..., None] adds the channel axis."
+    if len(got) == len(wanted):
+        return f" To predict a single example, pass {name}[None]."
     return ""
 
 

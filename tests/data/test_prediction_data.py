@@ -113,10 +113,10 @@ def test_sequences_are_padded_as_in_training_and_fields_may_be_missing():
     [
         (
             X[0],
-            r"`data\['image'\]` has the shape \(8, 8, 1\); .*single example: pass image\[None\]",
+            r"`data\['image'\]` has the shape \(8, 8, 1\); .*a single example, pass image\[None\]",
         ),
-        (torch.zeros(1, 8, 8), r"has the shape \(1, 8, 8\); .*: pass image\[None\]"),
-        ({"image": X[0]}, r"has the shape \(8, 8, 1\); .*: pass image\[None\]"),
+        (torch.zeros(1, 8, 8), r"has the shape \(1, 8, 8\); .*, pass image\[None\]"),
+        ({"image": X[0]}, r"has the shape \(8, 8, 1\); .*, pass image\[None\]"),
         (X[..., 0], r"has the shape \(8, 8, 8\); .*image\[..., None\] adds the channel axis"),
         (X[0, 0], r"has the shape \(8, 1\); expected \[N, 8, 8, 1\], as in the train split\.$"),
         (
