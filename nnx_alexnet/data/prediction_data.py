@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnx_alexnet.data.checks import is_scaled, warn_of_scales
 from nnx_alexnet.data.convert import is_array, is_leaf, is_pil
 from nnx_alexnet.data.data_module import DataModule
-from nnx_alexnet.data.examples import ElementSpec, listed, unpack
+from nnx_alexnet.data.examples import ElementSpec, listed, spec_text, unpack
 from nnx_alexnet.data.image_files import find_images
 from nnx_alexnet.data.image_folder import ImageFiles
 from nnx_alexnet.data.image_reader import ImageReader, Images, is_image, square_reader
@@ -96,7 +97,7 @@ def _first_field(data: DataModule, what: str) -> str:
     if name not in spec:
         raise ValueError(
             f"`{_ARGUMENT}` is {what} without a name, which would be `{name}`; the train split has "
-            f"the keys {listed(spec)}. Pass a dict: {{{next(iter(spec))!r}: ...}}."
+            f"the keys {listed(spec)}. Pass a dict with the key."
         )
     return name
 
@@ -139,21 +140,25 @@ def _reader(train: Loader, name: str) -> ImageReader:
     dataset = getattr(train.source, "dataset", None)
     if isinstance(dataset, ImageFiles):
         return dataset.read
-    image, some = train.element_spec()[name], train.some_images()
-    shape = getattr(image, "shape", ())
-    read = square_reader(shape)
-    if read is None or some is None:
+    image = train.element_spec()[name]
+    read = square_reader(getattr(image, "shape", ()))
+    how = (
+        f"Prepare the images of `{_ARGUMENT}` like those of the train split, and pass them as an "
+        "array [N, ...]."
+    )
+    if read is None:
         raise ValueError(
             f"`{_ARGUMENT}` has images to be decoded, which become squares of 1 or 3 channels; the "
-            f"train split has a `{name}` of shape {shape}. Decode and resize the images like those "
-            "of the train split, and pass them as an array [N, ...]."
+            f"train split has `{name}` {spec_text(image)}. {how}"
         )
-    if not is_scaled(some):
+    if image.dtype == np.uint8:
+        return read
+    some = train.some_images() if name == "image" else None
+    if some is None or not jnp.issubdtype(image.dtype, jnp.floating) or not is_scaled(some):
+        span = "" if some is None else f" from {some.min():g} to {some.max():g}"
         raise ValueError(
             f"`{_ARGUMENT}` has images to be decoded, which are uint8; the train split has "
-            f"{some.dtype} images from {some.min():g} to {some.max():g}, whose scale is not known. "
-            "Decode and scale the images like those of the train split, and pass them as an array "
-            "[N, ...]."
+            f"{image.dtype} images{span}, whose scale is not known. {how}"
         )
     return dataclasses.replace(read, dtype=image.dtype)
 
@@ -199,7 +204,8 @@ def _check_axes(loader: Loader, spec: ElementSpec) -> None:
 
 
 def _axes_remedy(name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if (*got[1:], 1) == wanted:
+    is_one_image = sorted(got) == sorted(wanted)  # torch puts the channels first
+    if (*got[1:], 1) == wanted and not is_one_image:
         return f" {name}[..., None] adds the channel axis."
     if len(got) == len(wanted):
         return f" To predict a single example, pass {name}[None]."
