@@ -412,14 +412,14 @@ class Trainer:
             >>> import numpy as np
             >>> from flax import nnx
             >>> from nnx_alexnet import Trainer
-            >>> images, labels = np.zeros((6, 4), np.float32), np.zeros(6, np.int32)
+            >>> images, labels = np.zeros((64, 4), np.float32), np.zeros(64, np.int32)
             >>> split = (images, labels)
             >>> model = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
             >>> trainer = Trainer(model, (split, split), log_dir=None, progress_bar=False)
-            >>> for probabilities in trainer.predict_batches([images[:4], images[4:]]):
+            >>> for probabilities in trainer.predict_batches([images[:40], images[40:]]):
             ...     print(probabilities.shape)
-            (4, 2)
-            (2, 2)
+            (40, 2)
+            (24, 2)
         """
         return self._predicted(self._to_predict(data))
 
