@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
+from nnx_alexnet.data.examples import spec_text
 from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import logger
@@ -24,10 +26,10 @@ def check_distinct(**splits: Any) -> None:
                 )
 
 
-def transformed_shape(
+def transformed_image(
     loader: Loader, transform: Transform, *, may_lack_fields: bool = False
-) -> tuple[int, ...] | None:
-    """Returns the shape of one image of a split after the transform; None without images.
+) -> jax.ShapeDtypeStruct | None:
+    """Returns the shape and dtype of one image of a split after the transform, if there is one.
 
     Args:
         loader: of the split. An iterable is asked for its first batch.
@@ -43,29 +45,35 @@ def transformed_shape(
         image: Any = transform.check(spec, may_lack_fields=may_lack_fields).get("image")
     except ValueError as error:
         raise ValueError(f"`{loader.argument}`: {error}") from error
-    return tuple(image.shape) if hasattr(image, "shape") else None
+    return image if isinstance(image, jax.ShapeDtypeStruct) else None
 
 
-def check_shapes(splits: Mapping[str, Loader], transform: Transform) -> None:
-    """Raises a `ValueError` unless images of all splits have one shape after the transform.
+def check_images(splits: Mapping[str, Loader], transform: Transform) -> None:
+    """Checks that images of all splits have one shape and one dtype after the transform.
 
     Iterables are left out, since their first batch would have to be read.
+
+    Raises:
+        ValueError: two splits differ.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    images: dict[str, jax.ShapeDtypeStruct] = {}
     for name, loader in splits.items():
         if not loader.indexable:
             continue
-        shape = transformed_shape(loader, transform, may_lack_fields=name != "train")
-        if shape is None:
+        image = transformed_image(loader, transform, may_lack_fields=name != "train")
+        if image is None:
             continue
-        shapes[name] = shape
-        first, first_shape = next(iter(shapes.items()))
-        if shape != first_shape:
-            before = [splits[each].element_spec()["image"].shape for each in (name, first)]
+        images[name] = image
+        first, first_image = next(iter(images.items()))
+        if (image.shape, image.dtype) != (first_image.shape, first_image.dtype):
+            before = [spec_text(splits[each].element_spec()["image"]) for each in (name, first)]
+            remedy = "ImageTransform(image_size=...) resizes."
+            if image.shape == first_image.shape:
+                remedy = "Use the same dtype in both: uint8, or floats from 0 to 1."
             raise ValueError(
-                f"`{name}` has images of shape {before[0]}, `{first}` of {before[1]}; "
-                f"after the transform these are {shape} and {first_shape}, which must be "
-                "equal. ImageTransform(image_size=...) resizes."
+                f"`{name}` has images {before[0]}, `{first}` has {before[1]}; after the transform "
+                f"these are {spec_text(image)} and {spec_text(first_image)}, which must be equal. "
+                f"{remedy}"
             )
 
 

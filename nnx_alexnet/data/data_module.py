@@ -12,8 +12,8 @@ from nnx_alexnet.data.adapters import known_class_names
 from nnx_alexnet.data.checks import (
     check_class_names,
     check_distinct,
-    check_shapes,
-    transformed_shape,
+    check_images,
+    transformed_image,
     warn_of_scales,
 )
 from nnx_alexnet.data.convert import is_array
@@ -167,7 +167,7 @@ class DataModule:
     def _check_splits(self) -> None:
         """Checks what is known without asking an iterable for its first batch."""
         splits = self._splits()
-        check_shapes(splits, self.transform)
+        check_images(splits, self.transform)
         for name, loader in splits.items():
             if name != "train" and loader.indexable and self.train.indexable:
                 warn_of_scales(self.train, loader)
@@ -191,7 +191,8 @@ class DataModule:
         """
         # A split to predict from need not have masks or boxes.
         may_lack_fields = loader is not self.train
-        return transformed_shape(loader, self.transform, may_lack_fields=may_lack_fields)
+        image = transformed_image(loader, self.transform, may_lack_fields=may_lack_fields)
+        return None if image is None else tuple(image.shape)
 
     @property
     def batch_size(self) -> int:
