@@ -224,6 +224,25 @@ def test_rows_do_not_depend_on_batches_and_equal_the_trainers():
     np.testing.assert_array_equal(rows, trainer.predict(images))
 
 
+@pytest.mark.parametrize("name", ["rngs", "own"])
+def test_random_numbers_are_an_argument_or_of_the_model_itself(name):
+    class Samples(nnx.Module):
+        def __init__(self):
+            self.own = nnx.Rngs(0)
+
+        def __call__(self, image, rngs=None):
+            assert rngs is not None
+            return (rngs if name == "rngs" else self.own).normal((len(image), 4))
+
+    class Raw(Classification):
+        def predict(self, model, batch):
+            return model(batch["image"])
+
+    step = compile_probabilities(Samples(), Raw(), ImageTransform(), (2, *SHAPE))
+    images = np.zeros((2, *SHAPE), np.uint8)
+    assert (step(images) != step(images)).all()
+
+
 def test_a_sampling_model_has_new_random_numbers_per_batch():
     class Samples(nnx.Module):
         def __init__(self, rngs):

@@ -135,6 +135,10 @@ MODELS = {
 }
 
 
+def slow_among(names, *slow):
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n in slow)) for n in names]
+
+
 def trainer_of(name, log_dir, **arguments):
     split = (SEQUENCES if name == "recurrent" else X), Y
     model = MODELS[name][0](nnx.Rngs(0))
@@ -143,7 +147,7 @@ def trainer_of(name, log_dir, **arguments):
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Using 'Module.(sow|perturb):DeprecationWarning")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_among(MODELS, "low rank", "recurrent", "spectral norm"))
 def test_a_model_resumes_exactly_and_has_a_table_of_layers(tmp_path, name):
     whole = trainer_of(name, tmp_path / "whole")
     whole.fit()

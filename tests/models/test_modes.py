@@ -161,6 +161,28 @@ def test_layers_created_by_the_first_call_are_refused_before_it(tmp_path):
     assert history[-1]["train/loss"] < history[0]["train/loss"]
 
 
+@pytest.mark.parametrize("kind", ["layer", "list", "variable"])
+def test_a_call_that_adds_variables_in_training_is_refused_by_name(kind):
+    class LazyInTraining(nnx.Module):
+        def __init__(self):
+            self.head, self.layers = nnx.Linear(4, 2, rngs=nnx.Rngs(0)), nnx.List([])
+
+        def __call__(self, x, train):
+            if train and kind == "layer":
+                self.made = nnx.Linear(4, 4, rngs=nnx.Rngs(1))
+                x = self.made(x)
+            elif train and kind == "list":
+                self.layers.append(nnx.Linear(4, 4, rngs=nnx.Rngs(1)))
+                x = self.layers[-1](x)
+            elif train:
+                self.made = nnx.Cache(x)
+            return self.head(x)
+
+    name = {"layer": "made/bias", "list": "layers/0/bias", "variable": "made"}[kind]
+    with pytest.raises(ValueError, match=f"adds or removes variables .* It adds `{name}`"):
+        fit(LazyInTraining())
+
+
 class Counts(nnx.Module):
     def __init__(self, count):
         self.head = nnx.Linear(4, 2, rngs=nnx.Rngs(0))

@@ -1,9 +1,11 @@
 """`CompiledSteps`: each step compiles once, donates its state, and copies nothing away."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from parts import Parts, batch_of
 
 from nnx_alexnet.training.step_functions import State
@@ -130,3 +132,32 @@ def test_the_steps_are_of_a_model_until_it_is_built_in_another_way():
     assert steps.are_of(parts.model), "no layer has a mode here"
     parts.model.rate = 0.5
     assert not steps.are_of(parts.model)
+
+
+class Draws(nnx.Module):
+    """Its outputs are random numbers, the same for each example."""
+
+    def __init__(self):
+        self.weight = nnx.Param(jnp.float32(1.0))
+
+    def __call__(self, image, rngs):
+        return jnp.full(len(image), self.weight * rngs.uniform())
+
+
+def test_a_pass_has_a_key_and_each_batch_its_own_numbers():
+    parts = Parts(model=Draws(), val=(1.0, 2.0))
+    empty = parts.preparation.for_evaluation(parts.data.val).empty
+    steps = parts.arrays.steps
+    leaves = steps.split(parts.model).model
+
+    def drawn(number, start):
+        carried = steps.begin_pass("evaluate", leaves, number)
+        batch = parts.placement.send(batch_of(1.0, 3.0, start=start), 2)
+        after, _, outputs = steps.evaluate(leaves, carried, empty, batch)
+        assert (after[0] == carried[0]).all()
+        first, second = outputs["loss"].tolist()
+        assert first == second
+        return first
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert len({drawn(0, 0), drawn(0, 2), drawn(1, 0), drawn(1, 2)}) == 4

@@ -150,6 +150,11 @@ def test_neither_parameters_nor_keys_are_constants():
     assert training.constants == []
 
 
+def test_the_calls_of_the_layers_are_those_of_an_evaluation():
+    (evaluation, _) = traces_of(model=Net()).for_training()
+    assert evaluation.calls[""][0] == "float32[2,1]"
+
+
 def carried(model, verb):
     """Which arrays of a model a pass carries from batch to batch."""
     parts = Parts(model=model, task=Classification(), val=(1.0, 2.0))
