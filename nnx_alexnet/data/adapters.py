@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data import grain_pipelines, hugging_face
+from nnx_alexnet.data import grain_pipelines
 from nnx_alexnet.data.example_batches import ExampleBatches
+from nnx_alexnet.data.hugging_face import HuggingFaceRows
+from nnx_alexnet.data.hugging_face_features import class_names, is_kind
+from nnx_alexnet.data.hugging_face_streams import StreamedRows, example_features, yields_batches
 from nnx_alexnet.data.padding import Padding
 
 
@@ -25,7 +28,7 @@ def adapted(
     """Returns a split as a dict of arrays, a map-style dataset or an iterable of batches.
 
     - Hugging Face `datasets`: a `Dataset` becomes a map-style dataset; the examples of an
-      `IterableDataset` are put into batches.
+      `IterableDataset` are put into batches, unless its method `batch` did that.
     - Grain: a `MapDataset` of examples becomes a map-style dataset. The batches of any pipeline are
       iterated as they are. Other examples are put into batches.
     - `tf.data.Dataset`: its batches are iterated as NumPy arrays.
@@ -51,13 +54,13 @@ def adapted(
         {'x': array([1, 2])}
     """
     sizes: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last, "padding": padding}
-    if hugging_face.is_kind(value, "DatasetDict", "IterableDatasetDict"):
+    if is_kind(value, "DatasetDict", "IterableDatasetDict"):
         raise _several_splits(value, argument)
-    if hugging_face.is_kind(value, "Dataset"):
-        return hugging_face.HuggingFaceRows(value, argument)
-    if hugging_face.is_kind(value, "IterableDataset"):
-        examples = hugging_face.StreamedRows(value, argument)
-        return ExampleBatches(examples, argument, **sizes)
+    if is_kind(value, "Dataset"):
+        return HuggingFaceRows(value, argument)
+    if is_kind(value, "IterableDataset"):
+        rows = StreamedRows(value, argument)
+        return rows if yields_batches(value) else ExampleBatches(rows, argument, **sizes)
     if grain_pipelines.is_kind(value, "MapDataset", "IterDataset", "DataLoader"):
         return grain_pipelines.adapted_pipeline(value, argument, **sizes)
     if callable(getattr(value, "as_numpy_iterator", None)):
@@ -75,9 +78,9 @@ def known_class_names(value: Any) -> tuple[str, ...] | None:
         >>> known_class_names([1, 2]) is None
         True
     """
-    if hugging_face.is_kind(value, "Dataset", "IterableDataset"):
-        return hugging_face.class_names(value.features or {})
-    return None
+    if is_kind(value, "IterableDataset"):
+        return class_names(example_features(value))
+    return class_names(value.features) if is_kind(value, "Dataset") else None
 
 
 class TensorFlowBatches:

@@ -1,17 +1,19 @@
-"""Splits that are datasets of the library Hugging Face `datasets`.
-
-The library is not imported here: a user who passes one of its objects has imported it.
-"""
+"""Splits that are a `Dataset` of the library Hugging Face `datasets`: rows by index."""
 
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nnx_alexnet.data.arrow_columns import column_values
 from nnx_alexnet.data.examples import evenly_spaced
+from nnx_alexnet.data.hugging_face_features import (
+    check_columns,
+    class_names,
+    is_kind,
+    plain_example,
+)
 from nnx_alexnet.data.image_decoding import is_grey, pixels
 
 _NUM_SAMPLED = 16  # images that tell whether a column of images is grey
@@ -23,20 +25,6 @@ class ImageSizesDifferError(ValueError):
 
 Fit = Callable[[Any, str], np.ndarray]
 """Converts a PIL image to pixels `[H, W, C]`, given the mode, L or RGB."""
-
-
-def is_kind(value: object, *names: str) -> bool:
-    """Returns whether a value is of one of the classes of `datasets`, without importing it.
-
-    Example:
-        >>> from nnx_alexnet.data.hugging_face import is_kind
-        >>> is_kind([1, 2], "Dataset", "IterableDataset")
-        False
-    """
-    library = sys.modules.get("datasets")
-    if not hasattr(library, "load_from_disk"):  # not imported, or a module of the user
-        return False
-    return isinstance(value, tuple(getattr(library, name) for name in names))
 
 
 class HuggingFaceRows:
@@ -174,119 +162,8 @@ class HuggingFaceRows:
         return images
 
 
-class StreamedRows:
-    """Yields the examples of a `datasets.IterableDataset` as dicts of NumPy arrays.
-
-    Its methods `set_epoch`, `state_dict` and `load_state_dict` are those of the dataset.
-
-    Args:
-        dataset: a `datasets.IterableDataset`.
-        argument: what the user calls the split, for errors.
-
-    Raises:
-        ValueError: a column is known not to contain numbers or images.
-    """
-
-    def __init__(self, dataset: Any, argument: str = "data") -> None:
-        self._dataset = dataset
-        self._features = dict(dataset.features or {})
-        self.class_names = class_names(self._features)
-        check_columns(self._features, argument)
-        self.set_epoch = dataset.set_epoch
-        self.state_dict = dataset.state_dict
-        self.load_state_dict = dataset.load_state_dict
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for example in self._dataset:
-            yield plain_example(example, self._features)
-
-
-def class_names(features: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the names of the classes in the column `label`; None if it has no names."""
-    label: Any = features.get("label")
-    return tuple(label.names) if is_kind(label, "ClassLabel") else None
-
-
-def unusable_columns(features: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the columns that contain neither numbers nor images, with what they contain."""
-    kinds = {name: _unusable(feature) for name, feature in features.items()}
-    return {name: kind for name, kind in kinds.items() if kind is not None}
-
-
-def _unusable(feature: Any) -> str | None:
-    """Returns what a feature contains if it is neither numbers nor an image."""
-    if isinstance(feature, dict):
-        return next(filter(None, map(_unusable, feature.values())), None)
-    if isinstance(feature, list):
-        return _unusable(feature[0])
-    if is_kind(feature, "List", "LargeList", "Sequence"):
-        inner = feature.feature
-        return "Image in a list" if is_kind(inner, "Image") else _unusable(inner)
-    if is_kind(feature, "Image", "ClassLabel", "Array2D", "Array3D", "Array4D", "Array5D"):
-        return None
-    if is_kind(feature, "Value"):
-        is_number = feature.dtype.startswith(("int", "uint", "float", "bool"))
-        return None if is_number else str(feature.dtype)
-    return type(feature).__name__
-
-
-def check_columns(features: Mapping[str, Any], argument: str, remedy: str = "") -> None:
-    """Raises a `ValueError` for columns that contain neither numbers nor images.
-
-    Args:
-        features: the feature of each column.
-        argument: what the user calls the split.
-        remedy: another one than to remove the columns.
-    """
-    unusable = unusable_columns(features)
-    if unusable:
-        shown = ", ".join(f"{name!r} ({kind})" for name, kind in unusable.items())
-        raise ValueError(
-            f"`{argument}` has columns that are neither numbers nor images: {shown}. Leave them "
-            f"out, {remedy or f'dataset.remove_columns({list(unusable)})'}, or convert them with "
-            "dataset.map(...), for example texts with a tokenizer."
-        )
-
-
 def _first(values: Any) -> Any:
     """Returns the only row of arrays of one row."""
     if isinstance(values, dict):
         return {name: _first(value) for name, value in values.items()}
     return values[0]
-
-
-def plain_example(example: Mapping[str, Any], features: Mapping[str, Any] = {}) -> dict[str, Any]:
-    """Converts lists to arrays and PIL images to pixels; other values remain as they are.
-
-    Args:
-        example: the values by column.
-        features: the features of the columns, if they are known; they determine dtypes.
-
-    Example:
-        >>> from PIL import Image
-        >>> from nnx_alexnet.data.hugging_face import plain_example
-        >>> example = plain_example({"x": [1, 2], "image": Image.new("RGBA", (3, 2))})
-        >>> example["x"], example["image"].shape
-        (array([1, 2]), (2, 3, 3))
-    """
-    return {name: _plain(value, features.get(name)) for name, value in example.items()}
-
-
-def _plain(value: Any, feature: Any) -> Any:
-    if hasattr(value, "getbands"):  # a PIL image
-        return pixels(value, "L" if is_grey(value) else "RGB")
-    if isinstance(value, dict):
-        inner = feature if isinstance(feature, dict) else {}
-        return plain_example(value, inner)
-    if isinstance(value, list | int | float):
-        return np.asarray(value, _leaf_dtype(feature))
-    return value
-
-
-def _leaf_dtype(feature: Any) -> Any:
-    """Returns the dtype of the numbers in a feature; None if it is not known."""
-    while is_kind(feature, "List", "LargeList", "Sequence"):
-        feature = feature.feature
-    if is_kind(feature, "ClassLabel"):
-        return np.dtype(np.int32)
-    return None if feature is None or isinstance(feature, dict) else np.dtype(feature.dtype)

@@ -19,12 +19,8 @@ from nnx_alexnet.data.column_splits import (
 )
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out_rows
 from nnx_alexnet.data.examples import evenly_spaced
-from nnx_alexnet.data.hugging_face import (
-    HuggingFaceRows,
-    ImageSizesDifferError,
-    check_columns,
-    unusable_columns,
-)
+from nnx_alexnet.data.hugging_face import HuggingFaceRows, ImageSizesDifferError
+from nnx_alexnet.data.hugging_face_features import check_columns, unusable_columns
 from nnx_alexnet.data.image_decoding import default_workers, resized_side, square_pixels
 from nnx_alexnet.support import logger
 

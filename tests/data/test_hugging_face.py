@@ -10,8 +10,6 @@ from nnx_alexnet.data import DataModule
 from nnx_alexnet.data.hugging_face import (
     HuggingFaceRows,
     ImageSizesDifferError,
-    StreamedRows,
-    plain_example,
 )
 
 datasets = pytest.importorskip("datasets")
@@ -163,33 +161,6 @@ def test_a_data_module_takes_class_names_and_labels_from_the_dataset():
     (batch,) = data.val.batches()
     assert batch["x"].tolist() == [[0, 0], [1, 2], [2, 4], [3, 6]]
     assert data.train.sample_digest() == DataModule(labelled(), batch_size=2).train.sample_digest()
-
-
-def test_streamed_examples_keep_the_dtypes_of_their_columns():
-    example = next(iter(StreamedRows(labelled().to_iterable_dataset())))
-    assert {name: value.dtype for name, value in example.items()} == {
-        "x": np.uint8, "label": np.int32,
-    }  # fmt: skip
-
-
-def test_a_stream_after_map_is_read_without_known_columns():
-    stream = labelled().to_iterable_dataset().map(lambda row: {"y": [row["label"]] * 3})
-    examples = [*StreamedRows(stream)]
-    assert examples[1]["y"].tolist() == [1, 1, 1]
-
-
-def test_a_streamed_text_is_refused_by_name():
-    stream = datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
-    with pytest.raises(ValueError, match=r"`val` has columns .*'text' \(string\)"):
-        StreamedRows(stream, "val")
-
-
-def test_plain_examples_contain_arrays():
-    picture = Image.new("LA", (3, 2), (5, 255))
-    example = plain_example({"image": picture, "n": 3, "views": {"a": [1.5]}, "z": np.ones(2)})
-    assert example["image"].tolist() == [[[5]] * 3] * 2
-    assert (example["n"].shape, example["views"]["a"].tolist()) == ((), [1.5])
-    assert example["z"].shape == (2,)
 
 
 def test_batches_read_together_equal_rows_read_one_by_one(monkeypatch):
