@@ -22,12 +22,17 @@ class StreamedRows:
         dataset: a `datasets.IterableDataset`.
         argument: what the user calls the split, for errors.
 
+    Attributes:
+        inner: the dataset.
+        class_names: the names of the classes in the column `label`, or None.
+
     Raises:
         ValueError: a column is known not to contain numbers or images.
     """
 
     def __init__(self, dataset: Any, argument: str = "data") -> None:
-        self._dataset = dataset
+        self.inner = dataset
+        self._argument = argument
         self._features = example_features(dataset)
         self.class_names = class_names(self._features)
         check_columns(self._features, argument)
@@ -36,8 +41,12 @@ class StreamedRows:
         self.load_state_dict = dataset.load_state_dict
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for example in self._dataset:
+        for example in self.inner:
             yield plain_example(example, self._features)
+
+    def over(self, dataset: Any) -> "StreamedRows":
+        """Returns the same for another dataset."""
+        return StreamedRows(dataset, self._argument)
 
 
 def example_features(dataset: Any) -> dict[str, Any]:
