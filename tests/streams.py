@@ -35,7 +35,10 @@ class Columns(Pairs):
 
 
 def stream_of(name, images, labels, batch_size):
-    """A stream over arrays, shuffled where the library makes that repeatable; skips without it."""
+    """A stream over arrays, shuffled where the library makes that repeatable; skips without it.
+
+    Those of Hugging Face yield single examples, the others batches.
+    """
     make = {"grain": _grain, "hf": _hugging_face, "torchdata": _torchdata}.get(name.split("_")[0])
     if make is not None:
         return make(name, images, labels, batch_size)
@@ -73,17 +76,17 @@ def _grain(name, images, labels, batch_size):
 def _hugging_face(name, images, labels, batch_size):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
-        {"image": datasets.Array3D(images.shape[1:], "float32"), "label": datasets.Value("int32")}
+        {"image": datasets.Array3D(images.shape[1:], "uint8"), "label": datasets.Value("int32")}
     )
-    columns = {"image": list(images.astype("float32") / 255), "label": labels}
+    columns = {"image": list(images), "label": labels}
     dataset = datasets.Dataset.from_dict(columns, features=features)
     if name == "hf_map":
-        return dataset.with_format("numpy")
-    examples = dataset.to_iterable_dataset(num_shards=4).with_format("numpy")
+        return dataset
+    examples = dataset.to_iterable_dataset(num_shards=4)
     if name == "hf_shuffled":
         examples = examples.shuffle(seed=1, buffer_size=20)
     if name != "hf_torchdata":
-        return examples.batch(batch_size)
+        return examples
     return _stateful(examples.with_format("torch"), batch_size=batch_size, num_workers=2)
 
 

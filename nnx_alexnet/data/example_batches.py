@@ -1,5 +1,7 @@
 """Batches of the examples that an iterable yields one by one."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -24,6 +26,11 @@ class ExampleBatches:
         drop_last: whether an incomplete last batch is left out.
         padding: the lengths to which sequences in a dict are padded (default: all have one length).
 
+    Attributes:
+        inner: the examples.
+        batch_size: as given.
+        drop_last: as given.
+
     Example:
         >>> from nnx_alexnet.data.example_batches import ExampleBatches
         >>> examples = [{"x": number} for number in range(5)]
@@ -40,19 +47,29 @@ class ExampleBatches:
         drop_last: bool = False,
         padding: Padding | None = None,
     ) -> None:
-        self._examples = examples
+        self.inner = examples
         self._argument = argument
         self._padding = Padding() if padding is None else padding
         self.batch_size = batch_size
         self.drop_last = drop_last
 
     def __iter__(self) -> Iterator[Any]:
-        return _Batches(iter(self._examples), self)
+        return _Batches(iter(self.inner), self)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("set_epoch", "state_dict", "load_state_dict"):
             raise AttributeError(name)
-        return getattr(self._examples, name)
+        return getattr(self.inner, name)
+
+    def over(self, examples: Iterable[Any]) -> ExampleBatches:
+        """Returns an iterable that stacks other examples in the same way."""
+        return ExampleBatches(
+            examples,
+            self._argument,
+            batch_size=self.batch_size,
+            drop_last=self.drop_last,
+            padding=self._padding,
+        )
 
     def stacked(self, examples: list[Any]) -> Any:
         """Stacks examples along a new first axis.

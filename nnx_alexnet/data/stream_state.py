@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from nnx_alexnet.data.example_batches import ExampleBatches
+from nnx_alexnet.data.hugging_face_streams import StreamedRows
 from nnx_alexnet.data.state_json import decode, encode
 
 _METHODS = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
@@ -136,10 +138,11 @@ class Stream:
 
 
 def _access(holder: object) -> _Access | None:
-    for read, load in _METHODS:
-        if all(callable(getattr(holder, name, None)) for name in (read, load)):
-            name = f"{type(holder).__name__}.{read}"
-            return _Access(name, getattr(holder, read), getattr(holder, load))
+    for names in _METHODS:
+        read, load = (getattr(holder, name, None) for name in names)
+        if callable(read) and callable(load):
+            owner = getattr(read, "__self__", holder)  # another one, if it is passed on
+            return _Access(f"{type(owner).__name__}.{names[0]}", read, load)
     return None
 
 
@@ -163,6 +166,8 @@ def _own_copy(iterable: Any) -> Any:
     The stream would keep a loaded state and start from it again whenever it reaches that epoch,
     and it shares the counters of its position with streams that were made from it.
     """
+    if isinstance(iterable, ExampleBatches | StreamedRows):
+        return iterable.over(_own_copy(iterable.inner))
     if not hasattr(iterable, "_ex_iterable"):
         return iterable
     # copy.copy would share its attributes, because of its __getstate__.
@@ -183,6 +188,8 @@ def _copied_steps(step: Any) -> Any:
 
 def _loses_examples(iterable: Any) -> bool:
     """Returns whether a Hugging Face stream has a shuffle buffer, which its state leaves out."""
+    if isinstance(iterable, ExampleBatches | StreamedRows):
+        return _loses_examples(iterable.inner)
     waiting = [iterable, getattr(iterable, "dataset", None)]
     while waiting:
         part = waiting.pop()

@@ -6,6 +6,7 @@ import torch
 from helpers import tiny_arrays
 from streams import IN_PROCESS, stream_of
 
+from nnx_alexnet.data.adapters import adapted
 from nnx_alexnet.data.stream_state import StateRefusedError, Stream
 
 
@@ -149,7 +150,8 @@ def labels_of(stream, num=None):
 
 
 def made(name):
-    return stream_of(name, tiny_arrays(num=22)[0], np.arange(22), 4)
+    stream = stream_of(name, tiny_arrays(num=22)[0], np.arange(22), 4)
+    return adapted(stream, argument="train", batch_size=4)
 
 
 KINDS = {
@@ -198,7 +200,8 @@ def test_a_hugging_face_stream_keeps_no_state_for_its_next_pass():
 def test_two_streams_of_one_hugging_face_dataset_do_not_disturb_each_other():
     datasets = pytest.importorskip("datasets")
     whole = datasets.Dataset.from_dict({"label": range(12)}).to_iterable_dataset()
-    train, val = whole.skip(4).batch(2), whole.take(4).batch(2)
+    splits = whole.skip(4), whole.take(4)
+    train, val = (adapted(split, argument="train", batch_size=2) for split in splits)
     first = Stream(train)
     assert labels_of(first, 1) == [[4, 5]]
     assert labels_of(Stream(val), 1) == [[0, 1]]
