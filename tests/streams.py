@@ -102,6 +102,8 @@ def _torchdata(name, images, labels, batch_size):
 
 def _stateful(dataset, **options):
     module = pytest.importorskip("torchdata.stateful_dataloader")
+    if options.get("num_workers"):
+        options["multiprocessing_context"] = "forkserver"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchdata calls a deprecated function of torch
         return module.StatefulDataLoader(dataset, **options)

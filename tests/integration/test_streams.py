@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from jobs import Job, digest, run_here, step_log
+from jobs import Job, digest, run_here, saved_steps, step_log
 from streams import IN_PROCESS, WITH_WORKERS
 
 OPTIMIZED = True  # as the processes that are killed
@@ -45,10 +45,11 @@ def test_a_stopped_run_continues_its_stream(tmp_path, reference, name, stops):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [*IN_PROCESS, *WITH_WORKERS, "hf_map"])
 def test_a_run_killed_twice_continues_its_stream(tmp_path, reference, name):
-    for steps in (5, 8):
-        job = Job(tmp_path, step_seconds=0.05, stream=name, **SHORT)
+    for steps in (8, 6):
+        job = Job(tmp_path, step_seconds=0.1, stream=name, **SHORT)
         assert job.wait_for("step", steps), job.errors
         os.killpg(job.process.pid, signal.SIGKILL)
         job.end()
+    assert saved_steps(tmp_path)[-1] % 10, "not in the middle of an epoch"
     run_here(tmp_path, stream=name, **SHORT)
     check_same(tmp_path, reference(name))
