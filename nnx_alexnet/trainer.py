@@ -271,7 +271,8 @@ class Trainer:
 
         A resumed run ends with exactly the parameters that it would have had without the stop, on
         the same machine and number of devices. A finished run does not change. Training data that
-        are an iterable cannot be read from the middle, so an interrupted epoch starts again.
+        are an iterable without a state are read again up to the position of the saved run; if
+        they then differ from those of the saved run, the interrupted epoch starts again.
 
         Args:
             resume: `"never"` (the default) starts a new run in a new folder, from the model's

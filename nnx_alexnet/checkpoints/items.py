@@ -2,9 +2,9 @@
 
 A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
 statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
-the position of the run, its metrics, the state of its callbacks, and what is needed to use the
-model without its data), and `manifest` (the digests of all of these). `files.json` holds the
-digests of the files.
+the position of the run and of its data, its metrics, the state of its callbacks, and what is
+needed to use the model without its data), and `manifest` (the digests of all of these).
+`files.json` holds the digests of the files.
 """
 
 from __future__ import annotations

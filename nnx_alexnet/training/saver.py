@@ -2,8 +2,8 @@
 
 A checkpoint is taken between two steps, when all counters have advanced and all steps so far are
 known to be finite. `(epoch, step_in_epoch, global_step)` specifies where the run continues. The
-sums of the open epoch, the records and the states of the callbacks are part of the checkpoint, so
-a resumed run does not differ from an uninterrupted one.
+sums of the open epoch, the records, the states of the callbacks and the position in an iterable are
+part of the checkpoint, so a resumed run does not differ from an uninterrupted one.
 """
 
 from __future__ import annotations
