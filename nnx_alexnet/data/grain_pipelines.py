@@ -131,7 +131,7 @@ def yields_batches(dataset: Any) -> bool:
     name = type(dataset).__name__
     if name in _BATCHING or name in _FLATTENING:
         return name in _BATCHING
-    return any(map(yields_batches, dataset.parents))
+    return any(map(yields_batches, _inputs(dataset)))
 
 
 def check_finite(dataset: Any, argument: str) -> None:
@@ -145,8 +145,14 @@ def check_finite(dataset: Any, argument: str) -> None:
 
 def _parts(dataset: Any) -> Iterator[Any]:
     yield dataset
-    for parent in dataset.parents:
-        yield from _parts(parent)
+    for part in _inputs(dataset):
+        yield from _parts(part)
+
+
+def _inputs(dataset: Any) -> list[Any]:
+    """Returns the datasets that a step reads."""
+    interleaved = getattr(dataset, "_datasets", None)  # by mp_prefetch, one for each worker
+    return [*dataset.parents, *(interleaved if isinstance(interleaved, list | tuple) else [])]
 
 
 def _has_batch_operation(loader: Any) -> bool:

@@ -94,6 +94,9 @@ def test_sequences_of_a_stream_are_padded():
 def test_steps_after_a_batch_leave_it_a_batch():
     batched = source().to_iter_dataset().batch(2)
     assert yields_batches(batched.map(lambda batch: batch).filter(lambda batch: True))
+    workers = grain.multiprocessing.MultiprocessingOptions(num_workers=2)
+    assert yields_batches(batched.mp_prefetch(workers))
+    assert not yields_batches(source().to_iter_dataset().mp_prefetch(workers))
     assert not yields_batches(source().map(lambda row: row))
 
     class Rows(grain.experimental.FlatMapTransform):
