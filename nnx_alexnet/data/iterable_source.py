@@ -1,6 +1,5 @@
 """A source of batches that the user's own loader makes."""
 
-import hashlib
 import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,15 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import is_leaf, to_numpy
+from nnx_alexnet.data.batch_lists import has_examples, list_digest
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
     Rows,
     as_rows,
     difference,
-    evenly_spaced,
-    unpack,
 )
 from nnx_alexnet.data.map_source import MapSource
 from nnx_alexnet.data.padding import Padding
@@ -38,7 +35,6 @@ _WORKERS_REPEAT = (
     "torch.utils.data.get_worker_info() to select its part."
 )
 _START = Mark()
-_NUM_DIGESTED = 16  # batches of a list, and rows of each batch
 
 
 class _Pass(NamedTuple):
@@ -178,7 +174,7 @@ class IterableSource:
             return self._counted
         batches: Any = self._batches
         if isinstance(batches, list | tuple):
-            return sum(_has_examples(item, self._names) for item in batches)
+            return sum(has_examples(item, self._names) for item in batches)
         try:
             return announced_length(batches) or None
         except Exception:  # it has no length
@@ -282,7 +278,7 @@ class IterableSource:
             they are collated.
         """
         if isinstance(self._batches, list | tuple):
-            return self._list_digest(self._batches)
+            return list_digest(self._batches, self._convert)
         dataset = map_dataset_of(self._batches)
         if dataset is None:
             return None
@@ -290,16 +286,6 @@ class IterableSource:
             return MapSource(dataset, names=self._names, argument=self._argument).digest()
         except Exception:  # its examples may be of any form before they are collated
             return None
-
-    def _list_digest(self, batches: Sequence[Any]) -> str:
-        digest = hashlib.sha256(str(len(batches)).encode())
-        for number in evenly_spaced(len(batches), _NUM_DIGESTED):
-            rows = self._convert(batches[number])
-            for path, array in jax.tree_util.tree_leaves_with_path((rows.fields, rows.mask)):
-                part = array[evenly_spaced(len(array), _NUM_DIGESTED)]
-                what = f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}"
-                digest.update(what.encode() + part.tobytes())
-        return digest.hexdigest()
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if this is a `DataLoader` whose workers cannot be started."""
@@ -338,13 +324,3 @@ class IterableSource:
                 "DataLoader(persistent_workers=False).",
                 self._argument,
             )
-
-
-def _has_examples(item: Any, names: Sequence[str]) -> bool:
-    try:
-        fields = unpack(item, names, "data")
-        mask = fields.get("mask")
-        leaves = jax.tree.leaves(fields, is_leaf=is_leaf)
-        return len(leaves[0]) > 0 and (mask is None or bool(to_numpy(mask, "mask").any()))
-    except (TypeError, ValueError):  # the pass raises the error
-        return True
