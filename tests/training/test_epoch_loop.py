@@ -81,7 +81,7 @@ class Made:
             check_batch=check or (lambda loader, batch: None),
         )  # fmt: skip
 
-    def begin_group(self, num_rows):
+    def begin_group(self, num_rows, lengths=()):
         self.num_rows = num_rows
 
     def send(self, group, key, *, num_examples, max_steps):
