@@ -168,7 +168,7 @@ def _epoch_items(trainer: Trainer, seconds: float) -> list[str]:
 
 def _speed(trainer: Trainer) -> list[str]:
     speed = trainer.metrics.get("perf/images_per_second")
-    return [] if speed is None else [f"{speed:.0f} images/s"]
+    return [] if speed is None else [f"{speed:.0f} examples/s"]
 
 
 def _wrap(items: list[str], width: int) -> str:

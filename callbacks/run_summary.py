@@ -51,8 +51,8 @@ class RunSummary(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._first_step = self._num_images = 0
-        self._seconds = 0.0  # of training on those images
+        self._first_step = self._num_examples = 0
+        self._seconds = 0.0  # of training on those examples
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Starts the clock."""
@@ -76,7 +76,7 @@ class RunSummary(Callback):
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Adds the speed of the epoch, which excludes compilation and validation."""
         if speed := trainer.current_value("perf/images_per_second"):
-            self._num_images += trainer.num_examples
+            self._num_examples += trainer.num_examples
             self._seconds += trainer.num_examples / speed
 
     def on_fit_end(self, trainer: Trainer) -> None:
@@ -85,8 +85,8 @@ class RunSummary(Callback):
         for label, text in _best(trainer):
             _log(label, str, text)
         took = format_duration(time.perf_counter() - self._began)
-        if self._num_images:
-            took += f", training at {self._num_images / self._seconds:,.0f} images/s"
+        if self._num_examples:
+            took += f", training at {self._num_examples / self._seconds:,.0f} examples/s"
         _log("time", str, took)
         if trainer.interrupted and trainer.run_dir is not None:
             _log("resume", _how_to_resume, trainer)
@@ -168,14 +168,14 @@ def _length(trainer: Trainer) -> str:
     else:
         text = f"steps {first + 1:,} to {last:,}" if first else format_count(last, "step")
     if trainer.batch_size is not None:
-        text += f" of {format_count(trainer.batch_size, 'image')}"
+        text += f" of {format_count(trainer.batch_size, 'example')}"
     if trainer.max_epochs is not None:
         text += f", {format_count(trainer.max_epochs, 'epoch')}"
         text += "" if steps is None else f" of {format_count(steps, 'step')}"
     elif steps is not None:
         text += f", {steps:,} per epoch"
     if left_out := trainer.data.train.num_left_out:
-        text += f" ({format_count(left_out, 'image')} unused)"
+        text += f" ({format_count(left_out, 'example')} unused)"
     return text
 
 

@@ -39,11 +39,11 @@ def test_without_a_terminal_each_epoch_has_one_line(lines):
     first, second = lines.messages
     assert first.rsplit("  ", 1)[0] == (
         "epoch 1/3  step 10  train/loss 0.1235  train/accuracy 0.98  val/loss 0.5  val/accuracy 1"
-        "  812 images/s"
+        "  812 examples/s"
     )
     assert first.endswith(" s")
     # No validation in the second epoch: the stale values of the first are not shown.
-    assert second.startswith("epoch 2/3  step 20  train/loss 0.1  812 images/s")
+    assert second.startswith("epoch 2/3  step 20  train/loss 0.1  812 examples/s")
 
 
 def test_a_fit_of_unknown_length_shows_the_elapsed_time(lines, terminal):

@@ -76,7 +76,7 @@ def test_five_lines_describe_the_run(lines):
         "device  cpu, 1 of 8 devices",
         "model   Dense on 8x8x1, 260 parameters, 1.0 KB",
         "data    stripes: 32 train, 32 val, 32 test, on the device",
-        "run     8 steps of 8 images, 2 epochs of 4 steps",
+        "run     8 steps of 8 examples, 2 epochs of 4 steps",
         "folder  logs/tiny/version_0; to view it: tensorboard --logdir logs",
     ]
 
@@ -84,7 +84,7 @@ def test_five_lines_describe_the_run(lines):
 def test_examples_that_no_epoch_uses_are_counted(lines):
     images = tiny_arrays(num=29)
     build(DataModule(images, images, batch_size=8, name="stripes", drop_last=True)).fit()
-    text = "6 steps of 8 images, 2 epochs of 3 steps (5 images unused)"
+    text = "6 steps of 8 examples, 2 epochs of 3 steps (5 examples unused)"
     assert text_of(lines, "run") == text
 
 
@@ -127,17 +127,17 @@ def test_unknown_sizes_of_an_iterable_are_omitted(lines):
 
     begin(build(DataModule(Batches()), max_epochs=3))
     assert text_of(lines, "data") == "data: sent batch by batch"
-    assert text_of(lines, "run") == "steps of 8 images, 3 epochs"
+    assert text_of(lines, "run") == "steps of 8 examples, 3 epochs"
 
 
 @pytest.mark.parametrize(
     ("limits", "step", "text"),
     [
-        ({"max_epochs": 1}, 0, "4 steps of 8 images, 1 epoch of 4 steps"),
-        ({"max_steps": 6}, 0, "6 steps of 8 images, 4 per epoch"),
-        ({"max_steps": 6, "max_epochs": 3}, 0, "6 steps of 8 images, 3 epochs of 4 steps"),
-        ({"max_epochs": 5}, 10, "steps 11 to 20 of 8 images, 5 epochs of 4 steps"),
-        ({"max_epochs": 5}, 20, "done: 20 steps of 8 images, 5 epochs of 4 steps"),
+        ({"max_epochs": 1}, 0, "4 steps of 8 examples, 1 epoch of 4 steps"),
+        ({"max_steps": 6}, 0, "6 steps of 8 examples, 4 per epoch"),
+        ({"max_steps": 6, "max_epochs": 3}, 0, "6 steps of 8 examples, 3 epochs of 4 steps"),
+        ({"max_epochs": 5}, 10, "steps 11 to 20 of 8 examples, 5 epochs of 4 steps"),
+        ({"max_epochs": 5}, 20, "done: 20 steps of 8 examples, 5 epochs of 4 steps"),
     ],
 )
 def test_the_run_line_reports_the_length_and_the_resumed_step(lines, limits, step, text):
@@ -231,7 +231,7 @@ def test_an_interrupted_run_reports_how_to_resume_it(lines, caplog):
     caplog.clear()
     trainer = build()
     trainer.fit(resume="auto")
-    assert text_of(lines, "run") == "steps 4 to 8 of 8 images, 2 epochs of 4 steps"
+    assert text_of(lines, "run") == "steps 4 to 8 of 8 examples, 2 epochs of 4 steps"
     assert text_of(lines, "ended") == "at step 8: 2 epochs done"
     assert text_of(lines, "resume") is None
 
@@ -250,7 +250,7 @@ def test_resuming_a_finished_run_reports_that_nothing_was_left(lines, caplog):
     assert text_of(lines, "run").startswith("done: 8 steps")
     assert text_of(lines, "ended") == ("at step 8: 2 epochs done; nothing was left to train")
     assert text_of(lines, "saved") == saved
-    assert "images/s" not in text_of(lines, "time")
+    assert "examples/s" not in text_of(lines, "time")
 
 
 def test_the_speed_is_the_mean_over_all_examples(lines):
@@ -261,7 +261,7 @@ def test_the_speed_is_the_mean_over_all_examples(lines):
         trainer.run_epoch({"perf/images_per_second": speed})
     trainer.run_epoch({})  # its speed was not measured
     trainer.end()
-    assert text_of(lines, "time").endswith("s, training at 200 images/s")
+    assert text_of(lines, "time").endswith("s, training at 200 examples/s")
 
 
 def test_the_time_line_reports_how_long_the_fit_took(lines, monkeypatch):
