@@ -197,7 +197,7 @@ def test_a_verb_without_its_split(refused):
 
 def test_predict_on_images_of_another_shape():
     trainer = Trainer(TinyNet(4, rngs=nnx.Rngs(0)), (TRAIN, VAL), log_dir=None)
-    with pytest.raises(ValueError, match=r"`data` .*\(9, 9, 1\).*\(8, 8, 1\)"):
+    with pytest.raises(ValueError, match=r"`data` .*\[9, 9, 1\].*\[8, 8, 1\]"):
         trainer.predict(np.zeros((3, 9, 9, 1), np.uint8))
     with pytest.raises(ValueError, match="`data` is empty"):
         trainer.predict(np.zeros((0, 8, 8, 1), np.uint8))

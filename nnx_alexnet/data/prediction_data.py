@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.checks import is_scaled, warn_of_scales
+from nnx_alexnet.data.checks import is_scaled, transformed_image, warn_of_scales
 from nnx_alexnet.data.convert import is_array, is_leaf, is_pil
 from nnx_alexnet.data.data_module import DataModule
 from nnx_alexnet.data.examples import ElementSpec, listed, spec_text, unpack
@@ -65,7 +65,7 @@ def prediction_loader(data: DataModule, value: Any) -> Loader:
         argument=_ARGUMENT,
     )
     _check_axes(loader, train.element_spec())
-    _check_image_shape(loader, data)
+    _check_images(loader, data)
     warn_of_scales(train, loader)
     return loader
 
@@ -217,12 +217,18 @@ def _rows(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, ('N', *shape)))}]"
 
 
-def _check_image_shape(loader: Loader, data: DataModule) -> None:
-    """Raises a `ValueError` if images have another shape than in training."""
-    shape, trained = data.check(loader), data.image_shape
-    if shape is not None and trained is not None and shape != trained:
-        before = loader.element_spec()["image"].shape
+def _check_images(loader: Loader, data: DataModule) -> None:
+    """Raises a `ValueError` if images have another shape or dtype than in training."""
+    trained = transformed_image(data.train, data.transform)
+    image = transformed_image(loader, data.transform, may_lack_fields=True)
+    if image is None or trained is None:
+        return
+    if (image.shape, image.dtype) != (trained.shape, trained.dtype):
+        before = spec_text(loader.element_spec()["image"])
+        remedy = ""
+        if image.shape == trained.shape:
+            remedy = " Use the dtype of the train split."
         raise ValueError(
-            f"`{_ARGUMENT}` has images of shape {before}, after the transform {shape}; the model "
-            f"was trained on {trained}."
+            f"`{_ARGUMENT}` has images {before}, after the transform {spec_text(image)}; the model "
+            f"was trained on {spec_text(trained)}.{remedy}"
         )
