@@ -75,9 +75,10 @@ def _grain(name, images, labels, batch_size):
 
 def _hugging_face(name, images, labels, batch_size):
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features(
-        {"image": datasets.Array3D(images.shape[1:], "uint8"), "label": datasets.Value("int32")}
-    )
+    if name == "hf_torchdata":
+        images = (images / 255).astype("float32")  # the format "torch" makes int64 of uint8
+    image = datasets.Array3D(images.shape[1:], str(images.dtype))
+    features = datasets.Features({"image": image, "label": datasets.Value("int32")})
     columns = {"image": list(images), "label": labels}
     dataset = datasets.Dataset.from_dict(columns, features=features)
     if name == "hf_map":
