@@ -202,10 +202,10 @@ def test_predict_on_images_of_another_shape():
     with pytest.raises(ValueError, match="`data` is empty"):
         trainer.predict(np.zeros((0, 8, 8, 1), np.uint8))
     with pytest.raises(
-        ValueError, match=r"there is no 'image'\. A batch has the keys index, mask, x"
+        ValueError, match=r"the task reads 'image', which .* keys are index, mask, x"
     ):
         trainer.predict({"x": np.zeros((3, 8, 8, 1), np.uint8)})
-    with pytest.raises(ValueError, match="there is no 'image'"):
+    with pytest.raises(ValueError, match="the task reads 'image'"):
         trainer.predict_batches({"x": np.zeros((3, 8, 8, 1), np.uint8)})
     assert trainer.num_compilations == {}
 

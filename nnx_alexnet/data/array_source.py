@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import canonical, canonical_dtype, map_leaves
+from nnx_alexnet.data.convert import Report, canonical, canonical_dtype, map_leaves
 from nnx_alexnet.data.examples import (
     ElementSpec,
     Fields,
@@ -29,6 +29,7 @@ class ArraySource:
         fields: pytrees of array-like values `[N, ...]`, by name. Torch tensors `[N, C, H, W]`
             called `image` are transposed to NHWC. Memory-mapped arrays are read row by row.
         argument: what the user calls the split, for errors.
+        report: receives messages about converted dtypes and axes (default: the log).
 
     Attributes:
         fields: all examples.
@@ -45,11 +46,13 @@ class ArraySource:
         array([4, 0], dtype=int32)
     """
 
-    def __init__(self, fields: Mapping[str, Any], *, argument: str = "data") -> None:
+    def __init__(
+        self, fields: Mapping[str, Any], *, argument: str = "data", report: Report = logger.info
+    ) -> None:
         self._argument = argument
         check_names(fields, argument)
         self.fields: Fields
-        self.fields, self._num = as_arrays(fields, argument, logger.info)
+        self.fields, self._num = as_arrays(fields, argument, report)
         if not self._num:
             raise ValueError(f"`{argument}` is empty: it has no examples.")
         leaves = jax.tree.leaves(self.fields)

@@ -14,6 +14,37 @@ CHANNELS = (1, 3, 4)  # grey, colour, and colour with transparency
 Report = Callable[[str], None]
 
 
+def once(report: Report) -> Report:
+    """Returns a function that passes on each message once.
+
+    Example:
+        >>> from nnx_alexnet.data.convert import once
+        >>> report = once(print)
+        >>> report("a"), report("a")
+        a
+        (None, None)
+    """
+    seen: set[str] = set()
+
+    def report_once(message: str) -> None:
+        if message not in seen:
+            report(message)
+        seen.add(message)
+
+    return report_once
+
+
+def named(report: Report | None, path: str) -> Report | None:
+    """Returns a function that begins each message with the path of a field.
+
+    Example:
+        >>> from nnx_alexnet.data.convert import named
+        >>> named(print, "views/0")("int64 becomes int32.")
+        `views/0`: int64 becomes int32.
+    """
+    return None if report is None else lambda message: report(f"`{path}`: {message}")
+
+
 def is_torch(value: object) -> bool:
     """Returns whether a value is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
@@ -167,7 +198,7 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
     Args:
         array: of any dtype.
         argument: what the user calls it, for messages.
-        report: receives a message if the dtype changes.
+        report: receives the two dtypes as a message if the dtype changes.
 
     Raises:
         ValueError: JAX has no such dtype, or a value does not fit into the smaller one.
@@ -176,17 +207,14 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
         >>> import numpy as np
         >>> from nnx_alexnet.data.convert import canonical
         >>> canonical(np.array([1.0, 2.0]), "x", print).dtype
-        `x`: float64 becomes float32, as everywhere in JAX without jax_enable_x64.
+        float64 becomes float32, as everywhere in JAX without jax_enable_x64.
         dtype('float32')
     """
     dtype = canonical_dtype(array.dtype, argument, array)
     if dtype == array.dtype:
         return array
     if report is not None:
-        report(
-            f"`{argument}`: {array.dtype} becomes {dtype}, as everywhere in JAX without "
-            "jax_enable_x64."
-        )
+        report(f"{array.dtype} becomes {dtype}, as everywhere in JAX without jax_enable_x64.")
     if array.size and dtype.kind in "iu":
         limits = np.iinfo(dtype)
         low, high = array.min(), array.max()
@@ -247,7 +275,7 @@ def example_array(
         argument: what the user calls it, for the error.
         is_image: whether it is called `image`, so that a torch CHW tensor becomes HWC; other
             values keep their axes.
-        report: receives a message if the dtype of an array changes.
+        report: receives the two dtypes as a message if the dtype of an array changes.
 
     Raises:
         ValueError: a PIL image has another mode, or the value is no array of numbers.

@@ -16,7 +16,7 @@ from nnx_alexnet.data.checks import (
     transformed_image,
     warn_of_scales,
 )
-from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.convert import is_array, once
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
@@ -24,6 +24,7 @@ from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.sources import OnBadSample, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
+from nnx_alexnet.support import logger
 
 KeepOnDevice = bool | Literal["auto"]
 
@@ -135,6 +136,8 @@ class DataModule:
             class_names = known_class_names(train)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
 
+        report = once(logger.info)
+
         def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
             return Loader(
                 as_source(
@@ -145,6 +148,7 @@ class DataModule:
                     on_bad_sample=on_bad_sample,
                     batch_size=batch_size,
                     drop_last=is_train and drop_last,
+                    report=report,
                 ),
                 batch_size=batch_size,
                 shuffle=is_train,

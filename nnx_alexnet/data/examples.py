@@ -17,6 +17,7 @@ from nnx_alexnet.data.convert import (
     is_pil,
     is_torch,
     map_leaves,
+    named,
     to_numpy,
 )
 
@@ -215,11 +216,11 @@ def as_arrays(
         name = f"{argument}[{path!r}]"
         if isinstance(value, np.memmap):
             return value
-        array = canonical(to_numpy(value, name), name, report)
+        array = canonical(to_numpy(value, name), name, named(report, path))
         is_image = path.partition("/")[0] == "image"
         if is_image and is_torch(value) and is_channels_first(array.shape[1:]):
             if report is not None:
-                report(f"`{name}`: torch images {list(array.shape)} are NCHW, transposed to NHWC.")
+                report(f"`{path}`: torch images {list(array.shape)} are NCHW, transposed to NHWC.")
             array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
         return array
 

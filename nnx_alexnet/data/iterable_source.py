@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data.batch_lists import has_examples, list_digest
+from nnx_alexnet.data.convert import Report, once
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
@@ -57,6 +58,7 @@ class IterableSource:
         names: of the values of a tuple (default `("image", "label")`).
         padding: the lengths to which sequences are padded (default: all have one length).
         argument: what the user calls the split, for errors.
+        report: receives messages about converted dtypes and axes (default: the log).
 
     Example:
         >>> import numpy as np
@@ -73,7 +75,9 @@ class IterableSource:
         names: Sequence[str] = PAIR,
         padding: Padding | None = None,
         argument: str = "data",
+        report: Report = logger.info,
     ) -> None:
+        self._report = once(report)
         self._padding = Padding() if padding is None else padding
         self._batches = batches
         self._names = tuple(names)
@@ -87,13 +91,8 @@ class IterableSource:
         self._counted: int | None = None  # batches of the newest complete pass
         self._reported: set[str] = set()
 
-    def _report_once(self, message: str) -> None:
-        if message not in self._reported:
-            logger.info("%s", message)
-        self._reported.add(message)
-
     def _convert(self, item: Any) -> Rows:
-        report = self._report_once if self._first is None else None
+        report = self._report if self._first is None else None
         rows = as_rows(item, self._names, self._argument, report)
         if self._padding:
             example = jax.tree.map(lambda x: x[0], rows.fields)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import Report, canonical, example_array, map_leaves
+from nnx_alexnet.data.convert import Report, canonical, example_array, map_leaves, named
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
@@ -49,6 +49,7 @@ class MapSource:
             next one that can be read stands in for it (`"skip"`).
         is_trusted: whether the dataset is known to return the same example at each reading, with
             the label in `targets` (default False: both are checked on a sample).
+        report: receives messages about converted dtypes (default: the log).
 
     Attributes:
         dataset: as given.
@@ -73,6 +74,7 @@ class MapSource:
         argument: str = "data",
         on_bad_sample: OnBadSample = "raise",
         is_trusted: bool = False,
+        report: Report = logger.info,
     ) -> None:
         if on_bad_sample not in ("raise", "skip"):
             raise unknown("on_bad_sample", on_bad_sample, ("raise", "skip"))
@@ -87,7 +89,7 @@ class MapSource:
         with restored_generators():
             self._set_epoch(0, 0)
             seed_example(0, 0, 0)
-            self._report: Report | None = logger.info
+            self._report: Report | None = report
             first, _ = self._example_or_next(0)
             self._report = None  # once is enough
         check_names(first, f"{argument}[0]")
@@ -117,7 +119,7 @@ class MapSource:
         def convert(path: str, value: Any) -> np.ndarray:
             is_image = path.partition("/")[0] == "image"
             name = f"{argument}[{path!r}]"
-            return example_array(value, name, is_image=is_image, report=self._report)
+            return example_array(value, name, is_image=is_image, report=named(self._report, path))
 
         fields = unpack(self.dataset[index], self._names, argument)
         return {name: map_leaves(convert, value, name) for name, value in fields.items()}

@@ -9,12 +9,13 @@ import numpy as np
 
 from nnx_alexnet.data.adapters import adapted
 from nnx_alexnet.data.array_source import ArraySource
-from nnx_alexnet.data.convert import CHANNELS, is_array, is_leaf, to_numpy
+from nnx_alexnet.data.convert import CHANNELS, Report, is_array, is_leaf, to_numpy
 from nnx_alexnet.data.examples import PAIR, unpack
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
 from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.torch_loader import is_torch_iterable
+from nnx_alexnet.support import logger
 
 __all__ = ["ArraySource", "IterableSource", "MapSource", "OnBadSample", "Source", "as_source"]
 
@@ -30,6 +31,7 @@ def as_source(
     on_bad_sample: OnBadSample = "raise",
     batch_size: int = 64,
     drop_last: bool = False,
+    report: Report = logger.info,
 ) -> Source:
     """Returns the source of a split of any accepted form.
 
@@ -42,6 +44,7 @@ def as_source(
         on_bad_sample: see `MapSource`.
         batch_size: rows of a batch, for streams of single examples; see `adapted`.
         drop_last: whether an incomplete last batch is left out, in the same case.
+        report: receives messages about converted dtypes and axes (default: the log).
 
     Raises:
         ValueError: it has another form.
@@ -59,7 +62,7 @@ def as_source(
                 f"`pad_to` is for sequences of different lengths, but `{argument}` consists of "
                 "arrays. Pass a list of examples: [{'tokens': [5, 2]}, {'tokens': [7]}, ...]."
             )
-        return ArraySource(unpack(value, names, argument), argument=argument)
+        return ArraySource(unpack(value, names, argument), argument=argument, report=report)
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     is_other = isinstance(value, str | bytes | Path | type)
     if is_map and not is_other and not is_torch_iterable(value):
@@ -72,9 +75,10 @@ def as_source(
                 padding=padding,
                 argument=argument,
                 on_bad_sample=on_bad_sample,
+                report=report,
             )
     if hasattr(value, "__iter__") and not is_other:
-        return IterableSource(value, names=names, padding=padding, argument=argument)
+        return IterableSource(value, names=names, padding=padding, argument=argument, report=report)
     raise ValueError(
         f"`{argument}` is a {_kind(value)}; expected a dict or tuple of arrays, a dataset with "
         "__len__ and __getitem__, a torch DataLoader or another iterable of batches."

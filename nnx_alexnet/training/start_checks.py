@@ -114,10 +114,14 @@ def explain(error: Exception, keys: Collection[str], model: nnx.Module) -> str:
         >>> explain(TypeError("no"), ["image"], model)
         'TypeError: no'
         >>> explain(KeyError("x"), ["image", "label"], model)
-        "there is no 'x'. A batch has the keys image, label."
+        "the task reads 'x', which the batch does not have; its keys are image, label. Name ..."
     """
     if isinstance(error, KeyError) and error.args and error.args[0] not in keys:
-        return f"there is no {error}. A batch has the keys {', '.join(sorted(keys))}."
+        return (
+            f"the task reads {error}, which the batch does not have; its keys are "
+            f"{', '.join(sorted(keys))}. Name the data accordingly, or subclass `Task` and read "
+            "other keys in its outputs(self, model, batch) and predict(self, model, batch)."
+        )
     if (remedy := missing_arguments(model, error)) is not None:
         return remedy
     if isinstance(error, flax.errors.ScopeCollectionNotFound):

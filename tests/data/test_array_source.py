@@ -33,7 +33,15 @@ def test_64_bits_become_32_which_is_reported(caplog, dtype, expected):
     source = ArraySource({"x": {"y": np.array([3, 1], dtype)}}, argument="val")
     assert first_example(source).fields["x"]["y"].dtype == expected
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"`val['x/y']`: {dtype} becomes {expected}, ")
+    assert record.getMessage().startswith(f"`x/y`: {dtype} becomes {expected}, ")
+
+
+def test_a_conversion_is_reported_once_for_all_splits(caplog):
+    caplog.set_level("INFO")
+    split = {"x": np.arange(4)}
+    DataModule(split, [{"x": np.int64(3)}], {"x": np.arange(5)}, batch_size=1)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("`x`: int64 becomes int32")
 
 
 def test_64_bits_stay_where_jax_has_them():

@@ -50,7 +50,7 @@ def test_nchw_batches_are_transposed_and_reported_once(caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
         rows = list(IterableSource(loader, argument="train").batches())
     assert [record.message for record in caplog.records] == [
-        "`train['image']`: torch images [1, 3, 4, 5] are NCHW, transposed to NHWC."
+        "`image`: torch images [1, 3, 4, 5] are NCHW, transposed to NHWC."
     ]
     got = np.concatenate([row.fields["image"] for row in rows])
     np.testing.assert_array_equal(got, images.numpy().transpose(0, 2, 3, 1))

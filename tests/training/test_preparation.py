@@ -57,7 +57,7 @@ def test_a_prediction_from_data_of_the_same_form_is_traced_once():
     parts.preparation.for_prediction(parts.data.val)
     assert Traced.num == num > 0
     bad = DataModule({"other": np.ones((2, 1), np.float32)}, batch_size=2).train
-    with pytest.raises(ValueError, match="there is no 'image'"):
+    with pytest.raises(ValueError, match="the task reads 'image'"):
         parts.preparation.for_prediction(bad)
     parts.preparation.for_prediction(parts.data.test)
     assert Traced.num > num, "the trace that failed replaced the one before"
@@ -119,7 +119,7 @@ class Fails(Task):
     [
         (TypeError("no images"), r"fit together, with examples of `image` float32\[1\], .*"
          "TypeError: no images"),
-        (KeyError("target"), "there is no 'target'. A batch has the keys image, index, label, mas"),
+        (KeyError("target"), "the task reads 'target', which the batch does not have; its keys are i"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["train", "evaluate"])

@@ -48,7 +48,9 @@ def test_something_else_is_no_task():
 
 def test_a_key_that_a_batch_lacks_is_reported_with_those_that_it_has():
     text = explain(KeyError("target"), ["label", "image"], MODEL)
-    assert text.startswith("there is no 'target'. A batch has the keys image, label.")
+    assert text.startswith(
+        "the task reads 'target', which the batch does not have; its keys are image, label."
+    )
 
 
 def test_a_key_error_of_something_else_keeps_its_type():
