@@ -40,7 +40,7 @@ B = 16
         (lambda z, b: {"loss": z[:, 0], "mask": b["mask"]}, "`mask`, a name that the trainer use"),
         (lambda z, b: {"loss": z[:, 0], "norm": jnp.abs(z).sum()}, r"`norm` of shape \(\) .*paddi"),
         (lambda z, b: {"loss": z[:, 0], "w": {"a": z.T}}, r"`w` of shape \(2, 16\)"),
-        (lambda z, b: {"loss": z[:, 0] * b["weight"]}, "the task reads 'weight', which the batch does"),
+        (lambda z, b: {"loss": z[:, 0] * b["weight"]}, "the task reads 'weight', which"),
     ],
 )  # fmt: skip
 def test_a_loss_must_be_one_float_per_example(refused, loss, match):
