@@ -175,7 +175,7 @@ def _length(trainer: Trainer) -> str:
     elif steps is not None:
         text += f", {steps:,} per epoch"
     if left_out := trainer.data.train.num_left_out:
-        text += f" ({format_count(left_out, 'example')} unused)"
+        text += f" ({left_out:,} unused)"
     return text
 
 

@@ -84,7 +84,7 @@ def test_five_lines_describe_the_run(lines):
 def test_examples_that_no_epoch_uses_are_counted(lines):
     images = tiny_arrays(num=29)
     build(DataModule(images, images, batch_size=8, name="stripes", drop_last=True)).fit()
-    text = "6 steps of 8 examples, 2 epochs of 3 steps (5 examples unused)"
+    text = "6 steps of 8 examples, 2 epochs of 3 steps (5 unused)"
     assert text_of(lines, "run") == text
 
 
