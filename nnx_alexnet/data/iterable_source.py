@@ -95,7 +95,7 @@ class IterableSource:
         report = self._report if self._first is None else None
         rows = as_rows(item, self._names, self._argument, report)
         if self._padding:
-            example = jax.tree.map(lambda x: x[0], rows.fields)
+            example = jax.tree.map(lambda x: np.empty(x.shape[1:], x.dtype), rows.fields)
             padding = self._padding.of(example, self._argument)
             rows = rows._replace(fields=padding.padded(rows.fields, self._argument))
         # An iterable may reuse one buffer while the batch is still being sent.

@@ -179,7 +179,9 @@ class MapSource:
                 fixed = example
                 if self._padding:
                     fixed = {k: value for k, value in example.items() if k not in self._padding}
-                    for name in example.keys() - fixed.keys():
+                    for name in self._padding.describe():
+                        if name not in example:
+                            raise self._unlike(index, example)
                         sequences.setdefault(name, []).append(example[name].copy())
                 values, found = jax.tree.flatten(fixed)
                 if found != structure or any(map(_differ, values, arrays)):
@@ -187,24 +189,11 @@ class MapSource:
                 # Copied at once: a dataset may reuse one buffer.
                 for array, value in zip(arrays, values, strict=True):
                     array[row] = value
-        return Rows({**fields, **self._stacked(sequences, indices)}, bad=bad)
-
-    def _stacked(self, sequences: dict[str, list[np.ndarray]], indices: np.ndarray) -> Fields:
-        """Returns the padded sequences of a batch."""
-        made = {}
-        for name in self._padding.describe():
-            found = sequences.get(name, [])
-            first = self._first[name][0]
-            if len(found) < len(indices) or any(
-                x.dtype != first.dtype or x.shape[1:] != first.shape[1:] for x in found
-            ):
-                raise ValueError(
-                    f"`{self._argument}` has a `{name}` that differs from the first one, "
-                    f"{first.dtype}{list(first.shape)}, in more than its length; examples "
-                    f"{indices.tolist()}."
-                )
-            made[name] = self._padding.stacked(name, found, self._argument)
-        return made
+        padded = {
+            name: self._padding.stacked(name, found, self._argument, like=self._first[name][0])
+            for name, found in sequences.items()
+        }
+        return Rows({**fields, **padded}, bad=bad)
 
     def _read_together(self, indices: np.ndarray) -> Fields | None:
         """Returns examples that the dataset can read together, which takes less time.

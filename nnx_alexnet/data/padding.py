@@ -3,9 +3,11 @@
 import copy
 import operator
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnx_alexnet.data.examples import ElementSpec, Fields, listed
@@ -24,7 +26,7 @@ class Padding:
         pad_values: by field, the value that is added (default 0).
 
     Raises:
-        TypeError: a length is no whole number.
+        TypeError: an argument is no dict, a length is no whole number, or a value no number.
         ValueError: a length is less than 1, or a value belongs to a field without lengths.
 
     Example:
@@ -38,8 +40,17 @@ class Padding:
     def __init__(
         self, pad_to: PadTo | None = None, pad_values: Mapping[str, float] | None = None
     ) -> None:
+        for argument, given in (("pad_to", pad_to), ("pad_values", pad_values)):
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(
+                    f"`{argument}` (={given!r}) must be a dict with the names of fields, such as "
+                    "{'tokens': 128}."
+                )
         self._lengths = {name: _sorted(name, given) for name, given in (pad_to or {}).items()}
         self._values = dict(pad_values or {})
+        for name, value in self._values.items():
+            if not isinstance(value, Number | np.bool_):
+                raise TypeError(f"`pad_values` has {value!r} for {name!r}; it must be a number.")
         self._may_lack_fields = False
         if others := [name for name in self._values if name not in self._lengths]:
             raise ValueError(
@@ -72,7 +83,8 @@ class Padding:
             argument: what the user calls the split.
 
         Raises:
-            ValueError: a field to pad is missing, or is no array of sequences.
+            ValueError: a field to pad is missing, is no array of sequences, or cannot hold the
+                value that is added.
         """
         made = copy.copy(self)
         if self._may_lack_fields:
@@ -82,12 +94,28 @@ class Padding:
                 raise ValueError(
                     f"`pad_to` has the field {name!r}, but `{argument}` has {listed(fields)}."
                 )
-            if not np.ndim(fields[name]):
+            field = fields[name]
+            if not isinstance(field, np.ndarray) or not field.ndim:
                 raise ValueError(
                     f"`pad_to` has the field {name!r}, but that of `{argument}` is no sequence: it "
-                    "needs a first axis over its items."
+                    "must be one array with a first axis over its items."
                 )
+            self._check_value(name, field.dtype)
         return made
+
+    def _check_value(self, name: str, dtype: np.dtype[Any]) -> None:
+        value = self._values.get(name, 0)
+        try:
+            with np.errstate(all="ignore"):
+                held = np.asarray(value).astype(dtype)
+            is_same = bool(jnp.issubdtype(dtype, jnp.inexact)) or bool(held == value)
+        except (TypeError, ValueError, OverflowError):
+            is_same = False
+        if not is_same:
+            raise ValueError(
+                f"`pad_values` has {value!r} for {name!r}, which is not a value of {dtype}, the "
+                "dtype of the field. Choose one that is, or convert the field with .astype(...)."
+            )
 
     def spec(self, spec: ElementSpec) -> ElementSpec:
         """Returns the spec of one example with its sequences padded to the longest length."""
@@ -100,18 +128,38 @@ class Padding:
             for name, leaf in spec.items()
         }
 
-    def stacked(self, name: str, sequences: Sequence[np.ndarray], argument: str) -> np.ndarray:
+    def stacked(
+        self,
+        name: str,
+        sequences: Sequence[np.ndarray],
+        argument: str,
+        *,
+        like: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Returns sequences as one array `[N, length, ...]`.
 
         Args:
             name: of the field.
-            sequences: of equal dtype and trailing axes.
+            sequences: of equal dtype and trailing axes. An empty list has neither.
             argument: what the user calls the split.
+            like: a sequence that all have to equal in these (default: the first one that is not
+                empty).
 
         Raises:
-            ValueError: a sequence is longer than the largest length.
+            ValueError: a sequence is longer than the largest length, or differs in more than its
+                length.
         """
-        first = sequences[0]
+        first = like
+        if first is None:
+            first = next((each for each in sequences if each.shape != (0,)), sequences[0])
+        for each in sequences:
+            is_alike = (each.dtype, each.shape[1:]) == (first.dtype, first.shape[1:])
+            if not is_alike and each.shape != (0,):
+                raise ValueError(
+                    f"`{argument}` has a `{name}` {each.dtype}{list(each.shape)} and another one "
+                    f"{first.dtype}{list(first.shape)}, which differ in more than their length. If "
+                    "one of them is an empty list, make it an array: np.array([], np.int32)."
+                )
         length = self._fitting(name, max(map(len, sequences)), argument)
         shape = (len(sequences), length, *first.shape[1:])
         made = np.full(shape, self._values.get(name, 0), first.dtype)
