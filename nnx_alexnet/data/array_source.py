@@ -52,7 +52,7 @@ class ArraySource:
         self._argument = argument
         check_names(fields, argument)
         self.fields: Fields
-        self.fields, self._num = as_arrays(fields, argument, report)
+        self.fields, self._num = as_arrays(fields, argument, report, keeps_mapped=True)
         if not self._num:
             raise ValueError(f"`{argument}` is empty: it has no examples.")
         leaves = jax.tree.leaves(self.fields)

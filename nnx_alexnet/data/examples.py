@@ -195,15 +195,20 @@ def check_names(fields: Mapping[str, Any], argument: str) -> None:
 
 
 def as_arrays(
-    fields: Mapping[str, Any], argument: str, report: Report | None = None
+    fields: Mapping[str, Any],
+    argument: str,
+    report: Report | None = None,
+    *,
+    keeps_mapped: bool = False,
 ) -> tuple[Fields, int]:
     """Converts and checks fields that have a first axis over examples.
 
     Args:
-        fields: pytrees of array-like values, by name. Memory-mapped arrays are not read: they keep
-            their dtype.
+        fields: pytrees of array-like values, by name.
         argument: what the user calls them, for errors.
         report: receives a message if a dtype changes or axes are transposed.
+        keeps_mapped: whether memory-mapped arrays are not read, so that they keep their dtype
+            (default False).
 
     Returns:
         The fields as NumPy arrays, and the length of the first axis.
@@ -214,7 +219,7 @@ def as_arrays(
 
     def convert(path: str, value: Any) -> np.ndarray:
         name = f"{argument}[{path!r}]"
-        if isinstance(value, np.memmap):
+        if keeps_mapped and isinstance(value, np.memmap):
             return value
         array = canonical(to_numpy(value, name), name, named(report, path))
         is_image = path.partition("/")[0] == "image"

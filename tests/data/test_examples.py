@@ -99,3 +99,13 @@ def spec(**shapes):
 )
 def test_the_first_difference_of_two_specs_is_named(one, other, expected):
     assert difference(one, other) == expected
+
+
+def test_batches_of_a_memory_mapped_file_get_the_dtype_of_jax(tmp_path):
+    values = np.memmap(tmp_path / "values", np.int64, "w+", shape=(4,))
+    values[:] = 7
+    rows = as_rows({"x": values}, (), "train")
+    assert (rows.fields["x"].dtype, rows.fields["x"].tolist()) == ("int32", [7] * 4)
+    values[0] = 2**40
+    with pytest.raises(ValueError, match=rf"the value {2**40}, which does not fit into int32"):
+        as_rows({"x": values}, (), "train")
