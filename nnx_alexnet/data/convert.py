@@ -171,13 +171,15 @@ def _torch_to_numpy(value: Any, argument: str) -> np.ndarray:
 def canonical_dtype(dtype: np.dtype[Any], argument: str, example: Any = None) -> np.dtype[Any]:
     """Returns the dtype that JAX uses: int64 becomes int32 and float64 float32, unless x64 is on.
 
+    The bytes of a number are in the order of the machine.
+
     Args:
         dtype: of NumPy or ml_dtypes.
         argument: what the user calls the array, for the error.
         example: the array, for the remedy.
 
     Raises:
-        ValueError: JAX has no such dtype: strings, objects, dates.
+        ValueError: JAX has no such dtype: strings, objects, dates, long doubles.
 
     Example:
         >>> import numpy as np
@@ -189,7 +191,12 @@ def canonical_dtype(dtype: np.dtype[Any], argument: str, example: Any = None) ->
     if not is_number or dtype.hasobject:
         what = "" if example is None else _remedy(example)
         raise ValueError(f"`{argument}` has dtype {dtype}; arrays of numbers work.{what}")
-    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    if dtype.char in "gG":  # longdouble
+        raise ValueError(
+            f"`{argument}` has dtype {dtype}, which JAX does not have: "
+            f"array.astype(np.{'complex128' if dtype.kind == 'c' else 'float64'}) converts it."
+        )
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype)).newbyteorder("=")
 
 
 def canonical(array: np.ndarray, argument: str, report: Report | None = None) -> np.ndarray:
@@ -213,6 +220,8 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
     dtype = canonical_dtype(array.dtype, argument, array)
     if dtype == array.dtype:
         return array
+    if dtype.itemsize == array.dtype.itemsize:
+        return array.astype(dtype)  # only the order of the bytes changes
     if report is not None:
         report(f"{array.dtype} becomes {dtype}, as everywhere in JAX without jax_enable_x64.")
     if array.size and dtype.kind in "iu":

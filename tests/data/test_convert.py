@@ -86,3 +86,16 @@ def test_numbers_of_examples_become_arrays(label, dtype):
 )
 def test_lists_of_numbers_are_arrays_and_lists_of_arrays_are_trees(value, expected):
     assert is_leaf(value) == expected
+
+
+def test_bytes_in_another_order_become_those_of_the_machine():
+    values = np.array([1, 2], ">i4")
+    for split in ({"x": values}, iter([{"x": values}]), [{"x": value} for value in values]):
+        batch = next(DataModule(split, batch_size=2).train.batches())
+        assert batch["x"].dtype == np.dtype("=i4")
+        assert sorted(batch["x"].tolist()) == [1, 2]
+
+
+def test_a_long_double_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"longdouble|float128.*astype\(np.float64\)"):
+        DataModule({"x": np.ones(3, np.longdouble)}, batch_size=1)
