@@ -9,7 +9,7 @@ import numpy as np
 
 from nnx_alexnet.data.adapters import adapted
 from nnx_alexnet.data.array_source import ArraySource
-from nnx_alexnet.data.convert import CHANNELS, Report, is_array, is_leaf, to_numpy
+from nnx_alexnet.data.convert import CHANNELS, Report, is_array, is_leaf, is_pil, to_numpy
 from nnx_alexnet.data.examples import PAIR, unpack
 from nnx_alexnet.data.iterable_source import IterableSource
 from nnx_alexnet.data.map_source import MapSource, OnBadSample
@@ -144,7 +144,10 @@ def _is_batch(value: list[Any], names: Sequence[str], argument: str) -> bool:
             )
     fields = unpack(value[0], names, f"{argument}[0]")
     leaves = jax.tree.leaves(fields, is_leaf=is_leaf)
-    if any(not np.ndim(leaf) for leaf in leaves) or len({len(leaf) for leaf in leaves}) > 1:
+    if (
+        any(is_pil(leaf) or not np.ndim(leaf) for leaf in leaves)
+        or len({len(leaf) for leaf in leaves}) > 1
+    ):
         return False
     image, label = fields.get("image"), fields.get("label")
     if is_array(image) and label is not None and is_leaf(label):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import tiny_arrays
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 from nnx_alexnet.data import DataModule
@@ -110,3 +111,11 @@ def test_a_list_that_may_be_examples_or_batches_is_rejected(image, label):
 def test_shapes_decide_whether_a_list_holds_batches(image, label, dtype, is_batch):
     pair = np.zeros(image, np.float32), np.zeros(label, dtype)
     assert DataModule([pair, pair], batch_size=1).train.indexable != is_batch
+
+
+def test_a_list_of_pil_images_and_masks_is_read_as_examples():
+    image, mask = Image.new("RGB", (4, 3)), Image.new("P", (4, 3), 5)
+    source = as_source([{"image": image, "label": mask}] * 2, argument="train")
+    rows = source.take(np.arange(2), seed=0, epoch=0)
+    assert rows.fields["image"].shape == (2, 3, 4, 3)
+    assert (rows.fields["label"] == np.full((2, 3, 4), 5)).all()
