@@ -16,14 +16,15 @@ _BATCHING = ("_batch_fn", "_batch_arrow_table", "_batch_accumulate_arrow_table_b
 class StreamedRows:
     """Yields the examples or batches of a `datasets.IterableDataset` as dicts of NumPy arrays.
 
-    Its methods `set_epoch`, `state_dict` and `load_state_dict` are those of the dataset.
+    The format of the dataset, such as "torch", makes no difference. Its methods `set_epoch`,
+    `state_dict` and `load_state_dict` are those of the dataset.
 
     Args:
         dataset: a `datasets.IterableDataset`.
         argument: what the user calls the split, for errors.
 
     Attributes:
-        inner: the dataset.
+        inner: the dataset, without a format.
         class_names: the names of the classes in the column `label`, or None.
 
     Raises:
@@ -31,6 +32,8 @@ class StreamedRows:
     """
 
     def __init__(self, dataset: Any, argument: str = "data") -> None:
+        if getattr(dataset, "_formatting", None) is not None:  # a copy would lose a loaded state
+            dataset = dataset.with_format(None)
         self.inner = dataset
         self._argument = argument
         self._features = example_features(dataset)

@@ -75,3 +75,15 @@ def test_the_state_of_a_stream_of_batches_is_that_of_the_library():
     rest = [batch["x"].tolist() for batch in iterator]
     batches.load_state_dict(state)
     assert [batch["x"].tolist() for batch in batches] == rest
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "arrow", "pandas"])
+def test_the_format_of_a_stream_makes_no_difference(kind):
+    pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    features = datasets.Features({"image": datasets.Image(), "x": datasets.Value("int8")})
+    rows = {"image": [Image.fromarray(image) for image in pixels], "x": [1, 2]}
+    stream = datasets.Dataset.from_dict(rows, features).to_iterable_dataset()
+    for split in (stream.with_format(kind), stream.with_format(kind).batch(2)):
+        batch = next(DataModule(split, batch_size=2).train.batches())
+        assert batch["image"].tolist() == pixels.tolist()
+        assert (batch["x"].dtype, batch["x"].tolist()) == ("int8", [1, 2])
