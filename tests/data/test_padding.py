@@ -112,14 +112,14 @@ def test_arrays_are_not_padded():
     [("int32", 0.5), ("int32", float("nan")), ("uint8", -1), ("int8", 200), ("bool", 2)],
 )
 def test_values_that_the_dtype_of_a_field_lacks_are_refused(dtype, value):
-    batch = {"tokens": np.ones((2, 3), dtype)}
+    padding = Padding({"tokens": 4}, {"tokens": value})
+    examples = [{"tokens": np.ones(3, dtype)}]
+    batches = iter([{"tokens": np.ones((2, 3), dtype)}])
     message = rf"`pad_values` has {value!r} for 'tokens', which is not a value of {dtype}"
-    for split in ([{"tokens": batch["tokens"][0]}], iter([batch])):
-        with pytest.raises(ValueError, match=message):
-            data = DataModule(
-                split, batch_size=1, pad_to={"tokens": 4}, pad_values={"tokens": value}
-            )
-            _ = data.batch_size
+    with pytest.raises(ValueError, match=message):
+        MapSource(examples, padding=padding)
+    with pytest.raises(ValueError, match=message):
+        IterableSource(batches, padding=padding).element_spec()
 
 
 def test_an_empty_list_is_a_sequence_of_the_dtype_of_the_others():
