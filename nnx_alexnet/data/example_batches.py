@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from nnx_alexnet.data.convert import is_torch, to_numpy
 from nnx_alexnet.data.padding import Padding
 
 
 class ExampleBatches:
     """An iterable that stacks the examples of another one.
 
-    `set_epoch`, `state_dict` and `load_state_dict` are passed on to the iterable, and `get_state`
-    and `set_state` to its iterator, where these have them. Their state is that after the newest
-    batch, since no example is read ahead.
+    `set_epoch`, `state_dict` and `load_state_dict` are passed on to the iterable, and `get_state`,
+    `set_state` and `close` to its iterator, where these have them. Their state is that after the
+    newest batch, since no example is read ahead. Tensors of torch stay tensors, so that images
+    among them are known to be NCHW.
 
     Args:
         examples: pytrees of arrays or numbers of equal structure and shapes.
@@ -71,6 +74,12 @@ class ExampleBatches:
             padding=self._padding,
         )
 
+    def complete(self) -> ExampleBatches:
+        """Returns an iterable that leaves out no example."""
+        return ExampleBatches(
+            self.inner, self._argument, batch_size=self.batch_size, padding=self._padding
+        )
+
     def stacked(self, examples: list[Any]) -> Any:
         """Stacks examples along a new first axis.
 
@@ -79,7 +88,9 @@ class ExampleBatches:
         """
         padded = {
             name: self._padding.stacked(
-                name, [np.asarray(example[name]) for example in examples], self._argument
+                name,
+                [to_numpy(example[name], self._argument) for example in examples],
+                self._argument,
             )
             for name in self._padding.describe()
             if isinstance(examples[0], dict) and name in examples[0]
@@ -91,14 +102,18 @@ class ExampleBatches:
 
     def _alike(self, examples: list[Any]) -> Any:
         try:
-            return jax.tree.map(lambda *values: np.stack(values), *examples)
-        except ValueError as error:
+            return jax.tree.map(_stack, *examples)
+        except (ValueError, RuntimeError) as error:  # of NumPy, and of torch
             shapes = sorted({str(jax.tree.map(np.shape, example)) for example in examples})
             raise ValueError(
                 f"`{self._argument}` yields examples of the shapes {' and '.join(shapes[:2])}; all "
                 "must have the same keys and shapes. Resize or crop images, and pad sequences: "
                 'DataModule(..., pad_to={"tokens": (64, 128)}).'
             ) from error
+
+
+def _stack(*values: Any) -> Any:
+    return sys.modules["torch"].stack(values) if is_torch(values[0]) else np.stack(values)
 
 
 class _Batches(Iterator[Any]):
@@ -116,6 +131,6 @@ class _Batches(Iterator[Any]):
         return self._batches.stacked(found)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("get_state", "set_state"):
+        if name not in ("get_state", "set_state", "close"):
             raise AttributeError(name)
         return getattr(self._examples, name)

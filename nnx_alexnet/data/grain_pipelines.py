@@ -119,8 +119,6 @@ def adapted_pipeline(
     is_stream = is_kind(value, "IterDataset")
     if yields_batches(value) if is_stream else _has_batch_operation(value):
         return value
-    if is_stream and not padding:
-        return value.batch(batch_size, drop_remainder=drop_last)
     return ExampleBatches(
         value, argument, batch_size=batch_size, drop_last=drop_last, padding=padding
     )

@@ -10,13 +10,8 @@ import numpy as np
 
 from nnx_alexnet.data.batch_lists import has_examples, list_digest
 from nnx_alexnet.data.convert import Report, once
-from nnx_alexnet.data.examples import (
-    PAIR,
-    ElementSpec,
-    Rows,
-    as_rows,
-    difference,
-)
+from nnx_alexnet.data.example_batches import ExampleBatches
+from nnx_alexnet.data.examples import PAIR, ElementSpec, Rows, as_rows, difference
 from nnx_alexnet.data.map_source import MapSource
 from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.stream_positions import Mark
@@ -204,6 +199,18 @@ class IterableSource:
                 "times.%s",
                 self._argument, _WORKERS_REPEAT,
             )  # fmt: skip
+
+    def complete(self) -> "IterableSource":
+        """Returns a source that leaves out no example: this one, unless it drops a last batch."""
+        batches = self._batches
+        if not isinstance(batches, ExampleBatches) or not batches.drop_last:
+            return self
+        return IterableSource(
+            batches.complete(),
+            names=self._names,
+            padding=self._padding,
+            argument=self._argument,
+        )
 
     def batches(self, epoch: int = 0) -> Iterator[Rows]:
         """Yields the batches of one pass, except those without rows.

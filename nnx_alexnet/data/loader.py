@@ -86,12 +86,15 @@ class Loader:
     def in_order(self) -> "Loader":
         """Returns a loader of the same split that leaves out no example, in the split's order.
 
-        An iterable keeps its own order, so this loader itself is returned.
+        An iterable keeps its own order and its own batches.
         """
-        if not self.indexable:
-            return self
+        source = self.source
+        if isinstance(source, IterableSource):
+            source = source.complete()
+            if source is self.source:
+                return self
         return Loader(
-            self.source,
+            source,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             padding=self._padding,

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from nnx_alexnet.data import DataModule
 from nnx_alexnet.data.example_batches import ExampleBatches
 from nnx_alexnet.data.padding import Padding
 
@@ -64,3 +66,34 @@ def test_sequences_are_padded_to_a_length_that_holds_all_of_a_batch():
     assert first["tokens"].tolist() == [[1, 0, 0], [1, 1, 0]]
     assert first["label"].tolist() == [1, 2]
     assert second["tokens"].tolist() == [[1] * 5 + [0]]
+
+
+def test_images_that_are_tensors_of_torch_become_nhwc():
+    examples = [{"image": torch.full((3, 4, 5), float(number))} for number in range(2)]
+    batches = ExampleBatches(examples, batch_size=2)
+    image = next(DataModule(batches).train.batches())["image"]
+    assert image.shape == (2, 4, 5, 3)
+    assert image[1].max() == image[1].min() == 1
+
+
+def test_tensors_of_different_shapes_are_an_error_with_both():
+    batches = ExampleBatches([torch.zeros(2), torch.zeros(3)], "train", batch_size=2)
+    with pytest.raises(ValueError, match="`train` yields examples of the shapes"):
+        next(iter(batches))
+
+
+def test_closing_the_batches_closes_the_examples():
+    examples = iter([1, 2])
+    assert not hasattr(iter(ExampleBatches(examples, batch_size=1)), "close")
+    examples = (number for number in (1, 2))
+    batches = iter(ExampleBatches(examples, batch_size=1))
+    batches.close()
+    assert [*examples] == []
+
+
+def test_a_prediction_from_a_training_stream_leaves_out_no_example():
+    stream = ExampleBatches([{"x": number} for number in range(5)], batch_size=2, drop_last=True)
+    train = DataModule(stream).train
+    found = [batch["x"].tolist() for batch in train.in_order().batches()]
+    assert found == [[0, 1], [2, 3], [4]]
+    assert [batch["x"].tolist() for batch in train.batches()] == found[:2]

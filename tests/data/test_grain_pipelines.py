@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.data.adapters import adapted
@@ -144,3 +145,13 @@ def test_splits_of_grain_work_in_a_data_module():
     assert sorted(found) == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert labels(data.val.batches()) == labels(data.test.batches())
     assert next(data.test.batches())["x"].dtype == np.float32
+
+
+def test_streams_and_rows_of_tensors_give_the_same_images():
+    rows = grain.MapDataset.source([{"image": torch.full((3, 4, 5), i)} for i in range(4)])
+    batches = [
+        next(DataModule(rows, each, batch_size=4).val.batches())
+        for each in (rows, rows.to_iter_dataset())
+    ]
+    assert batches[0]["image"].shape == batches[1]["image"].shape == (4, 4, 5, 3)
+    assert batches[0]["image"].tolist() == batches[1]["image"].tolist()
