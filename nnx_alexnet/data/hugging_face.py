@@ -10,6 +10,7 @@ from nnx_alexnet.data.arrow_columns import column_values
 from nnx_alexnet.data.examples import evenly_spaced
 from nnx_alexnet.data.hugging_face_features import (
     check_columns,
+    check_mode,
     class_names,
     is_kind,
     plain_example,
@@ -32,7 +33,7 @@ class HuggingFaceRows:
 
     Numbers keep the dtype of their column, and class labels become int32. Lists of one length
     become arrays. Images become uint8 `[H, W, 1]` if all of the column are grey, else
-    `[H, W, 3]`. The columns that the dataset's format selects are read; the format itself, such
+    `[H, W, 3]`; see `check_mode` for columns that are not called `image`. The columns that the dataset's format selects are read; the format itself, such
     as "torch", makes no difference. A transform set by `set_transform` is applied.
 
     Args:
@@ -46,7 +47,7 @@ class HuggingFaceRows:
         modes: see above.
 
     Raises:
-        ValueError: a column does not contain numbers or images.
+        ValueError: a column does not contain numbers or images, or see `check_mode`.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class HuggingFaceRows:
         value = encoded.as_py()
         if value is None:
             raise ValueError(f"`{self._argument}`[{index}] has no image in the column {name!r}.")
-        return self._features[name].decode_example(value)
+        image = self._features[name].decode_example(value)
+        check_mode(image, name)
+        return image
 
     @property
     def targets(self) -> np.ndarray | None:

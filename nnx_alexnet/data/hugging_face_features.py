@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nnx_alexnet.data.convert import is_pil
 from nnx_alexnet.data.image_decoding import is_grey, pixels
 
 
@@ -87,21 +88,38 @@ def plain_example(example: Mapping[str, Any], features: Mapping[str, Any] = {}) 
         >>> example["x"], example["image"].shape
         (array([1, 2]), (2, 3, 3))
     """
-    return {name: _plain(value, features.get(name)) for name, value in example.items()}
+    return {name: _plain(value, features.get(name), name) for name, value in example.items()}
 
 
-def is_image(value: object) -> bool:
-    """Returns whether a value is a PIL image."""
-    return hasattr(value, "getbands")
+def check_mode(image: Any, column: str) -> None:
+    """Raises a `ValueError` if the values of an image would change that may be no picture.
+
+    Indices of a palette, single bits, and numbers of 16 or 32 bits become 8 bits of grey or colour.
+    In a column not called `image`, they may be classes, as in a segmentation, or depths.
+
+    Args:
+        image: a PIL image.
+        column: the name of its column.
+    """
+    if column != "image" and image.mode[0] in "1PIF":
+        raise ValueError(
+            f"The column {column!r} has an image of mode {image.mode!r}. If it is a picture, "
+            "rename the column to 'image'. If its values are classes or measurements, make an "
+            "array of it: dataset.set_transform(lambda rows: {**rows, "
+            f"{column!r}: [np.asarray(each) for each in rows[{column!r}]]}})."
+        )
 
 
-def _plain(value: Any, feature: Any) -> Any:
-    if is_image(value):
+def _plain(value: Any, feature: Any, column: str) -> Any:
+    if is_pil(value):
+        check_mode(value, column)
         return pixels(value, "L" if is_grey(value) else "RGB")
     if isinstance(value, dict):
         inner = feature if isinstance(feature, dict) else {}
         return plain_example(value, inner)
-    if isinstance(value, list) and value and is_image(value[0]):
+    if isinstance(value, list) and value and is_pil(value[0]):
+        for image in value:
+            check_mode(image, column)
         mode = "L" if all(map(is_grey, value)) else "RGB"
         return _stacked([pixels(image, mode) for image in value])
     if isinstance(value, list | int | float):

@@ -160,6 +160,12 @@ def _read_on_demand(
     splits: Mapping[str, Any], modes: Mapping[str, str], request: DatasetRequest
 ) -> Splits:
     """Returns splits whose rows are read when they are used, with images as squares."""
+    if "label" in modes:
+        raise ValueError(
+            f"`name` (={request.name!r}) has images in `label`, which would be resized as if they "
+            "were pictures. Resize image and label in the dataset, and pass it to DataModule with "
+            'transform=ImageTransform(..., masks=("label",)).'
+        )
     side = resized_side(request.image_size) if request.augment else request.image_size
     rows = {
         name: HuggingFaceRows(split, name, fit=partial(square_pixels, side=side), modes=modes)

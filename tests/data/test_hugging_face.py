@@ -189,3 +189,25 @@ def test_a_row_that_is_unlike_the_others_is_named():
         ValueError, match=r"`train`\[7\] differs from `train`\[0\]: `x` is int32\[3\]"
     ):
         [*data.train.batches()]
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "I;16"])
+def test_masks_whose_values_would_change_are_refused_with_a_remedy(mode):
+    dtype = {"P": np.uint8, "1": bool, "I;16": np.uint16}[mode]
+    values = (np.arange(12).reshape(3, 4) % 2).astype(dtype)
+    mask = Image.fromarray(values)
+    if mode == "P":
+        mask.putpalette([9, 9, 9, 200, 0, 0])
+    assert mask.mode == mode
+    features = datasets.Features({"image": datasets.Image(), "depth": datasets.Image()})
+    rows = {"image": [Image.new("RGB", (4, 3))] * 2, "depth": [mask] * 2}
+    split = datasets.Dataset.from_dict(rows, features)
+    message = rf"The column 'depth' has an image of mode '{mode}'.*rename the column to 'image'"
+    with pytest.raises(ValueError, match=message):
+        DataModule(split, batch_size=2)
+    with pytest.raises(ValueError, match=message):
+        _ = DataModule(split.to_iterable_dataset(), batch_size=2).batch_size
+    split.set_transform(lambda rows: {**rows, "depth": [np.asarray(x) for x in rows["depth"]]})
+    batch = next(DataModule(split, batch_size=2).train.batches())
+    assert batch["depth"].dtype == dtype
+    assert (batch["depth"] == values).all()

@@ -183,3 +183,10 @@ def test_workers_decode_images(tmp_path):
     finally:
         data.close()
     np.testing.assert_array_equal(found, next(here.train.batches(epoch=1))["image"])
+
+
+def test_masks_that_would_be_resized_like_pictures_are_refused(tmp_path):
+    split, _ = pictures(20, sides=(9, 10))
+    split.save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r'images in `label`.*masks=\("label",\)'):
+        loaded(tmp_path, columns=["img"], rename={"img": "label"}, augment=False)
