@@ -33,8 +33,9 @@ class HuggingFaceRows:
 
     Numbers keep the dtype of their column, and class labels become int32. Lists of one length
     become arrays. Images become uint8 `[H, W, 1]` if all of the column are grey, else
-    `[H, W, 3]`; see `check_mode` for columns that are not called `image`. The columns that the dataset's format selects are read; the format itself, such
-    as "torch", makes no difference. A transform set by `set_transform` is applied.
+    `[H, W, 3]`; see `check_mode` for columns that are not called `image`. The columns that the
+    dataset's format selects are read; the format itself, such as "torch", makes no difference. A
+    transform set by `set_transform` is applied.
 
     Args:
         dataset: a `datasets.Dataset`.
