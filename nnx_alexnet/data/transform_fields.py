@@ -110,6 +110,8 @@ def _problem(kind: str, field: Any, image: jax.ShapeDtypeStruct) -> str | None:
     if fits and (is_float or kind == "masks"):
         return None
     remedy = " .astype(np.float32) converts it." if fits else ""
+    if kind == "masks" and len(shape) == 3 and shape[1:] == image.shape[:2]:
+        remedy = " mask.transpose(1, 2, 0) moves the first axis of a mask to the end."
     if kind == "keypoints" and shape[1:] == (3,):
         remedy = " Pass the visibility of the points as a field of its own."
     return f"is {spec_text(field)} for images {list(image.shape)}; expected {_FORMS[kind]}.{remedy}"
@@ -127,7 +129,8 @@ def _holds(dtype: np.dtype[Any], fill: float) -> bool:
 def fields_of_image(spec: ElementSpec, declared: tuple[str, ...] = ()) -> dict[str, str]:
     """Returns the fields that seem to belong to the pixels of the image, with the reason.
 
-    These are all arrays with the height and width of the image, and a label of two or more axes
+    These are all arrays with the height and width of the image as neighbouring axes, such as
+    `[H, W]`, `[H, W, C]` or `[1, H, W]`; and a label of two or more axes
     if nothing is declared: it may be a mask, boxes or keypoints.
 
     Args:
@@ -149,7 +152,7 @@ def fields_of_image(spec: ElementSpec, declared: tuple[str, ...] = ()) -> dict[s
     for path, struct in named_fields(
         {name: value for name, value in spec.items() if name not in ("image", *declared)}
     ).items():
-        if len(struct.shape) >= 2 and struct.shape[:2] == shape[:2]:
+        if shape[:2] in [*zip(struct.shape, struct.shape[1:], strict=False)]:
             found[path] = f"{spec_text(struct)} has the height and width of the image"
         elif path == "label" and not declared and len(struct.shape) >= 2:
             found[path] = f"{spec_text(struct)} has several axes, as masks and boxes do"

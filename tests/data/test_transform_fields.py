@@ -56,6 +56,9 @@ def test_other_fields_of_the_size_of_the_image_must_be_declared():
     spec = structs(image=IMAGE, label=MASK, depth=((8, 10, 1), np.float32))
     with pytest.raises(ValueError, match=r"but not `depth`: .*masks=\('depth',\)"):
         ImageTransform(**MOVING, masks=("label",)).check(spec)
+    for shape in ((1, 8, 10), (2, 8, 10, 3)):
+        with pytest.raises(ValueError, match="but not `depth`"):
+            ImageTransform(**MOVING).check(structs(image=IMAGE, depth=(shape, np.float32)))
     nested = {**structs(image=IMAGE), "targets": structs(depth=((8, 10), np.float32))}
     with pytest.raises(ValueError, match="but not `targets/depth`"):
         ImageTransform(**MOVING).check(nested)
@@ -83,12 +86,17 @@ def test_fields_that_do_not_belong_to_the_image_stay(fields):
         ({"boxes": ("whole",)}, "`whole` is int32[5, 4] for images [8, 10, 3]; expected [N, 4]"),
         ({"boxes": ("whole",)}, ".astype(np.float32) converts it"),
         ({"keypoints": ("visible",)}, "Pass the visibility of the points as a field of its own"),
+        ({"masks": ("first",)}, "mask.transpose(1, 2, 0) moves the first axis"),
         ({"masks": ("nested",)}, "`nested` is not one array"),
     ],
 )
 def test_declared_fields_of_another_form_are_rejected(declared, message):
     spec = structs(
-        image=IMAGE, label=BOXES, whole=((5, 4), np.int32), visible=((7, 3), np.float32)
+        image=IMAGE,
+        label=BOXES,
+        whole=((5, 4), np.int32),
+        visible=((7, 3), np.float32),
+        first=((1, 8, 10), np.uint8),
     ) | {"nested": structs(mask=MASK)}
     if "but the batch has" in message:
         spec = {name: spec[name] for name in ("image", "label", "nested")}
