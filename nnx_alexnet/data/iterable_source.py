@@ -210,6 +210,7 @@ class IterableSource:
             names=self._names,
             padding=self._padding,
             argument=self._argument,
+            report=self._report,
         )
 
     def batches(self, epoch: int = 0) -> Iterator[Rows]:
