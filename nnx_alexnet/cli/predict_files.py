@@ -61,8 +61,8 @@ def rebuild_predictor(
         num_files: how many files will be predicted; the batches are no larger.
 
     Raises:
-        ValueError: the run was not trained on square images of 1 or 3 channels, its transform is a
-            function, or its task does not predict classes.
+        ValueError: the run was not trained on square uint8 images of 1 or 3 channels, its
+            transform is a function, or its task does not predict classes.
     """
     image = tuple(about["image"] or ())
     # A checkpoint knows the arguments of an ImageTransform, but only the name of a function.
@@ -81,6 +81,12 @@ def rebuild_predictor(
             f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images of shape "
             f"{list(image)}; image files become squares of 1 or 3 channels. Use Trainer.predict "
             "from Python."
+        )
+    if not about["fields"]["image"].startswith("uint8"):
+        raise ValueError(
+            f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images "
+            f"{about['fields']['image']}; image files are uint8, and how they would be scaled is "
+            "not known. Use Trainer.predict from Python."
         )
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
     transform: Any = (

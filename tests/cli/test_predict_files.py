@@ -8,18 +8,26 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 from helpers import TinyNet
+from jsonargparse import Namespace
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nnx_alexnet import DataModule, Task, Trainer
 from nnx_alexnet.cli import main
-from nnx_alexnet.cli.predict_files import FilePredictor, compile_probabilities, predict_files
+from nnx_alexnet.cli.predict_files import (
+    FilePredictor,
+    compile_probabilities,
+    predict_files,
+    rebuild_predictor,
+)
 from nnx_alexnet.data import ImageTransform, find_images, load_data
 from nnx_alexnet.data.image_decoding import decode
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES
@@ -480,3 +488,20 @@ def test_many_files_are_predicted_in_batches_in_order(run, images, tmp_path, cap
         for left, right in zip(one["classes"], other["classes"], strict=True):
             assert left["class"] == right["class"]
             assert left["probability"] == pytest.approx(right["probability"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"fields": {"image": "float32[8, 8, 1]"}}, r"trained on images float32\[8, 8, 1\]; image"),
+        ({"transform": {"function": "shop.scaled"}}, "with the transform shop.scaled, a function"),
+        ({"image": [8, 9, 1]}, r"on images of shape \[8, 9, 1\]; image files become squares"),
+        ({"image": None}, r"on images of shape \[\]; image files become squares"),
+    ],
+)
+def test_runs_whose_images_files_cannot_be_are_refused(about, message):
+    chosen: Any = SimpleNamespace(path=Path("logs/net/version_0/checkpoints/10"))
+    config = Namespace(data=Namespace(name="npz:images.npz", augment=True))
+    usual = {"image": [8, 8, 1], "transform": {}, "fields": {"image": "uint8[8, 8, 1]"}}
+    with pytest.raises(ValueError, match=f"`run` .*{message}"):
+        rebuild_predictor(chosen, config, usual | about, num_files=1)
