@@ -93,8 +93,8 @@ class Trainer:
         model: any `nnx.Module`. The task calls it; its mode and `rngs` are passed if its `__call__`
             has arguments for them.
         data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`. Each split is a
-            pair of NumPy arrays `(images, labels)`, a map-style dataset, a torch `DataLoader`, or
-            any iterable of batches.
+            dict of arrays, a tuple `(images, labels)`, a map-style dataset, a torch `DataLoader`,
+            any other iterable of batches, or another form that `DataModule` accepts.
         task: what is learned (default `Classification()`).
         optimizer: an optax optimizer (default Adam at 1e-3); clipping and schedules are part
             of it.
@@ -719,7 +719,7 @@ class Trainer:
         Args:
             model: in training mode; changed in place.
             optimizer: changed in place.
-            batch: `image` (transformed), `label`, `mask`, `index`, batch first.
+            batch: transformed, with the keys of the data, `mask` and `index`; batch first.
 
         Returns:
             The `loss` of each example, `float32[B]`, and the values that the task's metrics read.

@@ -1,4 +1,4 @@
-"""DataModule: the splits of a dataset, and the transform of their images."""
+"""DataModule: the splits of a dataset, and the transform of their batches."""
 
 import hashlib
 import os

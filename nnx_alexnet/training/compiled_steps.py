@@ -79,8 +79,8 @@ class CompiledSteps:
 
     Attributes:
         train: `(state, metrics, data, batch, key) -> (state, metrics, info)`; the state is donated.
-            `data` is empty, or holds the `image` and `label` of the whole split; in that case the
-            batch holds only its `index`. `info` holds the scalars `loss` and `is_finite` (of the
+            `data` is empty, or holds the fields of the whole split; in that case the batch holds
+            only its `index` and `mask`. `info` holds the scalars `loss` and `is_finite` (of the
             loss and of the BatchNorm statistics), and the learning rates that the optimizer keeps.
         train_many: `(state, metrics, data, (batches, count), key)`, like `count` calls of `train`
             on the first of the `batches` (`[K, B, ...]`); returns `(state, metrics, infos, info)`:
@@ -248,7 +248,7 @@ class CompiledSteps:
 
         Args:
             state: the current state.
-            batch: as for `train`, with its `image` and `label`.
+            batch: as for `train`, with its fields.
             key: the key of the epoch, as for `train`.
         """
         found = self._gradients(state.model, batch, key)

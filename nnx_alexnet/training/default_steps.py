@@ -41,7 +41,7 @@ def train_step(
         task: what is learned.
         model: in training mode; its parameters, statistics and dropout keys change.
         optimizer: its state changes.
-        batch: `image` (transformed), `label`, `mask`.
+        batch: transformed, with the keys of the data, `mask` and `index`.
 
     Returns:
         The outputs of `task.outputs` for the model before the update.

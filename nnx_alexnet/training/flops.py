@@ -91,12 +91,14 @@ def _count(jaxpr: Any, counted: dict[str, float]) -> None:
                     _count(traced, counted)
 
 
-def flops_utilization(images_per_second: float, forward_flops: Mapping[str, float]) -> float | None:
+def flops_utilization(
+    examples_per_second: float, forward_flops: Mapping[str, float]
+) -> float | None:
     """Returns the share of the device's FLOP/s that training used (MFU); None if unknown.
 
     Args:
-        images_per_second: the speed of training on one device.
-        forward_flops: the FLOPs of one image by dtype, as `product_flops` counts them.
+        examples_per_second: the speed of training on one device.
+        forward_flops: the FLOPs of one example by dtype, as `product_flops` counts them.
 
     Returns:
         A number between 0 and 1; None if the device's peak is unknown, or if less than 90% of the
@@ -107,7 +109,7 @@ def flops_utilization(images_per_second: float, forward_flops: Mapping[str, floa
     halves = sum(v for k, v in forward_flops.items() if jnp.dtype(k).itemsize == 2)
     if peak is None or halves < 0.9 * total or not total:
         return None
-    return TRAINING_FACTOR * total * images_per_second / peak
+    return TRAINING_FACTOR * total * examples_per_second / peak
 
 
 def peak_memory() -> int | None:
