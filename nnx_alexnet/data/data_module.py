@@ -240,11 +240,11 @@ class DataModule:
 
         Returns:
             `name`, `batch_size`, `fields` (the shapes and dtypes of an example), `examples` (of
-            each split) and `labels` (a digest of those of train, in their order) show whether a
-            resumed run has the same data. `image` (the shape of one image before the transform;
-            None without images), `transform` (the arguments of the
-            `ImageTransform`, or the name of the function), `num_classes` and `class_names` are
-            what a trained model needs to be used without the data.
+            each split), `labels` (a digest of those of train, in their order) and `padding` show
+            whether a resumed run has the same data. `image` (the shape of one image before the
+            transform; None without images), `transform` (the arguments of the `ImageTransform`, or
+            the name of the function), `num_classes` and `class_names` are what a trained model
+            needs to be used without the data.
         """
         spec = self.train.element_spec()
         image = spec.get("image")
@@ -256,6 +256,7 @@ class DataModule:
             "labels": _label_digest(self.train),
             "fields": {name: spec_text(field) for name, field in spec.items()},
             "image": list(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None,
+            "padding": self.padding.describe(),
             "transform": self.transform.describe(),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),

@@ -92,7 +92,7 @@ class ExampleBatches:
                 [to_numpy(example[name], self._argument) for example in examples],
                 self._argument,
             )
-            for name in self._padding.describe()
+            for name in self._padding.names
             if isinstance(examples[0], dict) and name in examples[0]
         }
         if padded:

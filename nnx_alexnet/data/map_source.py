@@ -179,7 +179,7 @@ class MapSource:
                 fixed = example
                 if self._padding:
                     fixed = {k: value for k, value in example.items() if k not in self._padding}
-                    for name in self._padding.describe():
+                    for name in self._padding.names:
                         if name not in example:
                             raise self._unlike(index, example)
                         sequences.setdefault(name, []).append(example[name].copy())

@@ -192,9 +192,18 @@ class Padding:
         """Returns the lengths of the padded fields of a batch, in the order of `pad_to`."""
         return tuple(fields[name].shape[1] for name in self._lengths if name in fields)
 
-    def describe(self) -> dict[str, list[int]]:
-        """Returns the lengths by field, as plain values."""
-        return {name: list(lengths) for name, lengths in self._lengths.items()}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that are padded."""
+        return tuple(self._lengths)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the lengths and the value of each field, as plain values."""
+        values = {name: self._values.get(name, 0) for name in self._lengths}
+        return {
+            name: {"lengths": list(lengths), "value": _text(values[name])}
+            for name, lengths in self._lengths.items()
+        }
 
 
 def _sorted(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
@@ -208,3 +217,8 @@ def _sorted(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
     if not lengths or lengths[0] < 1:
         raise ValueError(f"`pad_to` has the lengths {given!r} for {name!r}; lengths start at 1.")
     return tuple(lengths)
+
+
+def _text(value: Any) -> str:
+    """Returns a number as text, the same for 0 and 0.0; NaN is equal to itself as text."""
+    return str(value if isinstance(value, complex) else float(value))

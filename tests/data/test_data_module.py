@@ -43,6 +43,7 @@ def test_a_data_module_knows_classes_shape_and_splits():
         "examples": {"train": 64},
         "labels": hashlib.sha256(train[1].tobytes()).hexdigest(),
         "image": [8, 8, 1],
+        "padding": {},
         "transform": ImageTransform().describe(),
         "num_classes": 5,
         "class_names": ["a", "b", "c", "d", "e"],

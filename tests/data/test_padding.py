@@ -27,8 +27,8 @@ def test_fields_may_be_missing_in_optional_padding():
     padding = Padding(PAD)
     with pytest.raises(ValueError, match="`pad_to` has the field 'labels', but `x` has 'tokens'"):
         padding.of({"tokens": ONE}, "x")
-    assert padding.optional().of({"tokens": ONE}, "x").describe() == {"tokens": [4, 8]}
-    assert padding.of({"tokens": ONE, "labels": ONE}, "x").describe() == padding.describe()
+    assert padding.optional().of({"tokens": ONE}, "x").names == ("tokens",)
+    assert padding.of({"tokens": ONE, "labels": ONE}, "x").names == padding.names
 
 
 def test_batches_of_an_iterable_are_padded():
@@ -50,7 +50,7 @@ def test_batches_of_an_iterable_are_padded():
 
 @pytest.mark.parametrize("lengths", [[4, 8], [8, 4, 4], (8, 4)])
 def test_lengths_may_be_in_any_order(lengths):
-    assert Padding({"x": lengths}).describe() == {"x": [4, 8]}
+    assert Padding({"x": lengths}).describe() == {"x": {"lengths": [4, 8], "value": "0.0"}}
     assert Padding({"x": lengths}).has_choice
 
 
@@ -152,3 +152,14 @@ def test_two_views_are_no_sequence():
     views = [{"views": [np.ones(3), np.ones(3)]}]
     with pytest.raises(ValueError, match="no sequence: it must be one array"):
         DataModule(views, batch_size=1, pad_to={"views": 4})
+
+
+def test_the_description_of_data_contains_lengths_and_values():
+    def described(lengths, value):
+        examples, pads = [{"x": [1.0]}], {"pad_to": {"x": lengths}, "pad_values": {"x": value}}
+        return DataModule(examples, batch_size=1, **pads).describe()
+
+    assert described((2, 4), 0) == described([4, 2], np.float32(0))
+    assert described(4, 0) != described((2, 4), 0)
+    assert described(4, 0) != described(4, -1)
+    assert described(4, float("nan")) == described(4, float("nan"))
