@@ -86,7 +86,35 @@ class StandardErrorHandler(logging.StreamHandler[Any]):
         """Does nothing, since each message is flushed."""
 
 
-if not logger.handlers and not logging.getLogger().handlers:
+def is_configured(root: logging.Logger) -> bool:
+    """Returns whether the program has configured logging.
+
+    A call of `logging.basicConfig()` without arguments does not count: absl makes it as soon as it
+    has a message, which happens when Orbax or Grain is imported. It would hide what a run reports.
+
+    Args:
+        root: the root logger.
+
+    Example:
+        >>> import logging
+        >>> from nnx_alexnet.support.log import is_configured
+        >>> root = logging.RootLogger(logging.WARNING)
+        >>> is_configured(root)
+        False
+        >>> root.addHandler(logging.StreamHandler())
+        >>> is_configured(root)
+        True
+    """
+    are_basic = all(
+        type(handler) is logging.StreamHandler
+        and getattr(handler.formatter, "_fmt", None) == logging.BASIC_FORMAT
+        for handler in root.handlers
+    )
+    return bool(root.handlers) and not (are_basic and root.level == logging.WARNING)
+
+
+if not logger.handlers and not is_configured(logging.getLogger()):
     logger.addHandler(StandardErrorHandler())
-    logger.setLevel(logging.INFO)
     logger.propagate = False
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

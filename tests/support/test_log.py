@@ -2,11 +2,14 @@
 
 import contextlib
 import io
+import logging
 
 import numpy as np
+import pytest
 from helpers import HOSTILE
 
 from nnx_alexnet.support import logger, printable
+from nnx_alexnet.support.log import is_configured
 
 
 def test_an_argument_cannot_break_the_line_of_a_message(printed):
@@ -25,3 +28,18 @@ def test_the_logger_writes_to_the_current_standard_error(printed):
         with contextlib.redirect_stderr(io.StringIO()) as stream:
             logger.info("step %d of %s", 3, "run")
         assert stream.getvalue() == "step 3 of run\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "formatted", "configured"),
+    [
+        ("WARNING", logging.BASIC_FORMAT, False),
+        ("INFO", logging.BASIC_FORMAT, True),
+        ("WARNING", "%(message)s", True),
+    ],
+)
+def test_a_bare_basic_config_does_not_hide_what_runs_report(level, formatted, configured):
+    root, handler = logging.RootLogger(level), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(formatted))
+    root.addHandler(handler)
+    assert is_configured(root) is configured
