@@ -76,12 +76,15 @@ def find_files(
     return found
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[str], list[str]]:
+def find_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> tuple[list[str], list[str]]:
     """Lists image files, also in folders and all their subfolders.
 
     Args:
         paths: files, which may have any name, and folders. The files in a folder need one of
-            `IMAGE_SUFFIXES`; hidden files are left out, and the others are sorted.
+            `IMAGE_SUFFIXES`; hidden files are left out, and the others are sorted. A single path
+            need not be in a list.
 
     Returns:
         The files, and a message for each folder without images or that cannot be searched.
@@ -103,7 +106,8 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[str], lis
     def note(error: OSError) -> None:
         problems.append(f"Cannot search the folder {printable(error.filename)}: {error.strerror}")
 
-    for path in [os.fspath(path) for path in paths]:
+    listed = [paths] if isinstance(paths, str | os.PathLike) else paths
+    for path in [os.fspath(path) for path in listed]:
         if not os.path.isdir(path):  # noqa: PTH112  # never raises
             files.append(path)
             continue

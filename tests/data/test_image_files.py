@@ -82,6 +82,7 @@ def test_folders_are_searched_recursively_in_sorted_order(tmp_path):
     names = [os.path.relpath(file, tmp_path) for file in files]
     assert names == ["plain", "a/deep/er/x.tiff", "b/10.jpeg", "b/2.PNG", "z.webp", "plain"]
     assert problems == []
+    assert find_images(tmp_path) == find_images(str(tmp_path)) == (files[1:-1], [])
 
 
 def test_linked_folders_are_searched_without_cycles(tmp_path):
