@@ -26,10 +26,13 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
         config: `class_path` and `init_args`.
         seed: the seed of the weights and of dropout.
         given: `num_classes`, `image_size` and `in_channels`, passed if the class has such an
-            argument.
+            argument. None is for data without it, for which the default of the class is used.
 
     Returns:
         A new model.
+
+    Raises:
+        ValueError: the class the class has no default for an argument that the data do not have.
 
     Example:
         >>> from nnx_alexnet.cli.options import fit_parser
@@ -42,8 +45,16 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
     module, _, name = config.class_path.rpartition(".")
     model_class = getattr(importlib.import_module(module), name)
     parameters = inspect.signature(model_class.__init__).parameters
-    given = {name: value for name, value in given.items() if name in parameters}
-    arguments = {**config.get("init_args", {}), **given}
+    wanted = {name: value for name, value in given.items() if name in parameters}
+    known = {name: value for name, value in wanted.items() if value is not None}
+    arguments = {**config.get("init_args", {}), **known}
+    for name in wanted.keys() - arguments.keys():
+        if parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"`model` (={config.class_path}) requires `{name}`, which the data do not have. "
+                "Classes are those of an integer `label` in memory. Use a model that does not "
+                "have this argument, or has a default for it."
+            )
     model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
     return model
 
@@ -57,10 +68,9 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     """
     parser = fit_parser(config.data.get(IMPORT_PATH))
     parts = parser.instantiate(config)
-    given: dict[str, Any] = {"num_classes": data.num_classes}
-    if data.image_shape is not None and len(data.image_shape) == 3:
-        size, _, channels = data.image_shape
-        given |= {"image_size": size, "in_channels": channels}
+    image = data.image_shape
+    size, _, channels = image if image is not None and len(image) == 3 else (None, None, None)
+    given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
     arguments = dict(parts.trainer)
     record = yaml.safe_load(parser.dump(config))
     for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):

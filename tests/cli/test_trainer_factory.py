@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from helpers import tiny_arrays
 
@@ -22,6 +23,16 @@ def test_the_model_gets_the_arguments_that_it_has():
     model = build_model(config, 0, {"num_classes": 3, "image_size": 8, "in_channels": 2})
     assert model.dense.out_features == 3
     assert model.conv.in_features == 2
+
+
+def test_a_model_with_arguments_that_the_data_lack_uses_its_defaults():
+    split = {"tokens": np.zeros((8, 4), np.int32)}
+    trainer = built("--model", "nnx_alexnet.AlexNet", data=DataModule(split, batch_size=8))
+    assert trainer.model.num_classes == 1000
+    with pytest.raises(
+        ValueError, match="TinyNet\\) requires `num_classes`, which the data do not"
+    ):
+        built(data=DataModule(split, batch_size=8))
 
 
 @pytest.mark.parametrize(
