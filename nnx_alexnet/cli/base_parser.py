@@ -27,6 +27,7 @@ _NO_TYPE = re.compile(
 )
 _EXPECTED_TYPE = re.compile(r"Expected a <class '([\w.]+)'>")
 _TYPES = {"int": "an integer", "float": "a number", "str": "text", "NoneType": "null"}
+_TYPES |= {"list": "a list such as [a,b]", "dict": "a dict such as {a: b}"}
 
 
 class HelpFormatter(DefaultHelpFormatter):

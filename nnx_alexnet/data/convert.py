@@ -238,8 +238,8 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
             return array.astype(dtype)
     except FloatingPointError:
         raise ValueError(
-            f"`{argument}` has values that do not fit into {dtype}, the largest of which is "
-            f"{np.finfo(dtype).max:g}. Scale them."
+            f"`{argument}` has values above {np.finfo(dtype).max:g}, the largest {dtype}. "
+            "Scale them."
         ) from None
 
 

@@ -209,7 +209,8 @@ class Preparation:
         except Exception as error:  # the model and the task of the user may raise anything
             texts = ", ".join(f"`{name}` {spec_text(field)}" for name, field in spec.items())
             raise ValueError(
-                f"`model`, `data` and `task` do not fit together, with examples of {texts}: "
+                f"`model`, `data` and `task` do not fit together, with examples of {texts} in "
+                f"`{loader.argument}`: "
                 f"{explain(error, example, self._arrays.model)}"
             ) from error
 
