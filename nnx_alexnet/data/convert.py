@@ -238,7 +238,7 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
             return array.astype(dtype)
     except FloatingPointError:
         raise ValueError(
-            f"`{argument}` has values above {np.finfo(dtype).max:g}, the largest {dtype}. "
+            f"`{argument}` has values beyond {np.finfo(dtype).max:g}, the largest {dtype}. "
             "Scale them."
         ) from None
 

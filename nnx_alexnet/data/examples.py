@@ -240,11 +240,14 @@ def as_arrays(
             )
         lengths[name] = len(array)
     if len({*lengths.values()}) != 1:
-        sizes = ", ".join(f"{length} of `{name}`" for name, length in lengths.items())
+        shown = [f"{length} of `{name}`" for name, length in lengths.items()]
+        sizes = ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown)
+        lists = [name for name, value in fields.items() if isinstance(value, list | tuple)]
+        stacked = f" If `{lists[0]}` lists examples, pass np.stack of it." if lists else ""
         raise ValueError(
             f"`{argument}` has {sizes or 'no arrays'}; every array must have one row per example. "
             "Each split is one tuple or dict: ((train_images, train_labels), (val_images, "
-            "val_labels))."
+            f"val_labels)).{stacked}"
         )
     return made, next(iter(lengths.values()))
 

@@ -83,7 +83,7 @@ ZEROS = np.zeros((3, 4), np.float32)
         (ZEROS, np.zeros(2, int), "3 of `image`, 2 of `label`.*Each split is one tuple"),
         (ZEROS, np.array([0, 1, 2**40]), f"value {2**40}, which does not fit into int32"),
         (ZEROS, np.array([0, 1, -(2**40)]), f"value -{2**40}, which does not fit into int32"),
-        (ZEROS, np.array([0, 1, 1e300]), "do not fit into float32"),
+        (ZEROS, np.array([0, 1, 1e300]), "values beyond .*, the largest float32"),
         (ZEROS, np.array(1), r"`label` of shape \(\); every array needs a first axis"),
         (ZEROS, np.array(list("abc")), r"dtype <U1;.*return_inverse=True.*class_names="),
         (ZEROS, pd.Series(list("abc")), r"dtype .*return_inverse=True"),

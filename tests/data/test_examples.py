@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnx_alexnet.data.examples import as_rows, difference, evenly_spaced, unpack
+from nnx_alexnet.data.examples import as_arrays, as_rows, difference, evenly_spaced, unpack
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,15 @@ def test_items_of_every_form_have_names(item):
 def test_items_of_another_form_are_rejected(item, message):
     with pytest.raises(ValueError, match=message):
         unpack(item, ("image", "label"), "train")
+
+
+def test_a_list_of_arrays_is_a_pytree_and_the_error_says_so():
+    fields = {"x": [*np.zeros((9, 2))], "label": np.zeros(9)}
+    message = (
+        r"has 9 of `label`, 2 of `x/0`, .*, \.\.\.; .* If `x` lists examples, pass np\.stack of it"
+    )
+    with pytest.raises(ValueError, match=message):
+        as_arrays(fields, "train")
 
 
 def test_a_single_value_has_the_only_name():

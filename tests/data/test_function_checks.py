@@ -41,6 +41,7 @@ def coin(image):
     ],
 )
 def test_functions_that_cannot_be_traced_are_rejected(function, text):
+    np.random.seed(0)  # the coin does not always show the same side
     state = np.random.get_state()[1].copy()
     with pytest.raises(
         ValueError, match=r"`transform` \(.*\), for .* float32\[12, 12, 2"
