@@ -207,11 +207,12 @@ class Preparation:
             ):
                 yield example
         except Exception as error:  # the model and the task of the user may raise anything
+            transformed = self._data.transform.check(spec, may_lack_fields=True)
             texts = ", ".join(f"`{name}` {spec_text(field)}" for name, field in spec.items())
             raise ValueError(
                 f"`model`, `data` and `task` do not fit together, with examples of {texts} in "
                 f"`{loader.argument}`: "
-                f"{explain(error, example, self._arrays.model)}"
+                f"{explain(error, {*transformed, 'mask', 'index'}, self._arrays.model)}"
             ) from error
 
     def check_batch(self, loader: Loader, batch: Batch) -> None:

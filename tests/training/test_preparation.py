@@ -144,6 +144,15 @@ def classifier(labels, *, as_batches=False):
     return parts
 
 
+def test_a_field_that_the_transform_drops_is_missing_from_the_batch():
+    parts = classifier([0, 3])
+    drop = lambda batch: {"x": batch["image"], "label": batch["label"]}  # noqa: E731
+    split = np.zeros((2, 1), np.float32), np.zeros(2, np.int32)
+    parts.preparation._data = DataModule(split, batch_size=2, transform=drop)
+    with pytest.raises(ValueError, match=r"reads 'image', .* its keys are index, label, mask, x"):
+        parts.preparation.for_training()
+
+
 def test_labels_in_memory_are_checked_before_anything_is_compiled():
     parts = classifier([0, 3, 9, 1])
     with pytest.raises(ValueError, match="`train` has labels from 0 to 9"):
