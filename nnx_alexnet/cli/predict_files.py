@@ -77,10 +77,10 @@ def rebuild_predictor(
     is_cropped = config.data.get("name") in READ_FROM_FILES and not config.data.augment
     read = square_reader(image, resize=resized_side(image[0]) if is_cropped else None)
     if read is None:
+        shown = f"images of shape {list(image)}" if image else "data without images"
         raise ValueError(
-            f"`run` (={str(chosen.path.parent.parent)!r}) was trained on images of shape "
-            f"{list(image)}; image files become squares of 1 or 3 channels. Use Trainer.predict "
-            "from Python."
+            f"`run` (={str(chosen.path.parent.parent)!r}) was trained on {shown}; "
+            "image files become squares of 1 or 3 channels. Use Trainer.predict from Python."
         )
     if not about["fields"]["image"].startswith("uint8"):
         raise ValueError(

@@ -67,7 +67,10 @@ def check_images(splits: Mapping[str, Loader], transform: Transform) -> None:
         first, first_image = next(iter(images.items()))
         if (image.shape, image.dtype) != (first_image.shape, first_image.dtype):
             before = [spec_text(splits[each].element_spec()["image"]) for each in (name, first)]
-            remedy = "ImageTransform(image_size=...) resizes."
+            remedy = (
+                "ImageTransform(image_size=...) resizes images, of one size per split. Resize "
+                "images of several sizes in the dataset."
+            )
             if image.shape == first_image.shape:
                 remedy = "Use the same dtype in both: uint8, or floats from 0 to 1."
             raise ValueError(
