@@ -158,7 +158,7 @@ def test_a_transform_that_works_on_other_things_than_batches(refused):
 def test_images_of_a_dtype_that_no_transform_knows(refused):
     images, labels = TRAIN
     refused(
-        r"`val` has images uint8.*`train` has int32.*Use the same dtype",
+        r"`val` has `image` uint8.*`train` has `image` int32.*Use the same dtype",
         data=((images.astype(np.int64), labels), VAL),
     )
 

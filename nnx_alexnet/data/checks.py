@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.examples import spec_text
+from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
 from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import logger
@@ -26,10 +27,10 @@ def check_distinct(**splits: Any) -> None:
                 )
 
 
-def transformed_image(
+def transformed_fields(
     loader: Loader, transform: Transform, *, may_lack_fields: bool = False
-) -> jax.ShapeDtypeStruct | None:
-    """Returns the shape and dtype of one image of a split after the transform, if there is one.
+) -> ElementSpec:
+    """Returns the shapes and dtypes of one example of a split after the transform.
 
     Args:
         loader: of the split. An iterable is asked for its first batch.
@@ -40,44 +41,54 @@ def transformed_image(
         ValueError: the transform does not accept such examples, or would move the pixels of the
             images but not the fields that belong to them.
     """
-    spec = loader.element_spec()
     try:
-        image: Any = transform.check(spec, may_lack_fields=may_lack_fields).get("image")
+        return transform.check(loader.element_spec(), may_lack_fields=may_lack_fields)
     except ValueError as error:
         raise ValueError(f"`{loader.argument}`: {error}") from error
-    return image if isinstance(image, jax.ShapeDtypeStruct) else None
 
 
-def check_images(splits: Mapping[str, Loader], transform: Transform) -> None:
-    """Checks that images of all splits have one shape and one dtype after the transform.
+def check_alike(train: Loader, other: Loader, transform: Transform) -> None:
+    """Checks that the fields of a split are like those of train, after the transform.
 
-    Iterables are left out, since their first batch would have to be read.
+    Images have the same shape and dtype. Other fields may have other shapes, but numbers of the
+    same kind: 0..255 in one split and 0..1 in the other would be two scales. Labels may be classes
+    in one split and probabilities in the other.
 
     Raises:
-        ValueError: two splits differ.
+        ValueError: the splits differ.
     """
-    images: dict[str, jax.ShapeDtypeStruct] = {}
-    for name, loader in splits.items():
-        if not loader.indexable:
-            continue
-        image = transformed_image(loader, transform, may_lack_fields=name != "train")
-        if image is None:
-            continue
-        images[name] = image
-        first, first_image = next(iter(images.items()))
-        if (image.shape, image.dtype) != (first_image.shape, first_image.dtype):
-            before = [spec_text(splits[each].element_spec()["image"]) for each in (name, first)]
-            remedy = (
-                "ImageTransform(image_size=...) resizes images, of one size per split. Resize "
-                "images of several sizes in the dataset."
-            )
-            if image.shape == first_image.shape:
+    wanted = named_fields(transformed_fields(train, transform))
+    found = named_fields(transformed_fields(other, transform, may_lack_fields=True))
+    for path in found.keys() & wanted.keys() - {"label"}:
+        one, two = found[path], wanted[path]
+        remedy = "Use the same dtype in both."
+        if path == "image":
+            if one.shape != two.shape:
+                remedy = (
+                    "ImageTransform(image_size=...) resizes images, of one size per split. Resize "
+                    "images of several sizes in the dataset."
+                )
+            elif one.dtype == two.dtype:
+                continue
+            else:
                 remedy = "Use the same dtype in both: uint8, or floats from 0 to 1."
-            raise ValueError(
-                f"`{name}` has images {before[0]}, `{first}` has {before[1]}; after the transform "
-                f"these are {spec_text(image)} and {spec_text(first_image)}, which must be equal. "
-                f"{remedy}"
-            )
+        elif _is_inexact(one) == _is_inexact(two):
+            continue
+        raise ValueError(
+            f"`{other.argument}` has {_before(other, path)}, `{train.argument}` has "
+            f"{_before(train, path)}; after the transform these are {spec_text(one)} and "
+            f"{spec_text(two)}. {remedy}"
+        )
+
+
+def _is_inexact(struct: jax.ShapeDtypeStruct) -> bool:
+    return bool(jnp.issubdtype(struct.dtype, jnp.inexact))
+
+
+def _before(loader: Loader, path: str) -> str:
+    """Returns a field before the transform as text; the transform may have made it."""
+    struct = named_fields(loader.element_spec()).get(path)
+    return f"no `{path}`" if struct is None else f"`{path}` {spec_text(struct)}"
 
 
 def check_class_names(splits: Mapping[str, Loader], names: tuple[str, ...]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from nnx_alexnet.data.adapters import known_class_names
 from nnx_alexnet.data.checks import (
+    check_alike,
     check_class_names,
     check_distinct,
-    check_images,
-    transformed_image,
+    transformed_fields,
     warn_of_scales,
 )
 from nnx_alexnet.data.convert import is_array, once
@@ -171,9 +171,11 @@ class DataModule:
     def _check_splits(self) -> None:
         """Checks what is known without asking an iterable for its first batch."""
         splits = self._splits()
-        check_images(splits, self.transform)
-        for name, loader in splits.items():
-            if name != "train" and loader.indexable and self.train.indexable:
+        known = [loader for loader in splits.values() if loader.indexable]
+        for loader in known:
+            self.check(loader)
+            if loader is not self.train and self.train in known:
+                check_alike(self.train, loader, self.transform)
                 warn_of_scales(self.train, loader)
         if self.class_names is not None:
             check_class_names(splits, self.class_names)
@@ -195,8 +197,9 @@ class DataModule:
         """
         # A split to predict from need not have masks or boxes.
         may_lack_fields = loader is not self.train
-        image = transformed_image(loader, self.transform, may_lack_fields=may_lack_fields)
-        return None if image is None else tuple(image.shape)
+        spec = transformed_fields(loader, self.transform, may_lack_fields=may_lack_fields)
+        image = spec.get("image")
+        return tuple(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None
 
     @property
     def batch_size(self) -> int:

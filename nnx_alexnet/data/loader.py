@@ -218,6 +218,10 @@ class Loader:
         """Whether sequences are padded to several lengths, so that the shapes of batches differ."""
         return self._padding.has_choice
 
+    def shortest_spec(self) -> ElementSpec:
+        """Returns the `element_spec` with sequences padded to the shortest lengths."""
+        return self._padding.spec(self.element_spec(), shortest=True)
+
     def lengths(self, batch: Batch) -> tuple[int, ...]:
         """Returns the lengths to which the sequences of a batch are padded, by field."""
         return self._padding.lengths(batch)

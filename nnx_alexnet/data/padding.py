@@ -117,14 +117,20 @@ class Padding:
                 "dtype of the field. Choose one that is, or convert the field with .astype(...)."
             )
 
-    def spec(self, spec: ElementSpec) -> ElementSpec:
-        """Returns the spec of one example with its sequences padded to the longest length."""
+    def spec(self, spec: ElementSpec, *, shortest: bool = False) -> ElementSpec:
+        """Returns the spec of one example with its sequences padded.
 
-        def longest(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((self._lengths[name][-1], *leaf.shape[1:]), leaf.dtype)
+        Args:
+            spec: of an example; the lengths of its sequences do not matter.
+            shortest: whether to the shortest lengths (default: to the longest ones).
+        """
+
+        def padded(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            length = self._lengths[name][0 if shortest else -1]
+            return jax.ShapeDtypeStruct((length, *leaf.shape[1:]), leaf.dtype)
 
         return {
-            name: longest(name, leaf) if name in self._lengths else leaf
+            name: padded(name, leaf) if name in self._lengths else leaf
             for name, leaf in spec.items()
         }
 

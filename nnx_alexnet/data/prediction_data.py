@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.checks import is_scaled, transformed_image, warn_of_scales
+from nnx_alexnet.data.checks import check_alike, is_scaled, warn_of_scales
 from nnx_alexnet.data.convert import is_array, is_leaf, is_pil
 from nnx_alexnet.data.data_module import DataModule
 from nnx_alexnet.data.examples import ElementSpec, listed, spec_text, unpack
@@ -65,7 +65,7 @@ def prediction_loader(data: DataModule, value: Any) -> Loader:
         argument=_ARGUMENT,
     )
     _check_axes(loader, train.element_spec())
-    _check_images(loader, data)
+    check_alike(train, loader, data.transform)
     warn_of_scales(train, loader)
     return loader
 
@@ -215,20 +215,3 @@ def _axes_remedy(name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> st
 def _rows(shape: tuple[int, ...]) -> str:
     """Returns the shape of some examples as text, such as [N, 8, 8, 1]."""
     return f"[{', '.join(map(str, ('N', *shape)))}]"
-
-
-def _check_images(loader: Loader, data: DataModule) -> None:
-    """Raises a `ValueError` if images have another shape or dtype than in training."""
-    trained = transformed_image(data.train, data.transform)
-    image = transformed_image(loader, data.transform, may_lack_fields=True)
-    if image is None or trained is None:
-        return
-    if (image.shape, image.dtype) != (trained.shape, trained.dtype):
-        before = spec_text(loader.element_spec()["image"])
-        remedy = ""
-        if image.shape == trained.shape:
-            remedy = " Use the dtype of the train split."
-        raise ValueError(
-            f"`{_ARGUMENT}` has images {before}, after the transform {spec_text(image)}; the model "
-            f"was trained on {spec_text(trained)}.{remedy}"
-        )

@@ -63,9 +63,15 @@ def as_source(
                 "arrays. Pass a list of examples: [{'tokens': [5, 2]}, {'tokens': [7]}, ...]."
             )
         return ArraySource(unpack(value, names, argument), argument=argument, report=report)
+    if is_torch_iterable(value):
+        raise ValueError(
+            f"`{argument}` is a {_kind(value)}, an IterableDataset of torch. Single examples are "
+            "put into batches by torch.utils.data.DataLoader(dataset, batch_size=64). If it "
+            "yields batches, pass DataLoader(dataset, batch_size=None)."
+        )
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     is_other = isinstance(value, str | bytes | Path | type)
-    if is_map and not is_other and not is_torch_iterable(value):
+    if is_map and not is_other:
         # Sequences of different lengths make a list of examples.
         may_be_batches = isinstance(value, list) and value and not padding
         if not may_be_batches or not _is_batch(value, names, argument):

@@ -174,6 +174,9 @@ class Preparation:
         return evaluation, self.training
 
     def _trace_evaluation(self, loader: Loader) -> EvaluationTrace:
+        if loader.has_several_lengths:  # fields may fit together at their longest only
+            with self._fitting(loader, shortest=True) as example:
+                self._arrays.steps.trace_evaluation(self._task, example)
         with self._fitting(loader) as example:
             self.evaluation = self._arrays.steps.trace_evaluation(self._task, example)
         if (labels := loader.labels_in_memory()) is not None:
@@ -181,8 +184,13 @@ class Preparation:
         return self.evaluation
 
     @contextmanager
-    def _fitting(self, loader: Loader) -> Iterator[Batch]:
-        """Yields the shapes of a batch; converts errors of the block to a `ValueError`."""
+    def _fitting(self, loader: Loader, *, shortest: bool = False) -> Iterator[Batch]:
+        """Yields the shapes of a batch; converts errors of the block to a `ValueError`.
+
+        Args:
+            loader: of the batch.
+            shortest: whether its sequences have the shortest lengths (default: the longest ones).
+        """
         if not (loader.indexable or jax.process_count() == 1):
             raise ValueError(
                 f"`{loader.argument}` is an iterable, which several processes cannot divide: its "
@@ -196,7 +204,7 @@ class Preparation:
             )
         loader.check_workers()
         self._data.check(loader)  # the examples of an iterable were unknown before
-        spec = loader.element_spec()
+        spec = loader.shortest_spec() if shortest else loader.element_spec()
         size = padded_size(loader.batch_size, self._placement.num_parts)
         example = example_batch(spec, size)
         try:

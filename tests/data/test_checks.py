@@ -108,6 +108,17 @@ def test_pil_masks_are_labels_with_axes():
         DataModule(dataset, batch_size=2, transform=ImageTransform(flip=True))
 
 
+def test_fields_of_two_splits_have_numbers_of_one_kind():
+    floats, integers = np.ones((4, 3), np.float32), np.ones((4, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"`val` has `x` uint8\[3\], `train` has `x` float32\[3\]"):
+        DataModule({"x": floats}, {"x": integers}, batch_size=2)
+    with pytest.raises(ValueError, match=r"`test` has `x/0` float32.*the same dtype in both"):
+        DataModule({"x": [integers]}, test={"x": [floats]}, batch_size=2)
+    # Other sizes of integers, fields of one split, and labels of two kinds are accepted.
+    others = {"x": integers.astype(np.int32), "y": floats, "label": np.eye(4, dtype=np.float32)}
+    DataModule({"x": integers, "label": np.arange(4)}, others, batch_size=2)
+
+
 @pytest.mark.parametrize("scale", [255.0, 2.0, -1.0])
 def test_splits_on_two_scales_cause_a_warning(warnings, scale):
     floats = (X / 255 * scale).astype(np.float32), Y

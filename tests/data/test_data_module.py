@@ -54,7 +54,7 @@ def test_names_and_shapes_must_fit_all_splits():
     train = tiny_arrays(num=64)
     with pytest.raises(ValueError, match="3 names, but the label 3 occurs in `train`"):
         DataModule(train, class_names=("a", "b", "c"))
-    with pytest.raises(ValueError, match=r"`val` has images uint8\[9, 9, 1\]"):
+    with pytest.raises(ValueError, match=r"`val` has `image` uint8\[9, 9, 1\]"):
         DataModule(train, tiny_arrays(size=9))
     assert DataModule(train, tiny_arrays(size=9), transform=ImageTransform(8)).val is not None
 

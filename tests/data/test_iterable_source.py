@@ -118,7 +118,8 @@ def test_an_iterable_of_single_examples_needs_a_torch_loader():
             return 1
 
     with pytest.raises(ValueError, match=r"put into batches by torch\.utils\.data\.DataLoader"):
-        as_source(Stream(), argument="train").element_spec()
+        as_source(Stream(), argument="train")
+    assert as_source(DataLoader(Stream(), batch_size=1), argument="train").batch_size == 1
 
 
 @pytest.mark.parametrize("form", ["list", "loader", "shuffled"])

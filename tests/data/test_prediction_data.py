@@ -129,15 +129,15 @@ def test_sequences_are_padded_as_in_training_and_fields_may_be_missing():
         ([], "`data` is empty"),
         (
             np.zeros((2, 9, 9, 1), np.uint8),
-            r"`data` has images uint8\[9, 9, 1\], after .* trained on",
+            r"`data` has `image` uint8\[9, 9, 1\], `train` has",
         ),
         (
             np.zeros((2, 8, 8, 3), np.uint8),
-            r"`data` has images uint8\[8, 8, 3\], after .* trained on",
+            r"`data` has `image` uint8\[8, 8, 3\], `train` has",
         ),
         (
             X.astype(np.uint16),
-            r"images uint16\[8, 8, 1\], after .*Use the dtype of the train split",
+            r"`image` uint16\[8, 8, 1\], .* after .*Use the same dtype in both",
         ),
         (7, "`data` is a int; expected a dict or tuple of arrays, a dataset"),
         ((X, Y, Y), r"`data` is a tuple of \(ndarray, ndarray, ndarray\)"),

@@ -130,3 +130,49 @@ def test_metrics_of_any_pytree_equal_one_numpy_pass(drawn, batch_size):
 @settings(max_examples=150, suppress_health_check=QUIET)
 def test_metrics_of_many_pytrees_equal_one_numpy_pass(drawn, batch_size):
     check_metrics(*drawn, batch_size)
+
+
+class Embedding(nnx.Module):
+    def __init__(self):
+        self.embed = nnx.Embed(12, 1, rngs=nnx.Rngs(0))
+
+    def __call__(self, tokens):
+        return self.embed(tokens)[..., 0]
+
+
+class MeanOfRealTokens(Task):
+    def outputs(self, model, batch):
+        values = jnp.where(batch["attention"], model(batch["tokens"]), 0)
+        return {"loss": values.sum(axis=1) / batch["attention"].sum(axis=1)}
+
+
+def sequences(lengths):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 12, length) for length in lengths]
+    return [{"tokens": row, "attention": np.ones(len(row), bool)} for row in rows]
+
+
+def fit_sequences(lengths, pad_to, **options):
+    examples = sequences(lengths)
+    data = DataModule(examples, examples, batch_size=4, drop_last=False, pad_to=pad_to)
+    options = {"log_dir": None, "progress_bar": False, "max_epochs": 1, **options}
+    trainer = Trainer(
+        Embedding(), data, task=MeanOfRealTokens(), optimizer=optax.sgd(0.0), **options
+    )
+    table = np.asarray(trainer.model.embed.embedding)[:, 0]
+    (record,) = trainer.fit()
+    expected = np.mean([table[example["tokens"]].mean() for example in examples])
+    return trainer, record, expected
+
+
+def test_padded_sequences_have_the_metrics_of_each_sequence_alone():
+    lengths = [1, 2, 3, 4, 8, 7, 6, 5, 2, 1]
+    trainer, record, expected = fit_sequences(lengths, {"tokens": (4, 8), "attention": (4, 8)})
+    np.testing.assert_allclose(record["val/loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(record["train/loss"], expected, rtol=1e-5)
+    assert trainer.num_compilations["evaluate"] == 2  # one for each length
+
+
+def test_lengths_that_do_not_fit_together_are_refused_at_the_start():
+    with pytest.raises(ValueError, match=r"`attention` bool\[8\], `tokens` int32\[4\] in `val`"):
+        fit_sequences([1, 2, 3, 4], {"tokens": (4, 8), "attention": (8,)})
