@@ -1,6 +1,6 @@
-"""Data of any form as NumPy batches, and the transforms that the compiled step applies to them.
+"""Converts data of any form to NumPy batches, which the compiled step transforms.
 
-`__all__` is what users import. The other names are for other packages of `nnx_alexnet`.
+Users import the names in `__all__`. The other names are for other packages of `nnx_alexnet`.
 """
 
 from nnx_alexnet.data.applied_transform import transformed_batch as transformed_batch

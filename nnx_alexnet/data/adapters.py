@@ -1,6 +1,6 @@
-"""Brings the datasets of other libraries into one of the forms that a split may have.
+"""Converts datasets of other libraries to the forms that a split may have.
 
-No library is imported here: a user who passes one of its objects has imported it.
+No library is imported here: a program that passes an object of a library has imported it.
 """
 
 import sys
@@ -30,7 +30,7 @@ def adapted(
     - Hugging Face `datasets`: a `Dataset` becomes a map-style dataset; the examples of an
       `IterableDataset` are put into batches, unless its method `batch` did that.
     - Grain: a `MapDataset` of examples becomes a map-style dataset. The batches of any pipeline are
-      iterated as they are. Other examples are put into batches.
+      iterated as they are. The examples of other pipelines are put into batches.
     - `tf.data.Dataset`: its batches are iterated as NumPy arrays.
     - A pandas `DataFrame` becomes a dict of its columns.
 
@@ -42,10 +42,10 @@ def adapted(
         padding: the lengths to which sequences are padded, in the same case.
 
     Returns:
-        The value itself if it is none of these.
+        The converted split, or the value itself if it is none of these.
 
     Raises:
-        ValueError: it contains several splits, or columns that are not numbers.
+        ValueError: the value contains several splits, or columns that are not numbers.
 
     Example:
         >>> import pandas
@@ -71,7 +71,7 @@ def adapted(
 
 
 def known_class_names(value: Any) -> tuple[str, ...] | None:
-    """Returns the names of the classes that a dataset of Hugging Face has for its labels.
+    """Returns the names of the classes in a dataset of Hugging Face; None without such names.
 
     Example:
         >>> from nnx_alexnet.data.adapters import known_class_names
@@ -108,7 +108,7 @@ class TensorFlowBatches:
         return iterator
 
     def __len__(self) -> int:
-        return len(self._dataset)  # a TypeError if it is infinite or not known
+        return len(self._dataset)  # raises a TypeError if the length is infinite or unknown
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
@@ -132,7 +132,7 @@ def frame_columns(frame: Any, argument: str = "data") -> dict[str, np.ndarray]:
         argument: what the user calls the split, for errors.
 
     Raises:
-        ValueError: columns are not numbers, or two have the same name.
+        ValueError: a column is not numbers, or two columns have the same name.
 
     Example:
         >>> import pandas
@@ -145,8 +145,8 @@ def frame_columns(frame: Any, argument: str = "data") -> dict[str, np.ndarray]:
     """
     if len({*map(str, frame.columns)}) < len(frame.columns):
         raise ValueError(
-            f"`{argument}` has two columns of one name; its columns are {[*frame.columns]}. Give "
-            "them different names."
+            f"`{argument}` has two columns with the same name; its columns are {[*frame.columns]}. "
+            "Give them different names."
         )
     arrays = {str(name): frame[name].to_numpy() for name in frame.columns}
     unusable = {

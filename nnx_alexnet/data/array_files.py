@@ -13,7 +13,7 @@ from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits
 
 Arrays = dict[str, np.ndarray]
 
-# Names in files of Keras and of MedMNIST. The split is the first or the second group.
+# The names of arrays in files of Keras and of MedMNIST.
 _KERAS = re.compile(r"(?P<key>[xy])_(?P<split>train|val|valid|test)")
 _MEDMNIST = re.compile(r"(?P<split>train|val|test)_(?P<key>images|labels)")
 _KEYS = {"x": "image", "images": "image", "y": "label", "labels": "label"}
@@ -25,11 +25,13 @@ def array_files(request: DatasetRequest) -> Splits:
     Args:
         request: its `path` is the file or folder. Arrays are named `train/KEY`, `val/KEY` and
             `test/KEY`; or as Keras does, `x_train`, `y_train`, `x_test`, `y_test`; or as MedMNIST
-            does, `train_images`, `train_labels`, and so on. All other arrays are columns of train.
+            does, `train_images`, `train_labels`, and so on. If the names have none of these forms,
+            all arrays are columns of train.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: the file is no `.npz` file, or contains Python objects.
+        ValueError: the file is not an `.npz` file, it contains Python objects, or there are no
+            training arrays.
     """
     path = Path(os.path.expanduser(request.path))  # noqa: PTH111  # works without a home
     if path.is_dir():
@@ -61,7 +63,7 @@ def _renamed(arrays: Arrays, names: Mapping[str, str], path: Path, split: str) -
     found = {new: arrays[name] for name, new in names.items()}
     image = found.get("image")
     if image is not None and image.dtype == np.uint8 and image.ndim == 3:
-        found["image"] = image[..., None]  # grey
+        found["image"] = image[..., None]  # grey images without an axis of channels
     return found
 
 

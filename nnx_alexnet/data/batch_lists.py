@@ -1,4 +1,4 @@
-"""What is known of the batches in a list without a pass over them."""
+"""Describes the batches in a list without a pass over all of them."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -41,8 +41,8 @@ def has_examples(item: Any, names: Sequence[str]) -> bool:
     """Returns whether a batch has rows that its mask does not exclude.
 
     Args:
-        item: the batch; one that is not usable counts, because the pass raises the error.
-        names: of the values of a tuple.
+        item: the batch. For an unusable one the result is True: the pass then raises the error.
+        names: the names of the values of a tuple.
 
     Example:
         >>> import numpy as np

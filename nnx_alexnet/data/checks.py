@@ -12,7 +12,7 @@ from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import logger
 
-_NEARLY = 1e-3  # resampling overshoots
+_NEARLY = 1e-3  # resampled images exceed 0..1 slightly
 
 
 def check_distinct(**splits: Any) -> None:
@@ -33,7 +33,7 @@ def transformed_fields(
     """Returns the shapes and dtypes of one example of a split after the transform.
 
     Args:
-        loader: of the split. An iterable is asked for its first batch.
+        loader: of the split. The first batch of an iterable is read.
         transform: of the batches.
         may_lack_fields: whether fields may be missing that the transform moves with the image.
 
@@ -50,9 +50,10 @@ def transformed_fields(
 def check_alike(train: Loader, other: Loader, transform: Transform) -> None:
     """Checks that the fields of a split are like those of train, after the transform.
 
-    Images have the same shape and dtype. Other fields may have other shapes, but numbers of the
-    same kind: 0..255 in one split and 0..1 in the other would be two scales. Labels may be classes
-    in one split and probabilities in the other.
+    Images must have the same shape and dtype. Other fields may differ in shape, but must all be
+    integers or all be floating-point numbers: integers from 0 to 255 in one split and fractions
+    from 0 to 1 in the other would be two scales. Labels may be classes in one split and
+    probabilities in the other.
 
     Raises:
         ValueError: the splits differ.
@@ -103,7 +104,7 @@ def check_class_names(splits: Mapping[str, Loader], names: tuple[str, ...]) -> N
 
 
 def is_scaled(images: np.ndarray) -> bool:
-    """Returns whether images are from 0 to 1, or uint8, which are scaled to that later.
+    """Returns whether images are from 0 to 1, or are uint8, which are scaled to that later.
 
     Example:
         >>> import numpy as np

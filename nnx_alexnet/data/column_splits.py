@@ -1,4 +1,4 @@
-"""Splits whose examples have columns: which columns are used, and how images are treated."""
+"""Selects the columns of named datasets, and holds out their validation splits."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ SPLIT_NAMES = {
 }  # fmt: skip
 """The names that splits have in files, and the argument of `DataModule` that each belongs to."""
 
-TRANSLATE = 0.08  # of images of any kind; whether mirroring keeps their class is not known
+TRANSLATE = 0.08  # images of unknown content are not mirrored, which could change their class
 _SAMPLED_IMAGES = 256
 
 
@@ -28,7 +28,7 @@ class ArrayRows:
     """A map-style dataset of some rows of arrays, which are read one at a time.
 
     Args:
-        arrays: with the rows along the first axis; memory-mapped, they are not read as a whole.
+        arrays: with the rows along the first axis. Memory-mapped ones are not read as a whole.
         indices: of the rows.
 
     Example:
@@ -113,7 +113,7 @@ def statistics(
 
     Args:
         images: `[N, H, W, C]`, of which 256 are read if they are memory-mapped. Arrays of other
-            ranks are no images.
+            ranks are not images.
     """
     if images is None or images.ndim != 4:
         return None, None

@@ -171,7 +171,7 @@ def _torch_to_numpy(value: Any, argument: str) -> np.ndarray:
 def canonical_dtype(dtype: np.dtype[Any], argument: str, example: Any = None) -> np.dtype[Any]:
     """Returns the dtype that JAX uses: int64 becomes int32 and float64 float32, unless x64 is on.
 
-    The bytes of a number are in the order of the machine.
+    The result has the byte order of the machine.
 
     Args:
         dtype: of NumPy or ml_dtypes.
@@ -190,7 +190,7 @@ def canonical_dtype(dtype: np.dtype[Any], argument: str, example: Any = None) ->
     is_number = jnp.issubdtype(dtype, np.number) or dtype == np.bool_
     if not is_number or dtype.hasobject:
         what = "" if example is None else _remedy(example)
-        raise ValueError(f"`{argument}` has dtype {dtype}; arrays of numbers work.{what}")
+        raise ValueError(f"`{argument}` has dtype {dtype}; expected an array of numbers.{what}")
     if dtype.char in "gG":  # longdouble
         raise ValueError(
             f"`{argument}` has dtype {dtype}, which JAX does not have: "
@@ -231,7 +231,7 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
             wrong = low if low < limits.min else high
             raise ValueError(
                 f"`{argument}` has the value {wrong}, which does not fit into {dtype}. JAX has "
-                'larger integers after jax.config.update("jax_enable_x64", True).'
+                '64-bit integers after jax.config.update("jax_enable_x64", True).'
             )
     try:
         with np.errstate(over="raise"):
@@ -246,7 +246,7 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
 def _remedy(array: np.ndarray) -> str:
     """Explains how an array of another dtype becomes an array of numbers."""
     if array.dtype.kind in "mM":
-        return " array.astype(np.int64) counts its units of time."
+        return " array.astype(np.int64) converts it to a number of units of time."
     if array.dtype.names is not None:
         return " Pass each field of the structured array by its name, in a dict."
     items = array.reshape(-1)[:1000]
@@ -260,8 +260,8 @@ def _remedy(array: np.ndarray) -> str:
         if isinstance(item, str | bytes) or not isinstance(item, Number):
             where = f" at position {position}" if array.ndim else ""
             return (
-                f" It contains {_shown(item)}{where}. All examples need numbers, or arrays of "
-                "numbers of one shape, which np.stack makes one array of."
+                f" It contains {_shown(item)}{where}. Each example must be a number, or an "
+                "array of numbers of the same shape; np.stack joins such arrays."
             )
     return " np.asarray(values, np.float32) makes an array of numbers."
 
@@ -276,8 +276,8 @@ def example_array(
 ) -> np.ndarray:
     """Converts one value of one example to NumPy.
 
-    PIL images that are called `image` become HWC arrays, grey ones HW1. Others, such as the masks
-    of a segmentation, become what `np.asarray` makes of them: class indices `[H, W]`.
+    PIL images that are called `image` become HWC arrays; grey ones have one channel. `np.asarray`
+    converts other PIL images, such as segmentation masks, which become class indices `[H, W]`.
 
     Args:
         value: a PIL image, a torch tensor, an array or a number.
@@ -299,7 +299,7 @@ def example_array(
     if is_image and is_pil(value):
         if value.mode not in ("L", "RGB"):
             raise ValueError(
-                f"`{argument}` is a PIL image of mode {value.mode!r}; 'L' and 'RGB' work. "
+                f"`{argument}` is a PIL image of mode {value.mode!r}; expected 'L' or 'RGB'. "
                 f"{_mode_remedy(value.mode)}"
             )
         array = np.array(value)

@@ -54,46 +54,48 @@ class DataModule:
     has the keys `image` and `label`. Arrays keep their dtype, except that JAX has no 64-bit numbers
     by default.
 
-    In training, a batch whose size differs from the first one is a step of its own size, compiled
-    once per size. No padding enters a loss or a statistic. Rows that the `mask` of an iterable's
-    batch excludes are removed before the step. Evaluation pads its batches to one size.
+    In training, the step is compiled once for each size of a batch. No padding enters a loss or a
+    statistic. Rows that the `mask` of an iterable's batch excludes are removed before the step.
+    Evaluation pads its batches to one size.
 
     Args:
         train: the examples to learn from.
-        val: the examples to choose by.
-        test: the examples for the last measurement.
+        val: the examples by which models and hyperparameters are chosen.
+        test: the examples for the final evaluation.
         fields: the keys of the values of a tuple, of arrays, of an example or of a batch (default
             `("image", "label")`).
         pad_to: by field, the lengths to which sequences of different lengths are padded, such as
             `{"tokens": (64, 128)}`. A batch gets the smallest length that holds its sequences, and
             each length is compiled once.
         pad_values: by field, the value that is added (default 0).
-        batch_size: rows of a batch (default 64). `DataLoader`s and iterables bring their own;
-            streams of single examples, of Hugging Face or Grain, are put into batches.
-        transform: what the compiled step does to the batches: an `ImageTransform`, or a function
-            `(batch, key=None)` or `(batch)`, written with jax.numpy. By default, a uint8 `image`
-            of two or more axes becomes 0..1. An `ImageTransform` that moves pixels is refused
-            unless it declares the fields that belong to the image, as masks and boxes do.
-        drop_last: whether a last training batch that is not full is left out (default True), of
+        batch_size: rows of a batch (default 64). `DataLoader`s and iterables provide their own
+            batches; the examples of a stream of Hugging Face or Grain are put into batches.
+        transform: the transform of the batches in the compiled step: an `ImageTransform`, or a
+            function `(batch, key=None)` or `(batch)`, written with jax.numpy. By default, a uint8
+            `image` of two or more axes is scaled to 0..1. An `ImageTransform` that moves pixels is
+            refused unless it declares the fields that belong to the image, such as masks and boxes.
+        drop_last: whether an incomplete last training batch is left out (default True). Applies to
             arrays, map-style datasets and streams that are put into batches. Batches of a
             `DataLoader` or iterable are all used.
         num_workers: processes per split that read map-style datasets (default 0: this process);
             arrays need none.
         on_bad_sample: what happens if an example of a map-style dataset cannot be read. `"raise"`
-            (the default) ends the run. With `"skip"`, the next one that can be read stands in for
-            it in training, the same in each run; validation and test leave it out, and `predict`
-            raises. Each is reported, and more than 1% of a split are an error.
+            (the default) ends the run. With `"skip"`, training replaces it with the next readable
+            example, the same in each run; validation and test leave it out, and `predict` raises
+            an error. Each such example is reported. If they are more than 1% of a split, the run
+            ends with an error.
         keep_on_device: whether the train split stays in the device's memory during `fit`, so that
-            only indices are sent. Only arrays can. By default (`"auto"`), they do if they need at
-            most a quarter of that memory.
+            only indices are sent. The split must consist of arrays. By default (`"auto"`), it stays
+            there if it needs at most a quarter of that memory.
         class_names: the name of each class, in the order of the labels (default: those of the
             column `label`, if `train` is a dataset of Hugging Face).
-        name: what to call the data.
+        name: a name for the data.
 
     Raises:
         ValueError: a split is empty, has an unknown form, or does not fit the others or the
             transform.
-        TypeError: `transform` is no transform, or another argument has another type.
+        TypeError: `transform` is neither an `ImageTransform` nor a function, or another argument
+            has the wrong type.
 
     Example:
         >>> import numpy as np
@@ -169,7 +171,7 @@ class DataModule:
         return {name: loader for name, loader in splits.items() if loader is not None}
 
     def _check_splits(self) -> None:
-        """Checks what is known without asking an iterable for its first batch."""
+        """Checks what is known without reading the first batch of an iterable."""
         splits = self._splits()
         known = [loader for loader in splits.values() if loader.indexable]
         for loader in known:
@@ -189,7 +191,7 @@ class DataModule:
         """Returns the shape of one image of a split after the transform; None without images.
 
         Args:
-            loader: of the split. An iterable is asked for its first batch.
+            loader: of the split. The first batch of an iterable is read.
 
         Raises:
             ValueError: the transform does not accept such examples, or would move the pixels of
@@ -227,7 +229,7 @@ class DataModule:
             sharding: of the arrays; each device holds all of them.
 
         Returns:
-            None if the batches are to be sent instead.
+            The arrays by name; None if the batches are sent instead.
         """
         arrays = self.train.arrays()
         if arrays is None or self.keep_on_device is False:
@@ -239,12 +241,12 @@ class DataModule:
         return on_device
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps of the data, as plain JSON values.
+        """Returns the description of the data in a checkpoint, as plain JSON values.
 
         Returns:
-            `name`, `batch_size`, `fields` (the shapes and dtypes of an example), `examples` (of
-            each split), `labels` (a digest of those of train, in their order) and `padding` show
-            whether a resumed run has the same data. `image` (the shape of one image before the
+            `name`, `batch_size`, `drop_last`, `fields` (the shapes and dtypes of an example),
+            `examples` (their number in each split), `labels` (a digest of those of train, in their
+            order) and `padding` show whether a resumed run has the same data. `image` (the shape of one image before the
             transform; None without images), `transform` (the arguments of the `ImageTransform`, or
             the name of the function), `num_classes` and `class_names` are what a trained model
             needs to be used without the data.
@@ -317,7 +319,7 @@ def as_data_module(data: Any) -> DataModule:
         data: a `DataModule`, or a tuple `(train, val)` or `(train, val, test)`.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: the data have another form.
 
     Example:
         >>> import numpy as np

@@ -21,7 +21,7 @@ class DatasetRequest:
         seed: determines which examples are held out for validation.
         augment: whether training images will be augmented.
         download: whether the user allows downloading and unpacking.
-        on_bad_sample: what a damaged file causes.
+        on_bad_sample: how a damaged file is handled.
         columns: the columns to keep, by their own names; None keeps all of them.
         rename: new names of columns, by their own names.
         is_padded: whether sequences will be padded, so that they may differ in length.
@@ -55,7 +55,7 @@ class Splits:
         class_names: one per class; None if they are not known.
         mean: of each channel over the training images, on the scale of 0 to 1; None if there are
             no images.
-        std: standard deviation of each channel, in the same way.
+        std: the standard deviation of each channel, on the same scale.
         translate: largest random translation, as a fraction of the side.
         flip: whether a mirrored image keeps its class.
         crop: side of the model's view, as a fraction of the stored image's side.
@@ -120,7 +120,7 @@ def held_out_rows(
     Args:
         num: how many rows there are.
         labels: the label of each row, or None. Integers are classes if each occurs at least twice
-            and there are at most as many as rows to hold out.
+            and there are no more classes than rows to hold out.
         seed: determines the draw.
 
     Returns:
@@ -152,7 +152,7 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     """Returns the exact mean and standard deviation of each channel, on the scale of 0 to 1.
 
     Args:
-        images: uint8 `[N, H, W, C]`; or of another dtype, whose values are not scaled.
+        images: `[N, H, W, C]`. uint8 is scaled; values of other dtypes are not.
 
     Example:
         >>> import numpy as np
@@ -190,7 +190,7 @@ def splits_in_memory(
 
     Args:
         train: uint8 images `[N, H, W, C]`, and the class of each, int[N].
-        test: images and classes for the last measurement.
+        test: images and classes for the final evaluation.
         seed: determines which examples are held out.
         class_names: see `Splits`.
         translate: see `Splits`.

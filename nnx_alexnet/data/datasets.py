@@ -82,10 +82,10 @@ def load_data(
         name: one of `DATASETS`: "digits" (1,797 real images in scikit-learn), torchvision's
             "mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn" and "stl10",
             "imagenet", or "folder" (one folder per class in `root`/train, and optionally in
-            `root`/val and `root`/test). Or "hf:PATH" and "hf:NAME", a dataset of Hugging Face: a
+            `root`/val and `root`/test). "hf:PATH" and "hf:NAME" are datasets of Hugging Face: a
             folder written by `save_to_disk`, a folder or file of CSV, JSON or Parquet, or a name
-            on the Hub. Or "npz:PATH", an .npz file of arrays `train/KEY`, `val/KEY` and
-            `test/KEY`, or a folder of such .npy files.
+            on the Hub. "npz:PATH" is an .npz file of arrays `train/KEY`, `val/KEY` and `test/KEY`,
+            or a folder of such .npy files.
         image_size: side of the model's input in pixels.
         batch_size: examples per step.
         root: where the files are: the folder that torchvision calls `root`; for "folder" and
@@ -95,12 +95,12 @@ def load_data(
         num_workers: processes per split that decode the files of "folder" and "imagenet";
             default: one per CPU, at most 8. The other datasets are in memory and need none.
         download: whether missing files may be downloaded, and archives in `root` unpacked.
-        drop_last: whether a last training batch that is not full is left out.
-        on_bad_sample: what a damaged image file causes: `"raise"`, or `"skip"`, see `DataModule`.
-        keep_on_device: whether the training images stay in the device's memory, see `DataModule`.
-            Those of "folder" and "imagenet" cannot.
+        drop_last: whether an incomplete last training batch is left out.
+        on_bad_sample: how a damaged example is handled: `"raise"` or `"skip"`, see `DataModule`.
+        keep_on_device: whether the training examples stay in the device's memory, see
+            `DataModule`. Those of "folder" and "imagenet" cannot.
         columns: the columns of "hf:" and "npz:" to use (default: all).
-        rename: new names of these columns, such as {"img": "image"}. Images are those in `image`.
+        rename: new names of these columns, such as {"img": "image"}. The key `image` is for images.
         pad_to: the lengths to which the sequences of "hf:" are padded, by their new names, see
             `DataModule`.
         pad_values: the values that are added (default 0), see `DataModule`.

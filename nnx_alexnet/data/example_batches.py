@@ -17,10 +17,10 @@ from nnx_alexnet.data.padding import Padding
 class ExampleBatches:
     """An iterable that stacks the examples of another one.
 
-    `set_epoch`, `state_dict` and `load_state_dict` are passed on to the iterable, and `get_state`,
-    `set_state` and `close` to its iterator, where these have them. Their state is that after the
-    newest batch, since no example is read ahead. Tensors of torch stay tensors, so that images
-    among them are known to be NCHW.
+    Calls of `set_epoch`, `state_dict` and `load_state_dict` are passed on to the iterable, and
+    those of `get_state`, `set_state` and `close` to its iterator, if these have the methods. The
+    state is that after the newest batch, because no example is read ahead. Torch tensors stay
+    tensors, so that images among them are known to be NCHW.
 
     Args:
         examples: pytrees of arrays or numbers of equal structure and shapes.

@@ -64,7 +64,7 @@ def test_columns_of_a_frame_that_are_no_numbers_are_refused_by_name():
 def test_two_columns_of_a_frame_with_one_name_are_refused():
     pandas = pytest.importorskip("pandas")
     for columns in (["a", "a"], [1, "1"]):
-        with pytest.raises(ValueError, match="`train` has two columns of one name"):
+        with pytest.raises(ValueError, match="`train` has two columns with the same name"):
             frame_columns(pandas.DataFrame([[1, 2]], columns=columns), "train")
 
 
