@@ -30,8 +30,7 @@ def transformed_batch(
         name: what to call the transform in errors.
 
     Raises:
-        ValueError: the transform does not return a dict of at least one key, or not one row per
-            example.
+        ValueError: the transform does not return a dict with an array, or not one row per example.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Datasets that are arrays in files: `load_data("npz:PATH")`."""
+"""Loads datasets that are arrays in files: `load_data("npz:PATH")`."""
 
 import os
 import re

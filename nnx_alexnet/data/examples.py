@@ -85,7 +85,7 @@ def named_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(spec: ElementSpec, other: ElementSpec) -> str | None:
-    """Returns how the first field that differs does so; None if two specs are equal.
+    """Returns the first difference between two specs as text; None if they are equal.
 
     Args:
         spec: of the examples that are checked.
@@ -132,9 +132,9 @@ def unpack(item: Any, names: Sequence[str], argument: str) -> Fields:
     """Returns the values of an example, of a batch or of a whole split by name.
 
     Args:
-        item: a mapping, a dataclass, a named tuple, or a tuple of values, which the first names
-            belong to. An array alone belongs to the first name, and so does any value if there is
-            only one name.
+        item: a mapping, a dataclass, a named tuple, or a tuple of values, which get the first
+            names. A single array gets the first name, and so does any value if there is only one
+            name.
         names: of the values of a tuple.
         argument: what the user calls the item, for the error.
 
@@ -185,9 +185,9 @@ def check_names(fields: Mapping[str, Any], argument: str) -> None:
     for name in RESERVED:
         if name in fields:
             remedy = {
-                "mask": "Call masks that belong to images, for instance, `masks`. To leave "
-                "examples out, select the others: dataset[mask].",
-                "index": "Call it, for instance, `id`.",
+                "mask": "Give masks of images another name, such as `masks`. To leave examples "
+                "out, select the others: dataset[mask].",
+                "index": "Give it another name, such as `id`.",
             }[name]
             raise ValueError(
                 f"`{argument}` has the key `{name}`, which the loader adds to each batch. {remedy}"
@@ -214,7 +214,7 @@ def as_arrays(
         The fields as NumPy arrays, and the length of the first axis.
 
     Raises:
-        ValueError: a value is no array of numbers, or the first axes differ.
+        ValueError: a value is not an array of numbers, or the first axes differ.
     """
 
     def convert(path: str, value: Any) -> np.ndarray:
@@ -235,8 +235,8 @@ def as_arrays(
         if not array.ndim:
             raise ValueError(
                 f"`{argument}` has a `{name}` of shape (); every array needs a first axis over "
-                "examples. Single examples are put into batches by "
-                "torch.utils.data.DataLoader(dataset, batch_size=...)."
+                "examples. torch.utils.data.DataLoader(dataset, batch_size=...) puts single "
+                "examples into batches."
             )
         lengths[name] = len(array)
     if len({*lengths.values()}) != 1:
@@ -279,8 +279,7 @@ def as_rows(item: Any, names: Sequence[str], argument: str, report: Report | Non
         if mask.shape != (num,):
             raise ValueError(
                 f"`{argument}` has a `mask` of shape {mask.shape}; expected {(num,)}, one value "
-                "per row: whether it counts. Call masks that belong to images, for instance, "
-                "`masks`."
+                "per row: whether it counts. Give masks of images another name, such as `masks`."
             )
         mask = mask.astype(bool)
     return Rows(arrays, mask)

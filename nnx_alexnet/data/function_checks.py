@@ -45,7 +45,7 @@ def checked_spec(
         transform: called as `transform(batch, key)`.
         hashable: the shapes of one example, by `hashable_spec`.
         name: of the function.
-        takes_key: whether it differs in training.
+        takes_key: whether the transform depends on the key of training.
         how: explains how a transform is written.
 
     Raises:
@@ -76,7 +76,7 @@ def checked_spec(
 
 
 class _Trace(NamedTuple):
-    """What a trace of a transform has shown.
+    """The result of tracing a transform.
 
     Attributes:
         key: of training; None in evaluation.
@@ -145,7 +145,7 @@ def _traced(
         traces = [trace() for _ in range(_NUM_TRACES)]
     if len({_program(jaxpr) for jaxpr, _ in traces}) > 1:
         raise ValueError(
-            f"{about} traces to another program each time: it draws random numbers outside "
+            f"{about} traces to a different program each time: it draws random numbers outside "
             "JAX, and the compiled step would reuse the same ones for all examples. Draw them "
             f"with jax.random from `key`. {how}"
         )
@@ -241,7 +241,7 @@ def _moving(transform: Transform, spec: ElementSpec, key: jax.Array | None) -> s
     """Changes a part of some images, and checks whether the results change elsewhere.
 
     Returns:
-        A text if pixels of an image move to other places; None if not.
+        A description of the movement; None if no pixels move to other places.
     """
     shape, dtype = spec["image"].shape, np.dtype(spec["image"].dtype)
     height, width = shape[:2]

@@ -25,11 +25,11 @@ HOW = (
 
 @dataclass(frozen=True, eq=False)  # a function need not be hashable
 class FunctionTransform:
-    """Calls a function in the place of an `ImageTransform`, inside the compiled step.
+    """Calls a function of the user instead of an `ImageTransform`, inside the compiled step.
 
     Args:
         function: accepts a batch, and `key` if `takes_key`; returns a batch.
-        takes_key: whether it augments.
+        takes_key: whether the function accepts a key, for augmentation.
 
     Example:
         >>> import numpy as np
@@ -64,7 +64,7 @@ class FunctionTransform:
         Raises:
             ValueError: the function cannot be traced, does not return a batch, mixes examples in
                 evaluation, draws random numbers while it is traced, or moves the pixels of the
-                image but not a field that belongs to them.
+                image but not a field that belongs to it.
         """
         with usual_promotion(), jax.transfer_guard("allow"):
             return checked_spec(
@@ -107,7 +107,7 @@ def as_transform(value: Any) -> Transform:
     takes_key = takes_any or "key" in signature.parameters
     if "index" in signature.parameters:
         raise TypeError(
-            f"`transform` has the arguments {signature}, but the numbers of the examples are "
+            f"`transform` has the arguments {signature}, but the indices of the examples are "
             f"batch['index']. {HOW}"
         )
     try:

@@ -1,4 +1,4 @@
-"""The geometry of an image transform, applied to images and to what is located in them."""
+"""Moves images, and the masks, boxes and keypoints that belong to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unit_scaled(image: jax.Array) -> jax.Array:
 
 
 class Geometry(NamedTuple):
-    """Where the pixels of each image of a batch go: mirrored, then a region cut out and resized.
+    """Describes how the images of a batch move: mirrored, then a region is cut out and resized.
 
     Coordinates are in pixels from the top left corner of the image, so the pixel in row `r` and
     column `c` covers `r` to `r + 1` and `c` to `c + 1`.
@@ -46,7 +46,7 @@ class Geometry(NamedTuple):
     mirrored: jax.Array | None
 
     def images(self, image: jax.Array) -> jax.Array:
-        """Moves images `[B, H, W, C]`, on black, and brings them to the scale of `unit_scaled`."""
+        """Moves images `[B, H, W, C]`, black outside of them, and scales them by `unit_scaled`."""
         image = self._mirror(image)
         if self.is_exact:  # the pixels move before they become four times as large
             return unit_scaled(self._cut(image, 0))
@@ -54,7 +54,7 @@ class Geometry(NamedTuple):
         return jax.vmap(_resample, (0, 0, None, None))(image, self.start, scale, self.size)
 
     def masks(self, mask: jax.Array, fill: float) -> jax.Array:
-        """Moves masks `[B, H, W]` or `[B, H, W, C]` by nearest neighbour, on the value `fill`.
+        """Moves masks `[B, H, W]` or `[B, H, W, C]` by nearest neighbour, with `fill` outside.
 
         A pixel of the result has the value of the pixel that contains its centre.
         """
@@ -186,7 +186,7 @@ def _patch(image: jax.Array, start: jax.Array, size: Sides) -> jax.Array:
 
 
 def _resample(image: jax.Array, start: jax.Array, scale: jax.Array, size: Sides) -> jax.Array:
-    """Resizes the region of one image `[H, W, C]` that begins at `start`, on black."""
+    """Resizes the region of one image `[H, W, C]` that begins at `start`; black is outside."""
     shape = (*size, image.shape[-1])
     resampled: jax.Array = jax.image.scale_and_translate(
         image, shape, (0, 1), scale, -start * scale, "linear", antialias=True

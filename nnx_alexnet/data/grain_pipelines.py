@@ -1,6 +1,6 @@
-"""Splits that are pipelines of the library Grain.
+"""Converts pipelines of the library Grain to the forms that a split may have.
 
-Grain is not imported here: a user who passes one of its objects has imported it.
+Grain is not imported here: a program that passes one of its objects has imported it.
 """
 
 import sys
@@ -55,7 +55,7 @@ class GrainExamples:
         self._first = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes indices refer to the elements of an epoch."""
+        """Sets the epoch whose elements the indices refer to."""
         self._first = epoch * len(self)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class GrainBatches:
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next pass that of an epoch."""
+        """Sets the epoch of the next pass."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ def adapted_pipeline(
 
 
 def yields_batches(dataset: Any) -> bool:
-    """Returns whether a pipeline contains a step that makes batches, not taken apart later."""
+    """Returns whether a pipeline makes batches in a step, and takes them apart in no later one."""
     name = type(dataset).__name__
     if name in _BATCHING or name in _FLATTENING:
         return name in _BATCHING
@@ -155,6 +155,6 @@ def _inputs(dataset: Any) -> list[Any]:
 
 def _has_batch_operation(loader: Any) -> bool:
     batch = sys.modules["grain"].transforms.Batch
-    # Without the attribute, in another version of Grain, the loader is taken as it is.
+    # Without the attribute, in another version of Grain, the loader is assumed to yield batches.
     operations = getattr(loader, "_operations", None)
     return operations is None or any(isinstance(each, batch) for each in operations)

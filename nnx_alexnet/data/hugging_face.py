@@ -1,4 +1,4 @@
-"""Splits that are a `Dataset` of the library Hugging Face `datasets`: rows by index."""
+"""Reads the rows of a `Dataset` of the library Hugging Face `datasets`, by index."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from nnx_alexnet.data.hugging_face_features import (
 )
 from nnx_alexnet.data.image_decoding import is_grey, pixels
 
-_NUM_SAMPLED = 16  # images that tell whether a column of images is grey
+_NUM_SAMPLED = 16  # images, which decide whether a column of images is grey
 
 
 class ImageSizesDifferError(ValueError):
@@ -32,7 +32,7 @@ class HuggingFaceRows:
     """A map-style dataset of the rows of a `datasets.Dataset`, each a dict of NumPy arrays.
 
     Numbers keep the dtype of their column, and class labels become int32. Lists of one length
-    become arrays. Images become uint8 `[H, W, 1]` if all of the column are grey, else
+    become arrays. Images become uint8 `[H, W, 1]` if all images of the column are grey, else
     `[H, W, 3]`; see `check_mode` for columns that are not called `image`. The columns that the
     dataset's format selects are read; the format itself, such as "torch", makes no difference. A
     transform set by `set_transform` is applied.
@@ -40,7 +40,8 @@ class HuggingFaceRows:
     Args:
         dataset: a `datasets.Dataset`.
         argument: what the user calls the split, for errors.
-        fit: what brings all images to one shape; by default they keep their sizes.
+        fit: converts an image to pixels, in the same shape for all; by default, images keep their
+            sizes.
         modes: the mode of each column of images, L or RGB; by default a sample decides.
 
     Attributes:
@@ -48,7 +49,7 @@ class HuggingFaceRows:
         modes: see above.
 
     Raises:
-        ValueError: a column does not contain numbers or images, or see `check_mode`.
+        ValueError: a column contains neither numbers nor images, or `check_mode` refuses an image.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class HuggingFaceRows:
         """Returns rows as arrays with the rows along the first axis, read together.
 
         Args:
-            indices: of the rows; None (the default) is all of them.
+            indices: of the rows; None (the default) means all of them.
 
         Raises:
             ImageSizesDifferError: the images differ in size.
@@ -160,7 +161,7 @@ class HuggingFaceRows:
             if image.shape != first.shape:
                 raise ImageSizesDifferError(
                     f"`{self._argument}`[{index}] has an image of shape {image.shape} in the "
-                    f"column {name!r}, others have {first.shape}."
+                    f"column {name!r}; others have {first.shape}."
                 )
             images[position] = image
         return images

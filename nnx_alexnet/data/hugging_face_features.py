@@ -1,6 +1,6 @@
-"""The columns of datasets of Hugging Face, and the values of one example as NumPy arrays.
+"""Checks the columns of Hugging Face datasets, and converts examples to NumPy arrays.
 
-The library is not imported here: a user who passes one of its objects has imported it.
+The library is not imported here: a program that passes one of its objects has imported it.
 """
 
 import sys
@@ -62,7 +62,7 @@ def check_columns(features: Mapping[str, Any], argument: str, remedy: str = "") 
     Args:
         features: the feature of each column.
         argument: what the user calls the split.
-        remedy: another one than to remove the columns.
+        remedy: replaces the default remedy, to remove the columns.
     """
     unusable = unusable_columns(features)
     if unusable:
@@ -92,10 +92,10 @@ def plain_example(example: Mapping[str, Any], features: Mapping[str, Any] = {}) 
 
 
 def check_mode(image: Any, column: str) -> None:
-    """Raises a `ValueError` if the values of an image would change that may be no picture.
+    """Raises a `ValueError` if 8 bits would change the values of an image that may be no picture.
 
-    Indices of a palette, single bits, and numbers of 16 or 32 bits become 8 bits of grey or colour.
-    In a column not called `image`, they may be classes, as in a segmentation, or depths.
+    Indices of a palette, single bits, and numbers of 16 or 32 bits would become 8 bits of grey or
+    colour. In a column not called `image`, they may be classes, as in a segmentation, or depths.
 
     Args:
         image: a PIL image.
@@ -125,7 +125,7 @@ def _plain(value: Any, feature: Any, column: str) -> Any:
     if isinstance(value, list | int | float):
         try:
             return np.asarray(value, _leaf_dtype(feature))
-        except ValueError:  # of different lengths; the error of the split names it
+        except ValueError:  # lists of different lengths, which the checks of the split report
             return value
     return value
 
@@ -134,8 +134,8 @@ def _stacked(images: list[np.ndarray]) -> np.ndarray:
     sizes = sorted({image.shape for image in images})
     if len(sizes) > 1:
         raise ValueError(
-            f"The images of a batch have the shapes {sizes[0]} and {sizes[-1]}; all must have one. "
-            "Resize or crop them with dataset.map(...)."
+            f"The images of a batch have the shapes {sizes[0]} and {sizes[-1]}; all must "
+            "have the same one. Resize or crop them with dataset.map(...)."
         )
     return np.stack(images)
 

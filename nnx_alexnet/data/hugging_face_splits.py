@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face by path or name: `load_data("hf:...")`."""
+"""Loads datasets of Hugging Face by path or name: `load_data("hf:...")`."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ from nnx_alexnet.data.hugging_face_features import check_columns, unusable_colum
 from nnx_alexnet.data.image_decoding import default_workers, resized_side, square_pixels
 from nnx_alexnet.support import logger
 
-# Splits that occupy no more, with their images decoded, are read into memory at once.
+# Datasets whose splits need no more in total, with images decoded, are read into memory at once.
 _MOST_BYTES = 2 * 2**30
 _SAMPLED_IMAGES = 256
 _FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -34,8 +34,8 @@ _SAVED = ("dataset_dict.json", "state.json")  # written by `save_to_disk`
 def hugging_face(request: DatasetRequest) -> Splits:
     """Returns a dataset of the library `datasets`, with its columns as the keys of a batch.
 
-    Splits of up to 2 GB whose images have one size are read into memory. In others, images are
-    decoded when they are read. If they have different sizes, each becomes a square, as image files
+    Datasets of up to 2 GB whose images have one size are read into memory, unless sequences are
+    padded. The rows of others are read on demand, and their images become squares, as image files
     do in `image_folder`.
 
     Args:
@@ -44,8 +44,8 @@ def hugging_face(request: DatasetRequest) -> Splits:
             `owner/name/configuration`.
 
     Raises:
-        FileNotFoundError: it is not there, and may not be downloaded.
-        ValueError: there is no training split, or a column contains no numbers or images.
+        FileNotFoundError: the dataset is not there, and may not be downloaded.
+        ValueError: there is no training split, or a column contains neither numbers nor images.
     """
     splits = _used_columns(_named_splits(_opened(request), request), request)
     if "test" in splits and _is_unlabelled(splits["test"]):

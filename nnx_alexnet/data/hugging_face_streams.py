@@ -1,4 +1,4 @@
-"""Streams of Hugging Face: the examples or batches of a `datasets.IterableDataset`."""
+"""Reads streams of Hugging Face: the examples or batches of a `datasets.IterableDataset`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _BATCHING = ("_batch_fn", "_batch_arrow_table", "_batch_accumulate_arrow_table_b
 class StreamedRows:
     """Yields the examples or batches of a `datasets.IterableDataset` as dicts of NumPy arrays.
 
-    The format of the dataset, such as "torch", makes no difference. Its methods `set_epoch`,
+    The format of the dataset, such as "torch", makes no difference. The methods `set_epoch`,
     `state_dict` and `load_state_dict` are those of the dataset.
 
     Args:
@@ -28,7 +28,7 @@ class StreamedRows:
         class_names: the names of the classes in the column `label`, or None.
 
     Raises:
-        ValueError: a column is known not to contain numbers or images.
+        ValueError: a column is known to contain neither numbers nor images.
     """
 
     def __init__(self, dataset: Any, argument: str = "data") -> None:
@@ -48,12 +48,12 @@ class StreamedRows:
             yield plain_example(example, self._features)
 
     def over(self, dataset: Any) -> "StreamedRows":
-        """Returns the same for another dataset."""
+        """Returns the rows of another dataset for the same split."""
         return StreamedRows(dataset, self._argument)
 
 
 def example_features(dataset: Any) -> dict[str, Any]:
-    """Returns the features of one example, also of a stream of batches; none if not known.
+    """Returns the features of one example, also of a stream of batches; an empty dict if not known.
 
     Args:
         dataset: a `datasets.IterableDataset`.
@@ -72,7 +72,7 @@ def yields_batches(dataset: Any) -> bool:
         >>> yields_batches([1, 2])
         False
     """
-    # The library does not tell: the columns of a batch are lists, as others may be.
+    # The library does not report it: the columns of a batch are lists, as those of examples may be.
     part = getattr(dataset, "_ex_iterable", None)
     while part is not None:
         function = getattr(part, "function", None)

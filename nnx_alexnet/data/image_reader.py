@@ -1,4 +1,4 @@
-"""Reads image files and PIL images as images of the form that a model was trained on."""
+"""Reads image files and PIL images in the form of the images that a model was trained on."""
 
 import os
 from collections.abc import Sequence

@@ -88,7 +88,7 @@ class IterableBatches:
     def _read(
         self, epoch: int, start: Mark, *, multiple: int | None = None, records: bool = True
     ) -> Iterator[Batch]:
-        """Yields the batches of one epoch from a mark on."""
+        """Yields the batches of one epoch, starting at a mark."""
         source, given, position = self._source, start.given, start.examples
         stream, batches = source.open(epoch, start)
         positions = Positions(epoch, start, stream.read_state) if records else None
@@ -110,14 +110,14 @@ class IterableBatches:
         finally:
             stream.close()
         if not given:
-            raise ValueError(f"`{self._argument}` gave batches, but their masks exclude every row.")
+            raise ValueError(f"`{self._argument}` yields batches whose masks exclude every row.")
         source.note_count(given)
 
     # ---- Positions ------------------------------------------------------------------------------
 
     @property
     def kind(self) -> str | None:
-        """What gives the state of a pass, such as "StatefulDataLoader.state_dict"; or None."""
+        """The method that returns the state of a pass, such as "StatefulDataLoader.state_dict"."""
         return self._source.kind
 
     def check_state(self) -> None:
@@ -153,17 +153,17 @@ class IterableBatches:
         step: int,
         accepts_other: bool = False,
     ) -> bool:
-        """Continues from a position: the next call of `batches` with `records=True` does.
+        """Sets the position from which the next call of `batches` with `records=True` continues.
 
         Args:
             saved: what `position` returned in the saved run; None if its data had another form.
             epoch: the epoch of the position.
             step: batches before it.
-            accepts_other: whether the data may differ from those of the saved run.
+            accepts_other: whether the batches may differ from those of the saved run.
 
         Returns:
-            False if the epoch must start again: an iterable without a state gives other batches
-            than in the saved run, or the saved run had another iterable.
+            Whether it continues there. If not, the epoch must start again: an iterable without a
+            state yields other batches than in the saved run, or the saved run had another iterable.
 
         Raises:
             ValueError: an iterable with a state does not continue where the saved run stopped.
@@ -212,7 +212,7 @@ class IterableBatches:
             check: the number of a batch, from 1, and its digest in the saved run.
 
         Raises:
-            OtherDataError: that batch is another one, or there are not so many.
+            OtherDataError: that batch differs, or there are fewer batches.
             StateRefusedError: the iterable does not accept the state.
         """
         if step - start.given > 1:
@@ -224,7 +224,7 @@ class IterableBatches:
         for number in range(start.given + 1, step + 1):
             batch = next(batches, None)
             if batch is None:
-                raise OtherDataError(f"it gives only {number - 1} batches")
+                raise OtherDataError(f"it yields only {number - 1} batches")
             if number == check[0] and check[1] not in (None, digest(batch)):
                 raise OtherDataError(f"its batch {number} differs from that of the saved run")
         return batches
@@ -234,5 +234,5 @@ class IterableBatches:
         self._source.check_workers()
 
     def close(self) -> None:
-        """Drops an iterator that was opened for a look at the first batch."""
+        """Drops an iterator that was opened to read the first batch."""
         self._source.close()

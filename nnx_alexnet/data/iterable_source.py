@@ -1,4 +1,4 @@
-"""A source of batches that the user's own loader makes."""
+"""Reads the batches of an iterable, such as a torch `DataLoader`."""
 
 import itertools
 import threading
@@ -34,7 +34,7 @@ _START = Mark()
 
 
 class _Pass(NamedTuple):
-    """One pass over the batches, whose first batch was read; None if none was left."""
+    """One pass over the batches; `first` is its first batch, None if there was none left."""
 
     epoch: int
     first: Rows | None
@@ -44,7 +44,7 @@ class _Pass(NamedTuple):
 class IterableSource:
     """Reads batches from a torch `DataLoader`, a list or any other iterable.
 
-    Batches may have any sizes. Before each pass, `set_epoch` is called on the iterable and on its
+    Batches may differ in size. Before each pass, `set_epoch` is called on the iterable and on its
     `sampler`, `batch_sampler` and `dataset`, if they have that method.
 
     Args:
@@ -79,7 +79,7 @@ class IterableSource:
         self._argument = argument
         self._lock = threading.RLock()
         self._first: Rows | None = None
-        self._opened: _Pass | None = None  # for a look at the first batch
+        self._opened: _Pass | None = None  # to read the first batch
         self._depends_on_epoch = False
         self._is_one_shot = False
         self._kind: str | None = None
@@ -132,7 +132,7 @@ class IterableSource:
             return self._first
 
     def _take(self, epoch: int, start: Mark) -> _Pass:
-        """Returns the pass that was opened for a look at its first batch, or a new one."""
+        """Returns the pass that was opened to read its first batch, or a new one."""
         with self._lock:
             opened, self._opened = self._opened, None
             if opened is None:
@@ -145,7 +145,7 @@ class IterableSource:
 
     @property
     def batch_size(self) -> int:
-        """The number of rows of the first batch; others may have another one."""
+        """The number of rows of the first batch; other batches may have more or fewer."""
         return self._peek().num
 
     def element_spec(self) -> ElementSpec:
@@ -159,9 +159,9 @@ class IterableSource:
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches with examples a pass gives; None if only counting would tell.
+        """The number of batches with examples in a pass; None if it is not known.
 
-        This is the number that the newest complete pass gave. Before the first one, it is what
+        This is the number in the newest complete pass. Before the first one, it is the number that
         the length of the iterable announces.
         """
         if self._counted is not None:
@@ -175,15 +175,15 @@ class IterableSource:
             return None
 
     def note_count(self, number: int) -> None:
-        """Stores how many batches a complete pass gave; warns if another number was announced."""
+        """Stores the number of batches in a complete pass; warns if another one was announced."""
         announced, self._counted = self.num_batches, number
         if announced in (None, number) or "count" in self._reported:
             return
         self._reported.add("count")
         reason = _WORKERS_REPEAT if has_worker_copies(self._batches) else ""
         logger.warning(
-            "`%s` gave %d batches in a pass, not %d as its length or the previous pass announced. "
-            "The newest number is used from now on.%s",
+            "`%s` yielded %d batches in a pass, not %d as its length or the previous pass "
+            "announced. The newest number is used from now on.%s",
             self._argument, number, announced, reason,
         )  # fmt: skip
 
@@ -251,8 +251,8 @@ class IterableSource:
             if how is not None:
                 raise ValueError(
                     f"Batch {position} of `{self._argument}` differs from the first batch: {how}, "
-                    "for one example. Only the number of examples may differ, and lengths for "
-                    "which there is a `pad_to`."
+                    "for one example. Only the number of examples may differ, and the lengths of "
+                    "fields in `pad_to`."
                 )
             if position == 1 and before is not None:
                 self._warn_of_copies(before, rows)
@@ -262,7 +262,7 @@ class IterableSource:
 
     @property
     def kind(self) -> str | None:
-        """What gives the state of a pass, see `Stream.kind`; None if nothing does."""
+        """The method that returns the state of a pass, see `Stream.kind`; None without a state."""
         self._peek()
         return self._kind
 
@@ -274,7 +274,7 @@ class IterableSource:
                 self._opened.stream.read_state()
 
     def labels(self) -> np.ndarray | None:
-        """Returns None: only a pass over the batches would tell the labels."""
+        """Returns None: the labels are not known without a pass over the batches."""
         return None
 
     def digest(self) -> str | None:
@@ -299,7 +299,7 @@ class IterableSource:
         check_torch_workers(self._batches)
 
     def close(self) -> None:
-        """Drops an iterator that was opened for a look at the first batch."""
+        """Drops an iterator that was opened to read the first batch."""
         with self._lock:
             if self._opened is not None and not self._is_one_shot:
                 self._opened.stream.close()
@@ -313,13 +313,13 @@ class IterableSource:
                 f" Its drop_last=True leaves out a batch of fewer examples than its batch_size, "
                 f"{size}; drop_last=False keeps it."
             )
-        return ValueError(f"`{self._argument}` is empty: it gave no batches.{why}")
+        return ValueError(f"`{self._argument}` is empty: it yielded no batches.{why}")
 
     def _exhausted(self) -> ValueError:
         return ValueError(
-            f"`{self._argument}` (a {type(self._batches).__name__}) gave its batches once and has "
-            "none left for another pass. Pass a list of batches, a torch DataLoader, or an object "
-            "whose __iter__ starts from the beginning each time."
+            f"`{self._argument}` (a {type(self._batches).__name__}) yielded its batches "
+            "once and has none left for another pass. Pass a list of batches, a torch DataLoader, "
+            "or an object whose __iter__ starts from the beginning each time."
         )
 
     def _warn_of_persistent_workers(self) -> None:

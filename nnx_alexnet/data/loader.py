@@ -18,14 +18,14 @@ class Loader:
     """Yields the batches of one split.
 
     The order of a shuffled epoch is a function of (seed, epoch) alone, and each example is in one
-    batch per epoch. A last batch that is not full is smaller, or left out with `drop_last`. An
-    iterable may give batches of any sizes, and none of them is left out.
+    batch per epoch. An incomplete last batch is yielded in its own size, or left out with
+    `drop_last`. The batches of an iterable may have any size, and none of them is left out.
 
     Args:
         source: the examples.
         batch_size: rows of a batch. An iterable source has batches of its own.
         shuffle: whether the order changes from epoch to epoch.
-        drop_last: whether a last batch that is not full is left out; applies to arrays and
+        drop_last: whether an incomplete last batch is left out; applies to arrays and
             map-style datasets only.
         num_workers: processes that read a map-style dataset; 0 reads it in this process.
             Arrays and iterables are never read by workers.
@@ -169,7 +169,7 @@ class Loader:
 
         Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
         rows. Of a map-style dataset, also that of a `DataLoader`, 16 evenly spaced examples (8 if
-        the images are large) are read twice. Of a list of batches, 16 batches are digested, and
+        they are large) are read twice. Of a list of batches, 16 batches are digested, and
         16 rows of each.
 
         Returns:
@@ -187,7 +187,7 @@ class Loader:
 
     @property
     def drop_last(self) -> bool:
-        """Whether a last batch that is not full is left out; always False for an iterable."""
+        """Whether an incomplete last batch is left out; always False for an iterable."""
         return self._batches.drop_last
 
     @property
@@ -197,10 +197,10 @@ class Loader:
 
     @property
     def num_batches(self) -> int | None:
-        """Batches per epoch; None if only counting would tell.
+        """Batches per epoch; None if the number is not known.
 
-        For an iterable this is the number that the newest complete pass gave. Before the first
-        one, it is what the length of the iterable announces.
+        For an iterable, this is the number in the newest complete pass. Before the first one, it
+        is the number that the length of the iterable announces.
         """
         return self._batches.num_batches
 
@@ -209,7 +209,7 @@ class Loader:
 
         Args:
             number: of the batch, from 0.
-            batch: what this process read of it.
+            batch: the part of it that this process read.
         """
         return self._batches.count(number, batch)
 
@@ -253,9 +253,9 @@ class Loader:
             multiple: None (default) yields each batch in its own size, without padding. A number
                 pads all batches to one size: `batch_size`, rounded up to a multiple of it. Only a
                 larger batch of an iterable has more rows, also a multiple of it.
-            part: returns which rows of a batch of a given size to read and yield; None, the
-                default and as a result, means all of them. Other processes read the others. Does
-                not apply to an iterable.
+            part: returns the rows to read and yield of a batch of a given size, or None for all
+                of them (default: all). Other processes read the others. Does not apply to an
+                iterable.
             skips: whether `on_bad_sample="skip"` applies; False raises for an example that cannot
                 be read.
             records: whether the pass over an iterable records its positions (default False).
@@ -289,7 +289,7 @@ class Loader:
         return fields | batch
 
     def check_workers(self) -> None:
-        """Raises a `ValueError` if there are to be workers and they cannot be started."""
+        """Raises a `ValueError` if workers are needed and cannot be started."""
         self._batches.check_workers()
 
     def close(self) -> None:

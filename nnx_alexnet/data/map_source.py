@@ -1,4 +1,4 @@
-"""A source of examples that are read one by one, by index."""
+"""Reads the examples of a map-style dataset one by one, by index."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -33,20 +33,22 @@ class MapSource:
 
     Values may be PIL images (L, RGB), which become HWC arrays, torch tensors, arrays or numbers,
     and pytrees of them; torch CHW tensors called `image` become HWC. All examples must have the
-    same shapes. While example `i` is read, `random`, `numpy.random` and torch are seeded with
-    (seed, epoch, i): a dataset's own random transforms depend neither on the number of workers nor
-    on where a run was resumed. If a dataset has a method `set_epoch`, it is called before examples
+    same shapes, except for the lengths of padded sequences.
+
+    While example `i` is read, `random`, `numpy.random` and torch are seeded with (seed, epoch, i):
+    a dataset's own random transforms depend neither on the number of workers nor on where a run was
+    resumed. If a dataset has a method `set_epoch`, it is called before examples
     of another epoch are read.
 
     Args:
         dataset: has `__len__` and `__getitem__`. If it has `targets` or `labels` that agree with
-            the labels of a sample of examples, these are the classes, so that no image has to be
-            decoded to know them.
+            the labels of a sample of examples, these are the classes, so that no other example has
+            to be read to know them.
         names: of the values of a tuple (default `("image", "label")`).
         padding: the lengths to which sequences are padded (default: all have one length).
         argument: what the user calls the split, for errors.
-        on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or the
-            next one that can be read stands in for it (`"skip"`).
+        on_bad_sample: whether an example that cannot be read is an error (`"raise"`), or is
+            replaced by the next readable one (`"skip"`).
         is_trusted: whether the dataset is known to return the same example at each reading, with
             the label in `targets` (default False: both are checked on a sample).
         report: receives messages about converted dtypes (default: the log).
@@ -104,7 +106,7 @@ class MapSource:
         return len(self.dataset)
 
     def begin_pass(self) -> None:
-        """Makes the next `take` call `set_epoch` again: another split may share the dataset."""
+        """Makes the next `take` call `set_epoch` again, because splits may share the dataset."""
         self._epoch = None
 
     def _set_epoch(self, seed: int, epoch: int) -> None:
@@ -160,7 +162,7 @@ class MapSource:
         """
         together = self._read_together(indices)
         if together is not None:
-            return Rows(together, bad={})  # the default cannot be sent by a worker
+            return Rows(together, bad={})  # a worker cannot send the default value
         num = len(indices)
         spec = {name: leaf for name, leaf in self._spec.items() if name not in self._padding}
         fields: Fields = jax.tree.map(lambda s: np.empty((num, *s.shape), s.dtype), spec)
@@ -199,7 +201,7 @@ class MapSource:
         """Returns examples that the dataset can read together, which takes less time.
 
         Returns:
-            None if it cannot, or if they are not usable; reading them one by one then tells which
+            None if it cannot, or if they are not usable; reading them one by one then shows which
             one is not.
         """
 
@@ -225,7 +227,7 @@ class MapSource:
         )
 
     def labels(self) -> np.ndarray | None:
-        """Returns all labels if they are classes and known from an attribute of the dataset."""
+        """Returns all labels if an attribute of the dataset has them and they are classes."""
         return self._probe.labels(self._read)
 
     def digest(self) -> str | None:

@@ -16,7 +16,7 @@ PadTo = Mapping[str, int | Sequence[int]]
 
 
 class Padding:
-    """The lengths to which the sequences of some fields are padded.
+    """Pads the sequences of some fields to a few lengths.
 
     The sequences are padded at their end, to the smallest of the lengths that holds all sequences
     of a batch. The compiled steps accept one shape, so each length is compiled once.
@@ -26,7 +26,7 @@ class Padding:
         pad_values: by field, the value that is added (default 0).
 
     Raises:
-        TypeError: an argument is no dict, a length is no whole number, or a value no number.
+        TypeError: an argument is not a dict, a length not a whole number, or a value not a number.
         ValueError: a length is less than 1, or a value belongs to a field without lengths.
 
     Example:
@@ -122,7 +122,7 @@ class Padding:
 
         Args:
             spec: of an example; the lengths of its sequences do not matter.
-            shortest: whether to the shortest lengths (default: to the longest ones).
+            shortest: whether to pad to the shortest lengths (default: to the longest ones).
         """
 
         def padded(name: str, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -146,10 +146,10 @@ class Padding:
 
         Args:
             name: of the field.
-            sequences: of equal dtype and trailing axes. An empty list has neither.
+            sequences: of equal dtype and trailing axes, except empty lists.
             argument: what the user calls the split.
-            like: a sequence that all have to equal in these (default: the first one that is not
-                empty).
+            like: a sequence whose dtype and trailing axes the others must have (default: the first
+                one that is not an empty list).
 
         Raises:
             ValueError: a sequence is longer than the largest length, or differs in more than its

@@ -1,4 +1,4 @@
-"""The data that `Trainer.predict` accepts, as the loader of a split."""
+"""Makes loaders of the data that `Trainer.predict` accepts."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ from nnx_alexnet.data.sources import IterableSource, MapSource, Source, as_sourc
 from nnx_alexnet.data.torch_loader import is_shuffled
 from nnx_alexnet.support import logger, printable
 
-_ARGUMENT = "data"  # what `Trainer.predict` calls it
+_ARGUMENT = "data"  # the name of the argument of `Trainer.predict`
 
 
 def prediction_loader(data: DataModule, value: Any) -> Loader:
@@ -34,7 +34,8 @@ def prediction_loader(data: DataModule, value: Any) -> Loader:
 
     Raises:
         TypeError: `value` is a whole `DataModule`.
-        ValueError: it has no form of a split, or its examples do not fit those of the train split.
+        ValueError: `value` has none of the forms of a split, or its examples do not fit the train
+            split.
         FileNotFoundError: there is no such image file.
 
     Example:
@@ -136,7 +137,7 @@ def _image_source(data: DataModule, images: Sequence[Any]) -> MapSource:
 
 
 def _reader(train: Loader, name: str) -> ImageReader:
-    """Returns what reads images like those of the train split."""
+    """Returns the reader of images in the form of the train split."""
     dataset = getattr(train.source, "dataset", None)
     if isinstance(dataset, ImageFiles):
         return dataset.read

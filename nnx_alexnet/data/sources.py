@@ -1,4 +1,4 @@
-"""The sources of examples: arrays, a map-style dataset, or an iterable of batches."""
+"""Chooses the source of a split: arrays, a map-style dataset, or an iterable of batches."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def as_source(
         report: receives messages about converted dtypes and axes (default: the log).
 
     Raises:
-        ValueError: it has another form.
+        ValueError: the value has another form.
     """
     if isinstance(value, Source):
         return value
@@ -65,14 +65,14 @@ def as_source(
         return ArraySource(unpack(value, names, argument), argument=argument, report=report)
     if is_torch_iterable(value):
         raise ValueError(
-            f"`{argument}` is a {_kind(value)}, an IterableDataset of torch. Single examples are "
-            "put into batches by torch.utils.data.DataLoader(dataset, batch_size=64). If it "
-            "yields batches, pass DataLoader(dataset, batch_size=None)."
+            f"`{argument}` is a {_kind(value)}, an IterableDataset of torch. If it yields single "
+            "examples, pass torch.utils.data.DataLoader(dataset, batch_size=64). If it yields "
+            "batches, pass DataLoader(dataset, batch_size=None)."
         )
     is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     is_other = isinstance(value, str | bytes | Path | type)
     if is_map and not is_other:
-        # Sequences of different lengths make a list of examples.
+        # With `pad_to`, a list consists of examples.
         may_be_batches = isinstance(value, list) and value and not padding
         if not may_be_batches or not _is_batch(value, names, argument):
             return MapSource(

@@ -50,7 +50,7 @@ def decode(value: Any) -> Any:
     """Returns the value that `encode` was given.
 
     Raises:
-        ValueError: it is not the result of `encode`.
+        ValueError: the value is not a result of `encode`.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]

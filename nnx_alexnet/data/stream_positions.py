@@ -1,4 +1,4 @@
-"""The positions of a pass to which a resumed run can return.
+"""Records the positions of a pass to which a resumed run can return.
 
 The state of the iterable is not recorded after every batch: recording may take at most one
 hundredth of the time. A resumed run reads the few batches between the recorded state and its
@@ -25,9 +25,9 @@ class Mark(NamedTuple):
     Attributes:
         given: batches before it.
         examples: examples before it.
-        state: the state of the iterable there; None if it has none. At the start of a pass, the
-            state at the end of the previous pass.
-        check: digest of the batch that follows; None until that was read.
+        state: the state of the iterable there; None if it has none. At the start of a pass, this is
+            the state at the end of the previous pass.
+        check: the digest of the batch that follows; None until that batch has been read.
     """
 
     given: int = 0
@@ -72,8 +72,8 @@ class Positions:
         """Notes that a batch was read.
 
         Args:
-            given: batches up to and including this one.
-            examples: examples up to and including those of this one.
+            given: the number of batches up to and including this one.
+            examples: the number of examples up to and including those of this one.
             batch: the newest batch.
         """
         began = self._clock()

@@ -1,4 +1,4 @@
-"""One pass over an iterable, whose state can be read after any batch and restored in another run.
+"""Reads the state of a pass over an iterable after any batch, and restores it in another run.
 
 The state is held by the iterable (`state_dict` and `load_state_dict`: torchdata's
 `StatefulDataLoader`, a Hugging Face `IterableDataset`) or by its iterator (`get_state` and
@@ -23,7 +23,7 @@ class StateRefusedError(ValueError):
 
 
 class _Access(NamedTuple):
-    """The methods of the object that holds the state."""
+    """The methods of the object that holds the state, and the name of the first one."""
 
     name: str
     read: Callable[[], Any]
@@ -41,7 +41,7 @@ class Stream:
 
     Attributes:
         iterator: yields the rest of the pass.
-        kind: names the class and method that give the state, such as
+        kind: names the class and method that return the state, such as
             "StatefulDataLoader.state_dict"; None without a state.
         lasts: whether a pass depends on the state at the end of the previous one.
 
@@ -113,8 +113,8 @@ class Stream:
             }
         except Exception as error:  # the method may be the user's own
             raise ValueError(
-                f"`{self._argument}`: {self.kind}() gives no state that a checkpoint can hold, so "
-                f"a resumed run could not continue from it: {error}"
+                f"`{self._argument}`: {self.kind}() returns no state that a checkpoint can hold, "
+                f"so a resumed run could not continue from it: {error}"
             ) from error
 
     def _load(self, state: Any) -> None:
@@ -141,7 +141,7 @@ def _access(holder: object) -> _Access | None:
     for names in _METHODS:
         read, load = (getattr(holder, name, None) for name in names)
         if callable(read) and callable(load):
-            owner = getattr(read, "__self__", holder)  # another one, if it is passed on
+            owner = getattr(read, "__self__", holder)  # a wrapper may pass the call on
             return _Access(f"{type(owner).__name__}.{names[0]}", read, load)
     return None
 

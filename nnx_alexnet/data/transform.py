@@ -63,8 +63,8 @@ class ImageTransform:
 
     Args:
         image_size: side of the output in pixels; None (the default) keeps the size of the region.
-        mean: subtracted; a number, or one per channel, on the scale of 0 to 1 (default 0).
-        std: divided by; a number, or one per channel (default 1).
+        mean: is subtracted; a number, or one per channel, on the scale of 0 to 1 (default 0).
+        std: divides the difference; a number, or one per channel (default 1).
         translate: largest translation in training, as a fraction of the region's side (default
             0); the area outside of the image is black.
         crop: side of the region, as a fraction of the image's side, in (0, 1] (default 1).
@@ -141,7 +141,7 @@ class ImageTransform:
             )
 
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments, as plain values; of the fields, only what is declared."""
+        """Returns the arguments as plain values, without empty `masks`, `boxes` and `keypoints`."""
         values = dataclasses.asdict(self)
         fields = {kind: values.pop(kind) for kind in (*self._declared(), "mask_fill")}
         return values | {kind: value for kind, value in fields.items() if value}
@@ -156,8 +156,8 @@ class ImageTransform:
 
         Raises:
             ValueError: there is no image of a usable dtype, a declared field is missing or has
-                another form, a field would have to be declared, or the number of channels does
-                not fit `mean` or `std`.
+                another form, a field that belongs to the image is not declared, or the number of
+                channels does not fit `mean` or `std`.
         """
         image = checked_image(spec, "ImageTransform")
         declared = self._declared()
@@ -194,7 +194,7 @@ class ImageTransform:
         return ", ".join(texts) or None
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
-        """Transforms a batch; the result of an example does not depend on the others.
+        """Transforms a batch; the result for an example does not depend on the others.
 
         Args:
             batch: `image`, `[B, H, W, C]` of uint8 or a float dtype of at most 32 bits; other
@@ -206,8 +206,8 @@ class ImageTransform:
             The batch with `image` as float32 `[B, S, S, C]`, where S is `image_size`.
 
         Raises:
-            ValueError: the batch has no such image, or a field of another form; `key` without
-                `index`; another number of channels than `mean` or `std`.
+            ValueError: the batch has no such image, a declared field has another form, `key` is
+                given without `index`, or the number of channels does not fit `mean` or `std`.
         """
         spec = example_structs(batch)
         checked = checked_image(spec, "ImageTransform")
@@ -216,7 +216,7 @@ class ImageTransform:
         if self._moving(checked.shape) is None:
             return {**batch, "image": self._standardise(unit_scaled(image))}
         if key is not None and "index" not in batch:
-            raise ValueError("`key` needs `index` in the batch, the numbers of the examples.")
+            raise ValueError("`key` needs `index` in the batch, the indices of the examples.")
         index = jnp.asarray(batch["index"] if key is not None else 0)
         geometry = draw_geometry(
             image.shape,
@@ -254,10 +254,10 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class DefaultTransform:
-    """Scales `image` to 0..1 if it is uint8 with two or more axes; everything else stays.
+    """Scales `image` to 0..1 if it is uint8 with two or more axes; other fields are unchanged.
 
-    This is the transform of data for which none was chosen. A table of uint8 features, `[N, F]`,
-    is no image and keeps its numbers.
+    This is the transform of data that are given none. A table of uint8 features, `[N, F]`, is not
+    scaled.
 
     Example:
         >>> import numpy as np

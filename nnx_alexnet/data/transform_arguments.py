@@ -14,7 +14,7 @@ def per_channel(name: str, value: Any) -> tuple[float, ...]:
     """Returns a number, or one per channel, as a tuple.
 
     Raises:
-        TypeError: it is no such value, or not finite.
+        TypeError: the value has another form, or is not finite.
     """
     try:
         is_text = isinstance(value, str | bytes)

@@ -70,7 +70,7 @@ def check_declared(
         spec: the shapes and dtypes of one example.
         image: those of the image.
         declared: the keys of `masks`, `boxes` and `keypoints`.
-        fill: the value outside of masks.
+        fill: the value of masks outside of the image.
         may_lack: whether fields may be missing.
 
     Raises:
@@ -130,8 +130,8 @@ def fields_of_image(spec: ElementSpec, declared: tuple[str, ...] = ()) -> dict[s
     """Returns the fields that seem to belong to the pixels of the image, with the reason.
 
     These are all arrays with the height and width of the image as neighbouring axes, such as
-    `[H, W]`, `[H, W, C]` or `[1, H, W]`; and a label of two or more axes
-    if nothing is declared: it may be a mask, boxes or keypoints.
+    `[H, W]`, `[H, W, C]` or `[1, H, W]`. If nothing is declared, a label of two or more axes is
+    one of them, because it may be a mask, boxes or keypoints.
 
     Args:
         spec: the shapes and dtypes of one example.

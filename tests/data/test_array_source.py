@@ -105,7 +105,7 @@ def test_unusable_arrays_are_rejected_at_construction(images, labels, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("mask", "Call masks that belong to images"), ("index", "`id`")]
+    ("name", "remedy"), [("mask", "Give masks of images another name"), ("index", "`id`")]
 )
 def test_the_names_of_the_loader_are_refused(name, remedy):
     with pytest.raises(ValueError, match=rf"`train` has the key `{name}`, which .*{remedy}"):

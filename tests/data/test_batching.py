@@ -90,7 +90,7 @@ def test_evaluation_keeps_the_mask_of_an_iterable():
 
 def test_masks_that_exclude_every_row_are_rejected():
     (_, batch, _) = masked_batches()
-    with pytest.raises(ValueError, match="`train` gave batches, but their masks exclude every"):
+    with pytest.raises(ValueError, match="`train` yields batches whose masks exclude every"):
         list(Loader(IterableSource([batch]), argument="train").batches())
 
 

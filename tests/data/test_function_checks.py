@@ -34,10 +34,10 @@ def coin(image):
         (on_image(np.asarray), "fails: TracerArrayConversionError"),
         (on_image(torchvision.transforms.RandomHorizontalFlip()), "belong in the dataset"),
         (lambda image: image / 255, "fails: TypeError"),
-        (on_image(lambda image: image * np.random.rand()), "another program each time"),
-        (on_image(lambda image: image + random.random()), "another program each time"),
-        (on_image(lambda image: image + torch.rand(12, 1, 1).numpy()), "another program each"),
-        (on_image(coin), "another program each time"),
+        (on_image(lambda image: image * np.random.rand()), "a different program each time"),
+        (on_image(lambda image: image + random.random()), "a different program each time"),
+        (on_image(lambda image: image + torch.rand(12, 1, 1).numpy()), "a different program each"),
+        (on_image(coin), "a different program each time"),
     ],
 )
 def test_functions_that_cannot_be_traced_are_rejected(function, text):

@@ -96,9 +96,9 @@ def test_an_image_transform_and_none_are_accepted():
         (lambda *, batch: batch, "`transform` has the arguments (*, batch)"),
         (
             lambda image, *, key=None, index=None: image,
-            "(image, *, key=None, index=None), but the numbers of the examples are batch['index']",
+            "(image, *, key=None, index=None), but the indices of the examples are batch['index']",
         ),
-        (lambda image, key, index: image, "the numbers of the examples are batch['index']"),
+        (lambda image, key, index: image, "the indices of the examples are batch['index']"),
     ],
 )
 def test_other_values_are_rejected_with_a_remedy(value, text):

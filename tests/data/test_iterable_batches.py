@@ -193,7 +193,7 @@ def test_a_state_that_is_refused_is_replaced_by_reading_again(warnings):
 
 
 def test_a_stream_that_ends_early_is_refused():
-    with pytest.raises(ValueError, match=r"`train` cannot continue .* it gives only [23] batches"):
+    with pytest.raises(ValueError, match=r"`train` cannot continue .* it yields only [23] batches"):
         restored(Stream(sizes=(3, 2)), position_after(4), step=4)
 
 
@@ -216,7 +216,7 @@ def test_a_state_that_no_checkpoint_can_hold_is_refused_before_training():
             return Odd(self)
 
     loader = Loader(IterableSource(OddStream(), argument="train"))
-    with pytest.raises(ValueError, match=r"`train`: Odd.get_state\(\) gives no state"):
+    with pytest.raises(ValueError, match=r"`train`: Odd.get_state\(\) returns no state"):
         loader.stream.check_state()
     assert len(list(loader.batches())) == 4  # without positions it can be used
 

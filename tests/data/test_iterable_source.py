@@ -117,7 +117,7 @@ def test_an_iterable_of_single_examples_needs_a_torch_loader():
         def __len__(self):
             return 1
 
-    with pytest.raises(ValueError, match=r"put into batches by torch\.utils\.data\.DataLoader"):
+    with pytest.raises(ValueError, match=r"single examples, pass torch\.utils\.data\.DataLoader"):
         as_source(Stream(), argument="train")
     assert as_source(DataLoader(Stream(), batch_size=1), argument="train").batch_size == 1
 
@@ -212,7 +212,7 @@ def test_a_counted_pass_replaces_the_announced_length(warnings, dataset, options
     for _ in range(2):
         assert len(list(loader.batches())) == num == loader.num_batches
     reported = messages(warnings)
-    text = f"`train` gave {num} batches in a pass, not {known} as its length"
+    text = f"`train` yielded {num} batches in a pass, not {known} as its length"
     assert [message.startswith(text) for message in reported] == [True] * (known not in (num, None))
 
 
@@ -237,7 +237,7 @@ def test_workers_that_repeat_the_dataset_cause_warnings(warnings, shards):
     else:
         first, second = reported
         assert first.startswith("The first two batches of `train` are identical")
-        assert second.startswith("`train` gave 8 batches in a pass, not 4 as its length")
+        assert second.startswith("`train` yielded 8 batches in a pass, not 4 as its length")
         assert all("get_worker_info() to select its part" in each for each in reported)
 
 
@@ -269,7 +269,7 @@ def test_a_changing_length_is_reported_once(
     reported = messages(warnings)
     assert len(reported) == 1
     assert reported[0].startswith(
-        "`train` gave 2 batches in a pass, not 1 as its length or the previous"
+        "`train` yielded 2 batches in a pass, not 1 as its length or the previous"
     )
 
 

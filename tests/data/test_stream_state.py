@@ -123,7 +123,7 @@ def test_a_state_that_cannot_be_saved_is_refused(content):
                 raise content
             return {"inner": content}
 
-    with pytest.raises(ValueError, match=r"`train`: Stubborn.get_state\(\) gives no state"):
+    with pytest.raises(ValueError, match=r"`train`: Stubborn.get_state\(\) returns no state"):
         Stream(Stubborn(), argument="train").read_state()
 
 
