@@ -367,7 +367,7 @@ class Trainer:
         Args:
             data: a split of any form that a `DataModule` accepts, or one of the splits, such as
                 `trainer.data.val`. Fields that `task.predict` does not read, such as labels, may
-                be missing. An array alone is the first field, by default `image`. Images may also
+                be missing. A single array is the first field, by default `image`. Images may also
                 be given as the path of a file or of a folder, as a PIL image, or as a list of
                 them; see `find_images` for the files of a folder. They are resized and converted
                 to the size and the channels of the training images. None (the default) means the
@@ -388,7 +388,7 @@ class Trainer:
             return joined(batches, loader.num_examples)
 
     def predict_batches(self, data: Any = None) -> Generator[Any, None, None]:
-        """Applies the model batch by batch, while the results are used.
+        """Returns an iterator that predicts batch by batch, as the caller takes the results.
 
         Only a few batches are in memory at a time, so the data may be larger than the memory, or
         endless. The verb runs from this call until the last batch, or until the iterator is closed

@@ -1,4 +1,4 @@
-"""The option `--data`: a dataset that `load_data` knows, or the user's own by its import path."""
+"""Defines the option `--data`: a dataset of `load_data`, or the user's own by its import path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnx_alexnet.cli.base_parser import Parser
 from nnx_alexnet.data import DataModule, load_data
 
 IMPORT_PATH = "import_path"
-"""The key in the group `data` of a configuration that says where the user's own data are."""
+"""The key of the import path of the user's own data, in the group `data` of a configuration."""
 
 _NAME = re.compile(r"\w+|(hf|npz):.+", re.DOTALL)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
@@ -29,10 +29,10 @@ def add_data(parser: Parser, import_path: str | None) -> None:
     Args:
         parser: of `fit`.
         import_path: of a function that returns a `DataModule`, a subclass of `DataModule`, or an
-            instance. Its arguments become the options; None is `load_data`.
+            instance. Its arguments become the options; None means `load_data`.
 
     Raises:
-        ValueError: it cannot be imported, or is something else.
+        ValueError: the path cannot be imported, or is that of another kind of object.
     """
     if import_path is None:
         parser.add_function_arguments(load_data, "data")
@@ -53,10 +53,10 @@ def build_data(config: Namespace) -> DataModule:
     """Builds the data of a parsed configuration.
 
     Args:
-        config: its group `data`.
+        config: the group `data` of the configuration.
 
     Raises:
-        ValueError: the user's function returns something else than a `DataModule`.
+        ValueError: the user's function does not return a `DataModule`.
 
     Example:
         >>> from nnx_alexnet.cli.data_option import build_data
@@ -94,7 +94,7 @@ def _imported(import_path: str) -> Any:
         return target
     raise ValueError(
         f"`--data` (={import_path}) is {target!r}; it must be a function that returns a "
-        "DataModule, a subclass of DataModule, or an instance."
+        "DataModule, a subclass of DataModule, or an instance of it."
     )
 
 
@@ -156,5 +156,5 @@ def _read(text: str) -> Mapping[str, Any]:
         content = Path(path).read_text(encoding="utf-8") if os.path.isfile(path) else text  # noqa: PTH113
         config = yaml.safe_load(content)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}  # the parser reports it
+        return {}  # the parser reports the error
     return config if isinstance(config, Mapping) else {}

@@ -31,7 +31,7 @@ def fit_parser(import_path: str | None = None) -> Parser:
 
     Args:
         import_path: of the user's own data, whose arguments become the options `--data.x`; None
-            (the default) is `load_data`.
+            (the default) means `load_data`.
 
     Example:
         >>> from nnx_alexnet.cli.options import fit_parser
@@ -63,7 +63,7 @@ def fit_parser(import_path: str | None = None) -> Parser:
     parser.set_defaults({k: v for k, v in RECIPE.items() if is_named or not k.startswith("data.")})
     for group, also in (("data", "|IMPORT_PATH"), ("optimizer", "")):
         action = parser._option_string_actions.get(f"--{group}")
-        if action is None:  # of data without arguments
+        if action is None:  # the data have no arguments
             continue
         action.metavar = f"NAME{also}|CONFIG"
         action.help = f"Short for --{group}.name NAME, or the path of a configuration file."

@@ -26,13 +26,13 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
         config: `class_path` and `init_args`.
         seed: the seed of the weights and of dropout.
         given: `num_classes`, `image_size` and `in_channels`, passed if the class has such an
-            argument. None is for data without it, for which the default of the class is used.
+            argument. If the data do not determine one, it is None, and the class's default applies.
 
     Returns:
         A new model.
 
     Raises:
-        ValueError: the class the class has no default for an argument that the data do not have.
+        ValueError: the class has no default for an argument that the data do not determine.
 
     Example:
         >>> from nnx_alexnet.cli.options import fit_parser

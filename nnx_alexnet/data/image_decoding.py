@@ -89,7 +89,7 @@ def is_grey(image: "Image.Image") -> bool:
 
 
 def pixels(image: "Image.Image", mode: str) -> np.ndarray:
-    """Returns the pixels of a loaded image, in its own size.
+    """Returns the pixels of a loaded image, without resizing it.
 
     Args:
         image: of any mode; transparent pixels become white.
@@ -126,7 +126,9 @@ def square_pixels(image: "Image.Image", mode: str, *, side: int) -> np.ndarray:
 
 
 def squared(image: "Image.Image", *, resize: int, size: int, channels: int = 3) -> np.ndarray:
-    """Returns a PIL image as `decode` returns a file; the image itself is not changed.
+    """Returns the pixels of a PIL image, as `decode` returns those of a file.
+
+    The image itself is not changed.
 
     Args:
         image: of any mode.

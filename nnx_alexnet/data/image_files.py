@@ -87,7 +87,7 @@ def find_images(
             need not be in a list.
 
     Returns:
-        The files, and a message for each folder without images or that cannot be searched.
+        The files, and a message for each folder that has no images or cannot be searched.
 
     Example:
         >>> import tempfile
@@ -118,7 +118,7 @@ def find_images(
         names += found.images
         if not names and len(problems) == num_before:
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            problems.append(f"The folder {printable(path)} holds no images ({suffixes}).")
+            problems.append(f"The folder {printable(path)} has no images ({suffixes}).")
         files += sorted(names)
     return files, problems
 

@@ -25,7 +25,7 @@ class Probe:
 
     Args:
         dataset: has `__len__`.
-        example_bytes: size of an example of the dataset.
+        example_bytes: the size of an example of the dataset.
         argument: what the user calls the split, for messages.
         is_trusted: whether the dataset is known to return the same example at each reading, with
             the label in its `targets`.

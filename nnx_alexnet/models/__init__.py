@@ -1,4 +1,4 @@
-"""AlexNet, and what the trainer needs to know of any `nnx.Module`: modes, arguments, summary."""
+"""Contains AlexNet, and handles the modes, arguments and summary of any `nnx.Module`."""
 
 from nnx_alexnet.models.alexnet import AlexNet as AlexNet
 from nnx_alexnet.models.call_arguments import drop_rngs as drop_rngs

@@ -1,4 +1,4 @@
-"""The arguments of a model's `__call__` that the trainer passes: its mode, and `rngs`."""
+"""Passes the mode and `rngs` to a model's `__call__`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SOURCE = "to_nnx__call_rngs"
 
 
 class _Defaults(NamedTuple):
-    """What calls of a model get, and can be hashed.
+    """The arguments that calls of a model get by default, as a value that can be hashed.
 
     Attributes:
         values: names and values of arguments.
@@ -42,8 +42,8 @@ def pass_arguments(model: nnx.Module, *, training: bool, key: jax.Array | None =
 
     If `__call__` has a bool argument such as `train`, `is_training`, `deterministic`,
     `use_running_average`, `inference` or `is_eval`, calls without it get the value for the mode.
-    So a task can call `model(image)` whether the mode of the model is an argument or is set by
-    `train()` and `eval()`. If `__call__` has an argument `rngs`, calls without it get an
+    A task can therefore call `model(image)`, whether the mode is an argument or is set by `train()`
+    and `eval()`. If `__call__` has an argument `rngs`, calls without it get an
     `nnx.Rngs`, or an `nnx.RngStream` if the annotation is one. Its default stream serves all names,
     and each call gets other random numbers.
 
@@ -100,7 +100,7 @@ def takes_rngs(model: nnx.Module) -> bool:
 
 
 def drop_rngs(model: nnx.Module) -> None:
-    """Removes the source of `rngs`, which is no part of the state of a model."""
+    """Removes the source of `rngs`, which is not part of the state of a model."""
     if hasattr(model, _SOURCE):
         delattr(model, _SOURCE)
 
@@ -233,7 +233,7 @@ def _with_defaults(
 
     @functools.wraps(original)
     def call_with_defaults(self: Any, *arguments: Any, **named: Any) -> Any:
-        # The call itself refuses unknown names; a bridge to Linen has more than its signature.
+        # The call itself refuses unknown names; a bridge to Linen accepts more than its signature.
         given = {*signature.bind_partial(self, *arguments).arguments, *named}
         missing = {name: value for name, value in defaults.values if name not in given}
         source = getattr(self, _SOURCE, None)

@@ -92,8 +92,8 @@ def recorded_calls() -> Iterator[Calls]:
     """Collects the calls of the layers of models that `record_calls` has prepared.
 
     Yields:
-        The inputs and outputs of each layer's first call, by path and in their order; filled while
-        the block runs.
+        The inputs and outputs of each layer's first call, by path and in the order of the calls.
+        The dict is filled while the block runs.
     """
     calls: Calls = {}
     token = _calls.set(calls)
@@ -187,7 +187,7 @@ def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
 
 
 def _kind(module: nnx.Module) -> str:
-    """Returns the name of a layer's type; the bridge to Linen has that of its module."""
+    """Returns the name of a layer's type; for a bridge to Linen, that of its module."""
     return type(getattr(module, "to_nnx__module", module)).__name__
 
 

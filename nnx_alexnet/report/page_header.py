@@ -63,7 +63,7 @@ def tiles(
     shown.append(("Duration", format_duration(run["duration"]), starts))
     if speeds := series(rows, "perf/images_per_second"):
         speed = statistics.median(speeds.values())
-        shown.append(("Images per second", format_value(speed), "median"))
+        shown.append(("Examples per second", format_value(speed), "median"))
     return "".join(
         f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
         for label, value, note in shown

@@ -25,7 +25,7 @@ IMAGES = {  # tag to title
 }
 _MAX_IMAGES = 64  # of one tag
 _SMALL = 96  # pixels; a smaller image is enlarged, without smoothing
-_RATES = {"lr": "learning rate", "perf/images_per_second": "images per second"}
+_RATES = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
 Rows = Sequence[Mapping[str, Any]]
 
 

@@ -90,7 +90,8 @@ def is_configured(root: logging.Logger) -> bool:
     """Returns whether the program has configured logging.
 
     A call of `logging.basicConfig()` without arguments does not count: absl makes it as soon as it
-    has a message, which happens when Orbax or Grain is imported. It would hide what a run reports.
+    has a message, which happens when Orbax or Grain is imported. If it counted, it would hide the
+    log lines of a run.
 
     Args:
         root: the root logger.

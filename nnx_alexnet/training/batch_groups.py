@@ -54,7 +54,7 @@ class BatchGroups:
         self._num_devices = num_devices
         self._sends_indices = False
         self._longest = settings.log_every_n_steps  # of all groups, in steps
-        # Of a group, by the number of rows and the lengths of the sequences of its batches.
+        # By the number of rows and the lengths of the sequences of the batches in a group.
         self._max_steps: dict[tuple[int, tuple[int, ...]], int] = {}
         self._are_sizes_reported = False
         self._batches: Pushback[Batch] = Pushback(())

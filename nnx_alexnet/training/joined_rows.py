@@ -1,4 +1,4 @@
-"""Joins the predictions of batches, holding each row once."""
+"""Joins the predictions of batches without holding a row twice in memory."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def joined(batches: Iterable[Any], num_rows: int | None = None) -> Any:
             if part.shape[1:] != array.shape[1:]:
                 raise ValueError(
                     f"`predict` returns rows of shape {part.shape[1:]} for one batch and of shape "
-                    f"{array.shape[1:]} for another one, so that they do not fit into one array. "
-                    "`predict_batches` returns them batch by batch."
+                    f"{array.shape[1:]} for another one, which do not fit into one array. "
+                    "`predict_batches` yields them batch by batch."
                 )
             if end > len(array):
                 _resize(array, max(end, int(_GROWTH * len(array))))

@@ -174,7 +174,7 @@ class Preparation:
         return evaluation, self.training
 
     def _trace_evaluation(self, loader: Loader) -> EvaluationTrace:
-        if loader.has_several_lengths:  # fields may fit together at their longest only
+        if loader.has_several_lengths:  # fields may fit together at the longest lengths only
             with self._fitting(loader, shortest=True) as example:
                 self._arrays.steps.trace_evaluation(self._task, example)
         with self._fitting(loader) as example:
@@ -199,8 +199,8 @@ class Preparation:
             )
         if loader.has_several_lengths and jax.process_count() > 1:
             raise ValueError(
-                "`pad_to` has several lengths, of which several processes may choose different "
-                "ones for their parts of a batch. Give each field a single length."
+                "`pad_to` has several lengths, and processes may choose different ones for their "
+                "parts of a batch. With several processes, give each field a single length."
             )
         loader.check_workers()
         self._data.check(loader)  # the examples of an iterable were unknown before

@@ -137,7 +137,7 @@ class Saver:
 
         Args:
             saved: the checkpoint.
-            accept: "stream" accepts that the training data, an iterable, give other examples.
+            accept: "stream" accepts an iterable of training data that yields other examples.
 
         Raises:
             ValueError: the training data do not continue where the saved run stopped.

@@ -1,4 +1,4 @@
-"""Reports, before a fit, what it does not train, and how a resumed run finds its data."""
+"""Reports, before a fit, untrained parameters and how a resumed run finds its position."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def report_stream(stream: IterableBatches | None) -> None:
     else:
         logger.info(
             "The training data are an iterable without a state: a resumed run reads the "
-            "interrupted epoch again up to its position. If it finds other batches there, the "
-            "epoch starts again."
+            "interrupted epoch again up to its position. If the batches differ from those of the "
+            "saved run, the epoch starts again."
         )
 
 

@@ -378,7 +378,7 @@ def test_unreadable_files_are_listed_after_the_predictions(run, images, tmp_path
     assert len(lines) == 4
     for line, words in zip(
         lines,
-        [f"{empty} holds no images (.jpg", f"no image file {missing}", "/1.png: ", "/4.jpg: "],
+        [f"{empty} has no images (.jpg", f"no image file {missing}", "/1.png: ", "/4.jpg: "],
         strict=True,
     ):
         assert line.startswith("nnx-alexnet: error: ")

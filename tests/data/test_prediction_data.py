@@ -238,7 +238,7 @@ def test_missing_files_are_reported_before_any_file_is_read(folder):
     with pytest.raises(FileNotFoundError, match=r"image file val\. .*pass `trainer.data.val`"):
         prediction_loader(DATA, "val")
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"`data`: The folder .*empty holds no images"):
+    with pytest.raises(ValueError, match=r"`data`: The folder .*empty has no images"):
         prediction_loader(DATA, folder / "empty")
     (folder / "8.png").write_text("no image")
     with pytest.raises(ValueError, match=r"Cannot decode the image file .*8\.png"):

@@ -113,7 +113,7 @@ def test_the_header_has_the_status_and_the_best_metric(run, page):
 def test_training_and_validation_share_a_figure_per_metric(page):
     figures = re.findall(r"<figcaption>([^<]*)</figcaption><svg(.*?)</svg>", page, re.S)
     assert [name for name, _ in figures] == [
-        "Loss", "Accuracy", "Learning rate", "Images per second",
+        "Loss", "Accuracy", "Learning rate", "Examples per second",
     ]  # fmt: skip
     texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for _, svg in figures]
     assert all("optimizer step" in words for words in texts)

@@ -66,5 +66,5 @@ def test_the_tiles_show_the_main_numbers():
         "<div><dt>test/accuracy</dt><dd>0.8750</dd><dd></dd></div>"
         "<div><dt>Steps</dt><dd>1,200</dd><dd>3 epochs</dd></div>"
         "<div><dt>Duration</dt><dd>12m34s</dd><dd>over 2 starts</dd></div>"
-        "<div><dt>Images per second</dt><dd>200.0000</dd><dd>median</dd></div>"
+        "<div><dt>Examples per second</dt><dd>200.0000</dd><dd>median</dd></div>"
     )
