@@ -117,7 +117,7 @@ class IterableBatches:
 
     @property
     def kind(self) -> str | None:
-        """The method that returns the state of a pass, such as "StatefulDataLoader.state_dict"."""
+        """The method that returns the state of a pass, or None: "StatefulDataLoader.state_dict"."""
         return self._source.kind
 
     def check_state(self) -> None:
