@@ -154,7 +154,7 @@ DRAWN = {
 
 
 @given(**DRAWN)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_fields_move_as_numpy_computes(case, is_training, seed):
     geometry, fields, moved = moved_fields(case, is_training, seed)
     expected, is_tie = mask_by_numpy(geometry, fields["mask"], 250)
@@ -170,7 +170,7 @@ def test_fields_move_as_numpy_computes(case, is_training, seed):
 
 
 @given(**DRAWN)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_a_box_surrounds_the_pixels_that_it_surrounded(case, is_training, seed):
     """A pixel of the mask belongs to the object exactly if its centre is in the box."""
     (height, width), random = CASES[case][0], np.random.default_rng(seed)

@@ -41,7 +41,13 @@ def test_the_readme_lists_every_example():
     assert sorted(listed) == sorted(files) == sorted(EXAMPLES)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+# Those that take more than 8 seconds; they are trained and interrupted like the others.
+LONG = ("language_model", "segmentation", "contrastive", "lora")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EXAMPLES]
+)
 def test_an_example_reaches_its_result(name, tmp_path, warnings):
     results = importlib.import_module(name).main(log_dir=tmp_path)
     assert RESULTS[name](results), results
@@ -55,7 +61,7 @@ def digest(trainer):
     return read_checkpoint(choose_checkpoint(trainer.run_dir, "last").path, items=()).digest
 
 
-QUICK = ("multi_label", "vae")
+QUICK = ("vae",)
 
 
 @pytest.mark.parametrize(

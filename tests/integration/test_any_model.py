@@ -147,7 +147,9 @@ def trainer_of(name, log_dir, **arguments):
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Using 'Module.(sow|perturb):DeprecationWarning")
-@pytest.mark.parametrize("name", slow_among(MODELS, "low rank", "recurrent", "spectral norm"))
+@pytest.mark.parametrize(
+    "name", slow_among(MODELS, "low rank", "recurrent", "spectral norm", "stacked", "containers")
+)
 def test_a_model_resumes_exactly_and_has_a_table_of_layers(tmp_path, name):
     whole = trainer_of(name, tmp_path / "whole")
     whole.fit()

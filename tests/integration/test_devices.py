@@ -180,7 +180,7 @@ def on_one_device(make, **options):
             pytest.param(SplitDense, kind, True, marks=() if kind in SHOWN else pytest.mark.slow)
             for kind in KINDS
         ),
-        (SplitConv, "state 2 x model 2", False),
+        pytest.param(SplitConv, "state 2 x model 2", False, marks=pytest.mark.slow),
         *(pytest.param(make, kind, keep, marks=pytest.mark.slow)
           for make, keep in ((SplitDense, False), (SplitConv, True), (SplitConv, False))
           for kind in KINDS),

@@ -70,7 +70,7 @@ def test_the_pool_of_random_numbers_equals_that_of_nnx():
     assert_same_pool(normal(0, (4, 55, 54, 8)), whole=False)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     hnp.arrays(
         np.float32,
