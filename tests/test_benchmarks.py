@@ -124,6 +124,7 @@ def test_loading_a_folder_is_faster_than_the_whole_process(contender):
         assert 8 / seconds < images_per_second
 
 
+@pytest.mark.slow
 def test_the_times_of_imports_are_parts_of_the_whole_time():
     lines, seconds = run("import_time.py", "--contenders", "ours", "flax")
     found = medians(lines)

@@ -41,8 +41,8 @@ def test_the_readme_lists_every_example():
     assert sorted(listed) == sorted(files) == sorted(EXAMPLES)
 
 
-# Those that take more than 8 seconds; they are trained and interrupted like the others.
-LONG = ("language_model", "segmentation", "contrastive", "lora")
+# Those that take more than 5 seconds; they are trained and interrupted like the others.
+LONG = ("language_model", "segmentation", "contrastive", "lora", "gan", "graph_network")
 
 
 @pytest.mark.parametrize(
