@@ -148,6 +148,8 @@ def unpack(item: Any, names: Sequence[str], argument: str) -> Fields:
         >>> unpack({"tokens": 1, "attention": 2}, ("image", "label"), "train")
         {'tokens': 1, 'attention': 2}
     """
+    if type(item) is tuple and len(item) == len(names):  # most examples
+        return dict(zip(names, item, strict=True))
     named = _named(item)
     if named is not None:
         strange = [key for key in named if not isinstance(key, str)]

@@ -119,7 +119,7 @@ class MapSource:
         argument = f"{self._argument}[{index}]"
 
         def convert(path: str, value: Any) -> np.ndarray:
-            is_image = path.partition("/")[0] == "image"
+            is_image = path == "image" or path.startswith("image/")
             name = f"{argument}[{path!r}]"
             return example_array(value, name, is_image=is_image, report=named(self._report, path))
 
