@@ -28,19 +28,19 @@ def test_arrays_keep_their_dtype_and_values(dtype):
 @pytest.mark.parametrize(
     ("dtype", "expected"), [("int64", "int32"), ("uint64", "uint32"), ("float64", "float32")]
 )
-def test_64_bits_become_32_which_is_reported(caplog, dtype, expected):
-    caplog.set_level("INFO")
+def test_64_bits_become_32_which_is_reported(warnings, dtype, expected):
+    warnings.set_level("INFO", logger="nnx_alexnet")
     source = ArraySource({"x": {"y": np.array([3, 1], dtype)}}, argument="val")
     assert first_example(source).fields["x"]["y"].dtype == expected
-    (record,) = caplog.records
+    (record,) = warnings.records
     assert record.getMessage().startswith(f"`x/y`: {dtype} becomes {expected}, ")
 
 
-def test_a_conversion_is_reported_once_for_all_splits(caplog):
-    caplog.set_level("INFO")
+def test_a_conversion_is_reported_once_for_all_splits(warnings):
+    warnings.set_level("INFO", logger="nnx_alexnet")
     split = {"x": np.arange(4)}
     DataModule(split, [{"x": np.int64(3)}], {"x": np.arange(5)}, batch_size=1)
-    (record,) = caplog.records
+    (record,) = warnings.records
     assert record.getMessage().startswith("`x`: int64 becomes int32")
 
 

@@ -1,4 +1,3 @@
-import logging
 import threading
 
 import numpy as np
@@ -43,13 +42,12 @@ def test_two_threads_each_get_all_batches_of_an_iterable():
     assert counts == [50, 50]
 
 
-def test_nchw_batches_are_transposed_and_reported_once(caplog, monkeypatch):
+def test_nchw_batches_are_transposed_and_reported_once(warnings):
     images = torch.arange(2 * 3 * 4 * 5, dtype=torch.uint8).reshape(2, 3, 4, 5)
     loader = DataLoader(TensorDataset(images, torch.tensor([1.0, 2.0])), batch_size=1)
-    monkeypatch.setattr(logging.getLogger("nnx_alexnet"), "propagate", True)
-    with caplog.at_level(logging.INFO, logger="nnx_alexnet"):
-        rows = list(IterableSource(loader, argument="train").batches())
-    assert [record.message for record in caplog.records] == [
+    warnings.set_level("INFO", logger="nnx_alexnet")
+    rows = list(IterableSource(loader, argument="train").batches())
+    assert [record.getMessage() for record in warnings.records] == [
         "`image`: torch images [1, 3, 4, 5] are NCHW, transposed to NHWC."
     ]
     got = np.concatenate([row.fields["image"] for row in rows])
