@@ -121,6 +121,6 @@ class ArraySource:
 
 def _rows(value: Any, indices: np.ndarray) -> Any:
     """Returns rows of each array of a pytree."""
-    if isinstance(value, np.ndarray):  # most fields; the general way takes 3 us
+    if isinstance(value, np.ndarray):  # most fields, for which jax.tree is slow
         return value[indices]
     return jax.tree.map(lambda array: array[indices], value)

@@ -112,7 +112,7 @@ def statistics(
     """Returns mean and standard deviation of each channel of images; None if there are none.
 
     Args:
-        images: `[N, H, W, C]`, of which 256 are read if they are memory-mapped. Arrays of other
+        images: `[N, H, W, C]`; only 256 of them are read if they are memory-mapped. Arrays of other
             ranks are not images.
     """
     if images is None or images.ndim != 4:

@@ -111,6 +111,17 @@ def map_leaves(function: Callable[[str, Any], Any], value: Any, name: str) -> An
     return jax.tree_util.tree_map_with_path(call, value, is_leaf=is_leaf)
 
 
+def is_in_image(path: str) -> bool:
+    """Returns whether the array at a path is the field `image` or a part of it.
+
+    Example:
+        >>> from nnx_alexnet.data.convert import is_in_image
+        >>> is_in_image("image"), is_in_image("image/0"), is_in_image("images")
+        (True, True, False)
+    """
+    return path == "image" or path.startswith("image/")
+
+
 def is_channels_first(shape: tuple[int, ...]) -> bool:
     """Returns whether a torch image of this shape is CHW, which is torch's convention.
 
@@ -306,7 +317,7 @@ def example_array(
             )
         array = np.array(value)
         return array[..., None] if value.mode == "L" else array
-    if type(value) is int:  # most labels; the general way takes 15 us
+    if type(value) is int:  # most labels, which need no other check
         with suppress(OverflowError):
             return np.array(value, jax.dtypes.canonicalize_dtype(np.int64))
     report = report if is_array(value) else None  # Python's own numbers have no dtype to keep

@@ -13,6 +13,7 @@ from nnx_alexnet.data.convert import (
     canonical,
     is_array,
     is_channels_first,
+    is_in_image,
     is_leaf,
     is_pil,
     is_torch,
@@ -224,8 +225,7 @@ def as_arrays(
         if keeps_mapped and isinstance(value, np.memmap):
             return value
         array = canonical(to_numpy(value, name), name, named(report, path))
-        is_image = path.partition("/")[0] == "image"
-        if is_image and is_torch(value) and is_channels_first(array.shape[1:]):
+        if is_in_image(path) and is_torch(value) and is_channels_first(array.shape[1:]):
             if report is not None:
                 report(f"`{path}`: torch images {list(array.shape)} are NCHW, transposed to NHWC.")
             array = np.ascontiguousarray(array.transpose(0, 2, 3, 1))

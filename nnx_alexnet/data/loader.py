@@ -169,7 +169,7 @@ class Loader:
 
         Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
         rows. Of a map-style dataset, also that of a `DataLoader`, 16 evenly spaced examples (8 if
-        they are large) are read twice. Of a list of batches, 16 batches are digested, and
+        they are large) are read twice. For a list of batches, 16 batches are digested, and
         16 rows of each.
 
         Returns:

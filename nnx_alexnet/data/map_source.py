@@ -6,7 +6,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nnx_alexnet.data.convert import Report, canonical, example_array, map_leaves, named
+from nnx_alexnet.data.convert import (
+    Report,
+    canonical,
+    example_array,
+    is_in_image,
+    map_leaves,
+    named,
+)
 from nnx_alexnet.data.examples import (
     PAIR,
     ElementSpec,
@@ -119,9 +126,8 @@ class MapSource:
         argument = f"{self._argument}[{index}]"
 
         def convert(path: str, value: Any) -> np.ndarray:
-            is_image = path == "image" or path.startswith("image/")
-            name = f"{argument}[{path!r}]"
-            return example_array(value, name, is_image=is_image, report=named(self._report, path))
+            name, report = f"{argument}[{path!r}]", named(self._report, path)
+            return example_array(value, name, is_image=is_in_image(path), report=report)
 
         fields = unpack(self.dataset[index], self._names, argument)
         return {name: map_leaves(convert, value, name) for name, value in fields.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -241,14 +241,27 @@ def _with_defaults(
             # A copy, because the model and its argument must not share a variable.
             rngs = nnx.Rngs(source())
             missing[_RNGS] = rngs if defaults.random is nnx.Rngs else rngs["default"]
-        call: Any = super(subclass, self).__call__  # type: ignore[arg-type]
+        call: Any = super(subclass, self).__call__
         return call(*arguments, **named, **missing)
 
-    namespace = {
-        "__call__": call_with_defaults,
-        "__module__": model_class.__module__,
-        "__qualname__": model_class.__qualname__,
-        "__doc__": model_class.__doc__,
-    }
-    subclass = type(model_class.__name__, (model_class,), namespace)
+    subclass = with_call(model_class, call_with_defaults)
     return subclass
+
+
+def with_call(own_class: type[nnx.Module], call: Callable[..., Any]) -> type[nnx.Module]:
+    """Returns a subclass that differs from its base class only in `__call__`.
+
+    Example:
+        >>> from flax import nnx
+        >>> from nnx_alexnet.models.call_arguments import with_call
+        >>> quiet = with_call(nnx.Linear, lambda self, inputs: None)
+        >>> quiet.__name__, quiet(2, 3, rngs=nnx.Rngs(0))(1)
+        ('Linear', None)
+    """
+    namespace = {
+        "__call__": call,
+        "__module__": own_class.__module__,
+        "__qualname__": own_class.__qualname__,
+        "__doc__": own_class.__doc__,
+    }
+    return type(own_class.__name__, (own_class,), namespace)

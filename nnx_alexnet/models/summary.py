@@ -16,7 +16,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from nnx_alexnet.models.call_arguments import pass_arguments
+from nnx_alexnet.models.call_arguments import pass_arguments, with_call
 from nnx_alexnet.models.modes import define
 
 # The attribute that holds the place of a layer in the traced copy. nnx.bridge.ToNNX would treat an
@@ -165,7 +165,7 @@ def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
 
     @functools.wraps(original)
     def call_and_record(self: Any, *arguments: Any, **named: Any) -> Any:
-        call: Any = super(subclass, self).__call__  # type: ignore[arg-type]
+        call: Any = super(subclass, self).__call__
         calls = _calls.get()
         place = getattr(self, _PLACE, None)
         if calls is None or place is None or place.name in calls:
@@ -176,13 +176,7 @@ def _recording_subclass(layer_class: type[nnx.Module]) -> type[nnx.Module]:
         calls[place.name] = inputs, _shapes(outputs)
         return outputs
 
-    namespace = {
-        "__call__": call_and_record,
-        "__module__": layer_class.__module__,
-        "__qualname__": layer_class.__qualname__,
-        "__doc__": layer_class.__doc__,
-    }
-    subclass = type(layer_class.__name__, (layer_class,), namespace)
+    subclass = with_call(layer_class, call_and_record)
     return subclass
 
 

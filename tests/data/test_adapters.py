@@ -12,7 +12,7 @@ from nnx_alexnet.data.adapters import adapted, frame_columns, known_class_names
 
 
 class FakeTensorFlowDataset:
-    """What a `tf.data.Dataset` of batches has."""
+    """Stands in for a `tf.data.Dataset` of batches."""
 
     def __init__(self, rank=1):
         shape = SimpleNamespace(rank=rank)

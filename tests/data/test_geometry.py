@@ -29,7 +29,7 @@ def geometry_of(sides, num=6, key=None, **arguments):
 
 
 def sampled(geometry, axis, start):
-    """Where the centres of the pixels of the result are in the mirrored image, in float64."""
+    """Returns the positions of the output's pixel centres in the mirrored image, in float64."""
     centres = np.arange(geometry.size[axis]) + 0.5
     return centres * geometry.region[axis] / geometry.size[axis] + start
 

@@ -1,7 +1,7 @@
 """A graph network on padded graphs: is a graph connected?
 
 A batch has a nested field: `batch["graph"]` is a dict of arrays. All graphs have the same number of
-nodes and edges, some of which are padding and masked.
+nodes and edges. Masks exclude the padding.
 """
 
 import jax

@@ -40,7 +40,7 @@ def balanced(rng, num_pairs):
 
 
 def make_split(num, seed):
-    """Returns strings, of which half have one wrong bracket, as a dict of arrays."""
+    """Returns strings as a dict of arrays; half of them have one wrong bracket."""
     rng = np.random.default_rng(seed)
     characters = np.zeros((num, LONGEST), np.int32)
     lengths = np.zeros(num, np.int32)

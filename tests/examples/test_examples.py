@@ -15,7 +15,7 @@ OPTIMIZED = True  # as users run them: the README states these results
 
 README = Path(__file__).parents[2] / "nnx_alexnet/data/README.md"
 
-# What each example must reach, which a model that learned nothing does not.
+# The result that each example must reach. An untrained model does not reach it.
 RESULTS = {
     "language_model": lambda r: r["perplexity"] < 0.8 * r["bigram_perplexity"],
     "tabular_regression": lambda r: r["r2"] > max(0.3, r["r2_of_least_squares"]),

@@ -1,4 +1,4 @@
-"""What the log says at the start: what is not trained, and how a resumed run finds its data."""
+"""The log lines at the start: what is not trained, and how a resumed run finds its data."""
 
 import logging
 from types import SimpleNamespace
