@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from nnx_alexnet.data.batch_on_demand import BatchOnDemand
 from nnx_alexnet.data.batching import Batch, is_complete
 from nnx_alexnet.data.examples import ElementSpec, Fields
 from nnx_alexnet.data.indexed_batches import IndexedBatches
@@ -281,12 +282,14 @@ class Loader:
         )
 
     def complete(self, batch: Batch) -> Batch:
-        """Returns a batch with its fields, which are looked up if it has only its indices."""
+        """Returns a batch with its fields, which are read on access if it has only its indices."""
         arrays = self.arrays()
         if is_complete(batch) or arrays is None:
             return batch
-        fields: Fields = jax.tree.map(lambda values: values[batch["index"]], arrays)
-        return fields | batch
+        rows = batch["index"]
+        return BatchOnDemand(
+            batch, arrays, lambda name: jax.tree.map(lambda values: values[rows], arrays[name])
+        )
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if workers are needed and cannot be started."""

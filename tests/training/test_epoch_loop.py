@@ -27,6 +27,7 @@ class Hooked(Callback):
         self.made.calls.append(f"start {step}")
         assert {"image", "label", "mask", "index"} <= batch.keys()
         assert self.made.num_rows == len(batch["index"])  # for gradients of this very batch
+        self.made.shown.append(batch)
         if step == self.at and self.start is not None:
             self.start(self.made)
 
@@ -55,7 +56,7 @@ class Made:
     def __init__(
         self, *, num=12, data=None, hook=None, starts=None, check=None, store=True, **settings
     ):
-        self.calls, self.sent, self.data_on_device = [], [], None
+        self.calls, self.sent, self.shown, self.data_on_device = [], [], [], None
         self.progress = Progress(lambda metrics, step: None)
         self.requests = Requests(self.progress.stop)
         self.on_save = lambda: None
@@ -259,6 +260,11 @@ def test_data_on_the_device_are_sent_as_indices_and_completed_for_hooks():
     made.dispatcher.data = {"image": np.zeros(12)}
     made.loop.run()
     assert all(batch.keys() == {"index", "mask"} for batch in made.sent)
+    expected = list(made.data.train.batches())[1::2]
+    for batch, whole in zip(made.shown, expected, strict=True):
+        assert not dict.__contains__(batch, "image")  # no hook has accessed it so far
+        for name, values in whole.items():
+            np.testing.assert_array_equal(batch[name], values)
 
 
 @pytest.mark.parametrize("keeps", [True, False])
