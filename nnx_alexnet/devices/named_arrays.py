@@ -102,7 +102,10 @@ def describe_leaf(leaf: Any) -> str:
 
 def on_host(leaf: jax.Array) -> np.ndarray[Any, Any]:
     """Returns a copy that survives the donation of the leaf; for PRNG keys, their words."""
-    return np.array(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+    values = jax.random.key_data(leaf) if is_key(leaf) else leaf
+    if isinstance(values, jax.Array) and all(d.platform != "cpu" for d in values.devices()):
+        return np.asarray(values)  # this is a copy already, unless the memory is the CPU's
+    return np.array(values)
 
 
 def on_device(array: np.ndarray[Any, Any], like: Any) -> jax.Array:

@@ -180,6 +180,10 @@ class CompiledSteps:
         self._sizes.add(size)
         return is_first
 
+    def has_size(self, num_rows: int, lengths: tuple[int, ...] = ()) -> bool:
+        """Returns whether `note_size` has recorded a batch size."""
+        return (num_rows, lengths) in self._sizes
+
     # ---- The state ----------------------------------------------------------------------------
 
     def split(self, model: nnx.Module, optimizer: nnx.Optimizer[Any] | None = None) -> State:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ from nnx_alexnet.training.flops import flops_utilization
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.settings import Settings
+from nnx_alexnet.training.step_functions import State
+from nnx_alexnet.training.steps_ahead import Results, StepsAhead
 from nnx_alexnet.training.steps_per_dispatch import is_ready, stacked
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
@@ -76,6 +79,7 @@ class Dispatcher:
         self._training = training
         self._complete = complete
         self._in_flight: deque[_Dispatched] = deque()
+        self._ahead = StepsAhead(arrays)
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
         self._num_rows = 0  # of each batch of the newest group, in all processes
@@ -96,12 +100,14 @@ class Dispatcher:
         """Frees the data on the device, and drops the steps under way."""
         self.data = {}
         self._in_flight.clear()
+        self._ahead.drop()
 
     # ---- Steps --------------------------------------------------------------------------------
 
-    def augmentation_key(self) -> jax.Array:
-        """Returns the key of the epoch's augmentation, on the devices."""
-        key = augmentation_key(seed=self._settings.seed, epoch=self._progress.epoch)
+    def augmentation_key(self, *, next_epoch: bool = False) -> jax.Array:
+        """Returns the key of the augmentation of this epoch or the next, on the devices."""
+        epoch = self._progress.epoch + next_epoch
+        key = augmentation_key(seed=self._settings.seed, epoch=epoch)
         return placed(key, self._placement.replicated)
 
     def begin_group(self, num_rows: int, lengths: tuple[int, ...] = ()) -> None:
@@ -146,13 +152,32 @@ class Dispatcher:
             self._read(self._in_flight.popleft())
         return last
 
+    def send_ahead(self, group: list[Batch], *, max_steps: int) -> None:
+        """Dispatches the first steps of the next epoch, while the host ends this one.
+
+        Args:
+            group: the batches, of the size that was passed to `begin_group`.
+            max_steps: as for `send`, which uses the results if it gets the same batches.
+        """
+        if self._arrays.steps.has_size(self._num_rows, self._lengths):  # it is compiled
+            key = self.augmentation_key(next_epoch=True)
+            run = partial(self._run, window=self._evaluation.empty, key=key)
+            self._ahead.send(run, self._progress.epoch + 1, group, max_steps)
+
     def _dispatch_timed(
         self, group: list[Batch], key: jax.Array, max_steps: int
     ) -> tuple[Outputs, Outputs]:
         """Dispatches the steps; does not count their compilation as time of the epoch."""
-        if not self._arrays.steps.note_size(self._num_rows, self._lengths):
-            self._meter.started(self._progress.num_examples, self._progress.global_step)
-            return self._dispatch(group, key, max_steps)
+        is_compiled = not self._arrays.steps.note_size(self._num_rows, self._lengths)
+        ahead = self._ahead.take(self._progress.epoch, group, max_steps)
+        if is_compiled:
+            began = None if ahead is None else ahead.began
+            self._meter.started(self._progress.num_examples, self._progress.global_step, at=began)
+            return (
+                self._dispatch(group, key, max_steps)
+                if ahead is None
+                else self._put(*ahead.results)
+            )
         if self._in_flight:
             jax.block_until_ready(self._in_flight[-1].info)
         began = time.perf_counter()
@@ -168,21 +193,31 @@ class Dispatcher:
         Returns:
             The scalars of all steps, and those of the last one.
         """
-        steps, state, size = self._arrays.steps, self._arrays.take(), self._num_rows
+        results = self._run(self._arrays.take(), group, max_steps, window=self._window, key=key)
+        return self._put(*results)
+
+    def _put(
+        self, state: State, window: Any, infos: Outputs, last: Outputs
+    ) -> tuple[Outputs, Outputs]:
+        self._arrays.put(state)
+        self._window = window
+        return infos, last
+
+    def _run(
+        self, state: State, group: list[Batch], max_steps: int, *, window: Any, key: jax.Array
+    ) -> Results:
+        """Dispatches steps, which donate the state."""
+        steps, size = self._arrays.steps, self._num_rows
         last_step = self._progress.global_step + len(group)
         with jax.profiler.StepTraceAnnotation("train", step_num=last_step):
             if not self._evaluation.can_loop_on_device:
                 batch = self._placement.send(group[0], size)
-                state, self._window, last = steps.train(state, self._window, self.data, batch, key)
-                self._arrays.put(state)
-                return last, last
+                state, window, last = steps.train(state, window, self.data, batch, key)
+                return state, window, last, last
             together = stacked(group, max_steps)
             sent = (self._placement.send(together, size, stacked=True), np.int32(len(group)))
-            state, self._window, infos, last = steps.train_many(
-                state, self._window, self.data, sent, key
-            )
-            self._arrays.put(state)
-            return infos, last
+            results: Results = steps.train_many(state, window, self.data, sent, key)
+            return results
 
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the gradients of a train step on a batch, at the current parameters."""

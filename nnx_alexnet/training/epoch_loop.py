@@ -119,6 +119,26 @@ class EpochLoop:
         finally:
             groups.end_epoch()
 
+    def send_ahead(self) -> None:
+        """Dispatches the first steps of the next epoch if their batches are only indices.
+
+        It is called when the steps of an epoch have been read, and before the host ends the epoch.
+        """
+        progress, groups, epoch = self._progress, self._groups, self._progress.epoch + 1
+        if epoch == self._settings.max_epochs or self.is_stopping:
+            return
+        if not self._dispatcher.data or not self._requests.is_alone:
+            return
+        batches = self._loader.batches(
+            epoch=epoch, seed=self._settings.seed, reads=False, part=self._placement.rows
+        )
+        groups.begin_epoch(batches, start=0)
+        group = groups.next_group(progress.global_step, lambda _: None)
+        groups.end_epoch()
+        num_rows, lengths = groups.count(0, group[0]), groups.lengths(group[0])
+        self._dispatcher.begin_group(num_rows, lengths)
+        self._dispatcher.send_ahead(group, max_steps=groups.max_steps(num_rows, lengths))
+
     def _train_group(self, group: list[Batch], key: jax.Array) -> int:
         """Dispatches a step for each batch; returns how many of them it trained on."""
         progress, hooks, groups = self._progress, self._hooks, self._groups

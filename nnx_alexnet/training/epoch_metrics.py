@@ -77,15 +77,18 @@ class EpochMeter:
         """Counts time in which the device was idle because no batch was ready."""
         self._waited += seconds
 
-    def started(self, num_examples: int, step: int) -> None:
+    def started(self, num_examples: int, step: int, *, at: float | None = None) -> None:
         """Records that a compiled step is dispatched next.
 
         Args:
             num_examples: the number of examples of the epoch so far.
             step: the number of the previous step.
+            at: when it was dispatched, on the clock of `time.perf_counter` (default: now).
         """
         if self._first is None:
             self._first = self._mark(num_examples, step)
+            if at is not None:
+                self._first = self._first._replace(time=at)
             self._last_window = self._last = self._first
 
     def finished(self, num_examples: int, step: int) -> None:

@@ -65,6 +65,17 @@ class ModelArrays:
             self._is_newer = False
         return self._state
 
+    def is_at(self, state: State) -> bool:
+        """Returns whether the arrays are still those of a state that `take` returned."""
+        return self._state is state
+
+    def copy(self) -> State:
+        """Returns a copy of the arrays on the same devices, which a step may donate."""
+        state = self.take()
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        copied: State = jax.device_put(state, shardings, may_alias=False)
+        return copied
+
     def put(self, state: State) -> None:
         """Stores the state that a step returned."""
         self._state = state
