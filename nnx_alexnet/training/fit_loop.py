@@ -7,10 +7,10 @@ The order matters, so change it with care. `Preparation` has checked everything 
    runs, the saved state is restored, and `on_train_start` runs.
 2. Each epoch starts with `on_train_epoch_start`, and then runs its steps (`EpochLoop`).
 3. Each epoch ends with the validation, if it is due. Then the device may start with the next
-   epoch (`StepsAhead`). The metrics of validation and training are published together, before `on_validation_end` and `on_train_epoch_end`, so that every hook sees
-   all of them and a checkpoint is ranked by a value of its own step. Then a requested checkpoint
-   is saved. After a signal during the validation, the epoch stays open instead, and the resumed
-   run ends it.
+   epoch (`StepsAhead`). The metrics of validation and training are published together, before
+   `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
+   checkpoint is ranked by a value of its own step. Then a requested checkpoint is saved. After a
+   signal during the validation, the epoch stays open instead, and the resumed run ends it.
 4. `on_train_end` runs, the last checkpoint is saved, and `on_fit_end` runs. However the run ends,
    the arrays are put back into the caller's model, then the callbacks' `teardown` runs, then the
    checkpoints and the lock are closed.
