@@ -176,6 +176,7 @@ class MapSource:
         arrays: list[np.ndarray]
         structure: Any
         arrays, structure = jax.tree.flatten(fields)
+        forms = [(array.shape[1:], array.dtype) for array in arrays]
         bad: dict[int, str] = {}
         with restored_generators():
             self._set_epoch(seed, epoch)
@@ -192,7 +193,7 @@ class MapSource:
                             raise self._unlike(index, example)
                         sequences.setdefault(name, []).append(example[name].copy())
                 values, found = jax.tree.flatten(fixed)
-                if found != structure or any(map(_differ, values, arrays)):
+                if found != structure or [(v.shape, v.dtype) for v in values] != forms:
                     raise self._unlike(index, example)
                 # Copied at once: a dataset may reuse one buffer.
                 for array, value in zip(arrays, values, strict=True):
@@ -253,7 +254,3 @@ class MapSource:
                     continue
                 found[index] = jax.tree.map(np.array, example)
         return found
-
-
-def _differ(value: np.ndarray, rows: np.ndarray) -> bool:
-    return value.shape != rows.shape[1:] or value.dtype != rows.dtype

@@ -50,7 +50,10 @@ def seed_example(seed: int, epoch: int, index: int) -> None:
     Transforms that draw from these generators then give an example the same augmentation in every
     worker and in a resumed run. Call it inside `restored_generators`.
     """
-    words = np.random.SeedSequence([seed, epoch, index]).generate_state(4)
+    parts: Any = [seed, epoch, index]
+    if max(parts) < 2**32:  # the same sequence in less time
+        parts = np.array(parts, np.uint32)
+    words = np.random.SeedSequence(parts).generate_state(4)
     number = int(words[0]) << 32 | int(words[1])
     random.seed(number)
     np.random.seed(words)

@@ -38,6 +38,10 @@ class Failure(NamedTuple):
     error: Exception
 
 
+_Answer = tuple[int, Rows | Failure]
+"""The number of a read, and the answer to one of its requests."""
+
+
 class WorkerDiedError(RuntimeError):
     """A worker process ended by itself, or was killed."""
 
@@ -92,10 +96,9 @@ class WorkerProcess:
         """
         try:
             while True:
-                number, rows = self._answers.recv()
+                number, rows = _receive(self._answers)
                 if number == read:
-                    found: Rows | Failure = rows
-                    return found
+                    return rows
         except (EOFError, OSError):
             raise self._died() from None
 
@@ -127,7 +130,7 @@ def _serve(
     _settle()
     _tell_torch(source, number, num_workers)
     # A thread of its own sends, so that the next batch is read while the parent is busy.
-    outbox: queue.SimpleQueue[tuple[int, Rows | Failure]] = queue.SimpleQueue()
+    outbox: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
     threading.Thread(target=_send, args=(outbox, answers), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -167,10 +170,37 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _send(outbox: "queue.SimpleQueue[tuple[int, Rows | Failure]]", answers: Connection) -> None:
+def _send(outbox: "queue.SimpleQueue[_Answer]", answers: Connection) -> None:
+    """Sends the answers of an outbox; their arrays follow the pickled rest without a copy."""
     with answers, contextlib.suppress(OSError):  # whatever ends this thread, the parent notices
         while True:
-            answers.send(outbox.get())
+            buffers: list[pickle.PickleBuffer] = []
+            pickled = pickle.dumps(outbox.get(), protocol=5, buffer_callback=buffers.append)
+            views = [buffer.raw() for buffer in buffers]
+            answers.send((pickled, [view.nbytes for view in views]))
+            for view in views:
+                sent = 0
+                while sent < view.nbytes:
+                    sent += os.write(answers.fileno(), view[sent:])
+
+
+def _receive(answers: Connection) -> _Answer:
+    """Receives what `_send` sent; each array is read into its own memory.
+
+    Raises:
+        EOFError: the other end was closed.
+    """
+    pickled, sizes = answers.recv()
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:
+        received = 0
+        while received < len(buffer):
+            num = os.readv(answers.fileno(), [buffer.data[received:]])
+            if not num:
+                raise EOFError
+            received += num
+    answer: _Answer = pickle.loads(pickled, buffers=buffers)
+    return answer
 
 
 def _answer(source: MapSource, request: BatchRequest) -> Rows | Failure:

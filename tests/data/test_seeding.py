@@ -8,7 +8,23 @@ import torch
 from data_helpers import CLASSES, Examples, dataset_with
 from torch.utils.data import Subset
 
+from nnx_alexnet.data.seeding import restored_generators, seed_example
 from nnx_alexnet.data.sources import MapSource
+
+
+@pytest.mark.parametrize("seed", [3, 2**32 - 1, 2**40])
+def test_an_example_has_the_random_numbers_of_its_seed_sequence(seed):
+    words = np.random.SeedSequence([seed, 1, 2]).generate_state(4)
+    number = int(words[0]) * 2**32 + int(words[1])
+    with restored_generators():
+        seed_example(seed, 1, 2)
+        drawn = np.random.rand(), random.random(), torch.rand(()).item()
+    expected = torch.rand((), generator=torch.Generator().manual_seed(number)).item()
+    assert drawn == (
+        np.random.RandomState(words).rand(),
+        random.Random(number).random(),
+        expected,
+    )
 
 
 @pytest.mark.parametrize("kind", ["global", "numpy", "python", "torch", "legacy"])
