@@ -384,7 +384,8 @@ class Trainer:
             RuntimeError: a verb of this Trainer is running.
         """
         loader = self._to_predict(data)
-        with closing(self._predicted(loader)) as batches:
+        batches = self._parts.evaluation.predict(loader, at_once=True)
+        with self._lifecycle.running("predict"), closing(batches):
             return joined(batches, loader.num_examples)
 
     def predict_batches(self, data: Any = None) -> Generator[Any, None, None]:
@@ -422,7 +423,8 @@ class Trainer:
             (40, 2)
             (24, 2)
         """
-        return self._predicted(self._to_predict(data))
+        batches = self._parts.evaluation.predict(self._to_predict(data))
+        return self._lifecycle.stream("predict", batches)
 
     def _to_predict(self, data: Any) -> Loader:
         self._lifecycle.check_idle()
@@ -431,9 +433,6 @@ class Trainer:
         loader = self._preparation.split("test") if is_test else prediction_loader(self.data, data)
         self._preparation.for_prediction(loader)
         return loader
-
-    def _predicted(self, loader: Loader) -> Generator[Any, None, None]:
-        return self._lifecycle.stream("predict", self._parts.evaluation.predict(loader))
 
     # ---- Methods for callbacks ------------------------------------------------------------
 

@@ -97,6 +97,13 @@ class ArraySource:
             return canonical(np.asarray(labels), "label").astype(np.int32, copy=False)
         return None
 
+    def span(self, first: int, num: int) -> Rows:
+        """Returns `num` examples in order, as read-only views of arrays in memory."""
+        if not self.is_in_memory:
+            return self.take(np.arange(first, first + num), seed=0, epoch=0)
+        part = slice(first, first + num)
+        return Rows({name: _views(value, part) for name, value in self.fields.items()})
+
     def take(self, indices: np.ndarray, *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`."""
 
@@ -124,3 +131,12 @@ def _rows(value: Any, indices: np.ndarray) -> Any:
     if isinstance(value, np.ndarray):  # most fields, for which jax.tree is slow
         return value[indices]
     return jax.tree.map(lambda array: array[indices], value)
+
+
+def _views(value: Any, part: slice) -> Any:
+    """Returns read-only views of rows of each array of a pytree."""
+    if not isinstance(value, np.ndarray):
+        return jax.tree.map(lambda array: _views(array, part), value)
+    view = value[part]
+    view.flags.writeable = False
+    return view

@@ -116,10 +116,15 @@ class IndexedBatches:
         if self._workers is not None:
             yield from self._workers.read(requests)
             return
-        if isinstance(self._source, MapSource):
-            self._source.begin_pass()
+        source = self._source
+        if isinstance(source, ArraySource) and not self._shuffle:
+            for request in requests:
+                yield source.span(int(request.indices[0]), len(request.indices))
+            return
+        if isinstance(source, MapSource):
+            source.begin_pass()
         for request in requests:
-            yield self._source.take(request.indices, seed=request.seed, epoch=request.epoch)
+            yield source.take(request.indices, seed=request.seed, epoch=request.epoch)
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if there are to be workers and they cannot be started."""

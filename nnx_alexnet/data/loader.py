@@ -262,7 +262,8 @@ class Loader:
             records: whether the pass over an iterable records its positions (default False).
 
         Yields:
-            The batches, as NumPy arrays that the caller may keep.
+            The batches, as NumPy arrays that the caller may keep. They may be read-only: arrays
+            that are read in order are not copied.
 
         Raises:
             ValueError: an argument is negative; or, while iterating, an example is not usable.

@@ -87,8 +87,8 @@ class CompiledSteps:
             each value of `infos` is `[K]`, and `info` is that of the last step.
         evaluate: `(state.model, carried, metrics, batch) -> (carried, metrics, outputs)`; see
             `begin_pass` for the arrays that are carried from batch to batch.
-        predict: `(state.model, carried, batch) -> (carried, predictions, mask)`; predictions and
-            mask are whole on each device.
+        predict: `(state.model, carried, batch) -> (carried, predictions)`; the predictions are
+            whole on each device.
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
 
@@ -289,9 +289,11 @@ class CompiledSteps:
 
 
 def _compiled(program: Program, *, donates_state: bool = False) -> SharedProgram[Any]:
-    """Compiles a program, in tree mode because it takes and returns only arrays."""
-    donated = (0,) if donates_state else ()
-    return SharedProgram(nnx.jit(program, donate_argnums=donated, graph=False))
+    """Compiles a program, which takes and returns only arrays.
+
+    `nnx.jit` would search the arguments of each call for modules.
+    """
+    return SharedProgram(jax.jit(program, donate_argnums=(0,) if donates_state else ()))
 
 
 @jax.jit

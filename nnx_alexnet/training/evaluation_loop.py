@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from nnx_alexnet.data import Batch, Loader, padded_size
 from nnx_alexnet.devices import Placement
@@ -20,6 +22,11 @@ from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Requests
 
 CheckBatch = Callable[[Loader, Batch], None]
+
+# A wait for a result costs two changes of threads, 40 microseconds on a busy CPU.
+_MOST_TOGETHER = 16
+# The batches are in memory until their results are read, and a signal waits for them.
+_MOST_BYTES_TOGETHER = 4 * 2**20
 
 
 class EvaluationLoop:
@@ -79,36 +86,43 @@ class EvaluationLoop:
             carried, metrics, outputs = steps.evaluate(leaves, carried, metrics, batch)
             return outputs
 
-        for _ in self._pass(kind, loader, step):
-            pass
+        for outputs, _ in self._pass(kind, loader, step):
+            jax.block_until_ready(outputs)  # limits the batches in memory
         if self._requests.is_cut_short:
             return {}
         return {f"{split}/{name}": value for name, value in computed(metrics).items()}
 
-    def predict(self, loader: Loader) -> Generator[Any, None, None]:
+    def predict(self, loader: Loader, *, at_once: bool = False) -> Generator[Any, None, None]:
         """Yields the task's predictions for each batch as NumPy, without padding and in order.
 
         Closing the generator early ends the pass like its last batch.
+
+        Args:
+            loader: the split.
+            at_once: whether the caller takes all predictions before it uses any, so that those of
+                small batches may come later (default False).
         """
         steps = self._arrays.steps
         leaves: list[jax.Array] = []
         carried: list[jax.Array] | None = None
+
+        is_cpu = jax.default_backend() == "cpu"
 
         def step(batch: Any) -> Any:
             nonlocal leaves, carried
             if carried is None:  # as in `evaluate`; the caller may change the model after that
                 leaves = self._arrays.take().model
                 carried = steps.begin_pass("predict", leaves, self._pass_number())
-            carried, predictions, mask = steps.predict(leaves, carried, batch)
-            masks.append(mask)
+            carried, predictions = steps.predict(leaves, carried, batch)
+            if not is_cpu:  # where nothing is copied
+                for array in jax.tree.leaves(predictions):
+                    array.copy_to_host_async()  # while the next batches are computed
             return predictions
 
-        masks: deque[jax.Array] = deque()
-        results = self._pass("predict", loader, step)
+        results = self._pass("predict", loader, step, is_stream=not at_once)
         with closing(loader), suppress(GeneratorExit), closing(results):
-            for predictions in results:
-                rows, keep = jax.device_get((predictions, masks.popleft()))
-                yield jax.tree.map(lambda row, keep=keep: row[keep], rows)
+            for predictions, counts in results:
+                yield jax.tree.map(partial(_rows, counts=counts), predictions)
         self.end("predict")
 
     def end(self, kind: str) -> None:
@@ -117,11 +131,18 @@ class EvaluationLoop:
         self._hooks.call(f"on_{kind}_end")
 
     def _pass(
-        self, kind: str, loader: Loader, step: Callable[[Any], Any]
-    ) -> Generator[Any, None, None]:
-        """Yields `step(batch)` for each batch of a split.
+        self, kind: str, loader: Loader, step: Callable[[Any], Any], *, is_stream: bool = False
+    ) -> Generator[tuple[Any, np.ndarray[Any, Any]], None, None]:
+        """Yields `step(batch)` for each batch of a split, and which of its rows are no padding.
 
-        The results are yielded `MAX_IN_FLIGHT` batches late, when they are ready.
+        The results are yielded late, while those of the next batches are computed: several at a
+        time if the batches are small, because each wait for a result takes longer than a tiny step.
+
+        Args:
+            kind: names the hooks.
+            loader: the split.
+            step: dispatches a batch.
+            is_stream: whether each result is yielded `MAX_IN_FLIGHT` batches late instead.
         """
         placement = self._placement
         smallest = padded_size(loader.batch_size, placement.num_parts)
@@ -132,7 +153,8 @@ class EvaluationLoop:
         part = placement.rows(smallest)
         self._hooks.call(f"on_{kind}_start")
         self._hooks.call(f"on_{kind}_epoch_start")
-        in_flight: deque[Any] = deque()
+        in_flight: deque[tuple[Any, np.ndarray[Any, Any]]] = deque()
+        num_together = 1
         for index, batch in enumerate(batches):
             if self._requests.is_cut_short:
                 break
@@ -141,13 +163,15 @@ class EvaluationLoop:
             self._hooks.call(f"on_{kind}_batch_start", batch, index)
             size = max(smallest, len(batch["index"]))  # an iterable may have larger batches
             outputs = step(placement.send(batch, size))
-            in_flight.append(outputs)
+            in_flight.append((outputs, _counting(loader, index, batch, size)))
             # Each process has the predictions for the whole batch.
             own = placement.own_rows(outputs, part if is_prediction else None)
             self._hooks.call(f"on_{kind}_batch_end", own, batch, index)
             self._requests.settle(at_most=MAX_IN_FLIGHT)
-            if len(in_flight) > MAX_IN_FLIGHT:
-                yield jax.block_until_ready(in_flight.popleft())
+            if index == 0 and not is_stream:
+                num_together = _num_together(batch)
+            if len(in_flight) > MAX_IN_FLIGHT * num_together:
+                yield from (in_flight.popleft() for _ in range(num_together))
         yield from in_flight
         self._requests.settle()
 
@@ -160,3 +184,29 @@ class EvaluationLoop:
         if self._arrays.optimizer is not None:
             return self._progress.global_step
         return -next(self._passes)
+
+
+def _rows(array: jax.Array, *, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns a copy of the rows that count."""
+    return np.array(array) if counts.all() else np.asarray(array)[counts]
+
+
+def _num_together(batch: Batch) -> int:
+    """Returns how many results are waited for together, given the first batch."""
+    num_bytes: int = sum(array.nbytes for array in jax.tree.leaves(batch))
+    return max(1, min(_MOST_TOGETHER, _MOST_BYTES_TOGETHER // num_bytes))
+
+
+def _counting(loader: Loader, number: int, batch: Batch, size: int) -> np.ndarray[Any, Any]:
+    """Returns which rows of a whole batch are no padding, bool[size].
+
+    Args:
+        loader: of the batch.
+        number: of the batch, from 0.
+        batch: the rows that this process has read.
+        size: the number of rows of the whole batch.
+    """
+    mask: np.ndarray[Any, Any] = batch["mask"]
+    if len(mask) == size:
+        return mask
+    return np.arange(size) < loader.count(number, batch)

@@ -156,10 +156,11 @@ class StepFunctions:
     # ---- Training -----------------------------------------------------------------------------
 
     def completed(self, data: Batch, batch: Batch) -> Batch:
-        """Adds the rows of a batch from the data on the device."""
+        """Adds the rows of a batch from the data on the device, and splits the batch."""
         rows = jax.tree.map(lambda array: array[batch["index"]], dict(data))
         sharding = self.placement.of_batch(len(batch["index"]))
-        return {**batch, **jax.tree.map(lambda array: constrained(array, sharding), rows)}
+        whole: Batch = constrained({**batch, **rows}, sharding)
+        return whole
 
     def update(
         self, state: State, metrics: Any, batch: Batch, key: jax.Array

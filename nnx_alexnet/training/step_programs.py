@@ -75,11 +75,10 @@ def predict_program(functions: StepFunctions, traces: Counter[str]) -> Program:
 
     def predict(
         leaves: list[jax.Array], carried: list[jax.Array], batch: Batch
-    ) -> tuple[list[jax.Array], Any, jax.Array]:
+    ) -> tuple[list[jax.Array], Any]:
         traces["predict"] += 1
         predictions, carried = functions.evaluated("predict", leaves, carried, batch)
-        whole = constrained((predictions, batch["mask"]), functions.placement.replicated)
-        return carried, *whole
+        return carried, constrained(predictions, functions.placement.replicated)
 
     return predict
 

@@ -25,6 +25,16 @@ def test_arrays_keep_their_dtype_and_values(dtype):
     np.testing.assert_array_equal(rows, array[::-1])
 
 
+def test_examples_in_order_are_read_only_views_and_equal_copies():
+    source = ArraySource({"x": np.arange(12).reshape(6, 2), "y": [np.arange(6), np.ones(6, bool)]})
+    rows, copies = source.span(2, 3).fields, source.take(np.arange(2, 5), seed=0, epoch=0).fields
+    for view, copy in zip(jax.tree.leaves(rows), jax.tree.leaves(copies), strict=True):
+        np.testing.assert_array_equal(view, copy)
+        assert not view.flags.writeable
+    assert np.shares_memory(rows["y"][0], source.fields["y"][0])
+    assert source.fields["x"].flags.writeable
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"), [("int64", "int32"), ("uint64", "uint32"), ("float64", "float32")]
 )

@@ -88,6 +88,11 @@ def test_the_data_axis_decides_whether_a_batch_is_split(size, spec):
     assert placement.of_batch(size, stacked=True).spec == (P(None, *spec) if spec else P())
 
 
+def test_a_single_device_receives_batches_in_the_call_of_the_step():
+    batch = {"x": np.arange(8)}
+    assert Placement(1).send(batch, 8) is batch
+
+
 def test_one_process_holds_whole_arrays():
     placement = Placement(4)
     sent = placement.send({"x": np.arange(8)}, 8)

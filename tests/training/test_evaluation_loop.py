@@ -78,6 +78,31 @@ def test_only_a_few_batches_are_read_ahead_of_the_results():
         assert len(read) <= number + 1 + MAX_IN_FLIGHT
 
 
+@pytest.mark.parametrize(("num_bytes", "ahead"), [(0, 32), (2**18, 32), (2**20, 8), (2**23, 2)])
+def test_predictions_at_once_read_ahead_only_small_batches(num_bytes, ahead):
+    parts = Parts(val=range(100), weight=3.0)
+    loader = parts.preparation.split("test")
+    parts.preparation.for_prediction(loader)
+    extra = np.zeros((2, max(0, num_bytes // 2 - 50)), np.uint8)
+    batches, read = loader.batches, []
+
+    def larger(**options):
+        for batch in batches(**options):
+            read.append(batch)
+            yield batch | {"extra": extra}
+
+    loader.batches = larger
+    results = parts.evaluation.predict(loader, at_once=True)
+    found = [next(results)]
+    assert len(read) == ahead + 1
+    np.testing.assert_array_equal(np.concatenate([*found, *results]), 3.0 * np.arange(100))
+
+
+def test_predictions_belong_to_the_caller():
+    for rows in predicted_batches(Parts(val=range(5), weight=3.0)):
+        rows[...] = 1.0
+
+
 def test_a_prediction_that_is_closed_early_ends_like_a_complete_one():
     recorder = RecordingCallback()
     parts = Parts(val=range(20), callbacks=[recorder])

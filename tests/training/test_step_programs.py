@@ -69,11 +69,11 @@ def test_an_evaluation_returns_its_outputs_and_adds_to_the_metrics(made):
     assert traces == {"evaluate": 2}
 
 
-def test_a_prediction_returns_rows_and_which_of_them_count(made):
+def test_a_prediction_returns_all_rows_of_a_batch_with_its_padding(made):
     traces = Counter()
     batch = BATCHES[0] | {"mask": np.array([True, False])}
-    _, predictions, mask = predict_program(made.functions, traces)(made.state.model, [], batch)
-    assert (predictions.tolist(), mask.tolist()) == ([1.0, 3.0], [True, False])
+    _, predictions = predict_program(made.functions, traces)(made.state.model, [], batch)
+    assert predictions.tolist() == [1.0, 3.0]
     assert traces == {"predict": 1}
 
 

@@ -4,13 +4,15 @@ import clu.metrics
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
 from parts import Parts
 
-from nnx_alexnet import Classification, Task
+from nnx_alexnet import Classification, DataModule, Task, Trainer
 from nnx_alexnet.task import ContractError
+from nnx_alexnet.training.step_functions import StepFunctions
 
 
 class Net(nnx.Module):
@@ -205,3 +207,16 @@ def test_predictions_whose_first_axis_is_not_the_batch_are_refused(shaped):
     assert isinstance(raised.value, ContractError) or isinstance(
         raised.value.__cause__, ContractError
     )
+
+
+@pytest.mark.parametrize("keep_on_device", [True, False])
+def test_a_run_takes_the_trace_that_was_made_before_it(monkeypatch, keep_on_device):
+    update, traced = StepFunctions.update, []
+    monkeypatch.setattr(
+        StepFunctions, "update", lambda *arguments: traced.append(1) or update(*arguments)
+    )
+    split = np.zeros((8, 3), np.float32), np.zeros(8, np.int32)
+    data = DataModule(split, batch_size=4, keep_on_device=keep_on_device)
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    Trainer(model, data, max_epochs=1, devices=1, log_dir=None, progress_bar=False).fit()
+    assert len(traced) == 1
