@@ -69,12 +69,10 @@ def _stopwatch(arguments: argparse.Namespace) -> Stopwatch:
     return Stopwatch(arguments.warmup, arguments.warmup + arguments.steps)
 
 
-def ours(arguments: argparse.Namespace, *, is_bare: bool) -> float:
+def build_mlp() -> Any:
+    """Returns the 64-64-10 MLP with BatchNorm and Dropout, as an `nnx.Module`."""
     import jax
     from flax import nnx
-
-    from nnx_alexnet import DataModule, Trainer, create_optimizer
-    from nnx_alexnet.callbacks import Callback, EarlyStopping, LearningRateMonitor
 
     class MLP(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
@@ -85,6 +83,15 @@ def ours(arguments: argparse.Namespace, *, is_bare: bool) -> float:
 
         def __call__(self, x: jax.Array) -> jax.Array:
             return self.logits(self.dropout(nnx.relu(self.norm(self.hidden(x)))))
+
+    return MLP(nnx.Rngs(0))
+
+
+def ours(arguments: argparse.Namespace, *, is_bare: bool) -> float:
+    import jax
+
+    from nnx_alexnet import DataModule, Trainer, create_optimizer
+    from nnx_alexnet.callbacks import Callback, EarlyStopping, LearningRateMonitor
 
     class Clock(Callback):
         priority = 1000
@@ -97,7 +104,7 @@ def ours(arguments: argparse.Namespace, *, is_bare: bool) -> float:
     extras = [] if is_bare else [LearningRateMonitor(), EarlyStopping("train/loss")]
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            MLP(nnx.Rngs(0)),
+            build_mlp(),
             DataModule(_arrays(arguments), batch_size=BATCH_SIZE),
             optimizer=create_optimizer(),
             callbacks=[*extras, Clock()],
