@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import clocks
 import loop_cost
 import pytest
 import turns
@@ -73,11 +74,20 @@ def test_the_steps_of_the_loop_take_a_part_of_the_whole_time(contender):
 @pytest.mark.parametrize("contender", ["ours", "torch", "lightning", "keras"])
 def test_the_speed_of_training_is_that_of_its_steps(contender):
     require(contender)
-    quick = ["--image-size", "67", "--batch-size", "2", "--steps", "2", "--warmup", "2"]
+    quick = ["--image-size", "67", "--batch-size", "2", "--steps", "2", "--epochs", "1"]
     quick += ["--contenders", contender]
     lines, seconds = run("training_speed.py", *quick)
     (images_per_second,) = medians(lines).values()
     assert round(2 * 2 / seconds) <= images_per_second < 1e5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", ["alexnet", "alexnet-bare", "mlp", "mlp-bare"])
+def test_the_speed_of_predict_is_that_of_its_images(contender):
+    quick = ["--image-size", "67", "--batch-size", "2", "--images", "4", "--passes", "1"]
+    lines, seconds = run("predict_speed.py", *quick, "--contenders", contender)
+    (images_per_second,) = medians(lines).values()
+    assert 4 / seconds < images_per_second < 1e7
 
 
 @pytest.mark.slow
@@ -137,12 +147,20 @@ def test_the_times_of_imports_are_parts_of_the_whole_time():
 
 def test_a_stopwatch_measures_from_the_end_of_one_step_to_the_end_of_another(monkeypatch):
     waited = []
-    monkeypatch.setattr(loop_cost.time, "perf_counter", iter([10.0, 10.5]).__next__)
-    watch = loop_cost.Stopwatch(first=4, last=9)
+    monkeypatch.setattr(clocks.time, "perf_counter", iter([10.0, 10.5]).__next__)
+    watch = clocks.Stopwatch(first=4, last=9)
     for step in range(1, 12):
         watch.finished(step, lambda step=step: waited.append(step))
     assert waited == [4, 9]
     assert watch.microseconds() == 0.5 / 5 * 1e6
+
+
+def test_the_time_of_an_epoch_is_the_median_without_the_first(monkeypatch):
+    monkeypatch.setattr(clocks.time, "perf_counter", iter([90.0, 92.0, 97.0, 100.0]).__next__)
+    epochs = clocks.Epochs()
+    for _ in range(4):
+        epochs.ended()
+    assert epochs.median() == 3.0
 
 
 def contenders(**is_peer):

@@ -18,27 +18,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from typing import Any
 
-import numpy as np
+from clocks import Epochs
 from training_speed import torch_model
 from turns import Contender, accelerators, in_turns, parse, setting, table
-
-
-class Epochs:
-    """The seconds from the end of each epoch to that of the next."""
-
-    def __init__(self) -> None:
-        self._ends: list[float] = []
-
-    def ended(self) -> None:
-        self._ends.append(time.perf_counter())
-
-    def median(self) -> float:
-        return statistics.median(np.diff(self._ends))
 
 
 def _data(arguments: argparse.Namespace) -> Any:

@@ -23,11 +23,11 @@ import argparse
 import math
 import statistics
 import tempfile
-import time
 from functools import partial
 from typing import Any
 
 import numpy as np
+from clocks import Stopwatch
 from turns import Contender, best_peer, in_turns, parse, setting, table
 
 BATCH_SIZE = 32
@@ -40,29 +40,6 @@ def _arrays(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     features = generator.integers(0, 256, (num, FEATURES), np.uint8)
     return features, generator.integers(0, CLASSES, num).astype(np.int32)
-
-
-class Stopwatch:
-    """Microseconds per step between two steps.
-
-    Args:
-        first: the clock starts when this step has finished.
-        last: and stops when this one has.
-    """
-
-    def __init__(self, first: int, last: int) -> None:
-        self.num = last - first
-        self.marks = dict.fromkeys((first, last), math.nan)
-
-    def finished(self, step: int, wait: Any) -> None:
-        """Notes the time if it is one of the two; `wait()` waits for the step's results."""
-        if step in self.marks:
-            wait()
-            self.marks[step] = time.perf_counter()
-
-    def microseconds(self) -> float:
-        start, end = self.marks.values()
-        return (end - start) / self.num * 1e6
 
 
 def _stopwatch(arguments: argparse.Namespace) -> Stopwatch:

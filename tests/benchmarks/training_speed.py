@@ -5,15 +5,17 @@
 and on a GPU, at ImageNet's size:
 
     python tests/benchmarks/training_speed.py --image-size 227 --channels 3 --num-classes 1000 \\
-        --batch-size 1024 --dtype bfloat16 --steps 40 --warmup 20
+        --batch-size 1024 --dtype bfloat16 --steps 50 --epochs 3
 
 All have the same layers including BatchNorm and dropout, Adam at 1e-3, and synthetic uint8 images
 that each scales to 0..1. PyTorch runs eagerly in its own loop, with channels_last memory, fused
 Adam and, for bfloat16, autocast; its data are on the device, which is its best case. On a GPU it
 is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
 progress bars, loggers and checkpoints. So does our Trainer, with `keep_freed_memory` as on the
-command line. The clock runs from the end of step `--warmup` to the end of the last step, results
-included, so compilation does not count. Each contender runs in its own process, in turns.
+command line. An epoch is timed from the end of the one before to its own end, results included. The
+result is the median over `--epochs` epochs; the first one, which includes compilation, does not
+count. Only hooks at the end of an epoch read the clock, so that the loop runs as without them.
+Each contender runs in its own process, in turns.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from loop_cost import Stopwatch
+from clocks import Epochs
 from turns import Contender, accelerators, in_turns, parse, setting, table
 
 _DISTINCT = 4  # batches of random images; they repeat
 
 
 def _arrays(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    size, num_steps = arguments.batch_size, arguments.warmup + arguments.steps
+    size, num_steps = arguments.batch_size, arguments.steps
     shape = (arguments.image_size, arguments.image_size, arguments.channels)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (_DISTINCT * size, *shape), np.uint8)
@@ -55,16 +57,11 @@ def build_alexnet(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _stopwatch(arguments: argparse.Namespace) -> Stopwatch:
-    return Stopwatch(arguments.warmup, arguments.warmup + arguments.steps)
-
-
-def _rate(watch: Stopwatch, arguments: argparse.Namespace) -> float:
-    return arguments.batch_size / watch.microseconds() * 1e6
+def _rate(epochs: Epochs, arguments: argparse.Namespace) -> float:
+    return arguments.steps * arguments.batch_size / epochs.median()
 
 
 def ours(arguments: argparse.Namespace) -> float:
-    import jax
     import optax
 
     from nnx_alexnet import DataModule, Trainer
@@ -72,23 +69,21 @@ def ours(arguments: argparse.Namespace) -> float:
     from nnx_alexnet.devices.host_memory import keep_freed_memory
 
     class Clock(Callback):
-        every_n_steps = math.gcd(arguments.warmup, arguments.warmup + arguments.steps)
-
-        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
-            watch.finished(trainer.global_step, partial(jax.block_until_ready, outputs))
+        def on_train_epoch_end(self, trainer):  # the metrics of the epoch have been read
+            epochs.ended()
 
     keep_freed_memory()
-    watch = _stopwatch(arguments)
+    epochs = Epochs()
     Trainer(
         build_alexnet(arguments),
         DataModule(_arrays(arguments), batch_size=arguments.batch_size),
         optimizer=optax.adam(1e-3),
         callbacks=[Clock()],
-        max_epochs=1,
+        max_epochs=1 + arguments.epochs,
         log_dir=None,
         progress_bar=False,
     ).fit()
-    return _rate(watch, arguments)
+    return _rate(epochs, arguments)
 
 
 def _side(image_size: int) -> int:
@@ -158,15 +153,18 @@ def pytorch(arguments: argparse.Namespace, *, is_compiled: bool) -> float:
 
     if is_compiled:
         loss_of = torch.compile(loss_of)
-    order = torch.randperm(len(images), device=device)
-    watch = _stopwatch(arguments)
-    for index, rows in enumerate(order.split(arguments.batch_size)):
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(images[rows], labels[rows])
-        loss.backward()
-        optimizer.step()
-        watch.finished(index + 1, torch.cuda.synchronize if device.type == "cuda" else loss.item)
-    return _rate(watch, arguments)
+    epochs = Epochs()
+    for _ in range(1 + arguments.epochs):
+        order = torch.randperm(len(images), device=device)
+        for rows in order.split(arguments.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(images[rows], labels[rows])
+            loss.backward()
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        epochs.ended()
+    return _rate(epochs, arguments)
 
 
 def lightning(arguments: argparse.Namespace) -> float:
@@ -187,11 +185,10 @@ def lightning(arguments: argparse.Namespace) -> float:
             return torch.optim.Adam(self.parameters(), 1e-3, fused=True)
 
     class Clock(Callback):
-        def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-            is_cuda = outputs["loss"].is_cuda
-            watch.finished(
-                batch_index + 1, torch.cuda.synchronize if is_cuda else outputs["loss"].item
-            )
+        def on_train_epoch_end(self, trainer, module):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            epochs.ended()
 
     torch.set_float32_matmul_precision("high")
     dataset = TensorDataset(*_torch_tensors(arguments))
@@ -199,9 +196,9 @@ def lightning(arguments: argparse.Namespace) -> float:
     loader = DataLoader(
         dataset, sampler=sampler, batch_size=None, pin_memory=torch.cuda.is_available()
     )
-    watch = _stopwatch(arguments)
+    epochs = Epochs()
     trainer = Trainer(
-        max_epochs=1,
+        max_epochs=1 + arguments.epochs,
         devices=1,
         precision="bf16-mixed" if arguments.dtype == "bfloat16" else "32-true",
         logger=False,
@@ -211,18 +208,15 @@ def lightning(arguments: argparse.Namespace) -> float:
         callbacks=[Clock()],
     )
     trainer.fit(Model(), loader)
-    return _rate(watch, arguments)
+    return _rate(epochs, arguments)
 
 
 def keras(arguments: argparse.Namespace) -> float:
-    import jax
     import keras as k
 
     class Clock(k.callbacks.Callback):
-        async_safe = True  # else Keras would wait for each step before it calls this
-
-        def on_train_batch_end(self, batch, logs=None):
-            watch.finished(batch + 1, partial(jax.block_until_ready, logs))
+        def on_epoch_end(self, epoch, logs=None):  # the logs are numbers on the host
+            epochs.ended()
 
     def block(filters: int, window: int, strides: int = 1, padding: str = "same"):
         convolution = k.layers.Conv2D(filters, window, strides, padding)
@@ -256,9 +250,15 @@ def keras(arguments: argparse.Namespace) -> float:
         optimizer=k.optimizers.Adam(1e-3),
         loss=k.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    watch = _stopwatch(arguments)
-    model.fit(*_arrays(arguments), batch_size=arguments.batch_size, verbose=0, callbacks=[Clock()])
-    return _rate(watch, arguments)
+    epochs = Epochs()
+    model.fit(
+        *_arrays(arguments),
+        batch_size=arguments.batch_size,
+        epochs=1 + arguments.epochs,
+        verbose=0,
+        callbacks=[Clock()],
+    )
+    return _rate(epochs, arguments)
 
 
 CONTENDERS = {
@@ -279,8 +279,8 @@ def main() -> None:
     parser.add_argument("--num-classes", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--steps", type=int, default=12, help="timed")
-    parser.add_argument("--warmup", type=int, default=4, help="steps before the clock starts")
+    parser.add_argument("--steps", type=int, default=12, help="of an epoch")
+    parser.add_argument("--epochs", type=int, default=2, help="timed, after the first one")
     parser.add_argument("--compiled", action="store_true", help="PyTorch compiled on a CPU, too")
     arguments = parse(parser, CONTENDERS, rounds=5)
     if not (arguments.compiled or accelerators()) and "torch-compiled" in arguments.contenders:
