@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.extend
 import numpy as np
 import pytest
 from flax import nnx
@@ -101,6 +102,18 @@ def assert_close(got: jax.Array, expected: jax.Array, tolerance: float) -> None:
 def plain_pool(x: jax.Array) -> jax.Array:
     """The max-pool of AlexNet as flax computes it."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def sums_over(shape: tuple[int, ...], jaxpr: Any) -> int:
+    """How many sums there are over arrays of a shape, in a traced function and within it."""
+    found = 0
+    for equation in jaxpr.eqns:
+        is_sum = equation.primitive.name == "reduce_sum"
+        found += is_sum and equation.invars[0].aval.shape == shape
+        found += sum(
+            sums_over(shape, inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)
+        )
+    return found
 
 
 def with_slow_cases(cases: list[Any], *slow: Any) -> list[Any]:

@@ -5,7 +5,8 @@ Classification with Deep Convolutional Neural Networks" (NeurIPS 2012,
 https://papers.nips.cc/paper/4824). What differs from the paper:
 
 - BatchNorm (Ioffe and Szegedy 2015) after every convolution, instead of local response
-  normalisation after the first two, and before the ReLU. The convolutions keep their biases.
+  normalisation after the first two, and before the ReLU. The convolutions keep their biases, but
+  in training BatchNorm subtracts them, so their gradients are exactly 0.
 - One tower: the paper splits conv2, conv4 and conv5 in two groups, one for each of its GPUs.
 - 227x227 images. The paper says 224, but its own 55x55 first layer without padding needs 227.
 - He-normal weights (He et al. 2015, https://arxiv.org/abs/1502.01852) where a ReLU follows, so
@@ -29,7 +30,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nnx_alexnet.models import convolutions, pools
+from nnx_alexnet.models import convolutions
+from nnx_alexnet.models.conv_norm import (
+    BatchNorm,
+    Conv,
+    conv_norm_relu,
+    conv_norm_relu_max_pool,
+)
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -39,10 +46,6 @@ else:
 
 # (window, stride) of the layers that make the image smaller: conv1 and the max-pools, all VALID.
 _REDUCTIONS = ((11, 4), (3, 2), (3, 2), (3, 2))
-
-# Flax's default of 0.99 is for long runs: after 100 steps, the initial values (0 and 1) still make
-# up 37 % of its running statistics, and evaluation looks broken. With 0.9 they make up 0.003 %.
-_BATCH_NORM_MOMENTUM = 0.9
 
 # The axis of the trainer's mesh, if it has one. Flax's own eager sharding would need the mesh when
 # a variable is created.
@@ -82,44 +85,6 @@ def _floating_dtype(argument: str, value: DTypeLike) -> jnp.dtype:
             "for example 'float32' or 'bfloat16'."
         )
     return dtype
-
-
-class BatchNorm(nnx.BatchNorm):
-    """BatchNorm that computes in float32 and returns the dtype of its input.
-
-    Flax's BatchNorm also computes in float32, but promotes a bfloat16 input implicitly, which is
-    an error with `jax_numpy_dtype_promotion=strict`.
-    """
-
-    def __init__(self, num_features: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        by_channel = _split(_MODEL_AXIS)
-        super().__init__(
-            num_features,
-            momentum=_BATCH_NORM_MOMENTUM,
-            dtype=jnp.float32,
-            param_dtype=param_dtype,
-            scale_metadata=by_channel,
-            bias_metadata=by_channel,
-            rngs=rngs,
-        )
-        for statistic in (self.mean, self.var):
-            statistic.set_metadata(**by_channel)
-
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]  # fewer arguments
-        """Returns the normalised `x` in its own dtype; in training, updates the statistics."""
-        normalised: jax.Array = super().__call__(x)
-        return normalised.astype(x.dtype)
-
-
-def _norm_relu_max_pool(norm: nnx.Module, x: jax.Array) -> jax.Array:
-    """Returns `max_pool(relu(norm(x)))`, with a faster gradient in training."""
-    normalised = norm(x)  # updates the statistics in training
-    if not isinstance(norm, BatchNorm) or norm.use_running_average:
-        return pools.max_pool(nnx.relu(normalised))
-    assert norm.scale is not None and norm.bias is not None, "BatchNorm has both"  # noqa: PT018
-    scale, bias = (each.astype(jnp.float32) for each in (norm.scale[...], norm.bias[...]))
-    # `normalised` is not used, so XLA removes it and computes the statistics once.
-    return pools.norm_relu_max_pool(x, scale, bias, norm.epsilon)
 
 
 class AlexNet(nnx.Module):
@@ -193,7 +158,7 @@ class AlexNet(nnx.Module):
         he = nnx.initializers.he_normal()
         lecun = nnx.initializers.lecun_normal()
         conv = functools.partial(
-            nnx.Conv,
+            Conv,
             kernel_init=he,
             dtype=compute,
             param_dtype=stored,
@@ -202,7 +167,9 @@ class AlexNet(nnx.Module):
             bias_metadata=_split(_MODEL_AXIS),
             rngs=rngs,
         )
-        norm = functools.partial(BatchNorm, param_dtype=stored, rngs=rngs)
+        norm = functools.partial(
+            BatchNorm, param_dtype=stored, metadata=_split(_MODEL_AXIS), rngs=rngs
+        )
         dense = functools.partial(nnx.Linear, dtype=compute, param_dtype=stored, rngs=rngs)
         columns, rows = _split(None, _MODEL_AXIS), _split(_MODEL_AXIS, None)
         # The outputs of dense2 are split again, as the inputs of dense3.
@@ -244,14 +211,11 @@ class AlexNet(nnx.Module):
                 "images, or set `image_size` and `in_channels`."
             )
         # B: batch; then height, width and channels, with the numbers of a 227x227 image.
-        x = self.conv1(image)  # B 55 55 96
-        x = _norm_relu_max_pool(self.bn1, x)  # B 27 27 96
-        x = self.conv2(x)  # B 27 27 256
-        x = _norm_relu_max_pool(self.bn2, x)  # B 13 13 256
-        x = nnx.relu(self.bn3(self.conv3(x)))  # B 13 13 384
-        x = nnx.relu(self.bn4(self.conv4(x)))  # B 13 13 384
-        x = self.conv5(x)  # B 13 13 256
-        x = _norm_relu_max_pool(self.bn5, x)  # B 6 6 256
+        x = conv_norm_relu_max_pool(self.conv1, self.bn1, image)  # B 55 55 96, then B 27 27 96
+        x = conv_norm_relu_max_pool(self.conv2, self.bn2, x)  # B 27 27 256, then B 13 13 256
+        x = conv_norm_relu(self.conv3, self.bn3, x)  # B 13 13 384
+        x = conv_norm_relu(self.conv4, self.bn4, x)  # B 13 13 384
+        x = conv_norm_relu_max_pool(self.conv5, self.bn5, x)  # B 13 13 256, then B 6 6 256
         x = x.reshape(x.shape[0], -1)  # B 9216
         x = self.dropout1(nnx.relu(self.dense1(x)))  # B 4096
         x = self.dropout2(nnx.relu(self.dense2(x)))  # B 4096

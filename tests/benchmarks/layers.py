@@ -29,7 +29,7 @@ from jax import lax
 
 from nnx_alexnet import AlexNet
 from nnx_alexnet.devices.host_memory import keep_freed_memory
-from nnx_alexnet.models import alexnet, convolutions, pools
+from nnx_alexnet.models import alexnet, conv_norm, convolutions, pools
 
 CONVOLUTIONS = {
     "conv1": ((96, 96, 1), (11, 11, 1, 96), 4, "VALID"),
@@ -156,7 +156,8 @@ def compare_operations(batch: int, rounds: int) -> None:
 def jax_step(batch: int, *, plain: bool) -> Callable[[], object]:
     if plain:
         convolutions.conv = lax.conv_general_dilated
-        alexnet._norm_relu_max_pool = lambda norm, x: plain_pool(nnx.relu(norm(x)))
+        conv_norm._leaves_out_bias = lambda conv, norm: False
+        alexnet.conv_norm_relu_max_pool = lambda conv, norm, x: plain_pool(nnx.relu(norm(conv(x))))
     model = AlexNet(10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
     graph, state = nnx.split((model, optimizer))

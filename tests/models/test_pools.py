@@ -5,16 +5,16 @@ import re
 
 import hypothesis.extra.numpy as hnp
 import jax
-import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import assert_close, normal, plain_pool, with_slow_cases
+from helpers import assert_close, normal, plain_pool, sums_over, with_slow_cases
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nnx_alexnet.models import alexnet, pools
+from nnx_alexnet.models import pools
+from nnx_alexnet.models.conv_norm import BatchNorm, conv_norm_relu_max_pool
 
 OPTIMIZED = True
 
@@ -113,9 +113,9 @@ def test_the_gradient_of_the_pool_has_no_scatter():
 
 def normed(x, scale, bias, *, plain):
     """Pooled, and the statistics that are kept, of flax's own BatchNorm or of ours."""
-    norm = alexnet.BatchNorm(x.shape[-1], param_dtype="float32", rngs=nnx.Rngs(0))
+    norm = BatchNorm(x.shape[-1], rngs=nnx.Rngs(0))
     norm.scale[...], norm.bias[...] = scale, bias
-    pooled = plain_norm(norm, x) if plain else alexnet._norm_relu_max_pool(norm, x)
+    pooled = plain_norm(norm, x) if plain else conv_norm_relu_max_pool(lambda x: x, norm, x)
     return pooled, norm.mean[...], norm.var[...]
 
 
@@ -159,43 +159,12 @@ def test_a_variance_clipped_at_zero_has_no_gradient():
     assert_same_norm(x, jnp.ones(16), jnp.zeros(16), 1e-4)
 
 
-def test_gradients_have_the_dtype_of_the_parameters():
-    norm = alexnet.BatchNorm(3, param_dtype="bfloat16", rngs=nnx.Rngs(0))
-
-    def gradients(way):
-        loss = lambda norm, x: way(norm, x).sum()  # noqa: E731
-        found = nnx.grad(loss)(norm, normal(0, (2, 9, 9, 3)))
-        return [found[name][...] for name in ("scale", "bias")]
-
-    got, expected = gradients(alexnet._norm_relu_max_pool), gradients(plain_norm)
-    for one, other in zip(got, expected, strict=True):
-        assert_close(one, other, 1e-2)
-        assert one.dtype == jnp.bfloat16
-
-
-def test_another_kind_of_norm_can_replace_batch_norm():
-    norm, x = nnx.GroupNorm(8, num_groups=2, rngs=nnx.Rngs(0)), normal(0, (2, 9, 9, 8))
-    np.testing.assert_array_equal(alexnet._norm_relu_max_pool(norm, x), plain_norm(norm, x))
-
-
 def test_the_fused_norm_and_pool_propagate_nan():
     x = normal(0, (2, 7, 7, 2)).at[0, 3, 3, 0].set(jnp.nan)
     pooled, mean, var = normed(x, jnp.ones(2), jnp.zeros(2), plain=False)
     for values in (pooled, mean, var):
         assert jnp.isnan(values[..., 0]).all()
         assert jnp.isfinite(values[..., 1]).all()
-
-
-def sums_over(shape, jaxpr):
-    """How many sums there are over arrays of a shape, in a traced function and within it."""
-    found = 0
-    for equation in jaxpr.eqns:
-        is_sum = equation.primitive.name == "reduce_sum"
-        found += is_sum and equation.invars[0].aval.shape == shape
-        found += sum(
-            sums_over(shape, inner) for inner in jax.extend.core.jaxprs_in_params(equation.params)
-        )
-    return found
 
 
 def test_the_fused_gradient_has_no_sum_over_all_pixels():
@@ -215,12 +184,3 @@ def test_the_statistics_are_computed_once():
         return len(re.findall(r" reduce\(", text))
 
     assert sums(plain=False) == sums(plain=True) == 2
-
-
-def test_evaluation_mode_uses_the_running_statistics():
-    norm = alexnet.BatchNorm(3, param_dtype="float32", rngs=nnx.Rngs(0))
-    norm.eval()
-    x = normal(0, (2, 9, 9, 3))
-    got = alexnet._norm_relu_max_pool(norm, x)
-    np.testing.assert_array_equal(got, plain_norm(norm, x))
-    np.testing.assert_array_equal(norm.mean[...], jnp.zeros(3))

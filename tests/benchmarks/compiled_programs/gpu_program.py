@@ -36,7 +36,8 @@ WAYS = {
     "flax": "the layers of flax",
     "space-to-depth": "the first convolution as space-to-depth",
     "pool": "the same, with the pools' own gradient",
-    "ours": "as it is: norm, ReLU and pool fused",
+    "fused": "the same, with norm, ReLU and pool fused",
+    "ours": "as it is: no bias in front of a norm",
 }
 _BYTES_A_SECOND = 3.0e12
 _FLOPS_A_SECOND = 798e12
@@ -48,16 +49,22 @@ def _way(name: str) -> Iterator[None]:
     from flax import nnx
     from jax import lax
 
-    from nnx_alexnet.models import alexnet, convolutions, pools
+    from nnx_alexnet.models import alexnet, conv_norm, convolutions, pools
 
-    def pool(x: Any) -> Any:
+    def plain_pool(x: Any) -> Any:
         return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+    def apart(conv: Any, norm: Any, x: Any) -> Any:
+        pool = pools.max_pool if name == "pool" else plain_pool
+        return pool(nnx.relu(norm(conv(x))))
 
     with contextlib.ExitStack() as stack:
         if name != "ours":
-            of = pools.max_pool if name == "pool" else pool
-            apart = lambda norm, x: of(nnx.relu(norm(x)))  # noqa: E731
-            stack.enter_context(mock.patch.object(alexnet, "_norm_relu_max_pool", apart))
+            stack.enter_context(
+                mock.patch.object(conv_norm, "_leaves_out_bias", return_value=False)
+            )
+        if name not in ("ours", "fused"):
+            stack.enter_context(mock.patch.object(alexnet, "conv_norm_relu_max_pool", apart))
         if name == "flax":
             stack.enter_context(mock.patch.object(convolutions, "conv", lax.conv_general_dilated))
         yield
