@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from nnx_alexnet.models import pools
+from nnx_alexnet.models import norms, pools
 
 if TYPE_CHECKING:
     from jax.typing import DTypeLike
@@ -131,7 +131,11 @@ def _leaves_out_bias(conv: _Layer, norm: _Layer) -> bool:
 
 
 def _conv_norm(conv: Any, norm: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns `conv(x)`, in training without its bias, and `norm(conv(x))`."""
+    """Returns `conv(x)`, in training without its bias, and `norm(conv(x))`.
+
+    In training, callers compute the latter in their own way: XLA removes what they do not use, and
+    computes the statistics once.
+    """
     if not _leaves_out_bias(conv, norm):
         x = conv(x)
         return x, norm(x)
@@ -139,7 +143,7 @@ def _conv_norm(conv: Any, norm: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Ar
     return x, norm(x, left_out=conv.bias[...])
 
 
-def conv_norm_relu(conv: _Layer, norm: _Layer, x: jax.Array) -> jax.Array:
+def conv_norm_relu(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
     """Returns `relu(norm(conv(x)))`; in training, the convolution's bias has a gradient of 0.
 
     Args:
@@ -156,23 +160,22 @@ def conv_norm_relu(conv: _Layer, norm: _Layer, x: jax.Array) -> jax.Array:
         >>> norm = BatchNorm(1, rngs=nnx.Rngs(0))
         >>> conv_norm_relu(conv, norm, jnp.zeros((1, 2, 2, 1))).ravel()
         Array([0., 0., 0., 0.], dtype=float32)
-        >>> norm.mean[...].round(2)  # a tenth of the bias
-        Array([0.1], dtype=float32)
-    """
-    return nnx.relu(_conv_norm(conv, norm, x)[1])
-
-
-def conv_norm_relu_max_pool(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
-    """Returns `max_pool(relu(norm(conv(x))))`, with a faster gradient in training.
-
-    Args:
-        conv: as in `conv_norm_relu`.
-        norm: as in `conv_norm_relu`.
-        x: `[B, H, W, C]`.
+        >>> f"{norm.mean[0]:.2f}"  # a tenth of the bias
+        '0.10'
     """
     x, normalised = _conv_norm(conv, norm, x)
     if not _in_training(norm):
+        return nnx.relu(normalised)
+    return norms.norm_relu(x, *_scale_and_bias(norm), norm.epsilon)
+
+
+def conv_norm_relu_max_pool(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
+    """Returns `max_pool(relu(norm(conv(x))))`; otherwise as `conv_norm_relu`."""
+    x, normalised = _conv_norm(conv, norm, x)
+    if not _in_training(norm):
         return pools.max_pool(nnx.relu(normalised))
-    scale, bias = (each.astype(jnp.float32) for each in (norm.scale[...], norm.bias[...]))
-    # `normalised` is not used, so XLA removes it and computes the statistics once.
-    return pools.norm_relu_max_pool(x, scale, bias, norm.epsilon)
+    return norms.norm_relu_max_pool(x, *_scale_and_bias(norm), norm.epsilon)
+
+
+def _scale_and_bias(norm: Any) -> tuple[jax.Array, jax.Array]:
+    return norm.scale[...].astype(jnp.float32), norm.bias[...].astype(jnp.float32)

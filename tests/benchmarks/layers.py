@@ -29,7 +29,7 @@ from jax import lax
 
 from nnx_alexnet import AlexNet
 from nnx_alexnet.devices.host_memory import keep_freed_memory
-from nnx_alexnet.models import alexnet, conv_norm, convolutions, pools
+from nnx_alexnet.models import alexnet, convolutions, norms, pools
 
 CONVOLUTIONS = {
     "conv1": ((96, 96, 1), (11, 11, 1, 96), 4, "VALID"),
@@ -47,11 +47,11 @@ def plain_pool(x: jax.Array) -> jax.Array:
 
 def norm_apart(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Norm, ReLU and pool, whose gradients are taken one after the other."""
-    return pools.max_pool(nnx.relu(pools._normalised(x, scale, bias, 1e-5).y))
+    return pools.max_pool(nnx.relu(norms._norm_of(x, scale, bias, 1e-5)(x)))
 
 
 def norm_in_one(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return pools.norm_relu_max_pool(x, scale, bias, 1e-5)
+    return norms.norm_relu_max_pool(x, scale, bias, 1e-5)
 
 
 def convolution(way: Callable, stride: int, padding: str) -> Callable:
@@ -156,7 +156,7 @@ def compare_operations(batch: int, rounds: int) -> None:
 def jax_step(batch: int, *, plain: bool) -> Callable[[], object]:
     if plain:
         convolutions.conv = lax.conv_general_dilated
-        conv_norm._leaves_out_bias = lambda conv, norm: False
+        alexnet.conv_norm_relu = lambda conv, norm, x: nnx.relu(norm(conv(x)))
         alexnet.conv_norm_relu_max_pool = lambda conv, norm, x: plain_pool(nnx.relu(norm(conv(x))))
     model = AlexNet(10, image_size=96, in_channels=1, rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)

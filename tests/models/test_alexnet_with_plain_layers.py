@@ -7,7 +7,7 @@ from flax import nnx
 from helpers import alexnet_shapes, assert_close, normal, plain_pool
 from jax import lax
 
-from nnx_alexnet.models import AlexNet, alexnet, conv_norm, convolutions
+from nnx_alexnet.models import AlexNet, alexnet, convolutions
 
 OPTIMIZED = True
 
@@ -35,7 +35,7 @@ def plain_results():
     """Logits and gradients of AlexNet with the layers of lax and nnx alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolutions, "conv", lax.conv_general_dilated)
-        patch.setattr(conv_norm, "_leaves_out_bias", lambda conv, norm: False)
+        patch.setattr(alexnet, "conv_norm_relu", lambda conv, norm, x: nnx.relu(norm(conv(x))))
         patch.setattr(alexnet, "conv_norm_relu_max_pool", plain_layers)
         return results_of_alexnet()
 
