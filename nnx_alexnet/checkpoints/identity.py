@@ -25,6 +25,7 @@ _MAY_CHANGE = (
     "data.download",
     "data.on_bad_sample",
     "data.keep_on_device",
+    "data.cache",
 )
 # These determine how a program is traced and what it computes.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "clu", "nnx-alexnet")

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data.adapters import known_class_names
+from nnx_alexnet.data.cache_folders import Cache, cache_place
 from nnx_alexnet.data.checks import (
     check_alike,
     check_class_names,
@@ -17,11 +18,12 @@ from nnx_alexnet.data.checks import (
     warn_of_scales,
 )
 from nnx_alexnet.data.convert import is_array, once
+from nnx_alexnet.data.dataset_cache import cached_sources
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
-from nnx_alexnet.data.sources import OnBadSample, as_source
+from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
 from nnx_alexnet.support import logger
@@ -90,6 +92,10 @@ class DataModule:
         class_names: the name of each class, in the order of the labels (default: those of the
             column `label`, if `train` is a dataset of Hugging Face).
         name: a name for the data.
+        cache: whether the examples of map-style datasets are kept on the disk, so that each of
+            them is read and decoded once, also for other processes and runs: True for the user's
+            cache folder, or the folder in which they are kept. Refused for arrays, iterables, and
+            datasets whose examples differ at each reading.
 
     Raises:
         ValueError: a split is empty, has an unknown form, or does not fit the others or the
@@ -127,6 +133,7 @@ class DataModule:
         keep_on_device: KeepOnDevice = "auto",
         class_names: tuple[str, ...] | None = None,
         name: str = "data",
+        cache: Cache = False,
     ) -> None:
         _check_arguments(drop_last, keep_on_device, class_names)
         self.fields = _checked_names(fields)
@@ -140,30 +147,40 @@ class DataModule:
 
         report = once(logger.info)
 
-        def loader(split: Any, argument: str, is_train: bool = False) -> Loader:
-            return Loader(
-                as_source(
-                    split,
-                    argument=argument,
-                    names=self.fields,
-                    padding=self.padding,
-                    on_bad_sample=on_bad_sample,
-                    batch_size=batch_size,
-                    drop_last=is_train and drop_last,
-                    report=report,
-                ),
+        place = cache_place(cache)
+        check_distinct(train=train, val=val, test=test)
+        splits = {"train": train, "val": val, "test": test}
+        sources: dict[str, Source] = {
+            argument: as_source(
+                split,
+                argument=argument,
+                names=self.fields,
+                padding=self.padding,
+                on_bad_sample=on_bad_sample,
                 batch_size=batch_size,
-                shuffle=is_train,
-                drop_last=is_train and drop_last,
+                drop_last=argument == "train" and drop_last,
+                report=report,
+            )
+            for argument, split in splits.items()
+            if argument == "train" or split is not None
+        }
+        if place is not None:
+            sources = cached_sources(sources, place)
+        loaders = {
+            argument: Loader(
+                source,
+                batch_size=batch_size,
+                shuffle=argument == "train",
+                drop_last=argument == "train" and drop_last,
                 num_workers=num_workers,
                 padding=self.padding,
                 argument=argument,
             )
-
-        check_distinct(train=train, val=val, test=test)
-        self.train: Loader = loader(train, "train", is_train=True)
-        self.val: Loader | None = None if val is None else loader(val, "val")
-        self.test: Loader | None = None if test is None else loader(test, "test")
+            for argument, source in sources.items()
+        }
+        self.train: Loader = loaders["train"]
+        self.val: Loader | None = loaders.get("val")
+        self.test: Loader | None = loaders.get("test")
         self._check_splits()
 
     def _splits(self) -> dict[str, Loader]:

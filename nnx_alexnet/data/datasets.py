@@ -43,6 +43,7 @@ import numpy as np
 
 from nnx_alexnet.data.archives import decompress, safe_extraction
 from nnx_alexnet.data.array_files import array_files
+from nnx_alexnet.data.cache_folders import Cache, cache_place
 from nnx_alexnet.data.data_module import DataModule, KeepOnDevice
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, splits_in_memory
 from nnx_alexnet.data.hugging_face_splits import hugging_face
@@ -71,6 +72,7 @@ def load_data(
     rename: dict[str, str] | None = None,
     pad_to: Mapping[str, int | Sequence[int]] | None = None,
     pad_values: Mapping[str, float] | None = None,
+    cache: Cache = False,
 ) -> DataModule:
     """Loads a dataset by name, split into train, validation and test.
 
@@ -104,6 +106,8 @@ def load_data(
         pad_to: the lengths to which the sequences of "hf:" are padded, by their new names, see
             `DataModule`.
         pad_values: the values that are added (default 0), see `DataModule`.
+        cache: whether decoded files of "folder" and "imagenet", and rows of "hf:" that are read on
+            demand, are kept on the disk, or the folder in which they are kept; see `DataModule`.
 
     Returns:
         The splits, with `class_names`, and a `transform` to `image_size` if there are images.
@@ -136,6 +140,7 @@ def load_data(
         columns=None if columns is None else tuple(columns),
         rename=rename or {},
         is_padded=bool(pad_to),
+        cache=cache_place(cache),
     )
     with safe_extraction():
         splits = factory(request)
@@ -153,6 +158,7 @@ def load_data(
         keep_on_device=keep_on_device,
         class_names=splits.class_names,
         name=name,
+        cache=False if name in READ_FROM_FILES else cache,  # the factory has opened theirs
     )
 
 

@@ -206,6 +206,18 @@ def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
+def decoder_versions() -> dict[str, str | None]:
+    """Returns the versions of the libraries that determine the pixels of a decoded file.
+
+    `decode` is the version of this module: increase it whenever `decode` returns other pixels.
+    """
+    import PIL
+    from PIL import features
+
+    codecs = {name: features.version(name) for name in ("libjpeg_turbo", "webp", "libtiff")}
+    return {"decode": "1", "pillow": PIL.__version__, **codecs}
+
+
 def resized_side(image_size: int) -> int:
     """Returns the shorter side of a resized image: 256 for a view of 227, as in the paper."""
     return round(image_size * 256 / 227)

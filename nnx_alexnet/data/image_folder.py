@@ -1,10 +1,16 @@
 """Datasets of image files with one folder per class, such as ImageNet."""
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
+from nnx_alexnet.data.cache_folders import cached_records, check_room
+from nnx_alexnet.data.cached_source import CachedSource
 from nnx_alexnet.data.class_folders import (
     class_folders,
     find_splits,
@@ -12,7 +18,8 @@ from nnx_alexnet.data.class_folders import (
     list_images,
 )
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, channel_statistics, held_out
-from nnx_alexnet.data.image_decoding import default_workers, resized_side
+from nnx_alexnet.data.decoded_cache import KEY_BYTES
+from nnx_alexnet.data.image_decoding import decoder_versions, default_workers, resized_side
 from nnx_alexnet.data.image_reader import ImageReader
 from nnx_alexnet.data.sources import MapSource
 
@@ -39,6 +46,7 @@ class ImageFiles:
         self.targets = targets
         self.read = read
         self._root = os.fspath(root)
+        self._split = root.name
         # One array of bytes: a million Python strings would be slow to send to the workers.
         self._paths = np.array([os.fsencode(path) for path in paths])
 
@@ -48,6 +56,22 @@ class ImageFiles:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         path = f"{self._root}/{os.fsdecode(bytes(self._paths[index]))}"
         return self.read(path), int(self.targets[index])
+
+    def key_of(self, index: int) -> bytes:
+        """Returns a digest of the name, size and modification time of a file, 16 bytes."""
+        path = os.fsdecode(bytes(self._paths[index]))
+        try:
+            about = os.stat(f"{self._root}/{path}")  # noqa: PTH116  # a million `Path`s are slow
+            state = f"{about.st_size} {about.st_mtime_ns}"
+        except OSError:  # reading it raises the error
+            state = "missing"
+        name = f"{self._split}/{path}".encode(errors="surrogateescape")
+        return hashlib.blake2b(state.encode() + b" " + name, digest_size=KEY_BYTES).digest()
+
+    def keys(self) -> np.ndarray:
+        """Returns the digests of all files, uint8 `[N, 16]`."""
+        digests = b"".join(self.key_of(index) for index in range(len(self)))
+        return np.frombuffer(digests, np.uint8).reshape(-1, KEY_BYTES)
 
     def subset(self, indices: np.ndarray) -> "ImageFiles":
         """Returns the dataset of some of the files."""
@@ -70,14 +94,16 @@ def image_folder(request: DatasetRequest) -> Splits:
     else:
         kept, held = held_out(train.targets, seed=request.seed)
         train, val = train.subset(kept), train.subset(held)
-    has_test = "test" in folders and not is_unlabelled(root, folders["test"], classes)
-    source = _source(request, train, "train")
+    splits = {"train": train, "val": val}
+    if "test" in folders and not is_unlabelled(root, folders["test"], classes):
+        splits["test"] = _files(request, "test", classes)
+    sources = _sources(request, splits)
     sample = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_FILES).astype(int))
-    mean, std = channel_statistics(source.take(sample, seed=0, epoch=0).fields["image"])
+    mean, std = channel_statistics(sources["train"].take(sample, seed=0, epoch=0).fields["image"])
     return Splits(
-        train=source,
-        val=_source(request, val, "val"),
-        test=_source(request, _files(request, "test", classes), "test") if has_test else None,
+        train=sources["train"],
+        val=sources["val"],
+        test=sources.get("test"),
         class_names=classes,
         mean=mean,
         std=std,
@@ -107,17 +133,15 @@ def imagenet(request: DatasetRequest) -> Splits:
         if split not in folders:
             raise FileNotFoundError(_needs_imagenet(request, f"There is no {split}/"))
     classes = class_folders(request.root, folders["train"])
-
-    def source(split: str) -> MapSource:
-        return _source(request, _files(request, folders[split], classes), split)
-
+    splits = ("train", "val")
+    sources = _sources(request, {name: _files(request, folders[name], classes) for name in splits})
     names = classes
     if (request.root / "meta.bin").is_file():
         words = datasets.imagenet.load_meta_file(request.root)[0]
         names = tuple(", ".join(words.get(name, (name,))) for name in names)
     return Splits(
-        train=source("train"),
-        val=source("val"),
+        train=sources["train"],
+        val=sources["val"],
         test=None,
         class_names=names,
         mean=(0.485, 0.456, 0.406),
@@ -153,8 +177,33 @@ def _needs_train(root: Path) -> str:
     )
 
 
-def _source(request: DatasetRequest, files: ImageFiles, split: str) -> MapSource:
-    return MapSource(files, argument=split, on_bad_sample=request.on_bad_sample, is_trusted=True)
+def _sources(request: DatasetRequest, splits: Mapping[str, ImageFiles]) -> dict[str, MapSource]:
+    """Returns the sources of the splits, which share a cache if there is to be one."""
+    options: dict[str, Any] = {"on_bad_sample": request.on_bad_sample, "is_trusted": True}
+    if request.cache is None:
+        return {name: MapSource(files, argument=name, **options) for name, files in splits.items()}
+    read = splits["train"].read
+    about = {
+        "data": request.name,
+        "root": str(request.root.resolve()),
+        "reader": {"resize": read.resize, "size": read.size, **decoder_versions()},
+    }
+    record = {"image": jax.ShapeDtypeStruct((read.size, read.size, read.channels), np.uint8)}
+    keys = [files.keys() for files in splits.values()]
+    found = cached_records(request.cache, about, record, keys)
+    check_room(found, request.cache)
+    return {
+        name: CachedSource(
+            files,
+            records=records,
+            record=record,
+            known={"label": files.targets},
+            key_of=files.key_of,
+            argument=name,
+            **options,
+        )
+        for (name, files), records in zip(splits.items(), found, strict=True)
+    }
 
 
 def _files(request: DatasetRequest, split: str, classes: tuple[str, ...]) -> ImageFiles:

@@ -6,6 +6,8 @@ import numpy as np
 
 from nnx_alexnet.data.bad_samples import BadSamples
 from nnx_alexnet.data.batching import Batch, BatchPlan, fields_of, padded, plan_batches
+from nnx_alexnet.data.cached_batches import read_cached
+from nnx_alexnet.data.cached_source import CachedSource
 from nnx_alexnet.data.examples import Rows
 from nnx_alexnet.data.seeding import order
 from nnx_alexnet.data.sources import ArraySource, MapSource
@@ -52,7 +54,8 @@ class IndexedBatches:
         self.num_workers = num_workers if isinstance(source, MapSource) else 0
         self._workers: Workers | None = None
         if num_workers and isinstance(source, MapSource):
-            self._workers = Workers(source, num_workers=num_workers, argument=argument)
+            read = source.for_workers() if isinstance(source, CachedSource) else source
+            self._workers = Workers(read, num_workers=num_workers, argument=argument)
 
     @property
     def num_examples(self) -> int:
@@ -113,6 +116,9 @@ class IndexedBatches:
             yield batch
 
     def _rows(self, requests: list[BatchRequest]) -> Iterator[Rows]:
+        if isinstance(self._source, CachedSource):
+            yield from read_cached(self._source, requests, self._workers)
+            return
         if self._workers is not None:
             yield from self._workers.read(requests)
             return

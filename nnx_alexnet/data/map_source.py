@@ -62,6 +62,7 @@ class MapSource:
 
     Attributes:
         dataset: as given.
+        options: `names`, `argument`, `on_bad_sample` and `is_trusted` as given.
 
     Raises:
         ValueError: the dataset is empty, or its first example is not usable.
@@ -92,6 +93,10 @@ class MapSource:
         self._padding = Padding() if padding is None else padding
         self._argument = argument
         self._skips = on_bad_sample == "skip"
+        self.options: dict[str, Any] = {
+            "names": self._names, "argument": argument, "on_bad_sample": on_bad_sample,
+            "is_trusted": is_trusted,
+        }  # fmt: skip
         self._epoch: int | None = None  # the newest that `set_epoch` was called with
         if not len(self):
             raise ValueError(f"`{argument}` is empty: it has no examples.")
@@ -111,6 +116,11 @@ class MapSource:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether sequences of different lengths are padded."""
+        return bool(self._padding)
 
     def begin_pass(self) -> None:
         """Makes the next `take` call `set_epoch` again, because splits may share the dataset."""

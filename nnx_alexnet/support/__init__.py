@@ -21,6 +21,7 @@ from nnx_alexnet.support.background_writer import BackgroundWriter
 from nnx_alexnet.support.error_messages import first_line, is_of_machine, shown, unknown
 from nnx_alexnet.support.log import MessageFormatter, logger
 from nnx_alexnet.support.number_formats import (
+    format_bytes,
     format_count,
     format_duration,
     format_value,
@@ -62,6 +63,7 @@ __all__ = [
     "escape_unencodable",
     "existing_working_directory",
     "first_line",
+    "format_bytes",
     "format_count",
     "format_duration",
     "format_value",

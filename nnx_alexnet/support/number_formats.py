@@ -48,6 +48,20 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_bytes(num_bytes: int) -> str:
+    """Returns a size in decimal units.
+
+    Example:
+        >>> from nnx_alexnet.support.number_formats import format_bytes
+        >>> [format_bytes(number) for number in (999, 196_608, 251_904_000_000)]
+        ['999 bytes', '196.6 KB', '251.9 GB']
+    """
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes} bytes"
+
+
 def format_duration(seconds: float | None) -> str:
     """Returns a duration in its two largest units.
 

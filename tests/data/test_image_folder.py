@@ -1,8 +1,14 @@
+import os
+import shutil
+
+import numpy as np
 import pytest
 import torch
-from data_helpers import images_of, load_folder, write_images
+from data_helpers import images_of, load_folder, messages, same, write_images
+from PIL import Image
 
 from nnx_alexnet.data import load_data
+from nnx_alexnet.data.image_reader import ImageReader
 
 
 def test_a_folder_without_validation_data_holds_some_out(tmp_path):
@@ -64,3 +70,120 @@ def test_imagenet_uses_its_published_statistics_and_names(tmp_path):
     torch.save(({"n01440764": ("tench", "Tinca tinca")}, []), tmp_path / "meta.bin")
     named = load_data("imagenet", root=tmp_path, batch_size=2, num_workers=0)
     assert named.class_names == ("tench, Tinca tinca", "n01443537")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that are decoded."""
+    names, read = [], ImageReader.__call__
+
+    def note(reader, path):
+        names.append("/".join(path.split("/")[-3:]))
+        return read(reader, path)
+
+    monkeypatch.setattr(ImageReader, "__call__", note)
+    return names
+
+
+def splits_of(data):
+    return [loader for loader in (data.train, data.val, data.test) if loader is not None]
+
+
+def read_all(data):
+    return [list(loader.in_order().batches()) for loader in splits_of(data)]
+
+
+def test_cached_files_are_decoded_once_for_all_splits_and_runs(tmp_path, photos, decoded):
+    write_images(photos, num=6)
+    write_images(photos, split="valid", num=3)
+    write_images(photos, split="test", num=2)
+    plain = load_folder(photos)
+    expected = read_all(plain)
+    epochs = [list(plain.train.batches(epoch=epoch)) for epoch in range(2)]
+    known = plain.describe(), plain.sample_digests(), plain.transform.mean, plain.transform.std
+    decoded.clear()
+    for _ in range(2):
+        data = load_folder(photos, cache=tmp_path / "cache")
+        assert all(map(same, read_all(data), expected))
+        assert all(same(data.train.batches(epoch=epoch), epochs[epoch]) for epoch in range(2))
+        found = data.describe(), data.sample_digests(), data.transform.mean, data.transform.std
+        assert found == known
+    assert len(decoded) == len(set(decoded)) == 22
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_changed_and_new_files_are_decoded_again_and_nothing_else(tmp_path, photos, decoded):
+    write_images(photos, num=6)
+    write_images(photos, split="val", num=2)
+
+    def newly_decoded():
+        decoded.clear()
+        data = load_folder(photos, cache=tmp_path / "cache")
+        found = read_all(data)
+        names = sorted(decoded)
+        assert all(map(same, found, read_all(load_folder(photos))))
+        return names
+
+    assert len(newly_decoded()) == 16
+    assert newly_decoded() == []
+    train = photos / "train"
+    os.utime(train / "cat" / "1.png", ns=(7, 7))  # another time
+    about = (train / "cat" / "2.png").stat()
+    Image.new("RGB", (90, 90), (1, 2, 3)).save(train / "cat" / "2.png")  # another size
+    os.utime(train / "cat" / "2.png", ns=(about.st_atime_ns, about.st_mtime_ns))
+    shutil.copy2(train / "dog" / "3.png", train / "dog" / "30.png")  # a new file
+    (train / "dog" / "4.png").rename(train / "cat" / "40.png")  # another name and class
+    (train / "dog" / "5.png").unlink()
+    expected = ["train/cat/1.png", "train/cat/2.png", "train/cat/40.png", "train/dog/30.png"]
+    assert newly_decoded() == expected
+    assert newly_decoded() == []
+
+
+def test_other_sizes_and_decoders_have_records_of_their_own(tmp_path, photos, decoded, monkeypatch):
+    write_images(photos, num=3)
+    cache = {"cache": tmp_path / "cache"}
+    read_all(load_folder(photos, **cache))
+    decoded.clear()
+    read_all(load_folder(photos, **cache, seed=1, num_workers=1))  # other validation files
+    assert decoded == []
+    read_all(load_folder(photos, **cache, image_size=30))
+    read_all(load_folder(photos, **cache, augment=False))
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    read_all(load_folder(photos, **cache))
+    assert len(decoded) == 18
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_file_stays_bad_in_each_run_with_a_cache(tmp_path, photos, warnings, num_workers):
+    write_images(photos, num=3)
+    write_images(photos, split="val", num=3)
+    (photos / "val" / "dog" / "1.png").write_bytes(b"no image")
+    options = {"cache": tmp_path / "cache", "num_workers": num_workers}
+    expected = list(load_folder(photos, on_bad_sample="skip").val.batches())
+    for _ in range(2):
+        warnings.clear()
+        data = load_folder(photos, on_bad_sample="skip", **options)
+        assert same(data.val.batches(), expected)
+        assert data.val.bad_samples.keys() == {4}
+        assert "`val`[4] cannot be read, it is left out" in messages(warnings)[0]
+        data.close()
+        data = load_folder(photos, **options)
+        with pytest.raises(ValueError, match=r"^Cannot decode the image file .*val/dog/1\.png"):
+            list(data.val.batches())
+        data.close()
+
+
+def test_imagenet_is_cached_like_a_folder(tmp_path, photos, decoded):
+    write_images(photos, num=3)
+    write_images(photos, split="val", num=1)
+    for _ in range(2):
+        data = load_folder(photos, "imagenet", cache=tmp_path / "cache")
+        found = read_all(data)
+    assert len(decoded) == 8
+    assert np.concatenate([batch["label"] for batch in found[0]]).tolist() == [0, 0, 0, 1, 1, 1]

@@ -1,0 +1,69 @@
+"""Memory for batches that is used again once nothing refers to a batch any more."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# JAX on the CPU uses arrays of this alignment without copying them.
+_ALIGNMENT = 64
+_MOST_BLOCKS = 16
+# References to an unused block: by the list, the loop variable, and `getrefcount` itself.
+_UNUSED = 3
+
+
+class BatchMemory:
+    """Lends memory for arrays, and lends it again after the array and all its views are gone.
+
+    New memory costs a page fault for each 4 KB, which takes as long as filling it. Memory is
+    never taken back: a caller may keep an array. An array that JAX sends to a device, or that it
+    uses without a copy, is referred to by JAX as long as it is read.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.batch_memory import BatchMemory
+        >>> memory = BatchMemory()
+        >>> first = memory.empty((2, 3), np.uint8)
+        >>> address = first.ctypes.data
+        >>> memory.empty((2, 3), np.uint8).ctypes.data == address  # it is in use
+        False
+        >>> del first
+        >>> memory.empty((2, 3), np.uint8).ctypes.data == address
+        True
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[np.ndarray[Any, Any]] = []
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchMemory, ()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+        """Returns an array of arbitrary values.
+
+        Args:
+            shape: of the array.
+            dtype: of the array.
+        """
+        dtype = np.dtype(dtype)
+        num_bytes = int(np.prod(shape)) * dtype.itemsize
+        with self._lock:
+            block = self._unused(num_bytes)
+        start = -block.ctypes.data % _ALIGNMENT
+        lent: np.ndarray[Any, Any] = block[start : start + num_bytes].view(dtype).reshape(shape)
+        return lent
+
+    def _unused(self, num_bytes: int) -> np.ndarray[Any, Any]:
+        size = num_bytes + _ALIGNMENT
+        for block in self._blocks:
+            if len(block) == size and sys.getrefcount(block) == _UNUSED:
+                return block
+        made = np.empty(size, np.uint8)
+        # The oldest blocks may have the size of batches that do not come any more.
+        self._blocks = [*self._blocks[1 - _MOST_BLOCKS :], made]
+        return made

@@ -1,0 +1,184 @@
+"""Where caches of decoded examples are, how large they become, and how they are removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data.cached_records import CachedRecords
+from nnx_alexnet.data.decoded_cache import (
+    ABOUT,
+    JOURNAL,
+    RECORDS,
+    DecodedCache,
+    num_entries,
+    remove,
+)
+from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
+from nnx_alexnet.support import format_bytes, format_count, logger, read_whole
+
+Cache = bool | str | os.PathLike[str]
+"""True for the user's cache folder, False for no cache, or another folder."""
+
+_FORMAT = 1  # of the files
+
+
+class CacheInfo(NamedTuple):
+    """A cache on the disk.
+
+    Attributes:
+        folder: of its files.
+        about: what it contains.
+        num_records: how many examples.
+        num_bytes: the size of its files.
+        modified: when an example was added, in seconds since 1970.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    num_records: int
+    num_bytes: int
+    modified: float
+
+
+def cache_place(cache: Cache | None) -> Path | None:
+    """Returns the folder that contains the caches; None if there is to be no cache.
+
+    Args:
+        cache: True for `nnx_alexnet/decoded` in `$XDG_CACHE_HOME` (`~/.cache` if that is unset or
+            a relative path), or another folder.
+
+    Raises:
+        TypeError: `cache` is neither a bool nor a path.
+        ValueError: the system cannot read into memory of the caller.
+
+    Example:
+        >>> from nnx_alexnet.data.cache_folders import cache_place
+        >>> cache_place("/data/cache"), cache_place(False)
+        (PosixPath('/data/cache'), None)
+    """
+    if cache is None or cache is False:
+        return None
+    if cache is not True and not isinstance(cache, str | os.PathLike):
+        raise TypeError(
+            f"`cache` (={cache!r}) must be True, False, or the folder that contains the caches."
+        )
+    if not hasattr(os, "preadv"):
+        raise ValueError(f"`cache` (={cache!r}) works on Linux and macOS. Use cache=False here.")
+    if cache is not True:
+        return Path(os.path.abspath(os.path.expanduser(cache)))  # noqa: PTH100, PTH111
+    place = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not place.is_absolute():  # the XDG specification requires programs to ignore it
+        place = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111  # works without a home
+    return place / "nnx_alexnet" / "decoded"
+
+
+def cached_records(
+    place: Path, about: Mapping[str, Any], record: ElementSpec, keys: Sequence[np.ndarray[Any, Any]]
+) -> list[CachedRecords]:
+    """Returns the records of splits that share a cache. Nothing is written.
+
+    Args:
+        place: the folder of the caches.
+        about: everything that determines the examples, besides their keys, as JSON values.
+        record: the fields of a record.
+        keys: of the examples of each split, uint8 `[N, 16]`.
+    """
+    fields = {name: spec_text(leaf) for name, leaf in named_fields(record).items()}
+    about = {**about, "record": fields, "format": _FORMAT}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    leaves = jax.tree.leaves(record)
+    num_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    cache = DecodedCache(place / digest[:16], record_bytes=num_bytes, about=about)
+    found = [CachedRecords(cache, each) for each in keys]
+    for records in found:
+        records.refresh()
+    return found
+
+
+def check_room(splits: Sequence[CachedRecords], place: Path) -> None:
+    """Logs how much will be written, and checks that the disk has room for it.
+
+    Args:
+        splits: the records of all splits.
+        place: the folder of the caches.
+
+    Raises:
+        ValueError: there is too little room.
+    """
+    num = sum(len(records.keys) for records in splits)
+    lacking = [len(records.missing()) for records in splits]
+    folders = sorted({str(records.cache.folder) for records in splits})
+    have = f"Cache {', '.join(folders)}: {num - sum(lacking):,} of {format_count(num, 'example')}"
+    if not any(lacking):
+        logger.info("%s.", have)
+        return
+    needed = sum(
+        records.cache.record_bytes * count for records, count in zip(splits, lacking, strict=True)
+    )
+    free = shutil.disk_usage(_existing(place)).free
+    if needed > free:
+        raise ValueError(
+            f"{have}; the others need {format_bytes(needed)}, but only {format_bytes(free)} are "
+            "free. Choose another disk (`cache`=PATH), remove caches that are no longer used "
+            "(`nnx-alexnet cache --list`), or use cache=False."
+        )
+    logger.info(
+        "%s; the others are added when they are read: %s, of %s that are free.",
+        have, format_bytes(needed), format_bytes(free),
+    )  # fmt: skip
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def list_caches(place: Path) -> list[CacheInfo]:
+    """Returns the caches in a folder, the newest first.
+
+    Args:
+        place: the folder, which need not exist.
+    """
+    found = [_info(folder) for folder in place.iterdir()] if place.is_dir() else []
+    known = [info for info in found if info is not None]
+    return sorted(known, key=lambda info: info.modified, reverse=True)
+
+
+def _info(folder: Path) -> CacheInfo | None:
+    try:
+        about = json.loads(read_whole(folder / ABOUT))
+        files = [path.stat() for path in (folder / JOURNAL, folder / RECORDS) if path.exists()]
+    except (OSError, ValueError):
+        return None
+    num_bytes = sum(file.st_blocks * 512 for file in files)
+    modified = max((file.st_mtime for file in files), default=0.0)
+    return CacheInfo(folder, about, num_entries(folder), num_bytes, modified)
+
+
+def remove_cache(folder: Path) -> CacheInfo:
+    """Removes a cache, and returns what it was.
+
+    Args:
+        folder: of the cache.
+
+    Raises:
+        ValueError: the folder is no cache.
+        OSError: it cannot be removed.
+    """
+    info = _info(folder)
+    if info is None:
+        raise ValueError(
+            f"`folder` (={str(folder)!r}) is not the folder of a cache, which has the files "
+            f"{ABOUT}, {JOURNAL} and {RECORDS}."
+        )
+    remove(folder)
+    return info

@@ -1,0 +1,128 @@
+"""Reads the examples of a map-style dataset from a cache, and adds those that are not there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnx_alexnet.data.batch_memory import BatchMemory
+from nnx_alexnet.data.cached_records import CachedRecords
+from nnx_alexnet.data.decoded_cache import as_bytes
+from nnx_alexnet.data.examples import ElementSpec, Fields, Rows
+from nnx_alexnet.data.map_source import MapSource
+from nnx_alexnet.support import logger
+
+
+class CachedSource(MapSource):
+    """Reads a map-style dataset, and each example of it only once.
+
+    Args:
+        dataset: see `MapSource`; it returns the same example at each reading.
+        records: of the examples.
+        record: the fields that are in a record, of one example.
+        known: the other fields, of all examples: arrays `[N, ...]` by name.
+        key_of: returns the present key of an example. An example whose key has changed since the
+            start is not added to the cache.
+        options: see `MapSource`.
+
+    Attributes:
+        records: as given.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        records: CachedRecords,
+        record: ElementSpec,
+        known: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        key_of: Callable[[int], bytes] | None = None,
+        **options: Any,
+    ) -> None:
+        self.records = records
+        self._record = record
+        self._known = dict(known or {})
+        self._key_of = key_of
+        self._memory = BatchMemory()
+        self._is_in_worker = False
+        self._adds = True
+        super().__init__(dataset, **options)
+
+    def for_workers(self) -> CachedSource:
+        """Returns a source that only adds examples to the cache.
+
+        Its `take` returns no fields if all of the examples are in the cache afterwards.
+        """
+        made = copy.copy(self)
+        made._is_in_worker = True
+        return made
+
+    def read(self, indices: np.ndarray[Any, Any]) -> tuple[Fields, np.ndarray[Any, Any]]:
+        """Reads examples that are in the cache.
+
+        Returns:
+            The fields, in memory that is used again once nothing refers to them, and which rows
+            were read, bool `[B]`. The others are arbitrary.
+        """
+
+        def empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray[Any, Any]:
+            return self._memory.empty((len(indices), *leaf.shape), leaf.dtype)
+
+        fields: Fields = jax.tree.map(empty, self._record)
+        is_read = self.records.read(indices, _leaves(fields))
+        return fields | {name: array[indices] for name, array in self._known.items()}, is_read
+
+    def take(self, indices: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Rows:
+        """Returns the examples at `indices`; see `for_workers`."""
+        rows = super().take(indices, seed=seed, epoch=epoch)
+        if self._is_in_worker and not rows.bad:
+            self.records.refresh()
+            if not len(self.records.missing(indices)):
+                return Rows({}, bad={})  # a worker cannot send the default value
+        return rows
+
+    def _read_together(self, indices: np.ndarray[Any, Any]) -> Fields | None:
+        self.records.refresh()
+        if len(self.records.missing(indices)):
+            return None
+        fields, is_read = self.read(indices)
+        return fields if is_read.all() else None
+
+    def _example(self, index: int) -> Fields:
+        self.records.refresh()
+        if not len(self.records.missing(np.array([index]))):
+            fields, is_read = self.read(np.array([index]))
+            if is_read[0]:
+                example: Fields = jax.tree.map(lambda array: array[0, ...], fields)
+                return example
+        example = super()._example(index)
+        if self._adds:
+            self._add(index, example)
+        return example
+
+    def _add(self, index: int, example: Fields) -> None:
+        part = {name: example.get(name) for name in self._record}
+        if Rows(jax.tree.map(lambda leaf: leaf[None], part)).element_spec() != self._record:
+            return  # the caller compares it with the first example, and raises the error
+        key = self.records.keys[index].tobytes()
+        if self._key_of is not None and self._key_of(index) != key:
+            return  # the file has changed since the start
+        buffers = [as_bytes(np.ascontiguousarray(leaf)) for leaf in _leaves(part)]
+        try:
+            self.records.add(index, buffers)
+        except OSError as error:
+            self._adds = False
+            logger.warning(
+                "`%s`: the cache %s cannot be written: %s. Further examples are not added to it, "
+                "but decoded whenever they are read.",
+                self._argument, self.records.cache.folder, error.strerror or error,
+            )  # fmt: skip
+
+
+def _leaves(fields: Fields) -> list[np.ndarray[Any, Any]]:
+    """Returns the arrays that take room in a record."""
+    return [leaf for leaf in jax.tree.leaves(fields) if leaf.nbytes]

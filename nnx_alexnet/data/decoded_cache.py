@@ -1,0 +1,307 @@
+"""The files of a cache of decoded examples, which processes and runs share.
+
+A cache is a folder of three files:
+
+- `records`: the examples, in records of one length, one after another;
+- `journal`: an entry of 32 bytes for each record: its key, its number, a CRC-32 of key and record,
+  and a checksum of the entry itself;
+- `cache.json`: what the cache contains, for people.
+
+A record is written before its entry, both under a lock of the journal, and neither is changed
+afterwards. What has no entry does not exist. So a process may be killed at any moment: a record
+without an entry is overwritten by the next writer, and the beginning of an entry is cut off by it.
+Nothing is synced to the disk. After a power failure, records may therefore be missing or damaged
+whose entries exist; the CRC shows that, and the example is decoded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.support import open_regular, write_whole
+
+RECORDS, JOURNAL, ABOUT = "records", "journal", "cache.json"
+KEY_BYTES = 16
+
+Buffers = Sequence[memoryview]
+"""The bytes of the parts of a record, in their order."""
+
+Entries = np.ndarray[Any, Any]
+"""Entries of the journal, a structured array."""
+
+_ENTRY = np.dtype([("key", "V16"), ("number", "<u8"), ("crc", "<u4"), ("check", "<u4")])
+_WORDS = _ENTRY.itemsize // 4
+# Odd, so that a change of any single word changes the sum.
+_WEIGHTS = (np.arange(1, _WORDS, dtype=np.uint64) * 2654435761 | 1).astype(np.uint32)
+_MOST_BUFFERS = 1024  # of one call of `preadv`
+# The system does not allow writing, but may allow reading.
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class _Files(NamedTuple):
+    """The open files of a cache."""
+
+    records: int
+    journal: int
+    is_writable: bool
+
+
+class DecodedCache:
+    """Reads and writes the records of one cache.
+
+    The folder is created by the first `add`. Threads may share an object. A pickled object opens
+    the files again.
+
+    Args:
+        folder: of the cache.
+        record_bytes: the length of a record.
+        about: what `cache.json` contains.
+
+    Attributes:
+        folder: as given.
+        record_bytes: as given.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.data.decoded_cache import DecodedCache, record_crc
+        >>> cache = DecodedCache(Path(tempfile.mkdtemp(), "new"), record_bytes=3)
+        >>> cache.add(b"0123456789abcdef", [memoryview(b"abc")])
+        >>> entry, found = cache.entries()[0], bytearray(3)
+        >>> bytes(entry["key"]), cache.read(entry["number"], [memoryview(found)]), bytes(found)
+        (b'0123456789abcdef', True, b'abc')
+        >>> record_crc(entry["key"], [memoryview(found)]) - int(entry["crc"])
+        0
+    """
+
+    def __init__(
+        self, folder: Path, *, record_bytes: int, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder = folder
+        self.record_bytes = record_bytes
+        self._about = dict(about or {})
+        self._files: _Files | None = None
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(DecodedCache, record_bytes=self.record_bytes, about=self._about), (
+            self.folder,
+        )
+
+    # ---- Reading -----------------------------------------------------------------------------
+
+    def entries(self, start: int = 0) -> Entries:
+        """Returns the entries of records, also of those that other processes have written.
+
+        Args:
+            start: how many of the first records to leave out (default 0).
+
+        Returns:
+            Fields `key`, `number` and `crc`. The key of a damaged entry is zero.
+        """
+        files = self._open(creates=False)
+        num = 0 if files is None else os.fstat(files.journal).st_size // _ENTRY.itemsize
+        entries = np.zeros(max(0, num - start), _ENTRY)
+        if files is not None and len(entries):
+            _read(files.journal, [as_bytes(entries)], start * _ENTRY.itemsize)
+            is_intact = entries["check"] == _checks(entries)
+            is_intact &= entries["number"] == np.arange(start, num)
+            entries["key"][~is_intact] = bytes(KEY_BYTES)
+        return entries
+
+    def read(self, number: int, buffers: Buffers) -> bool:
+        """Reads a record, or records that follow one another, without checking them.
+
+        Args:
+            number: of the first record.
+            buffers: receive the records.
+
+        Returns:
+            Whether the file has them.
+        """
+        files = self._open(creates=False)
+        try:
+            return files is not None and _read(files.records, buffers, number * self.record_bytes)
+        except OSError:  # a damaged disk: the examples can be decoded again
+            return False
+
+    # ---- Writing -----------------------------------------------------------------------------
+
+    def add(self, key: bytes, buffers: Buffers, is_there: Callable[[], bool] = bool) -> None:
+        """Writes a record, unless another writer has added it.
+
+        Args:
+            key: of the example, 16 bytes.
+            buffers: the parts of the record.
+            is_there: returns whether a record with the key is among the present `entries`; called
+                while no other process writes (default: it is not).
+
+        Raises:
+            OSError: the record could not be written, for instance because the disk is full.
+        """
+        with self._lock:
+            files = self._open(creates=True)
+            assert files is not None
+            if not files.is_writable:
+                raise PermissionError(f"The cache {self.folder} is not writable.")
+            with _locked(files.journal):
+                if is_there():
+                    return
+                num, torn = divmod(os.fstat(files.journal).st_size, _ENTRY.itemsize)
+                if torn:  # by a writer that was killed
+                    os.ftruncate(files.journal, num * _ENTRY.itemsize)
+                _write(files.records, buffers, num * self.record_bytes)
+                entry = np.zeros(1, _ENTRY)
+                entry["key"], entry["number"], entry["crc"] = key, num, record_crc(key, buffers)
+                entry["check"] = _checks(entry)
+                _write(files.journal, [as_bytes(entry)], num * _ENTRY.itemsize)
+
+    def _open(self, *, creates: bool) -> _Files | None:
+        with self._lock:
+            if self._files is None:
+                if creates:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    text = json.dumps(self._about, indent=2) + "\n"
+                    write_whole(self.folder / ABOUT, text.encode())
+                self._files = _open_files(self.folder, creates=creates)
+                if self._files is not None:
+                    weakref.finalize(self, _close, self._files)
+            return self._files
+
+
+def num_entries(folder: Path) -> int:
+    """Returns how many records a cache has; 0 if there is none.
+
+    Args:
+        folder: of the cache.
+    """
+    try:
+        return (folder / JOURNAL).stat().st_size // _ENTRY.itemsize
+    except FileNotFoundError:
+        return 0
+
+
+def remove(folder: Path) -> None:
+    """Removes a cache. Processes that use it keep what they have opened.
+
+    Args:
+        folder: of the cache.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    # With the lock, no process opens the files of two caches.
+    with contextlib.ExitStack() as stack:
+        if (files := _open_files(folder, creates=False)) is not None:
+            stack.callback(_close, files)
+            stack.enter_context(_locked(files.journal))
+        unfinished = sorted(folder.glob(".nnx-alexnet-*.tmp"))  # of `cache.json`
+        for path in (*unfinished, folder / RECORDS, folder / JOURNAL, folder / ABOUT):
+            path.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def _open_files(folder: Path, *, creates: bool) -> _Files | None:
+    """Opens the two files of one cache; None if there is none."""
+    paths = folder / RECORDS, folder / JOURNAL
+    flags = os.O_RDWR | (os.O_CREAT if creates else 0)
+    while True:
+        opened: list[int] = []
+        try:
+            opened.extend(open_regular(path, flags) for path in paths)
+            files = _Files(opened[0], opened[1], is_writable=bool(flags & os.O_RDWR))
+            with _locked(files.journal):
+                # Another process may have removed the cache meanwhile, and created a new one.
+                if all(map(_is_at, opened, paths)):
+                    opened = []
+                    return files
+        except FileNotFoundError:
+            if not creates:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE or flags == os.O_RDONLY:
+                raise
+            flags = os.O_RDONLY
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _close(files: _Files) -> None:
+    os.close(files.records)
+    os.close(files.journal)
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    """Holds a lock that ends with the process."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _checks(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the checksum of each entry, which is not zero if the entry is."""
+    words = entries.view(np.uint32).reshape(-1, _WORDS)[:, :-1]
+    sums: np.ndarray[Any, Any] = (words * _WEIGHTS).sum(axis=1, dtype=np.uint32) + np.uint32(1)
+    return sums
+
+
+def as_bytes(array: Any) -> memoryview:
+    """Returns the bytes of an array, which is contiguous and not empty, without copying it."""
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def record_crc(key: Any, buffers: Buffers) -> int:
+    """Returns the CRC-32 of the key and the parts of a record."""
+    crc = zlib.crc32(key)
+    for buffer in buffers:
+        crc = zlib.crc32(buffer, crc)
+    return crc
+
+
+def _read(descriptor: int, buffers: Buffers, start: int) -> bool:
+    """Fills buffers from a position of a file; returns whether the file is long enough."""
+    if len(buffers) <= _MOST_BUFFERS:
+        wanted = sum(buffer.nbytes for buffer in buffers)
+        if os.preadv(descriptor, buffers, start) == wanted:
+            return True  # nearly always
+    for buffer in buffers:
+        rest = buffer
+        while rest.nbytes:  # one call reads at most 2 GB
+            got = os.preadv(descriptor, [rest], start)
+            if not got:
+                return False
+            rest, start = rest[got:], start + got
+    return True
+
+
+def _write(descriptor: int, buffers: Buffers, start: int) -> None:
+    for buffer in buffers:
+        rest = buffer
+        while rest.nbytes:
+            written = os.pwrite(descriptor, rest, start)
+            rest, start = rest[written:], start + written
