@@ -23,6 +23,7 @@ from jsonargparse import Namespace
 
 from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
+from nnx_alexnet.cli.cache_output import cache_line, fill_cache
 from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
@@ -30,7 +31,7 @@ from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.cli.saved_run import load_run
 from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
-from nnx_alexnet.data import find_images
+from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import write_report
@@ -179,6 +180,26 @@ def report(arguments: Namespace) -> int:
     return 0
 
 
+def cache(arguments: Namespace) -> int:
+    """Fills the cache of a dataset, or lists or removes caches."""
+    given = arguments.data.get("cache") or True
+    place = cache_place(given)
+    assert place is not None
+    if arguments.remove is not None:
+        print_result(f"Removed {cache_line(remove_cache(place / arguments.remove))}")
+    elif arguments.list:
+        lines = [cache_line(info) for info in list_caches(place)]
+        if lines:
+            print_result("\n".join(lines))
+        else:
+            write_message(f"There are no caches in {printable(place)}.")
+    else:
+        if "cache" in arguments.data:
+            arguments.data.cache = given
+        fill_cache(build_data(arguments.data))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "fit": fit,
     "validate": partial(evaluate, "val"),
@@ -188,4 +209,5 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "runs": runs,
     "report": report,
     "summary": summary,
+    "cache": cache,
 }

@@ -1,4 +1,4 @@
-"""The options of `fit`, derived from the signatures of the library.
+"""The options of `fit` and `cache`, derived from the signatures of the library.
 
 The groups are `--distributed` (`initialize_distributed`), `--data` (`load_data`), `--model`,
 `--task`, `--optimizer` (`create_optimizer`) and `--trainer` (`Trainer`). To add an option, add an
@@ -61,18 +61,48 @@ def fit_parser(import_path: str | None = None) -> Parser:
     )
     is_named = import_path is None
     parser.set_defaults({k: v for k, v in RECIPE.items() if is_named or not k.startswith("data.")})
-    for group, also in (("data", "|IMPORT_PATH"), ("optimizer", "")):
-        action = parser._option_string_actions.get(f"--{group}")
-        if action is None:  # the data have no arguments
-            continue
-        action.metavar = f"NAME{also}|CONFIG"
-        action.help = f"Short for --{group}.name NAME, or the path of a configuration file."
-        if also:
-            action.help += (
-                " An import path, such as my_package.my_data, is the user's own function that "
-                "returns a DataModule; its arguments become the options --data.x."
-            )
+    _describe_short_form(parser, "data", also="|IMPORT_PATH")
+    _describe_short_form(parser, "optimizer")
     return parser
+
+
+def cache_parser(import_path: str | None = None) -> Parser:
+    """Returns the parser of `cache`.
+
+    Args:
+        import_path: see `fit_parser`.
+
+    Example:
+        >>> from nnx_alexnet.cli.options import cache_parser
+        >>> cache_parser().parse_args(["--data.root", "photos"]).data.root
+        'photos'
+    """
+    parser = Parser(
+        description="Decode the files of a dataset once, in advance, and manage what is kept."
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="List the caches, with the newest first."
+    )
+    parser.add_argument(
+        "--remove", metavar="CACHE", help="Remove a cache: its folder, or its name in the list."
+    )
+    add_data(parser, import_path)
+    _describe_short_form(parser, "data", also="|IMPORT_PATH")
+    return parser
+
+
+def _describe_short_form(parser: Parser, group: str, *, also: str = "") -> None:
+    """Sets the help of `--data` or `--optimizer`."""
+    action = parser._option_string_actions.get(f"--{group}")
+    if action is None:  # the data have no arguments
+        return
+    action.metavar = f"NAME{also}|CONFIG"
+    action.help = f"Short for --{group}.name NAME, or the path of a configuration file."
+    if also:
+        action.help += (
+            " An import path, such as my_package.my_data, is the user's own function that "
+            "returns a DataModule; its arguments become the options --data.x."
+        )
 
 
 def _add_run_options(parser: Parser) -> None:

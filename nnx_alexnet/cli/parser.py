@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 
 from nnx_alexnet.cli.base_parser import Parser
 from nnx_alexnet.cli.data_option import option_for
-from nnx_alexnet.cli.options import add_model, fit_parser
+from nnx_alexnet.cli.options import add_model, cache_parser, fit_parser
 from nnx_alexnet.cli.prediction_output import Format
 from nnx_alexnet.cli.saved_run import read_config
 from nnx_alexnet.version import __version__
@@ -46,6 +46,7 @@ def command_parser(import_path: str | None = None) -> Parser:
         "runs": _runs_parser(),
         "report": _report_parser(),
         "summary": _summary_parser(),
+        "cache": cache_parser(import_path),
     }.items():
         commands.add_subcommand(name, command, help=command.description)
         command.prog = f"nnx-alexnet {name}"

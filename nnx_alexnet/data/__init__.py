@@ -7,6 +7,11 @@ from nnx_alexnet.data.applied_transform import transformed_batch as transformed_
 from nnx_alexnet.data.batching import Batch as Batch
 from nnx_alexnet.data.batching import example_batch as example_batch
 from nnx_alexnet.data.batching import padded_size as padded_size
+from nnx_alexnet.data.cache_folders import CacheInfo as CacheInfo
+from nnx_alexnet.data.cache_folders import cache_info as cache_info
+from nnx_alexnet.data.cache_folders import cache_place as cache_place
+from nnx_alexnet.data.cache_folders import list_caches as list_caches
+from nnx_alexnet.data.cache_folders import remove_cache as remove_cache
 from nnx_alexnet.data.data_module import DataModule as DataModule
 from nnx_alexnet.data.data_module import as_data_module as as_data_module
 from nnx_alexnet.data.datasets import DATASETS as DATASETS

@@ -148,12 +148,13 @@ def list_caches(place: Path) -> list[CacheInfo]:
     Args:
         place: the folder, which need not exist.
     """
-    found = [_info(folder) for folder in place.iterdir()] if place.is_dir() else []
+    found = [cache_info(folder) for folder in place.iterdir()] if place.is_dir() else []
     known = [info for info in found if info is not None]
     return sorted(known, key=lambda info: info.modified, reverse=True)
 
 
-def _info(folder: Path) -> CacheInfo | None:
+def cache_info(folder: Path) -> CacheInfo | None:
+    """Returns what a folder contains; None if it is not the folder of a cache."""
     try:
         about = json.loads(read_whole(folder / ABOUT))
         files = [path.stat() for path in (folder / JOURNAL, folder / RECORDS) if path.exists()]
@@ -174,11 +175,11 @@ def remove_cache(folder: Path) -> CacheInfo:
         ValueError: the folder is no cache.
         OSError: it cannot be removed.
     """
-    info = _info(folder)
+    info = cache_info(folder)
     if info is None:
         raise ValueError(
-            f"`folder` (={str(folder)!r}) is not the folder of a cache, which has the files "
-            f"{ABOUT}, {JOURNAL} and {RECORDS}."
+            f"{str(folder)!r} is not the folder of a cache, which contains the files {ABOUT}, "
+            f"{JOURNAL} and {RECORDS}. `nnx-alexnet cache --list` lists the caches."
         )
     remove(folder)
     return info

@@ -54,6 +54,29 @@ def read_cached(
                 yield _completed(source, request, source.read(request.indices), missing, answer)
 
 
+def fill_cache(
+    source: CachedSource, workers: Workers | None, *, num_rows: int = 32
+) -> Iterator[tuple[int, Rows]]:
+    """Adds all examples that are missing to the cache.
+
+    Args:
+        source: of the examples.
+        workers: read them; None reads them in this process.
+        num_rows: how many a worker reads at once.
+
+    Yields:
+        For each part, how many examples it has, and the answer with those that are bad.
+    """
+    source.records.refresh()
+    missing = source.records.missing()
+    parts = [missing[start : start + num_rows] for start in range(0, len(missing), num_rows)]
+    requests = [BatchRequest(part, 0, 0, number) for number, part in enumerate(parts)]
+    answers = _taken(source, requests) if workers is None else workers.read(requests)
+    for request, answer in zip(requests, answers, strict=True):
+        yield len(request.indices), answer
+    source.records.refresh()
+
+
 @contextlib.contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
     threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="nnx-alexnet-cache")

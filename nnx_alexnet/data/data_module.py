@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -292,6 +293,31 @@ class DataModule:
     def label_digests(self) -> dict[str, str | None]:
         """Returns a digest of the labels of each split, in their order; None if not known."""
         return {name: _label_digest(loader) for name, loader in self._splits().items()}
+
+    def fill_cache(self, progress: Callable[[int], None] | None = None) -> list[Path]:
+        """Adds all examples that are missing to the caches of the splits.
+
+        Args:
+            progress: called with a number of examples after these have been read.
+
+        Returns:
+            The folders of the caches.
+
+        Raises:
+            ValueError: the data have no cache.
+            Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
+        """
+        folders = []
+        for loader in self._splits().values():
+            if loader.cached is not None:
+                folders.append(loader.cached.cache.folder)
+            for num in loader.fill_cache():
+                if progress is not None:
+                    progress(num)
+            loader.close()
+        if not folders:
+            raise ValueError("The data have no cache; create them with `cache=True`.")
+        return [*dict.fromkeys(folders)]
 
     def close(self) -> None:
         """Ends all workers; using the data again starts new ones."""

@@ -6,7 +6,8 @@ import numpy as np
 
 from nnx_alexnet.data.bad_samples import BadSamples
 from nnx_alexnet.data.batching import Batch, BatchPlan, fields_of, padded, plan_batches
-from nnx_alexnet.data.cached_batches import read_cached
+from nnx_alexnet.data.cached_batches import fill_cache, read_cached
+from nnx_alexnet.data.cached_records import CachedRecords
 from nnx_alexnet.data.cached_source import CachedSource
 from nnx_alexnet.data.examples import Rows
 from nnx_alexnet.data.seeding import order
@@ -131,6 +132,22 @@ class IndexedBatches:
             source.begin_pass()
         for request in requests:
             yield source.take(request.indices, seed=request.seed, epoch=request.epoch)
+
+    @property
+    def records(self) -> CachedRecords | None:
+        """The records of the examples in a cache; None without one."""
+        return self._source.records if isinstance(self._source, CachedSource) else None
+
+    def fill_cache(self) -> Iterator[int]:
+        """Adds all examples that are missing to the cache, and yields how many of them it read.
+
+        Raises:
+            Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
+        """
+        if isinstance(self._source, CachedSource):
+            for num, rows in fill_cache(self._source, self._workers):
+                self.bad.note(rows.bad)
+                yield num
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if there are to be workers and they cannot be started."""

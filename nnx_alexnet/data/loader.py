@@ -7,6 +7,7 @@ import numpy as np
 
 from nnx_alexnet.data.batch_on_demand import BatchOnDemand
 from nnx_alexnet.data.batching import Batch, is_complete
+from nnx_alexnet.data.cached_records import CachedRecords
 from nnx_alexnet.data.examples import ElementSpec, Fields
 from nnx_alexnet.data.indexed_batches import IndexedBatches
 from nnx_alexnet.data.iterable_batches import IterableBatches
@@ -291,6 +292,20 @@ class Loader:
         return BatchOnDemand(
             batch, arrays, lambda name: jax.tree.map(lambda values: values[rows], arrays[name])
         )
+
+    @property
+    def cached(self) -> CachedRecords | None:
+        """The records of the examples in a cache; None without one."""
+        return self._batches.records if isinstance(self._batches, IndexedBatches) else None
+
+    def fill_cache(self) -> Iterator[int]:
+        """Adds all examples that are missing to the cache, and yields how many of them it read.
+
+        Raises:
+            Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
+        """
+        if isinstance(self._batches, IndexedBatches):
+            yield from self._batches.fill_cache()
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if workers are needed and cannot be started."""

@@ -101,6 +101,8 @@ def test_caches_are_listed_and_removed(tmp_path):
     assert remove_cache(found[0].folder) == found[0]
     assert list_caches(tmp_path) == found[1:]
     for name in ("notes", "broken", "none"):
-        with pytest.raises(ValueError, match=r"is not the folder of a cache"):
+        with pytest.raises(
+            ValueError, match=r"is not the folder of a cache, .* `nnx-alexnet cache --list`"
+        ):
             remove_cache(tmp_path / name)
     assert (tmp_path / "notes").exists()
