@@ -194,8 +194,9 @@ def cache(arguments: Namespace) -> int:
         else:
             write_message(f"There are no caches in {printable(place)}.")
     else:
-        if "cache" in arguments.data:
-            arguments.data.cache = given
+        needed = {"cache": given, "drop_last": False}  # a few files need not fill a batch
+        for name in needed.keys() & arguments.data.keys():
+            arguments.data[name] = needed[name]
         fill_cache(build_data(arguments.data))
     return 0
 

@@ -17,8 +17,9 @@ _Array = np.ndarray[Any, Any]
 class CachedRecords:
     r"""Finds the records of a split by the indices of its examples.
 
-    The CRC of each record is compared when this object reads it for the first time. Threads may
-    share an object.
+    The CRC of each record is compared when this object reads it for the first time, unless this
+    process or its workers have written it: a power failure would have ended them. Threads may share
+    an object.
 
     Args:
         cache: the files.
@@ -74,7 +75,7 @@ class CachedRecords:
             indices, entries = indices[is_own], entries[is_own]
             self._numbers[indices] = entries["number"]  # the newest one of several wins
             self._crcs[indices] = entries["crc"]
-            self._is_checked[indices] = False
+            self._is_checked[indices] = entries["writer"] == self.cache.writer
 
     def missing(self, indices: _Array | None = None) -> _Array:
         """Returns which examples had no intact record at the last `refresh`.

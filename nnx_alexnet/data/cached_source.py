@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -78,12 +79,14 @@ class CachedSource(MapSource):
 
     def take(self, indices: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`; see `for_workers`."""
-        rows = super().take(indices, seed=seed, epoch=epoch)
-        if self._is_in_worker and not rows.bad:
-            self.records.refresh()
-            if not len(self.records.missing(indices)):
-                return Rows({}, bad={})  # a worker cannot send the default value
-        return rows
+        if self._is_in_worker:
+            with contextlib.suppress(Exception):  # raised again, or skipped, below
+                for index in indices.tolist():
+                    self._example(index)
+                self.records.refresh()
+                if not len(self.records.missing(indices)):
+                    return Rows({}, bad={})  # a worker cannot send the default value
+        return super().take(indices, seed=seed, epoch=epoch)
 
     def _read_together(self, indices: np.ndarray[Any, Any]) -> Fields | None:
         self.records.refresh()

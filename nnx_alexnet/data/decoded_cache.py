@@ -3,8 +3,8 @@
 A cache is a folder of three files:
 
 - `records`: the examples, in records of one length, one after another;
-- `journal`: an entry of 32 bytes for each record: its key, its number, a CRC-32 of key and record,
-  and a checksum of the entry itself;
+- `journal`: an entry of 32 bytes for each record: its key, its number, its writer, a CRC-32 of key
+  and record, and a checksum of the entry itself;
 - `cache.json`: what the cache contains, for people.
 
 A record is written before its entry, both under a lock of the journal, and neither is changed
@@ -21,11 +21,11 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import threading
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,9 @@ Buffers = Sequence[memoryview]
 Entries = np.ndarray[Any, Any]
 """Entries of the journal, a structured array."""
 
-_ENTRY = np.dtype([("key", "V16"), ("number", "<u8"), ("crc", "<u4"), ("check", "<u4")])
+_ENTRY = np.dtype(
+    [("key", "V16"), ("number", "<u4"), ("writer", "<u4"), ("crc", "<u4"), ("check", "<u4")]
+)
 _WORDS = _ENTRY.itemsize // 4
 # Odd, so that a change of any single word changes the sum.
 _WEIGHTS = (np.arange(1, _WORDS, dtype=np.uint64) * 2654435761 | 1).astype(np.uint32)
@@ -73,6 +75,7 @@ class DecodedCache:
     Attributes:
         folder: as given.
         record_bytes: as given.
+        writer: a random number that entries of this object and of its pickled copies have.
 
     Example:
         >>> import tempfile
@@ -92,14 +95,17 @@ class DecodedCache:
     ) -> None:
         self.folder = folder
         self.record_bytes = record_bytes
+        self.writer = secrets.randbits(32)
         self._about = dict(about or {})
         self._files: _Files | None = None
         self._lock = threading.RLock()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(DecodedCache, record_bytes=self.record_bytes, about=self._about), (
-            self.folder,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     # ---- Reading -----------------------------------------------------------------------------
 
@@ -110,7 +116,7 @@ class DecodedCache:
             start: how many of the first records to leave out (default 0).
 
         Returns:
-            Fields `key`, `number` and `crc`. The key of a damaged entry is zero.
+            Fields `key`, `number`, `writer` and `crc`. The key of a damaged entry is zero.
         """
         files = self._open(creates=False)
         num = 0 if files is None else os.fstat(files.journal).st_size // _ENTRY.itemsize
@@ -165,7 +171,8 @@ class DecodedCache:
                     os.ftruncate(files.journal, num * _ENTRY.itemsize)
                 _write(files.records, buffers, num * self.record_bytes)
                 entry = np.zeros(1, _ENTRY)
-                entry["key"], entry["number"], entry["crc"] = key, num, record_crc(key, buffers)
+                entry["key"], entry["number"], entry["writer"] = key, num, self.writer
+                entry["crc"] = record_crc(key, buffers)
                 entry["check"] = _checks(entry)
                 _write(files.journal, [as_bytes(entry)], num * _ENTRY.itemsize)
 

@@ -8,7 +8,7 @@ import pytest
 from cache_writers import BYTES, NUM, content, keys_of, records_in, rows_of
 
 from nnx_alexnet.data.cached_records import CachedRecords
-from nnx_alexnet.data.decoded_cache import DecodedCache
+from nnx_alexnet.data.decoded_cache import DecodedCache, record_crc
 
 
 def filled(folder, indices, num=NUM, num_bytes=8):
@@ -43,8 +43,9 @@ def test_rows_are_read_in_any_order_and_in_parts(tmp_path):
 
 def test_a_damaged_record_is_noticed_at_its_first_reading_and_replaced(tmp_path):
     records = filled(tmp_path, range(4))
+    assert read(pickle.loads(pickle.dumps(records)), [0]) == [False]  # it has not looked yet
     damage(records, number=2)
-    again = pickle.loads(pickle.dumps(records))
+    again = records_in(tmp_path, num_bytes=8)
     again.refresh()
     assert read(again, [0, 1, 2, 3]) == [True, True, False, True]
     assert again.missing(np.arange(4)).tolist() == [2]
@@ -55,6 +56,24 @@ def test_a_damaged_record_is_noticed_at_its_first_reading_and_replaced(tmp_path)
     third = records_in(tmp_path, num_bytes=8)  # the newest record of an example counts
     third.refresh()
     assert read(third, [0, 1, 2, 3]) == [True] * 4
+
+
+def test_records_of_its_own_workers_are_not_checked_again(tmp_path, monkeypatch):
+    records = records_in(tmp_path, num_bytes=8)
+    in_worker = pickle.loads(pickle.dumps(records))
+    for each in (in_worker, records_in(tmp_path, num_bytes=8)):
+        each.add(0 if each is in_worker else 1, [memoryview(content(each is not in_worker, 8))])
+    checked = []
+
+    def note(key, buffers):
+        checked.append(key[0])
+        return record_crc(key, buffers)
+
+    monkeypatch.setattr("nnx_alexnet.data.cached_records.record_crc", note)
+    records.refresh()
+    for _ in range(2):
+        assert read(records, [0, 1]) == [True, True]
+    assert checked == [1]
 
 
 def test_a_record_of_another_example_is_not_taken_for_its_own(tmp_path):

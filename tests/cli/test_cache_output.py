@@ -1,0 +1,76 @@
+"""`nnx-alexnet cache`: filling, listing and removing caches."""
+
+import pytest
+from data_helpers import load_folder, write_images
+
+from nnx_alexnet.cli import main
+from nnx_alexnet.data import list_caches
+
+
+@pytest.fixture
+def photos(tmp_path):
+    write_images(tmp_path / "photos", num=4)
+    write_images(tmp_path / "photos", split="val", num=1)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*words, code=0):
+        assert main(["cache", *map(str, words)]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+def data_options(photos, cache):
+    options = ["--data", "folder", "--data.root", photos, "--data.image_size", 20]
+    return [*options, "--data.num_workers", 0, "--data.cache", cache]
+
+
+def test_a_cache_is_filled_listed_and_removed(tmp_path, photos, run, printed):
+    out = run(*data_options(photos, tmp_path / "cache")).out
+    (info,) = list_caches(tmp_path / "cache")
+    parts = out.strip().split("  ")
+    assert parts[:2] == [str(info.folder), "10 examples"]
+    assert parts[4:] == [f"folder {photos}", "uint8[23, 23, 3]"]
+    data = load_folder(photos, cache=tmp_path / "cache")
+    assert len(data.train.cached.missing()) == len(data.val.cached.missing()) == 0
+    assert run(*data_options(photos, tmp_path / "cache")).out == out
+    assert run("--list", "--data.cache", tmp_path / "cache").out == out
+    removed = run("--remove", info.folder.name, "--data.cache", tmp_path / "cache").out
+    assert removed == f"Removed {out}"
+    assert not info.folder.exists()
+    listed = run("--list", "--data.cache", tmp_path / "cache")
+    assert (listed.out, listed.err) == ("", f"There are no caches in {tmp_path / 'cache'}.\n")
+
+
+def test_the_cache_folder_of_the_user_is_the_default(tmp_path, photos, run, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for cache in ("true", "false"):  # filling a cache needs one
+        run(*data_options(photos, cache))
+    (info,) = list_caches(tmp_path / "xdg" / "nnx_alexnet" / "decoded")
+    assert run("--list").out.startswith(f"{info.folder}  10 examples  ")
+    assert run("--remove", info.folder).out.startswith(f"Removed {info.folder}  ")
+
+
+def test_what_cannot_be_cached_or_removed_is_reported(tmp_path, photos, run, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "`cache` is for map-style datasets" in run("--data", "digits", code=1).err
+    assert "is not the folder of a cache" in run("--remove", photos, code=1).err
+    assert photos.exists()
+    (tmp_path / "studio.py").write_text(
+        "from helpers import tiny_arrays\n"
+        "from nnx_alexnet import DataModule\n"
+        "def images():\n    return DataModule(tiny_arrays(), batch_size=8)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert "The data have no cache" in run("--data", "studio.images", code=1).err
+
+
+def test_a_damaged_file_ends_the_filling_unless_it_is_skipped(tmp_path, photos, run):
+    (photos / "train" / "dog" / "1.png").write_bytes(b"no image")
+    options = data_options(photos, tmp_path / "cache")
+    assert "train/dog/1.png: no known format" in run(*options, code=1).err
+    out = run(*options, "--data.on_bad_sample", "skip").out
+    assert out.split("  ")[1] == "9 examples"
