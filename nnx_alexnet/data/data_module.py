@@ -1,10 +1,9 @@
 """DataModule: the splits of a dataset, and the transform of their batches."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,24 +23,11 @@ from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
+from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, resident_arrays
 from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
 from nnx_alexnet.support import logger
-
-KeepOnDevice = bool | Literal["auto"]
-
-_SHARE_OF_MEMORY = 0.25  # of the device's, that the train split may use by default
-
-
-def device_memory() -> int:
-    """Returns how many bytes a program may use of the first device; 0 if that is not known."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    if jax.default_backend() == "cpu":  # it uses the memory of the machine
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 0
 
 
 class DataModule:
@@ -88,8 +74,9 @@ class DataModule:
             an error. Each such example is reported. If they are more than 1% of a split, the run
             ends with an error.
         keep_on_device: whether the train split stays in the device's memory during `fit`, so that
-            only indices are sent. The split must consist of arrays. By default (`"auto"`), it stays
-            there if it needs at most a quarter of that memory.
+            only indices are sent. The split must consist of arrays, or have a `cache`. By default
+            (`"auto"`), it stays there if it needs at most a quarter of that memory, and at most 1%
+            of it is missing in the cache at the start of `fit`.
         class_names: the name of each class, in the order of the labels (default: those of the
             column `label`, if `train` is a dataset of Hugging Face).
         name: a name for the data.
@@ -199,11 +186,7 @@ class DataModule:
                 warn_of_scales(self.train, loader)
         if self.class_names is not None:
             check_class_names(splits, self.class_names)
-        if self.keep_on_device is True and self.train.arrays() is None:
-            raise ValueError(
-                "`keep_on_device` (=True) needs a train split of arrays in memory; this one is "
-                'read while it is used. keep_on_device="auto" sends its batches.'
-            )
+        check_keep_on_device(self.keep_on_device, self.train)
 
     def check(self, loader: Loader) -> tuple[int, ...] | None:
         """Returns the shape of one image of a split after the transform; None without images.
@@ -249,11 +232,8 @@ class DataModule:
         Returns:
             The arrays by name; None if the batches are sent instead.
         """
-        arrays = self.train.arrays()
-        if arrays is None or self.keep_on_device is False:
-            return None
-        size = sum(array.nbytes for array in jax.tree.leaves(arrays))
-        if self.keep_on_device == "auto" and size > _SHARE_OF_MEMORY * device_memory():
+        arrays = resident_arrays(self.train, self.keep_on_device)
+        if arrays is None:
             return None
         on_device: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
         return on_device

@@ -44,11 +44,12 @@ import numpy as np
 from nnx_alexnet.data.archives import decompress, safe_extraction
 from nnx_alexnet.data.array_files import array_files
 from nnx_alexnet.data.cache_folders import Cache, cache_place
-from nnx_alexnet.data.data_module import DataModule, KeepOnDevice
+from nnx_alexnet.data.data_module import DataModule
 from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, splits_in_memory
 from nnx_alexnet.data.hugging_face_splits import hugging_face
 from nnx_alexnet.data.image_folder import image_folder, imagenet
 from nnx_alexnet.data.map_source import OnBadSample
+from nnx_alexnet.data.resident_data import KeepOnDevice
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import unknown
 
@@ -100,7 +101,7 @@ def load_data(
         drop_last: whether an incomplete last training batch is left out.
         on_bad_sample: how a damaged example is handled: `"raise"` or `"skip"`, see `DataModule`.
         keep_on_device: whether the training examples stay in the device's memory, see
-            `DataModule`. Those of "folder" and "imagenet" cannot.
+            `DataModule`. Those of "folder" and "imagenet" need a `cache`.
         columns: the columns of "hf:" and "npz:" to use (default: all).
         rename: new names of these columns, such as {"img": "image"}. The key `image` is for images.
         pad_to: the lengths to which the sequences of "hf:" are padded, by their new names, see

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
 from nnx_alexnet.data.bad_samples import BadSamples
+from nnx_alexnet.data.batch_memory import BatchMemory
 from nnx_alexnet.data.batching import Batch, BatchPlan, fields_of, padded, plan_batches
 from nnx_alexnet.data.cached_batches import fill_cache, read_cached
 from nnx_alexnet.data.cached_records import CachedRecords
 from nnx_alexnet.data.cached_source import CachedSource
-from nnx_alexnet.data.examples import Rows
+from nnx_alexnet.data.examples import Fields, Rows
 from nnx_alexnet.data.seeding import order
 from nnx_alexnet.data.sources import ArraySource, MapSource
 from nnx_alexnet.data.worker_process import BatchRequest
 from nnx_alexnet.data.workers import Workers
+
+_NUM_AT_ONCE = 256  # examples that are read together when all are read
 
 
 class IndexedBatches:
@@ -148,6 +152,26 @@ class IndexedBatches:
             for num, rows in fill_cache(self._source, self._workers):
                 self.bad.note(rows.bad)
                 yield num
+
+    def read_all(self) -> Fields:
+        """Returns all examples of a split with a cache, which is completed by that."""
+        assert isinstance(self._source, CachedSource)
+        starts = range(0, len(self._source), _NUM_AT_ONCE)
+        requests = [
+            BatchRequest(np.arange(start, min(start + _NUM_AT_ONCE, len(self._source))), 0, 0, n)
+            for n, start in enumerate(starts)
+        ]
+        memory, num = BatchMemory(), len(self._source)
+        fields: Fields = jax.tree.map(
+            lambda leaf: memory.empty((num, *leaf.shape), leaf.dtype), self._source.element_spec()
+        )
+        for request, rows in zip(requests, self._rows(requests), strict=True):
+            self.bad.note(rows.bad)
+            for array, part in zip(
+                jax.tree.leaves(fields), jax.tree.leaves(rows.fields), strict=True
+            ):
+                array[request.indices[0] :][: len(part)] = part
+        return fields
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if there are to be workers and they cannot be started."""

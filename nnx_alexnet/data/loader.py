@@ -1,5 +1,6 @@
 """The batches of one split: their order, size and padding."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -285,10 +286,12 @@ class Loader:
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with its fields, which are read on access if it has only its indices."""
-        arrays = self.arrays()
-        if is_complete(batch) or arrays is None:
+        arrays, source, rows = self.arrays(), self.source, batch["index"]
+        if is_complete(batch) or isinstance(source, IterableSource):
             return batch
-        rows = batch["index"]
+        if arrays is None:  # a cache has been read to the device
+            taken = functools.cache(lambda: source.take(rows, seed=0, epoch=0).fields)
+            return BatchOnDemand(batch, self.element_spec(), lambda name: taken()[name])
         return BatchOnDemand(
             batch, arrays, lambda name: jax.tree.map(lambda values: values[rows], arrays[name])
         )
@@ -306,6 +309,14 @@ class Loader:
         """
         if isinstance(self._batches, IndexedBatches):
             yield from self._batches.fill_cache()
+
+    def read_all(self) -> Fields:
+        """Returns all examples of a split with a cache, which is completed by that.
+
+        Examples that cannot be read are replaced and reported as in `batches`.
+        """
+        assert isinstance(self._batches, IndexedBatches)
+        return self._batches.read_all()
 
     def check_workers(self) -> None:
         """Raises a `ValueError` if workers are needed and cannot be started."""

@@ -1,0 +1,81 @@
+"""Decides whether the train split stays on the device."""
+
+import math
+import os
+from typing import Literal
+
+import jax
+
+from nnx_alexnet.data.examples import Fields
+from nnx_alexnet.data.loader import Loader
+
+KeepOnDevice = bool | Literal["auto"]
+
+_SHARE_OF_MEMORY = 0.25  # of the device's, that the train split may use by default
+_SHARE_MISSING = 0.01  # of a split, that may be added to a cache while the run waits for it
+
+
+def device_memory() -> int:
+    """Returns how many bytes a program may use of the first device; 0 if that is not known."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if jax.default_backend() == "cpu":  # it uses the memory of the machine
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def check_keep_on_device(keep: KeepOnDevice, loader: Loader) -> None:
+    """Raises a `ValueError` if a split is to stay on the device, but cannot.
+
+    Args:
+        keep: the argument `keep_on_device`.
+        loader: of the split.
+    """
+    if keep is True and loader.arrays() is None and not _can_read_all(loader):
+        raise ValueError(
+            "`keep_on_device` (=True) needs a train split of arrays in memory, or one with "
+            "`cache` whose labels are known; this one is read while it is used. "
+            'keep_on_device="auto" sends its batches.'
+        )
+
+
+def resident_arrays(loader: Loader, keep: KeepOnDevice) -> Fields | None:
+    """Returns all examples of a split if they are to stay on the device, else None.
+
+    Args:
+        loader: of the split. If it has a cache, that is read, and completed if
+            examples are missing.
+        keep: True, False, or "auto" for a split that needs at most a quarter of the memory and, if
+            it has a cache, of which at most 1% is missing there.
+    """
+    arrays = loader.arrays()
+    if keep is False or (arrays is None and not _can_read_all(loader)):
+        return None
+    if keep == "auto":
+        if _num_bytes(loader) > _SHARE_OF_MEMORY * device_memory():
+            return None
+        if arrays is None and not _is_nearly_complete(loader):
+            return None
+    return loader.read_all() if arrays is None else arrays
+
+
+def _can_read_all(loader: Loader) -> bool:
+    """Returns whether a split has a cache, and its labels can be checked in advance."""
+    has_labels = loader.labels() is not None or "label" not in loader.element_spec()
+    return loader.cached is not None and has_labels
+
+
+def _num_bytes(loader: Loader) -> int:
+    leaves = jax.tree.leaves(loader.element_spec())
+    size: int = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    return size * (loader.num_examples or 0)
+
+
+def _is_nearly_complete(loader: Loader) -> bool:
+    # Processes that look at different moments would decide differently.
+    if loader.cached is None or loader.num_examples is None or jax.process_count() > 1:
+        return False
+    loader.cached.refresh()
+    most = max(loader.batch_size, _SHARE_MISSING * loader.num_examples)
+    return len(loader.cached.missing()) <= most
