@@ -128,4 +128,5 @@ def _most_bytes(device: jax.Device) -> float:
     if device.platform == "cpu":
         return _MAX_BYTES_ON_CPU
     stats = device.memory_stats() or {}
-    return (stats.get("bytes_limit", 0) - stats.get("peak_bytes_in_use", 0)) / 2
+    free: int = stats.get("bytes_limit", 0) - stats.get("peak_bytes_in_use", 0)
+    return free / 2
