@@ -18,7 +18,7 @@ from nnx_alexnet.cli.commands import COMMANDS, FAILED
 from nnx_alexnet.cli.data_option import import_path_in
 from nnx_alexnet.cli.parser import command_parser, complete
 from nnx_alexnet.data import WorkerDiedError
-from nnx_alexnet.devices import keep_freed_memory, leave, use_compilation_cache
+from nnx_alexnet.devices import leave, use_compilation_cache
 from nnx_alexnet.support import (
     escape_unencodable,
     existing_working_directory,
@@ -69,7 +69,6 @@ def _prepare_process() -> None:
 
 def _run(words: Sequence[str], *, owns_process: bool) -> int:
     """Parses the arguments, runs the subcommand and returns its exit code."""
-    keep_freed_memory()
     use_compilation_cache()
     if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as `python -m` does, but last

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import yaml
 from flax import nnx
 from jsonargparse import Namespace
@@ -13,14 +16,40 @@ from jsonargparse import Namespace
 from nnx_alexnet.cli.data_option import IMPORT_PATH
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.data import DataModule
+from nnx_alexnet.devices import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.support import check_integer, logger
 from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.training import DEFAULT_EPOCHS
 
+# The steps of a smaller model are so short that it is faster to dispatch the next one early.
+_SMALL_MODEL = 2**20  # bytes
+
 
 def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
-    """Builds the model of a parsed configuration.
+    """Builds the model of a parsed configuration, and prepares this process for its steps.
+
+    Args:
+        config: see `model_builder`.
+        seed: see `model_builder`.
+        given: see `model_builder`.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: the class has no default for an argument that the data do not determine.
+    """
+    build = model_builder(config, seed, given)
+    with contextlib.suppress(Exception):  # a constructor that needs values, or fails again below
+        shapes = jax.tree.leaves(nnx.state(nnx.eval_shape(build)))
+        if sum(leaf.size * leaf.dtype.itemsize for leaf in shapes) >= _SMALL_MODEL:
+            keep_freed_memory()
+    return build()
+
+
+def model_builder(config: Namespace, seed: int, given: dict[str, Any]) -> Callable[[], nnx.Module]:
+    """Returns a function that builds the model of a parsed configuration.
 
     Args:
         config: `class_path` and `init_args`.
@@ -28,18 +57,16 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
         given: `num_classes`, `image_size` and `in_channels`, passed if the class has such an
             argument. If the data do not determine one, it is None, and the class's default applies.
 
-    Returns:
-        A new model.
-
     Raises:
         ValueError: the class has no default for an argument that the data do not determine.
 
     Example:
+        >>> from flax import nnx
         >>> from nnx_alexnet.cli.options import fit_parser
-        >>> from nnx_alexnet.cli.trainer_factory import build_model
+        >>> from nnx_alexnet.cli.trainer_factory import model_builder
         >>> config = fit_parser().parse_args([]).model
         >>> given = {"num_classes": 2, "image_size": 67, "in_channels": 1}
-        >>> type(build_model(config, 0, given)).__name__
+        >>> type(nnx.eval_shape(model_builder(config, 0, given))).__name__
         'AlexNet'
     """
     module, _, name = config.class_path.rpartition(".")
@@ -55,8 +82,7 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
                 "Classes are those of an integer `label` in memory. Use a model that does not "
                 "have this argument, or has a default for it."
             )
-    model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
-    return model
+    return lambda: model_class(**arguments, rngs=nnx.Rngs(seed))
 
 
 def build_trainer(config: Namespace, data: DataModule) -> Trainer:
