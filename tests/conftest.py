@@ -22,6 +22,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 # The first example may compile, and the machine may be busy.
 hypothesis.settings.register_profile("unhurried", deadline=None)
@@ -35,6 +36,20 @@ os.environ["XLA_FLAGS"] = _flags
 
 
 _state = {"is_off": False}
+_compile_options = compiler.get_compile_options
+
+
+def _options(*arguments, **keywords):
+    options = _compile_options(*arguments, **keywords)
+    if _state["is_off"]:
+        # They take two thirds of the time in which XLA compiles a small step, even without most
+        # optimizations, and no setting of JAX turns them off for some programs.
+        fusions = ("xla_cpu_use_fusion_emitters", False)
+        options.env_option_overrides = [*options.env_option_overrides, fusions]
+    return options
+
+
+compiler.get_compile_options = _options
 
 
 @pytest.fixture(scope="module", autouse=True)
