@@ -57,6 +57,8 @@ def and_slowly(*peers):
         "keras-bare",
         "keras-scan",
         "keras-scan-bare",
+        "tunix",
+        "tunix-bare",
     ),
 )
 def test_the_steps_of_the_loop_take_a_part_of_the_whole_time(contender):
