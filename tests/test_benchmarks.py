@@ -121,10 +121,10 @@ def test_each_operation_in_each_way():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", ["ours", "torchvision", "waiting"])
+@pytest.mark.parametrize("contender", ["ours", "filling", "cached", "torchvision", "waiting"])
 def test_loading_a_folder_is_faster_than_the_whole_process(contender):
     quick = ["--images", "8", "--image-size", "67", "--batch-size", "4", "--workers", "1"]
-    quick += ["--epochs", "1", "--steps", "1", "--warmup", "1"]
+    quick += ["--epochs", "1", "--cached-epochs", "1", "--steps", "1", "--warmup", "1"]
     quick += ["--contenders", contender]
     lines, seconds = run("folder_loading.py", *quick)
     found = medians(lines)

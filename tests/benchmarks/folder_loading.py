@@ -10,6 +10,9 @@ torchvision's `ImageFolder` with `Resize` and `CenterCrop` in a torch `DataLoade
 Neither augments here; ours would do so inside the compiled step. The first epoch is not timed, so
 starting the workers does not count. Each contender runs in its own process, in turns.
 
+Two more contenders measure `cache=`: `filling` the first epoch, which decodes all files and writes
+them to the cache, from the moment when each worker has answered; `cached` the epochs that read it.
+
 To measure the waiting, the Trainer trains AlexNet from the folder. The time between two hooks
 around the loop's request for a batch, from `on_train_batch_end` (or `on_train_epoch_start`) to the
 next `on_train_batch_start`, is reported as a share of all time since step `--warmup`. It is an
@@ -81,6 +84,59 @@ def ours(arguments: argparse.Namespace) -> float:
             start = time.perf_counter()
     seconds = time.perf_counter() - start
     data.close()
+    return num / seconds
+
+
+def cached(arguments: argparse.Namespace) -> float:
+    """Returns the images per second of epochs that read a complete cache."""
+    import jax
+
+    from nnx_alexnet.data import load_data
+
+    with tempfile.TemporaryDirectory(dir=arguments.root, prefix=".cache_") as cache:
+        data = load_data(
+            "folder",
+            root=arguments.root,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.workers,
+            cache=cache,
+        )
+        data.fill_cache()
+        start, num = math.nan, 0
+        for epoch in range(arguments.cached_epochs + 1):
+            for batch in data.train.batches(epoch=epoch):
+                on_device = jax.block_until_ready(jax.device_put(batch))
+                num += len(on_device["image"]) if epoch else 0
+            if epoch == 0:  # it has compared the digests
+                start = time.perf_counter()
+        seconds = time.perf_counter() - start
+    return num / seconds
+
+
+def filling(arguments: argparse.Namespace) -> float:
+    """Returns the images per second of an epoch that fills a cache, after all workers answered."""
+    import jax
+
+    from nnx_alexnet.data import load_data
+
+    with tempfile.TemporaryDirectory(dir=arguments.root, prefix=".cache_") as cache:
+        data = load_data(  # "folder" would have decoded a part of the files for its statistics
+            "imagenet",
+            root=arguments.root,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            num_workers=arguments.workers,
+            cache=cache,
+        )
+        start, num = math.nan, 0
+        for number, batch in enumerate(data.train.batches(), start=1):
+            on_device = jax.block_until_ready(jax.device_put(batch))
+            num += len(on_device["image"]) if number > arguments.workers else 0
+            if number == arguments.workers:
+                start = time.perf_counter()
+        seconds = time.perf_counter() - start
+        data.close()
     return num / seconds
 
 
@@ -183,6 +239,8 @@ def waiting(arguments: argparse.Namespace) -> float:
 
 LOADERS = {
     "ours": Contender('Ours, `load_data("folder")`', ours, is_peer=False),
+    "filling": Contender("Ours, filling a cache", filling, is_peer=False),
+    "cached": Contender("Ours, from a cache", cached, is_peer=False),
     "torchvision": Contender("torchvision and torch's `DataLoader`", torchvision, ("torchvision",)),
 }
 WAITING = {"waiting": Contender("Waiting for data", waiting, is_peer=False)}
@@ -197,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--epochs", type=int, default=3, help="timed, of the loaders")
+    parser.add_argument("--cached-epochs", type=int, default=100, help="timed, from a cache")
     parser.add_argument("--steps", type=int, default=10, help="timed, of the training")
     parser.add_argument("--warmup", type=int, default=3, help="steps before its clock starts")
     parser.add_argument("--root", help=argparse.SUPPRESS)
