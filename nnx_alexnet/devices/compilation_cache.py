@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,6 +17,8 @@ from nnx_alexnet.support import logger
 # Reading a program that compiles faster than this takes as long as compiling it. JAX's own limit of
 # 1 s excludes the eight programs that draw AlexNet's weights, which take 7 s together on two cores.
 _MIN_SECONDS = 0.1
+# Some 30,000 programs for a CPU, which are compressed.
+_MAX_BYTES = 2**30
 
 
 class Compiled(NamedTuple):
@@ -58,9 +61,11 @@ def use_compilation_cache() -> str | None:
 
     The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (`~/.cache` if that is unset or a
     relative path). It has a subfolder for each kind of processor, since a program compiled for
-    another one would not run. It may be deleted at any time. If the program or
-    `JAX_COMPILATION_CACHE_DIR` has already set a cache, that one is used, and
-    `JAX_ENABLE_COMPILATION_CACHE=false` disables caching.
+    another one would not run. It may be deleted at any time. This function deletes the programs
+    that were least recently used until the others take at most 1 GiB; if
+    `JAX_COMPILATION_CACHE_MAX_SIZE` is set, JAX applies that limit instead, in a subfolder
+    `limited`. If the program or `JAX_COMPILATION_CACHE_DIR` has already set a cache, that one is
+    used as it is, and `JAX_ENABLE_COMPILATION_CACHE=false` disables caching.
 
     Returns:
         The folder in use; None if there is none.
@@ -74,6 +79,11 @@ def use_compilation_cache() -> str | None:
     if not cache.is_absolute():  # the XDG specification requires programs to ignore it
         cache = Path("~/.cache")
     folder = cache / "nnx_alexnet" / "programs" / _processor()
+    limits_itself = "JAX_COMPILATION_CACHE_MAX_SIZE" in os.environ or (
+        _setting("jax_compilation_cache_max_size") != -1
+    )
+    if limits_itself:
+        folder /= "limited"  # JAX can only limit a folder if it has limited it from the start
     try:
         folder = folder.expanduser()  # raises a RuntimeError for a user without a home
         str(folder).encode()  # JAX accepts no other path
@@ -84,6 +94,8 @@ def use_compilation_cache() -> str | None:
     if not usable:
         logger.info("Compiled programs are not cached: %s is not writable.", folder)
         return None
+    if not limits_itself:
+        _delete_least_recent(folder, _MAX_BYTES)
     from jax.experimental.compilation_cache import compilation_cache
 
     compilation_cache.reset_cache()  # JAX decides at its first compilation, which may be over
@@ -127,6 +139,27 @@ def _listen() -> None:
 
 def _setting(name: str) -> Any:
     return getattr(jax.config, name)  # JAX defines it at run time; type checkers do not know it
+
+
+def _delete_least_recent(folder: Path, max_bytes: int) -> None:
+    """Deletes the least recently used files until the others take at most `max_bytes`.
+
+    JAX's own limit examines all files each time it writes one, which takes 0.25 s if there are
+    5,000 of them. A process that reads a deleted program compiles it again.
+    """
+    found = []
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process has deleted it
+            stat = path.stat()
+            # Some file systems do not record when a file was read.
+            found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+    excess = sum(size for _, size, _ in found) - max_bytes
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        excess -= size
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -65,9 +66,12 @@ def test_an_unwritable_cache_folder_is_not_an_error(tmp_path):
 @pytest.fixture
 def chosen(monkeypatch):
     """Returns the folder that would be used, for given environment variables."""
-    monkeypatch.setattr(
-        compilation_cache, "_setting", lambda name: True if "enable" in name else None
-    )
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": None,
+        "jax_compilation_cache_max_size": -1,
+    }
+    monkeypatch.setattr(compilation_cache, "_setting", settings.get)
     monkeypatch.setattr(jax.config, "update", lambda name, value: None)
 
     def choose(**environment):
@@ -89,6 +93,28 @@ def test_a_cache_folder_whose_name_is_not_text_is_not_used(chosen, tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff"
     assert chosen(XDG_CACHE_HOME=os.fsdecode(name)) is None
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.fixture
+def programs(chosen, monkeypatch, tmp_path):
+    """Four files of 100 bytes, where 250 bytes are allowed."""
+    monkeypatch.setattr(compilation_cache, "_MAX_BYTES", 250)
+    folder = Path(chosen(XDG_CACHE_HOME=str(tmp_path)))
+    for number, (read, written) in enumerate([(40, 10), (20, 20), (5, 30), (10, 5)]):
+        path = folder / f"{number}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (read, written))
+    return folder
+
+
+def test_the_least_recently_used_programs_are_deleted(programs, chosen):
+    assert Path(chosen()) == programs
+    assert [path.name for path in files(programs)] == ["0-cache", "2-cache"]
+
+
+def test_the_users_own_limit_replaces_ours(programs, chosen):
+    assert Path(chosen(JAX_COMPILATION_CACHE_MAX_SIZE="150")) == programs / "limited"
+    assert len(files(programs)) == 4
 
 
 def test_without_a_home_nothing_is_cached(chosen, monkeypatch):
