@@ -1,10 +1,20 @@
 """`nnx-alexnet cache`: filling, listing and removing caches."""
 
+import operator
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
-from data_helpers import load_folder, write_images
+from data_helpers import load_folder, same, write_images
 
 from nnx_alexnet.cli import main
 from nnx_alexnet.data import list_caches
+
+num_records = operator.attrgetter("num_records")
 
 
 @pytest.fixture
@@ -74,3 +84,47 @@ def test_a_damaged_file_ends_the_filling_unless_it_is_skipped(tmp_path, photos, 
     assert "train/dog/1.png: no known format" in run(*options, code=1).err
     out = run(*options, "--data.on_bad_sample", "skip").out
     assert out.split("  ")[1] == "9 examples"
+
+
+@pytest.mark.slow
+def test_a_command_killed_again_and_again_leaves_a_cache_that_others_complete(tmp_path):
+    generator, photos = random.Random(0), tmp_path / "photos"
+    write_images(photos, num=200, suffix="bmp")
+    options = ["--data", "folder", "--data.root", photos, "--data.image_size", 227]
+    options += ["--data.num_workers", 2, "--data.cache", tmp_path / "cache"]
+    command = [sys.executable, "-m", "nnx_alexnet", "cache", *map(str, options)]
+    counts = [0]
+    while len(counts) < 8:
+        job = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        before = counts[-1]
+        while (
+            job.poll() is None and sum(map(num_records, list_caches(tmp_path / "cache"))) == before
+        ):
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0, 0.1))
+        (os.kill if len(counts) % 2 else os.killpg)(job.pid, signal.SIGKILL)  # workers, too
+        job.wait()
+        counts.append(sum(map(num_records, list_caches(tmp_path / "cache"))))
+    assert counts == sorted(counts)
+    assert 0 < counts[1] < 400
+    data = load_folder(photos, image_size=227, cache=tmp_path / "cache")
+    data.fill_cache()
+    plain = load_folder(photos, image_size=227)
+    for one, other in ((data.train, plain.train), (data.val, plain.val)):
+        assert same(one.batches(), other.batches())
+
+
+@pytest.mark.slow
+def test_two_commands_fill_a_cache_together(tmp_path):
+    photos = tmp_path / "photos"
+    write_images(photos, num=300, suffix="bmp")
+    options = ["--data", "folder", "--data.root", photos, "--data.image_size", 227]
+    options += ["--data.num_workers", 1, "--data.cache", tmp_path / "cache"]
+    command = [sys.executable, "-m", "nnx_alexnet", "cache", *map(str, options)]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for job in jobs:
+        assert job.communicate()[0].split("  ")[1] == "600 examples"  # no example is there twice
+        assert job.returncode == 0
+    data = load_folder(photos, image_size=227, cache=tmp_path / "cache")
+    assert len(data.train.cached.missing()) == len(data.val.cached.missing()) == 0
+    assert same(data.val.batches(), load_folder(photos, image_size=227).val.batches())
