@@ -14,15 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nnx_alexnet.data.cache_files import ABOUT, JOURNAL, RECORDS, remove
 from nnx_alexnet.data.cached_records import CachedRecords
-from nnx_alexnet.data.decoded_cache import (
-    ABOUT,
-    JOURNAL,
-    RECORDS,
-    DecodedCache,
-    num_entries,
-    remove,
-)
+from nnx_alexnet.data.decoded_cache import DecodedCache, num_entries
 from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
 from nnx_alexnet.support import format_bytes, format_count, logger, read_whole
 
@@ -113,8 +107,11 @@ def check_room(splits: Sequence[CachedRecords], place: Path) -> None:
         place: the folder of the caches.
 
     Raises:
-        ValueError: there is too little room.
+        ValueError: there is too little room, or `place` is not a folder that can be written.
     """
+    there = _existing(place)
+    if not there.is_dir():
+        raise ValueError(f"`cache` (={str(place)!r}) must be a folder, but {there} is a file.")
     num = sum(len(records.keys) for records in splits)
     lacking = [len(records.missing()) for records in splits]
     folders = sorted({str(records.cache.folder) for records in splits})
@@ -125,7 +122,12 @@ def check_room(splits: Sequence[CachedRecords], place: Path) -> None:
     needed = sum(
         records.cache.record_bytes * count for records, count in zip(splits, lacking, strict=True)
     )
-    free = shutil.disk_usage(_existing(place)).free
+    if not os.access(there, os.W_OK | os.X_OK) and not all(map(os.path.exists, folders)):
+        raise ValueError(
+            f"`cache` (={str(place)!r}) cannot be created: {there} is not writable. Choose another "
+            "folder, or use cache=False."
+        )
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise ValueError(
             f"{have}; the others need {format_bytes(needed)}, but only {format_bytes(free)} are "

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.data.decoded_cache import KEY_BYTES, Buffers, DecodedCache, as_bytes, record_crc
+from nnx_alexnet.data.cache_files import Buffers
+from nnx_alexnet.data.decoded_cache import KEY_BYTES, DecodedCache, as_bytes, record_crc
 
 _Array = np.ndarray[Any, Any]
 

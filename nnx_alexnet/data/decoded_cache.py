@@ -17,27 +17,32 @@ whose entries exist; the CRC shows that, and the example is decoded again.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import secrets
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nnx_alexnet.support import open_regular, write_whole
+from nnx_alexnet.data.cache_files import (
+    ABOUT,
+    JOURNAL,
+    Buffers,
+    CacheFiles,
+    close,
+    locked,
+    open_files,
+    read_at,
+    write_at,
+)
+from nnx_alexnet.support import write_whole
 
-RECORDS, JOURNAL, ABOUT = "records", "journal", "cache.json"
 KEY_BYTES = 16
-
-Buffers = Sequence[memoryview]
-"""The bytes of the parts of a record, in their order."""
 
 Entries = np.ndarray[Any, Any]
 """Entries of the journal, a structured array."""
@@ -48,17 +53,6 @@ _ENTRY = np.dtype(
 _WORDS = _ENTRY.itemsize // 4
 # Odd, so that a change of any single word changes the sum.
 _WEIGHTS = (np.arange(1, _WORDS, dtype=np.uint64) * 2654435761 | 1).astype(np.uint32)
-_MOST_BUFFERS = 1024  # of one call of `preadv`
-# The system does not allow writing, but may allow reading.
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-class _Files(NamedTuple):
-    """The open files of a cache."""
-
-    records: int
-    journal: int
-    is_writable: bool
 
 
 class DecodedCache:
@@ -97,7 +91,8 @@ class DecodedCache:
         self.record_bytes = record_bytes
         self.writer = secrets.randbits(32)
         self._about = dict(about or {})
-        self._files: _Files | None = None
+        self._has_about = False
+        self._files: CacheFiles | None = None
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -122,7 +117,7 @@ class DecodedCache:
         num = 0 if files is None else os.fstat(files.journal).st_size // _ENTRY.itemsize
         entries = np.zeros(max(0, num - start), _ENTRY)
         if files is not None and len(entries):
-            _read(files.journal, [as_bytes(entries)], start * _ENTRY.itemsize)
+            read_at(files.journal, [as_bytes(entries)], start * _ENTRY.itemsize)
             is_intact = entries["check"] == _checks(entries)
             is_intact &= entries["number"] == np.arange(start, num)
             entries["key"][~is_intact] = bytes(KEY_BYTES)
@@ -140,7 +135,7 @@ class DecodedCache:
         """
         files = self._open(creates=False)
         try:
-            return files is not None and _read(files.records, buffers, number * self.record_bytes)
+            return files is not None and read_at(files.records, buffers, number * self.record_bytes)
         except OSError:  # a damaged disk: the examples can be decoded again
             return False
 
@@ -163,29 +158,34 @@ class DecodedCache:
             assert files is not None
             if not files.is_writable:
                 raise PermissionError(f"The cache {self.folder} is not writable.")
-            with _locked(files.journal):
+            if not self._has_about:
+                self._write_about()
+            with locked(files.journal):
                 if is_there():
                     return
                 num, torn = divmod(os.fstat(files.journal).st_size, _ENTRY.itemsize)
                 if torn:  # by a writer that was killed
                     os.ftruncate(files.journal, num * _ENTRY.itemsize)
-                _write(files.records, buffers, num * self.record_bytes)
+                write_at(files.records, buffers, num * self.record_bytes)
                 entry = np.zeros(1, _ENTRY)
                 entry["key"], entry["number"], entry["writer"] = key, num, self.writer
                 entry["crc"] = record_crc(key, buffers)
                 entry["check"] = _checks(entry)
-                _write(files.journal, [as_bytes(entry)], num * _ENTRY.itemsize)
+                write_at(files.journal, [as_bytes(entry)], num * _ENTRY.itemsize)
 
-    def _open(self, *, creates: bool) -> _Files | None:
+    def _write_about(self) -> None:
+        if not (self.folder / ABOUT).exists():
+            with contextlib.suppress(FileNotFoundError):  # another process has removed the cache
+                text = json.dumps(self._about, indent=2) + "\n"
+                write_whole(self.folder / ABOUT, text.encode())
+        self._has_about = True
+
+    def _open(self, *, creates: bool) -> CacheFiles | None:
         with self._lock:
             if self._files is None:
-                if creates:
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    text = json.dumps(self._about, indent=2) + "\n"
-                    write_whole(self.folder / ABOUT, text.encode())
-                self._files = _open_files(self.folder, creates=creates)
+                self._files = open_files(self.folder, creates=creates)
                 if self._files is not None:
-                    weakref.finalize(self, _close, self._files)
+                    weakref.finalize(self, close, self._files)
             return self._files
 
 
@@ -199,75 +199,6 @@ def num_entries(folder: Path) -> int:
         return (folder / JOURNAL).stat().st_size // _ENTRY.itemsize
     except FileNotFoundError:
         return 0
-
-
-def remove(folder: Path) -> None:
-    """Removes a cache. Processes that use it keep what they have opened.
-
-    Args:
-        folder: of the cache.
-
-    Raises:
-        OSError: a file cannot be removed.
-    """
-    # With the lock, no process opens the files of two caches.
-    with contextlib.ExitStack() as stack:
-        if (files := _open_files(folder, creates=False)) is not None:
-            stack.callback(_close, files)
-            stack.enter_context(_locked(files.journal))
-        unfinished = sorted(folder.glob(".nnx-alexnet-*.tmp"))  # of `cache.json`
-        for path in (*unfinished, folder / RECORDS, folder / JOURNAL, folder / ABOUT):
-            path.unlink(missing_ok=True)
-    folder.rmdir()
-
-
-def _open_files(folder: Path, *, creates: bool) -> _Files | None:
-    """Opens the two files of one cache; None if there is none."""
-    paths = folder / RECORDS, folder / JOURNAL
-    flags = os.O_RDWR | (os.O_CREAT if creates else 0)
-    while True:
-        opened: list[int] = []
-        try:
-            opened.extend(open_regular(path, flags) for path in paths)
-            files = _Files(opened[0], opened[1], is_writable=bool(flags & os.O_RDWR))
-            with _locked(files.journal):
-                # Another process may have removed the cache meanwhile, and created a new one.
-                if all(map(_is_at, opened, paths)):
-                    opened = []
-                    return files
-        except FileNotFoundError:
-            if not creates:
-                return None
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno not in _NOT_WRITABLE or flags == os.O_RDONLY:
-                raise
-            flags = os.O_RDONLY
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _close(files: _Files) -> None:
-    os.close(files.records)
-    os.close(files.journal)
-
-
-@contextlib.contextmanager
-def _locked(descriptor: int) -> Iterator[None]:
-    """Holds a lock that ends with the process."""
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _checks(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -288,27 +219,3 @@ def record_crc(key: Any, buffers: Buffers) -> int:
     for buffer in buffers:
         crc = zlib.crc32(buffer, crc)
     return crc
-
-
-def _read(descriptor: int, buffers: Buffers, start: int) -> bool:
-    """Fills buffers from a position of a file; returns whether the file is long enough."""
-    if len(buffers) <= _MOST_BUFFERS:
-        wanted = sum(buffer.nbytes for buffer in buffers)
-        if os.preadv(descriptor, buffers, start) == wanted:
-            return True  # nearly always
-    for buffer in buffers:
-        rest = buffer
-        while rest.nbytes:  # one call reads at most 2 GB
-            got = os.preadv(descriptor, [rest], start)
-            if not got:
-                return False
-            rest, start = rest[got:], start + got
-    return True
-
-
-def _write(descriptor: int, buffers: Buffers, start: int) -> None:
-    for buffer in buffers:
-        rest = buffer
-        while rest.nbytes:
-            written = os.pwrite(descriptor, rest, start)
-            rest, start = rest[written:], start + written

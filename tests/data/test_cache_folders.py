@@ -83,6 +83,16 @@ def test_the_size_is_announced_before_anything_is_written(tmp_path, caplog, monk
     assert caplog.messages == [f"Cache {folder}: 4 of 4 examples."]
 
 
+def test_a_place_that_is_no_writable_folder_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=r"`cache` .* must be a folder, but .*file is a file"):
+            check_room(records_of(place), place)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ValueError, match=r"`cache` .* cannot be created: .* is not writable"):
+        check_room(records_of(tmp_path / "new"), tmp_path / "new")
+
+
 def test_caches_are_listed_and_removed(tmp_path):
     assert list_caches(tmp_path / "none") == []
     for number, data in enumerate(("mine", "yours")):
