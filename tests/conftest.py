@@ -1,5 +1,6 @@
 """Settings for every test; they must stand before JAX is imported for the first time."""
 
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -42,11 +43,23 @@ _compile_options = compiler.get_compile_options
 def _options(*arguments, **keywords):
     options = _compile_options(*arguments, **keywords)
     if _state["is_off"]:
-        # They take two thirds of the time in which XLA compiles a small step, even without most
-        # optimizations, and no setting of JAX turns them off for some programs.
-        fusions = ("xla_cpu_use_fusion_emitters", False)
-        options.env_option_overrides = [*options.env_option_overrides, fusions]
+        options.env_option_overrides = [*options.env_option_overrides, *_fewer_passes()]
     return options
+
+
+@functools.cache
+def _fewer_passes():
+    """Returns the option that turns off XLA's fusion emitters, if XLA has it.
+
+    They take two thirds of the time in which a small step is compiled, even without most
+    optimizations. JAX has no setting that turns them off for some programs only.
+    """
+    off = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0, compiler_options=off).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return []
+    return [*off.items()]
 
 
 compiler.get_compile_options = _options
@@ -60,6 +73,7 @@ def _optimization(request):
     sets `OPTIMIZED = True`.
     """
     is_off = not getattr(request.module, "OPTIMIZED", False)
+    _fewer_passes()  # compiles, so before a test counts what it compiles
     if is_off != _state["is_off"]:
         _state["is_off"] = is_off
         jax.config.update("jax_disable_most_optimizations", is_off)
