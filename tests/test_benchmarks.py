@@ -73,9 +73,9 @@ def test_the_steps_of_the_loop_take_a_part_of_the_whole_time(contender):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", ["ours", "torch", "lightning", "keras"])
+@pytest.mark.parametrize("contender", ["ours", "ours-hook", "torch", "lightning", "keras"])
 def test_the_speed_of_training_is_that_of_its_steps(contender):
-    require(contender)
+    require(contender.split("-")[0])
     quick = ["--image-size", "67", "--batch-size", "2", "--steps", "2", "--epochs", "1"]
     quick += ["--contenders", contender]
     lines, seconds = run("training_speed.py", *quick)

@@ -12,7 +12,8 @@ that each scales to 0..1. PyTorch runs eagerly in its own loop, with channels_la
 Adam and, for bfloat16, autocast; its data are on the device, which is its best case. On a GPU it
 is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
 progress bars, loggers and checkpoints. So does our Trainer, with `keep_freed_memory` as on the
-command line. An epoch is timed from the end of the one before to its own end, results included. The
+command line; once more with a callback that declares a batch hook every 10 steps and does not look
+at the batch. An epoch is timed from the end of the one before to its own end, results included. The
 result is the median over `--epochs` epochs; the first one, which includes compilation, does not
 count. Only hooks at the end of an epoch read the clock, so that the loop runs as without them.
 Each contender runs in its own process, in turns.
@@ -61,7 +62,7 @@ def _rate(epochs: Epochs, arguments: argparse.Namespace) -> float:
     return arguments.steps * arguments.batch_size / epochs.median()
 
 
-def ours(arguments: argparse.Namespace) -> float:
+def ours(arguments: argparse.Namespace, *, has_hook: bool) -> float:
     import optax
 
     from nnx_alexnet import DataModule, Trainer
@@ -72,13 +73,18 @@ def ours(arguments: argparse.Namespace) -> float:
         def on_train_epoch_end(self, trainer):  # the metrics of the epoch have been read
             epochs.ended()
 
+    class Idle(Callback):
+        every_n_steps = 10
+
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index): ...
+
     keep_freed_memory()
     epochs = Epochs()
     Trainer(
         build_alexnet(arguments),
         DataModule(_arrays(arguments), batch_size=arguments.batch_size),
         optimizer=optax.adam(1e-3),
-        callbacks=[Clock()],
+        callbacks=[Clock(), Idle()] if has_hook else [Clock()],
         max_epochs=1 + arguments.epochs,
         log_dir=None,
         progress_bar=False,
@@ -262,7 +268,12 @@ def keras(arguments: argparse.Namespace) -> float:
 
 
 CONTENDERS = {
-    "ours": Contender("Ours, `Trainer.fit`", ours, is_peer=False),
+    "ours": Contender("Ours, `Trainer.fit`", partial(ours, has_hook=False), is_peer=False),
+    "ours-hook": Contender(
+        "Ours, with a hook every 10 steps that ignores its batch",
+        partial(ours, has_hook=True),
+        is_peer=False,
+    ),
     "torch": Contender("PyTorch, eager", partial(pytorch, is_compiled=False), ("torch",)),
     "torch-compiled": Contender(
         "PyTorch, compiled", partial(pytorch, is_compiled=True), ("torch",)
