@@ -16,7 +16,7 @@ Where several processes read a batch together, each one pads its part of the row
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -77,8 +77,8 @@ def plan_batches(
     start: int = 0,
     multiple: int | None = None,
     part: Callable[[int], slice | None] | None = None,
-) -> list[BatchPlan]:
-    """Returns which examples each batch of an epoch contains.
+) -> Iterator[BatchPlan]:
+    """Yields which examples each batch of an epoch contains.
 
     Args:
         indices: the examples of the epoch, in order.
@@ -95,7 +95,6 @@ def plan_batches(
         >>> [batch.size for batch in plan_batches(np.arange(5), 2, multiple=4)]
         [4, 4, 4]
     """
-    plans = []
     for first in range(start * batch_size, len(indices), batch_size):
         batch = indices[first : first + batch_size]
         size = len(batch) if multiple is None else padded_size(batch_size, multiple)
@@ -103,8 +102,7 @@ def plan_batches(
         rows = batch if own is None else batch[own]
         num_rows = size if own is None else len(range(size)[own])
         # This process may have no rows of a ragged batch. Then all of its rows are padding.
-        plans.append(BatchPlan(rows if len(rows) else batch[:1], len(rows), num_rows))
-    return plans
+        yield BatchPlan(rows if len(rows) else batch[:1], len(rows), num_rows)
 
 
 def padded_size(batch_size: int, multiple: int) -> int:

@@ -101,7 +101,7 @@ class IndexedBatches:
         plans = plan_batches(used, self.batch_size, start=start, multiple=multiple, part=part)
         if not reads:
             return (padded({"mask": np.ones(len(plan.rows), bool)}, plan) for plan in plans)
-        return self._read(plans, seed=seed, epoch=epoch, start=start, skips=skips)
+        return self._read([*plans], seed=seed, epoch=epoch, start=start, skips=skips)
 
     def _read(
         self, plans: list[BatchPlan], *, seed: int, epoch: int, start: int, skips: bool

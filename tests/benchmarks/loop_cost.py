@@ -8,12 +8,13 @@ A callback reads the clock when step `--warmup` and the last step of the epoch h
 results included, so start-up, compilation and the end of the run do not count. Each contender runs
 in its own process with a terminal, in turns.
 
-Tunix is the only other trainer of `nnx.Module`s; its `PeftTrainer` runs without checkpoints and
-with no metrics but those of its progress bar. Ours is the Trainer with its defaults (progress bar, TensorBoard, JSON log, checkpoints) plus
+Ours is the Trainer with its defaults (progress bar, TensorBoard, JSON log, checkpoints) plus
 `LearningRateMonitor` and `EarlyStopping`, and once more without any of them. Lightning and Keras
 get the fastest form of the data: Lightning a `DataLoader` that fetches a batch by one indexing
 operation, Keras the arrays. torch computes in one thread, which is faster for so small a model, and
-far faster on a shared machine.
+far faster on a shared machine. Tunix is another trainer of `nnx.Module`s (`pip install
+google-tunix`, which brings many packages); its `PeftTrainer` runs with its defaults, without
+checkpoints and backends for metrics.
 
 Goal: at most 0.03 of Lightning with its progress bar, and 0.35 of the best of Keras.
 """
