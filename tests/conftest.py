@@ -80,14 +80,6 @@ def _optimization(request):
         jax.clear_caches()  # of programs that draw the first weights, for instance
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection():
-    """Before the first computation; and only here, when pytest's own log handlers are set."""
-    from nnx_alexnet.devices.host_memory import keep_freed_memory
-
-    keep_freed_memory()
-
-
 @pytest.fixture
 def strict_dtype_promotion():
     """An implicit promotion, say of bfloat16 with float32, is an error. For models and steps

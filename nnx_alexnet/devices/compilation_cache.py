@@ -15,7 +15,7 @@ import jax
 from nnx_alexnet.support import logger
 
 # Reading a program that compiles faster than this takes as long as compiling it. JAX's own limit of
-# 1 s excludes the eight programs that draw AlexNet's weights, which take 7 s together on two cores.
+# 1 s excludes many programs that take seconds together.
 _MIN_SECONDS = 0.1
 # Some 30,000 programs for a CPU, which are compressed.
 _MAX_BYTES = 2**30

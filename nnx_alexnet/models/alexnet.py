@@ -155,6 +155,19 @@ class AlexNet(nnx.Module):
         self.image_size = image_size
         self.in_channels = in_channels
 
+        num_features = size * size * 256
+        self._build(rngs, num_features, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`
+
+    @functools.partial(nnx.jit, static_argnums=(2, 3, 4, 5))
+    def _build(
+        self,
+        rngs: nnx.Rngs,
+        num_features: int,
+        dropout_rate: float,
+        compute: jnp.dtype | None,
+        stored: jnp.dtype,
+    ) -> None:
+        """Adds the layers. A single program draws all weights."""
         he = nnx.initializers.he_normal()
         lecun = nnx.initializers.lecun_normal()
         conv = functools.partial(
@@ -175,7 +188,7 @@ class AlexNet(nnx.Module):
         # The outputs of dense2 are split again, as the inputs of dense3.
         split_bias = functools.partial(dense, bias_metadata=_split(_MODEL_AXIS))
 
-        self.conv1 = conv(in_channels, 96, (11, 11), strides=4, padding="VALID")
+        self.conv1 = conv(self.in_channels, 96, (11, 11), strides=4, padding="VALID")
         self.bn1 = norm(96)
         self.conv2 = conv(96, 256, (5, 5))
         self.bn2 = norm(256)
@@ -185,11 +198,11 @@ class AlexNet(nnx.Module):
         self.bn4 = norm(384)
         self.conv5 = conv(384, 256, (3, 3))
         self.bn5 = norm(256)
-        self.dense1 = split_bias(size * size * 256, 4096, kernel_init=he, kernel_metadata=columns)
+        self.dense1 = split_bias(num_features, 4096, kernel_init=he, kernel_metadata=columns)
         self.dropout1 = nnx.Dropout(dropout_rate, rngs=rngs)
         self.dense2 = split_bias(4096, 4096, kernel_init=he, kernel_metadata=rows)
         self.dropout2 = nnx.Dropout(dropout_rate, rngs=rngs)
-        self.dense3 = dense(4096, num_classes, kernel_init=lecun, kernel_metadata=rows)
+        self.dense3 = dense(4096, self.num_classes, kernel_init=lecun, kernel_metadata=rows)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images.

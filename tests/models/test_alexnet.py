@@ -47,6 +47,14 @@ pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 forward = nnx.jit(lambda model, image: model(image))
 
 
+def test_one_program_draws_all_weights():
+    def build(key):
+        return nnx.state(AlexNet(5, image_size=67, in_channels=1, rngs=nnx.Rngs(key)))
+
+    (program,) = jax.make_jaxpr(build)(jax.random.key(0)).eqns
+    assert program.params["name"] == "_build"
+
+
 @pytest.fixture(scope="module")
 def built():
     return AlexNet(num_classes=5, image_size=67, in_channels=1, rngs=nnx.Rngs(0))
