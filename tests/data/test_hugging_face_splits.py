@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from data_helpers import images_of
+from data_helpers import images_of, same
 from PIL import Image
 
 from nnx_alexnet.data import hugging_face_splits, load_data
@@ -183,6 +183,20 @@ def test_workers_decode_images(tmp_path):
     finally:
         data.close()
     np.testing.assert_array_equal(found, next(here.train.batches(epoch=1))["image"])
+
+
+def test_rows_that_are_read_on_demand_are_kept_in_a_cache(tmp_path):
+    pictures(40, sides=(20, 30), mode="RGB")[0].save_to_disk(tmp_path / "saved")
+    plain = loaded(tmp_path, image_size=32, num_workers=0)
+    for lacking in (20, 0):  # 16 of the 36 examples are the sample that shows the labels
+        data = loaded(tmp_path, image_size=32, num_workers=0, cache=tmp_path / "decoded")
+        assert len(data.train.cached.missing()) == lacking
+        data.fill_cache()
+        assert same(data.train.batches(epoch=1), plain.train.batches(epoch=1))
+        assert data.sample_digests() == plain.sample_digests()
+    pictures(40, sides=(9,))[0].save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"`cache` is for map-style datasets"):
+        loaded(tmp_path, cache=tmp_path / "decoded")  # it is read into memory
 
 
 def test_masks_that_would_be_resized_like_pictures_are_refused(tmp_path):
