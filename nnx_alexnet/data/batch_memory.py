@@ -20,8 +20,9 @@ class BatchMemory:
     """Lends memory for arrays, and lends it again after the array and all its views are gone.
 
     New memory costs a page fault for each 4 KB, which takes as long as filling it. Memory is
-    never taken back: a caller may keep an array. An array that JAX sends to a device, or that it
-    uses without a copy, is referred to by JAX as long as it is read.
+    never taken back: a caller may keep an array. JAX refers to an array until it has been sent to
+    the device, or as long as it is used without a copy (`HandleNumpyArray` in
+    https://github.com/jax-ml/jax/blob/main/jaxlib/py_values.cc).
 
     Example:
         >>> import numpy as np

@@ -91,6 +91,7 @@ class DecodedCache:
         self.record_bytes = record_bytes
         self.writer = secrets.randbits(32)
         self._about = dict(about or {})
+        self._process = os.getpid()
         self._has_about = False
         self._files: CacheFiles | None = None
         self._lock = threading.RLock()
@@ -99,7 +100,7 @@ class DecodedCache:
         return {**self.__dict__, "_files": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _process=os.getpid())
         self._lock = threading.RLock()
 
     # ---- Reading -----------------------------------------------------------------------------
@@ -182,6 +183,9 @@ class DecodedCache:
 
     def _open(self, *, creates: bool) -> CacheFiles | None:
         with self._lock:
+            if self._process != os.getpid():  # a forked child would share the lock of its parent
+                self._files, self._process = None, os.getpid()
+                self.writer = secrets.randbits(32)
             if self._files is None:
                 self._files = open_files(self.folder, creates=creates)
                 if self._files is not None:

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import pytest
@@ -81,3 +82,14 @@ def test_entries_that_a_power_failure_left_empty_or_moved_do_not_count(tmp_path)
     entries = journal.read_bytes()
     journal.write_bytes(entries[32:] + bytes(32) + entries[32:64])
     assert [bytes(key) for key in cache_in(tmp_path).entries()["key"]] == [bytes(16)] * 3
+
+
+def test_a_forked_child_opens_the_files_again_and_is_another_writer(tmp_path, monkeypatch):
+    cache = cache_in(tmp_path)
+    add(cache, KEY, b"abcd")
+    files, writer = cache._files, cache.writer
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    add(cache, OTHER, b"wxyz")
+    assert not {*files[:2]} & {*cache._files[:2]}
+    assert cache.entries()["writer"].tolist() == [writer, cache.writer]
+    assert cache.writer != writer
