@@ -1,4 +1,4 @@
-"""What `nnx-alexnet cache` prints."""
+"""Fills caches for `nnx-alexnet cache`, and describes each one in a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnx_alexnet.support import format_bytes, format_count, is_terminal, print_r
 
 
 def fill_cache(data: DataModule) -> None:
-    """Fills the caches of data, with a progress bar in a terminal, and prints a line for each."""
+    """Fills the caches of `data` and prints a line per cache; a terminal shows a progress bar."""
     disable = not is_terminal(sys.stderr)
     with tqdm(desc="Decoding", unit=" examples", disable=disable, leave=False) as bar:
         folders = data.fill_cache(bar.update)
@@ -23,7 +23,7 @@ def fill_cache(data: DataModule) -> None:
 
 
 def cache_line(info: CacheInfo) -> str:
-    """Returns a cache as one line: folder, examples, size, date, and what it contains.
+    """Returns a line about a cache: folder, number of examples, size, date and contents.
 
     Example:
         >>> from pathlib import Path

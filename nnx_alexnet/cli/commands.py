@@ -194,7 +194,7 @@ def cache(arguments: Namespace) -> int:
         else:
             write_message(f"There are no caches in {printable(place)}.")
     else:
-        needed = {"cache": given, "drop_last": False}  # a few files need not fill a batch
+        needed = {"cache": given, "drop_last": False}  # a dataset may be smaller than a batch
         for name in needed.keys() & arguments.data.keys():
             arguments.data[name] = needed[name]
         fill_cache(build_data(arguments.data))

@@ -77,14 +77,10 @@ def cache_parser(import_path: str | None = None) -> Parser:
         >>> cache_parser().parse_args(["--data.root", "photos"]).data.root
         'photos'
     """
-    parser = Parser(
-        description="Decode the files of a dataset once, in advance, and manage what is kept."
-    )
+    parser = Parser(description="Decode the files of a dataset in advance; list and remove caches.")
+    parser.add_argument("--list", action="store_true", help="List the caches, newest first.")
     parser.add_argument(
-        "--list", action="store_true", help="List the caches, with the newest first."
-    )
-    parser.add_argument(
-        "--remove", metavar="CACHE", help="Remove a cache: its folder, or its name in the list."
+        "--remove", metavar="CACHE", help="Remove the cache with this folder or folder name."
     )
     add_data(parser, import_path)
     _describe_short_form(parser, "data", also="|IMPORT_PATH")

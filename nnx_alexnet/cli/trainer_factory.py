@@ -22,12 +22,12 @@ from nnx_alexnet.support import check_integer, logger
 from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.training import DEFAULT_EPOCHS
 
-# The steps of a smaller model are so short that it is faster to dispatch the next one early.
+# The steps of a smaller model are so short that dispatching the next one early saves more time.
 _SMALL_MODEL = 2**20  # bytes
 
 
 def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
-    """Builds the model of a parsed configuration, and prepares this process for its steps.
+    """Builds the model of a parsed configuration; keeps freed memory if the model is large.
 
     Args:
         config: see `model_builder`.
@@ -41,7 +41,7 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
         ValueError: the class has no default for an argument that the data do not determine.
     """
     build = model_builder(config, seed, given)
-    with contextlib.suppress(Exception):  # a constructor that needs values, or fails again below
+    with contextlib.suppress(Exception):  # raised again below, or caused by tracing
         shapes = jax.tree.leaves(nnx.state(nnx.eval_shape(build)))
         if sum(leaf.size * leaf.dtype.itemsize for leaf in shapes) >= _SMALL_MODEL:
             keep_freed_memory()
