@@ -27,7 +27,7 @@ class Callback:
     - `trainer`: the running `Trainer`. Its counters, metrics and arrays are public attributes.
       `trainer.model` is valid until the hook returns.
     - `batch`: a dict of NumPy arrays, such as `image` [B, ...], `label` [B], `mask` bool[B] and
-      `index` int32[B]. If the data are on the device, a field is read when it is accessed.
+      `index` int32[B]. If the data are on the device, a field is read on first access.
     - `batch_index`: the position of the batch in its epoch, from 0.
     - `outputs`: what the compiled step returned. The arrays are on the device and may not be
       computed yet: reading them waits for the step. Prefer `trainer.metrics`.
