@@ -98,7 +98,7 @@ class ArraySource:
         return None
 
     def span(self, first: int, num: int) -> Rows:
-        """Returns `num` examples in order, as read-only views of arrays in memory."""
+        """Returns `num` examples from `first` on; of arrays in memory, read-only views."""
         if not self.is_in_memory:
             return self.take(np.arange(first, first + num), seed=0, epoch=0)
         part = slice(first, first + num)

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again once nothing refers to a batch any more."""
+"""Reuses the memory of batches that nothing refers to any more."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 # JAX on the CPU uses arrays of this alignment without copying them.
 _ALIGNMENT = 64
 _MOST_BLOCKS = 16
-# References to an unused block: by the list, the loop variable, and `getrefcount` itself.
+# The references to an unused block: from the list, the loop variable and `getrefcount` itself.
 _UNUSED = 3
 
 
 class BatchMemory:
-    """Lends memory for arrays, and lends it again after the array and all its views are gone.
+    """Allocates arrays, and reuses their memory once an array and all its views are gone.
 
-    New memory costs a page fault for each 4 KB, which takes as long as filling it. Memory is
-    never taken back: a caller may keep an array. JAX refers to an array until it has been sent to
-    the device, or as long as it is used without a copy (`HandleNumpyArray` in
+    New memory causes a page fault for each page of 4 KB, which takes as long as filling the page.
+    A caller may keep an array for any time. JAX holds a reference to an array until it has been
+    sent to the device, or as long as it is used without a copy (`HandleNumpyArray` in
     https://github.com/jax-ml/jax/blob/main/jaxlib/py_values.cc).
 
     Example:
@@ -45,11 +45,11 @@ class BatchMemory:
         return BatchMemory, ()
 
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
-        """Returns an array of arbitrary values.
+        """Returns an uninitialized array.
 
         Args:
-            shape: of the array.
-            dtype: of the array.
+            shape: the shape of the array.
+            dtype: the dtype of the array.
         """
         dtype = np.dtype(dtype)
         num_bytes = int(np.prod(shape)) * dtype.itemsize
@@ -65,6 +65,6 @@ class BatchMemory:
             if len(block) == size and sys.getrefcount(block) == _UNUSED:
                 return block
         made = np.empty(size, np.uint8)
-        # The oldest blocks may have the size of batches that do not come any more.
+        # Drops the oldest block, whose size may no longer be needed.
         self._blocks = [*self._blocks[1 - _MOST_BLOCKS :], made]
         return made

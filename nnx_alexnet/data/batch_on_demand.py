@@ -11,15 +11,15 @@ from nnx_alexnet.data.batching import Batch
 
 
 class BatchOnDemand(dict[str, Any]):
-    """A batch whose examples are on the device, as hooks receive it.
+    """The batch that hooks receive when the examples are on the device.
 
-    The examples of a field are copied out of the split when the field is first accessed, so a hook
-    that does not look at the batch costs nothing. Other uses, such as `batch.items()`,
+    A field is copied out of the split when it is first accessed, so a hook that ignores its batch
+    reads nothing. Other uses, such as `batch.items()`,
     `dict(batch)` or `jax.tree.map` over it, read all fields. A batch on demand cannot be changed,
     since the step would not see the change.
 
     Args:
-        own: the arrays that are known, `index` and `mask`.
+        own: the arrays that need not be read, `index` and `mask`.
         names: the keys of the other fields, in their order.
         read: returns the pytree of arrays of a field.
 
@@ -51,7 +51,7 @@ class BatchOnDemand(dict[str, Any]):
         super().__setitem__(name, value)
         return value
 
-    # `dict` implements the following methods without `__missing__`, for the keys that it holds.
+    # The methods of `dict` do not call `__missing__`: they see only the keys that it holds.
 
     def copy(self) -> Batch:
         """Returns an ordinary dict of all fields."""
@@ -75,7 +75,7 @@ class BatchOnDemand(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return self.copy() != other
 
-    __hash__ = None  # as of `dict`
+    __hash__ = None  # as in `dict`
 
     def __or__(self, other: Any) -> Any:
         return self.copy() | other
@@ -94,7 +94,7 @@ class BatchOnDemand(dict[str, Any]):
         return self[name] if name in self._names else default
 
     def keys(self) -> Any:
-        """Returns the names of all fields; reads none."""
+        """Returns the names of all fields, without reading them."""
         return dict.fromkeys(self._names).keys()
 
     def values(self) -> Any:

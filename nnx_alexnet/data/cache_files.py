@@ -19,7 +19,7 @@ RECORDS, JOURNAL, ABOUT = "records", "journal", "cache.json"
 Buffers = Sequence[memoryview]
 """The bytes of the parts of a record, in their order."""
 
-_MOST_BUFFERS = 1024  # of one call of `preadv`
+_MOST_BUFFERS = 1024  # per call of `preadv`
 # The system does not allow writing, but may allow reading.
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -33,15 +33,15 @@ class CacheFiles(NamedTuple):
 
 
 def remove(folder: Path) -> None:
-    """Removes a cache. Processes that use it keep what they have opened.
+    """Removes a cache. Processes that use it keep their open files.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
 
     Raises:
         OSError: a file cannot be removed.
     """
-    # With the lock, no process opens the files of two caches.
+    # The lock prevents others from opening one file of this cache and one of its successor.
     with contextlib.ExitStack() as stack:
         if (files := open_files(folder, creates=False)) is not None:
             stack.callback(close, files)
@@ -56,11 +56,11 @@ def open_files(folder: Path, *, creates: bool) -> CacheFiles | None:
     """Opens the two files of one cache.
 
     Args:
-        folder: of the cache.
-        creates: whether folder and files are created if they are missing.
+        folder: the folder of the cache.
+        creates: whether to create the folder and the files if they are missing.
 
     Returns:
-        None if there is no cache. The files are open for reading only if writing is not allowed.
+        The open files, read-only if writing is not allowed; None if there is no cache.
     """
     paths = folder / RECORDS, folder / JOURNAL
     flags = os.O_RDWR | (os.O_CREAT if creates else 0)
@@ -102,7 +102,7 @@ def close(files: CacheFiles) -> None:
 
 @contextlib.contextmanager
 def locked(descriptor: int) -> Iterator[None]:
-    """Holds a lock that ends with the process."""
+    """Holds an exclusive lock on a file, which the system releases if the process ends."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield

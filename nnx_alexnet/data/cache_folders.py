@@ -1,4 +1,4 @@
-"""Where caches of decoded examples are, how large they become, and how they are removed."""
+"""Locates, lists and removes caches of decoded examples, and checks the space on the disk."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
 from nnx_alexnet.support import format_bytes, format_count, logger, read_whole
 
 Cache = bool | str | os.PathLike[str]
-"""True for the user's cache folder, False for no cache, or another folder."""
+"""True for the user's cache folder, False for no cache, or the path of another folder."""
 
-_FORMAT = 1  # of the files
+_FORMAT = 1  # the version of the file format
 
 
 class CacheInfo(NamedTuple):
     """A cache on the disk.
 
     Attributes:
-        folder: of its files.
-        about: what it contains.
-        num_records: how many examples.
+        folder: the folder of its files.
+        about: the description of its contents.
+        num_records: the number of examples.
         num_bytes: the size of its files.
-        modified: when an example was added, in seconds since 1970.
+        modified: when an example was last added, in seconds since 1970.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class CacheInfo(NamedTuple):
 
 
 def cache_place(cache: Cache | None) -> Path | None:
-    """Returns the folder that contains the caches; None if there is to be no cache.
+    """Returns the folder that contains the caches; None if `cache` is False or None.
 
     Args:
         cache: True for `nnx_alexnet/decoded` in `$XDG_CACHE_HOME` (`~/.cache` if that is unset or
@@ -53,7 +53,7 @@ def cache_place(cache: Cache | None) -> Path | None:
 
     Raises:
         TypeError: `cache` is neither a bool nor a path.
-        ValueError: the system cannot read into memory of the caller.
+        ValueError: the system has no `os.preadv`, as on Windows.
 
     Example:
         >>> from nnx_alexnet.data.cache_folders import cache_place
@@ -67,11 +67,13 @@ def cache_place(cache: Cache | None) -> Path | None:
             f"`cache` (={cache!r}) must be True, False, or the folder that contains the caches."
         )
     if not hasattr(os, "preadv"):
-        raise ValueError(f"`cache` (={cache!r}) works on Linux and macOS. Use cache=False here.")
+        raise ValueError(
+            f"`cache` (={cache!r}) works on Linux and macOS only. Use cache=False here."
+        )
     if cache is not True:
         return Path(os.path.abspath(os.path.expanduser(cache)))  # noqa: PTH100, PTH111
     place = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not place.is_absolute():  # the XDG specification requires programs to ignore it
+    if not place.is_absolute():  # the XDG specification requires programs to ignore relative paths
         place = Path(os.path.expanduser("~/.cache"))  # noqa: PTH111  # works without a home
     return place / "nnx_alexnet" / "decoded"
 
@@ -79,13 +81,13 @@ def cache_place(cache: Cache | None) -> Path | None:
 def cached_records(
     place: Path, about: Mapping[str, Any], record: ElementSpec, keys: Sequence[np.ndarray[Any, Any]]
 ) -> list[CachedRecords]:
-    """Returns the records of splits that share a cache. Nothing is written.
+    """Returns the records of splits that share a cache; writes nothing.
 
     Args:
         place: the folder of the caches.
         about: everything that determines the examples, besides their keys, as JSON values.
         record: the fields of a record.
-        keys: of the examples of each split, uint8 `[N, 16]`.
+        keys: the keys of the examples of each split, uint8 `[N, 16]`.
     """
     fields = {name: spec_text(leaf) for name, leaf in named_fields(record).items()}
     about = {**about, "record": fields, "format": _FORMAT}
@@ -107,7 +109,7 @@ def check_room(splits: Sequence[CachedRecords], place: Path) -> None:
         place: the folder of the caches.
 
     Raises:
-        ValueError: there is too little room, or `place` is not a folder that can be written.
+        ValueError: the disk has too little room, or `place` is not a writable folder.
     """
     there = _existing(place)
     if not there.is_dir():
@@ -135,7 +137,7 @@ def check_room(splits: Sequence[CachedRecords], place: Path) -> None:
             "(`nnx-alexnet cache --list`), or use cache=False."
         )
     logger.info(
-        "%s; the others are added when they are read: %s, of %s that are free.",
+        "%s; the others are added when they are read (%s; %s are free).",
         have, format_bytes(needed), format_bytes(free),
     )  # fmt: skip
 
@@ -145,7 +147,7 @@ def _existing(path: Path) -> Path:
 
 
 def list_caches(place: Path) -> list[CacheInfo]:
-    """Returns the caches in a folder, the newest first.
+    """Returns the caches in a folder, newest first.
 
     Args:
         place: the folder, which need not exist.
@@ -156,7 +158,7 @@ def list_caches(place: Path) -> list[CacheInfo]:
 
 
 def cache_info(folder: Path) -> CacheInfo | None:
-    """Returns what a folder contains; None if it is not the folder of a cache."""
+    """Returns the description of a cache; None if the folder is not that of a cache."""
     try:
         about = json.loads(read_whole(folder / ABOUT))
         files = [path.stat() for path in (folder / JOURNAL, folder / RECORDS) if path.exists()]
@@ -168,13 +170,13 @@ def cache_info(folder: Path) -> CacheInfo | None:
 
 
 def remove_cache(folder: Path) -> CacheInfo:
-    """Removes a cache, and returns what it was.
+    """Removes a cache and returns its description.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
 
     Raises:
-        ValueError: the folder is no cache.
+        ValueError: the folder is not that of a cache.
         OSError: it cannot be removed.
     """
     info = cache_info(folder)

@@ -1,4 +1,4 @@
-"""Reads the batches of a cached split: threads read the cache, and workers what it lacks."""
+"""Reads the batches of a cached split: threads read the cache, workers the missing examples."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _Read = tuple[Fields, np.ndarray[Any, Any]]
 def read_cached(
     source: CachedSource, requests: Sequence[BatchRequest], workers: Workers | None
 ) -> Iterator[Rows]:
-    """Yields batches in order, and adds the examples that are missing to the cache.
+    """Yields batches in order, and adds missing examples to the cache.
 
     Args:
-        source: of the examples.
+        source: the source of the examples.
         requests: the batches.
-        workers: read the examples that are not in the cache; None reads them in this process.
+        workers: the workers that read missing examples; None reads them in this process.
     """
     source.records.refresh()
     lacking = [source.records.missing(request.indices) for request in requests]
@@ -57,15 +57,15 @@ def read_cached(
 def fill_cache(
     source: CachedSource, workers: Workers | None, *, num_rows: int = 32
 ) -> Iterator[tuple[int, Rows]]:
-    """Adds all examples that are missing to the cache.
+    """Adds all missing examples to the cache.
 
     Args:
-        source: of the examples.
-        workers: read them; None reads them in this process.
-        num_rows: how many a worker reads at once.
+        source: the source of the examples.
+        workers: the workers that read missing examples; None reads them in this process.
+        num_rows: the number of examples that a worker reads at once.
 
     Yields:
-        For each part, how many examples it has, and the answer with those that are bad.
+        For each part, the number of its examples, and an answer that names the bad ones.
     """
     source.records.refresh()
     missing = source.records.missing()
@@ -82,7 +82,7 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
     threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="nnx-alexnet-cache")
     try:
         yield threads
-    finally:  # the consumer may stop within an epoch
+    finally:  # the consumer may stop in the middle of an epoch
         threads.shutdown(cancel_futures=True)
 
 
@@ -98,21 +98,21 @@ def _completed(
     missing: np.ndarray[Any, Any] | None = None,
     answer: Rows | None = None,
 ) -> Rows:
-    """Returns a batch with the rows that the cache did not have.
+    """Returns a batch, with the rows that the cache lacked filled in.
 
     Args:
-        source: of the examples.
-        request: of the batch.
-        read: what the cache has.
-        missing: which examples were asked for.
-        answer: those examples; no fields if they are in the cache now.
+        source: the source of the examples.
+        request: the request of the batch.
+        read: the fields and the mask that `source.read` returned.
+        missing: the examples that were requested because the cache lacked them.
+        answer: the answer with those examples; it has no fields if the cache has them now.
     """
     fields, is_read = read
     bad: dict[int, str] = {}
     if missing is not None and answer is not None and answer.fields:
         is_read |= _put(fields, request.indices, missing, answer.fields)
         bad |= answer.bad
-    if not is_read.all():  # damaged, or added to another cache of the same name
+    if not is_read.all():  # damaged, or the cache was removed and created again
         rest = request.indices[~is_read]
         rows = source.take(rest, seed=request.seed, epoch=request.epoch)
         _put(fields, request.indices, rest, rows.fields)
@@ -123,7 +123,7 @@ def _completed(
 def _put(
     fields: Fields, indices: np.ndarray[Any, Any], some: np.ndarray[Any, Any], rows: Fields
 ) -> np.ndarray[Any, Any]:
-    """Copies the rows of some examples into a batch; returns which rows of it these are."""
+    """Copies the rows of some examples into a batch; returns the mask of these rows."""
     is_some: np.ndarray[Any, Any] = np.isin(indices, some)
 
     def put(array: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:

@@ -18,14 +18,13 @@ _Array = np.ndarray[Any, Any]
 class CachedRecords:
     r"""Finds the records of a split by the indices of its examples.
 
-    The CRC of each record is compared when this object reads it for the first time, unless this
-    process or its workers have written it: a power failure would have ended them. Threads may share
-    an object.
+    The CRC of each record is checked when this object first reads it, unless this process or its
+    workers have written it: a power failure would have ended them. Threads may share an object.
 
     Args:
-        cache: the files.
-        keys: of the examples, uint8 `[N, 16]`. The newest record with the key of an example is its
-            record.
+        cache: the files of the cache.
+        keys: the keys of the examples, uint8 `[N, 16]`. If several records have the key of an
+            example, the newest one counts.
 
     Example:
         >>> import tempfile
@@ -79,10 +78,10 @@ class CachedRecords:
             self._is_checked[indices] = entries["writer"] == self.cache.writer
 
     def missing(self, indices: _Array | None = None) -> _Array:
-        """Returns which examples had no intact record at the last `refresh`.
+        """Returns the indices of the examples without an intact record at the last `refresh`.
 
         Args:
-            indices: of the examples to look up (default: all).
+            indices: the examples to look up (default: all).
         """
         if indices is None:
             return np.flatnonzero(self._numbers < 0)
@@ -93,11 +92,11 @@ class CachedRecords:
         """Reads records into the rows of arrays.
 
         Args:
-            indices: of the examples, int `[B]`.
-            arrays: the parts of the records, `[B, ...]`, contiguous.
+            indices: the indices of the examples, int `[B]`.
+            arrays: receive the parts of the records, `[B, ...]`, contiguous.
 
         Returns:
-            Which rows were read, bool `[B]`. The others are arbitrary.
+            A mask of the rows that were read, bool `[B]`. The other rows have arbitrary values.
         """
         with self._lock:
             numbers, crcs = self._numbers[indices], self._crcs[indices]
@@ -106,7 +105,7 @@ class CachedRecords:
         is_read = np.zeros(len(indices), bool)
         order = np.argsort(numbers, kind="stable")
         order = order[np.count_nonzero(numbers < 0) :]
-        # Records that follow one another are read by one call.
+        # Adjacent records are read with one call.
         bounds = [0, *(np.flatnonzero(np.diff(numbers[order]) != 1) + 1).tolist(), len(order)]
         rows, firsts = order.tolist(), numbers[order].tolist()
         for start, stop in itertools.pairwise(bounds) if rows else ():
@@ -128,7 +127,7 @@ class CachedRecords:
             self._numbers[indices[is_same & ~is_read]] = -1
 
     def add(self, index: int, buffers: Buffers) -> None:
-        """Writes the record of an example, unless there is one.
+        """Writes the record of an example, unless it exists.
 
         Raises:
             OSError: it could not be written.

@@ -1,4 +1,4 @@
-"""Reads the examples of a map-style dataset from a cache, and adds those that are not there."""
+"""Reads the examples of a map-style dataset from a cache, and adds missing ones to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from nnx_alexnet.support import logger
 
 
 class CachedSource(MapSource):
-    """Reads a map-style dataset, and each example of it only once.
+    """Reads each example of a map-style dataset only once.
 
     Args:
-        dataset: see `MapSource`; it returns the same example at each reading.
-        records: of the examples.
-        record: the fields that are in a record, of one example.
+        dataset: see `MapSource`; it returns the same example each time it is read.
+        records: the records of the examples.
+        record: the fields that a record contains, of one example.
         known: the other fields, of all examples: arrays `[N, ...]` by name.
-        key_of: returns the present key of an example. An example whose key has changed since the
+        key_of: returns the current key of an example. An example whose key has changed since the
             start is not added to the cache.
         options: see `MapSource`.
 
@@ -66,8 +66,8 @@ class CachedSource(MapSource):
         """Reads examples that are in the cache.
 
         Returns:
-            The fields, in memory that is used again once nothing refers to them, and which rows
-            were read, bool `[B]`. The others are arbitrary.
+            The fields, in memory that is reused once nothing refers to them, and a mask of the rows
+            that were read, bool `[B]`. The other rows have arbitrary values.
         """
 
         def empty(leaf: jax.ShapeDtypeStruct) -> np.ndarray[Any, Any]:
@@ -85,7 +85,7 @@ class CachedSource(MapSource):
                     self._example(index)
                 self.records.refresh()
                 if not len(self.records.missing(indices)):
-                    return Rows({}, bad={})  # a worker cannot send the default value
+                    return Rows({}, bad={})  # the default of `bad` cannot be pickled
         return super().take(indices, seed=seed, epoch=epoch)
 
     def _read_together(self, indices: np.ndarray[Any, Any]) -> Fields | None:
@@ -120,12 +120,12 @@ class CachedSource(MapSource):
         except OSError as error:
             self._adds = False
             logger.warning(
-                "`%s`: the cache %s cannot be written: %s. Further examples are not added to it, "
-                "but decoded whenever they are read.",
+                "`%s`: the cache %s cannot be written: %s. Further examples are not added to it; "
+                "they are decoded each time they are read.",
                 self._argument, self.records.cache.folder, error.strerror or error,
             )  # fmt: skip
 
 
 def _leaves(fields: Fields) -> list[np.ndarray[Any, Any]]:
-    """Returns the arrays that take room in a record."""
+    """Returns the arrays that are not empty, in the order in which a record stores them."""
     return [leaf for leaf in jax.tree.leaves(fields) if leaf.nbytes]

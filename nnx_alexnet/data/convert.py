@@ -315,7 +315,7 @@ def example_array(
                 f"`{argument}` is a PIL image of mode {value.mode!r}; expected 'L' or 'RGB'. "
                 f"{_mode_remedy(value.mode)}"
             )
-        # Half the time of np.asarray(value) for small images.
+        # For small images, faster than np.asarray(value).
         return np.frombuffer(value.tobytes(), np.uint8).reshape(
             value.height, value.width, len(value.getbands())
         )

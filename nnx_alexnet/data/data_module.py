@@ -75,15 +75,15 @@ class DataModule:
             ends with an error.
         keep_on_device: whether the train split stays in the device's memory during `fit`, so that
             only indices are sent. The split must consist of arrays, or have a `cache`. By default
-            (`"auto"`), it stays there if it needs at most a quarter of that memory, and at most 1%
-            of it is missing in the cache at the start of `fit`.
+            (`"auto"`), it stays there if it needs at most a quarter of that memory, and its cache
+            lacks at most 1% of it when `fit` starts.
         class_names: the name of each class, in the order of the labels (default: those of the
             column `label`, if `train` is a dataset of Hugging Face).
         name: a name for the data.
-        cache: whether the examples of map-style datasets are kept on the disk, so that each of
-            them is read and decoded once, also for other processes and runs: True for the user's
-            cache folder, or the folder in which they are kept. Refused for arrays, iterables, and
-            datasets whose examples differ at each reading.
+        cache: whether to keep the examples of map-style datasets on the disk. Each example is then
+            read and decoded only once, also by other processes and later runs. True selects the
+            user's cache folder, a path another folder. Refused for arrays, iterables, and datasets
+            whose examples change from one reading to the next.
 
     Raises:
         ValueError: a split is empty, has an unknown form, or does not fit the others or the
@@ -275,10 +275,10 @@ class DataModule:
         return {name: _label_digest(loader) for name, loader in self._splits().items()}
 
     def fill_cache(self, progress: Callable[[int], None] | None = None) -> list[Path]:
-        """Adds all examples that are missing to the caches of the splits.
+        """Adds all missing examples to the caches of the splits.
 
         Args:
-            progress: called with a number of examples after these have been read.
+            progress: called after each part, with the number of examples in it.
 
         Returns:
             The folders of the caches.
@@ -296,7 +296,7 @@ class DataModule:
                     progress(num)
             loader.close()
         if not folders:
-            raise ValueError("The data have no cache; create them with `cache=True`.")
+            raise ValueError("The data have no cache. Create the DataModule with `cache=True`.")
         return [*dict.fromkeys(folders)]
 
     def close(self) -> None:

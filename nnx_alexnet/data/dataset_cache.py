@@ -29,11 +29,11 @@ _NUM_SAMPLED = 16
 
 
 def cached_sources(sources: Mapping[str, Source], place: Path) -> dict[str, Source]:
-    """Returns the sources of splits with a cache for each.
+    """Returns sources that read the splits through caches.
 
-    A cache belongs to the type and length of a dataset, the form of its examples, and a sample of
-    16 of them, which is read twice. If the dataset has `samples` that begin with paths, as
-    torchvision's folders have, a changed file is read again.
+    A cache is identified by the type and length of the dataset, the shapes and dtypes of an
+    example, and a sample of 16 examples, which is read twice to notice random ones. If the dataset
+    has `samples` that begin with paths, as torchvision's folders do, a changed file is read again.
 
     Args:
         sources: by the name of the split.
@@ -54,7 +54,7 @@ def cached_sources(sources: Mapping[str, Source], place: Path) -> dict[str, Sour
 
 
 def _ignore(_: str) -> None:
-    """Reports nothing: the dtypes of the examples have been reported."""
+    """Reports nothing: the dtypes of the examples have already been reported."""
 
 
 def _prepared(source: Source, argument: str, place: Path) -> tuple[Any, dict[str, Any]]:
@@ -113,17 +113,17 @@ def _draws(dataset: Any, index: int) -> bool:
     with restored_generators():
         seed_example(0, 0, index)
         before = pickle.dumps(generator_states(dataset))
-        with contextlib.suppress(Exception):  # decoders raise all types
+        with contextlib.suppress(Exception):  # decoders raise all kinds of exceptions
             dataset[index]
         return pickle.dumps(generator_states(dataset)) != before
 
 
 class ExampleKeys:
-    """Gives examples keys, from their index and the state of their file.
+    """Computes the keys of examples from their index and the state of their file.
 
     Args:
-        dataset: if it has `samples` that begin with paths, as torchvision's folders have, these
-            are the files.
+        dataset: if it has `samples` that begin with paths, as torchvision's folders do, these are
+            the files.
 
     Example:
         >>> from nnx_alexnet.data.dataset_cache import ExampleKeys
@@ -135,7 +135,7 @@ class ExampleKeys:
         self._paths = _paths(dataset)
 
     def __call__(self, index: int) -> bytes:
-        """Returns the present key of an example, 16 bytes."""
+        """Returns the current key of an example, 16 bytes."""
         text = str(index)
         if self._paths is not None:
             path = self._paths[index]

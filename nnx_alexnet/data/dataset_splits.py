@@ -25,7 +25,7 @@ class DatasetRequest:
         columns: the columns to keep, by their own names; None keeps all of them.
         rename: new names of columns, by their own names.
         is_padded: whether sequences will be padded, so that they may differ in length.
-        cache: the folder of the caches of decoded files; None for no cache.
+        cache: the folder that contains the caches of decoded files; None for no cache.
     """
 
     name: str

@@ -107,8 +107,8 @@ def load_data(
         pad_to: the lengths to which the sequences of "hf:" are padded, by their new names, see
             `DataModule`.
         pad_values: the values that are added (default 0), see `DataModule`.
-        cache: whether decoded files of "folder" and "imagenet", and rows of "hf:" that are read on
-            demand, are kept on the disk, or the folder in which they are kept; see `DataModule`.
+        cache: whether to keep decoded files of "folder" and "imagenet", and rows of "hf:" that are
+            read on demand, on the disk, or the folder in which to keep them; see `DataModule`.
 
     Returns:
         The splits, with `class_names`, and a `transform` to `image_size` if there are images.
@@ -159,7 +159,7 @@ def load_data(
         keep_on_device=keep_on_device,
         class_names=splits.class_names,
         name=name,
-        cache=False if name in READ_FROM_FILES else cache,  # the factory has opened theirs
+        cache=False if name in READ_FROM_FILES else cache,  # their factory has opened the cache
     )
 
 

@@ -5,13 +5,13 @@ A cache is a folder of three files:
 - `records`: the examples, in records of one length, one after another;
 - `journal`: an entry of 32 bytes for each record: its key, its number, its writer, a CRC-32 of key
   and record, and a checksum of the entry itself;
-- `cache.json`: what the cache contains, for people.
+- `cache.json`: a description of the cache, for people.
 
 A record is written before its entry, both under a lock of the journal, and neither is changed
-afterwards. What has no entry does not exist. So a process may be killed at any moment: a record
-without an entry is overwritten by the next writer, and the beginning of an entry is cut off by it.
-Nothing is synced to the disk. After a power failure, records may therefore be missing or damaged
-whose entries exist; the CRC shows that, and the example is decoded again.
+afterwards. A record without an entry does not exist. So a process may be killed at any moment: the
+next writer overwrites a record without an entry, and removes an incomplete entry. Nothing is synced
+to the disk. After a power failure, an entry may therefore exist whose record is missing or damaged;
+the CRC shows that, and the example is decoded again.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class DecodedCache:
     the files again.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
         record_bytes: the length of a record.
-        about: what `cache.json` contains.
+        about: the contents of `cache.json`.
 
     Attributes:
         folder: as given.
         record_bytes: as given.
-        writer: a random number that entries of this object and of its pickled copies have.
+        writer: a random number in the entries that this object and its pickled copies write.
 
     Example:
         >>> import tempfile
@@ -106,13 +106,13 @@ class DecodedCache:
     # ---- Reading -----------------------------------------------------------------------------
 
     def entries(self, start: int = 0) -> Entries:
-        """Returns the entries of records, also of those that other processes have written.
+        """Returns the entries of the journal, including those that other processes have written.
 
         Args:
-            start: how many of the first records to leave out (default 0).
+            start: the number of the first entry to return (default 0).
 
         Returns:
-            Fields `key`, `number`, `writer` and `crc`. The key of a damaged entry is zero.
+            The fields `key`, `number`, `writer` and `crc`. The key of a damaged entry is zero.
         """
         files = self._open(creates=False)
         num = 0 if files is None else os.fstat(files.journal).st_size // _ENTRY.itemsize
@@ -125,14 +125,14 @@ class DecodedCache:
         return entries
 
     def read(self, number: int, buffers: Buffers) -> bool:
-        """Reads a record, or records that follow one another, without checking them.
+        """Reads a record, or several adjacent ones, without checking them.
 
         Args:
-            number: of the first record.
+            number: the number of the first record.
             buffers: receive the records.
 
         Returns:
-            Whether the file has them.
+            Whether the file contains them.
         """
         files = self._open(creates=False)
         try:
@@ -146,10 +146,10 @@ class DecodedCache:
         """Writes a record, unless another writer has added it.
 
         Args:
-            key: of the example, 16 bytes.
+            key: the key of the example, 16 bytes.
             buffers: the parts of the record.
-            is_there: returns whether a record with the key is among the present `entries`; called
-                while no other process writes (default: it is not).
+            is_there: returns whether the current `entries` contain the key; called while no other
+                process can write (default: they do not).
 
         Raises:
             OSError: the record could not be written, for instance because the disk is full.
@@ -194,10 +194,10 @@ class DecodedCache:
 
 
 def num_entries(folder: Path) -> int:
-    """Returns how many records a cache has; 0 if there is none.
+    """Returns the number of records in a cache; 0 if there is no cache.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
     """
     try:
         return (folder / JOURNAL).stat().st_size // _ENTRY.itemsize
@@ -206,14 +206,14 @@ def num_entries(folder: Path) -> int:
 
 
 def _checks(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns the checksum of each entry, which is not zero if the entry is."""
+    """Returns the checksum of each entry; that of an entry of zeros is not zero."""
     words = entries.view(np.uint32).reshape(-1, _WORDS)[:, :-1]
     sums: np.ndarray[Any, Any] = (words * _WEIGHTS).sum(axis=1, dtype=np.uint32) + np.uint32(1)
     return sums
 
 
 def as_bytes(array: Any) -> memoryview:
-    """Returns the bytes of an array, which is contiguous and not empty, without copying it."""
+    """Returns the bytes of a contiguous, nonempty array, without copying them."""
     return memoryview(array.reshape(-1).view(np.uint8))
 
 

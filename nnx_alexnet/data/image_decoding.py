@@ -209,7 +209,7 @@ def _as_8_bits(values: np.ndarray, whites: tuple[int, ...]) -> np.ndarray:
 def decoder_versions() -> dict[str, str | None]:
     """Returns the versions of the libraries that determine the pixels of a decoded file.
 
-    `decode` is the version of this module: increase it whenever `decode` returns other pixels.
+    `decode` is the version of this module: increase it whenever `decode()` returns other pixels.
     """
     import PIL
     from PIL import features

@@ -178,7 +178,7 @@ def _needs_train(root: Path) -> str:
 
 
 def _sources(request: DatasetRequest, splits: Mapping[str, ImageFiles]) -> dict[str, MapSource]:
-    """Returns the sources of the splits, which share a cache if there is to be one."""
+    """Returns the sources of the splits, which share a cache if `request.cache` is set."""
     options: dict[str, Any] = {"on_bad_sample": request.on_bad_sample, "is_trusted": True}
     if request.cache is None:
         return {name: MapSource(files, argument=name, **options) for name, files in splits.items()}

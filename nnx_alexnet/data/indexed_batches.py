@@ -17,7 +17,7 @@ from nnx_alexnet.data.sources import ArraySource, MapSource
 from nnx_alexnet.data.worker_process import BatchRequest
 from nnx_alexnet.data.workers import Workers
 
-_NUM_AT_ONCE = 256  # examples that are read together when all are read
+_NUM_AT_ONCE = 256  # examples that `read_all` reads together
 
 
 class IndexedBatches:
@@ -139,11 +139,11 @@ class IndexedBatches:
 
     @property
     def records(self) -> CachedRecords | None:
-        """The records of the examples in a cache; None without one."""
+        """The records of the split in its cache; None without a cache."""
         return self._source.records if isinstance(self._source, CachedSource) else None
 
     def fill_cache(self) -> Iterator[int]:
-        """Adds all examples that are missing to the cache, and yields how many of them it read.
+        """Adds all missing examples to the cache, and yields the number of examples in each part.
 
         Raises:
             Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
@@ -154,7 +154,7 @@ class IndexedBatches:
                 yield num
 
     def read_all(self) -> Fields:
-        """Returns all examples of a split with a cache, which is completed by that."""
+        """Returns all examples of a split with a cache, and adds missing ones to the cache."""
         assert isinstance(self._source, CachedSource)
         starts = range(0, len(self._source), _NUM_AT_ONCE)
         requests = [

@@ -285,11 +285,11 @@ class Loader:
         )
 
     def complete(self, batch: Batch) -> Batch:
-        """Returns a batch with its fields, which are read on access if it has only its indices."""
+        """Returns a batch with all fields, which are read on access if it has only indices."""
         arrays, source, rows = self.arrays(), self.source, batch["index"]
         if is_complete(batch) or isinstance(source, IterableSource):
             return batch
-        if arrays is None:  # a cache has been read to the device
+        if arrays is None:  # the device holds what the cache contained
             taken = functools.cache(lambda: source.take(rows, seed=0, epoch=0).fields)
             return BatchOnDemand(batch, self.element_spec(), lambda name: taken()[name])
         return BatchOnDemand(
@@ -298,11 +298,11 @@ class Loader:
 
     @property
     def cached(self) -> CachedRecords | None:
-        """The records of the examples in a cache; None without one."""
+        """The records of the split in its cache; None without a cache."""
         return self._batches.records if isinstance(self._batches, IndexedBatches) else None
 
     def fill_cache(self) -> Iterator[int]:
-        """Adds all examples that are missing to the cache, and yields how many of them it read.
+        """Adds all missing examples to the cache, and yields the number of examples in each part.
 
         Raises:
             Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
@@ -311,7 +311,7 @@ class Loader:
             yield from self._batches.fill_cache()
 
     def read_all(self) -> Fields:
-        """Returns all examples of a split with a cache, which is completed by that.
+        """Returns all examples of a split with a cache, and adds missing ones to the cache.
 
         Examples that cannot be read are replaced and reported as in `batches`.
         """

@@ -11,8 +11,8 @@ from nnx_alexnet.data.loader import Loader
 
 KeepOnDevice = bool | Literal["auto"]
 
-_SHARE_OF_MEMORY = 0.25  # of the device's, that the train split may use by default
-_SHARE_MISSING = 0.01  # of a split, that may be added to a cache while the run waits for it
+_SHARE_OF_MEMORY = 0.25  # the most of the device's memory that a split uses by default
+_SHARE_MISSING = 0.01  # the most of a split that `fit` reads and caches before its first step
 
 
 def device_memory() -> int:
@@ -26,11 +26,11 @@ def device_memory() -> int:
 
 
 def check_keep_on_device(keep: KeepOnDevice, loader: Loader) -> None:
-    """Raises a `ValueError` if a split is to stay on the device, but cannot.
+    """Raises a `ValueError` if a split must stay on the device, but cannot.
 
     Args:
         keep: the argument `keep_on_device`.
-        loader: of the split.
+        loader: the loader of the split.
     """
     if keep is True and loader.arrays() is None and not _can_read_all(loader):
         raise ValueError(
@@ -44,10 +44,10 @@ def resident_arrays(loader: Loader, keep: KeepOnDevice) -> Fields | None:
     """Returns all examples of a split if they are to stay on the device, else None.
 
     Args:
-        loader: of the split. If it has a cache, that is read, and completed if
-            examples are missing.
-        keep: True, False, or "auto" for a split that needs at most a quarter of the memory and, if
-            it has a cache, of which at most 1% is missing there.
+        loader: the loader of the split. If the split has a cache, the examples are read from it,
+            and missing ones are added to it.
+        keep: True, False, or "auto": whether the split needs at most a quarter of the memory and,
+            if it has a cache, the cache lacks at most 1% of it, or one batch.
     """
     arrays = loader.arrays()
     if keep is False or (arrays is None and not _can_read_all(loader)):
@@ -73,7 +73,7 @@ def _num_bytes(loader: Loader) -> int:
 
 
 def _is_nearly_complete(loader: Loader) -> bool:
-    # Processes that look at different moments would decide differently.
+    # Processes that check at different moments could decide differently.
     if loader.cached is None or loader.num_examples is None or jax.process_count() > 1:
         return False
     loader.cached.refresh()

@@ -171,7 +171,7 @@ def _end_with_parent() -> None:
 
 
 def _send(outbox: "queue.SimpleQueue[_Answer]", answers: Connection) -> None:
-    """Sends the answers of an outbox; their arrays follow the pickled rest without a copy."""
+    """Sends the answers in an outbox: the pickled structure, then the arrays without a copy."""
     with answers, contextlib.suppress(OSError):  # whatever ends this thread, the parent notices
         while True:
             buffers: list[pickle.PickleBuffer] = []
@@ -185,7 +185,7 @@ def _send(outbox: "queue.SimpleQueue[_Answer]", answers: Connection) -> None:
 
 
 def _receive(answers: Connection) -> _Answer:
-    """Receives what `_send` sent; each array is read into its own memory.
+    """Receives an answer from `_send`, and reads each array into memory of its own.
 
     Raises:
         EOFError: the other end was closed.

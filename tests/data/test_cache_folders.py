@@ -69,8 +69,8 @@ def test_the_size_is_announced_before_anything_is_written(tmp_path, caplog, monk
     check_room(splits, tmp_path / "new")
     folder = splits[0].cache.folder
     assert caplog.messages == [
-        f"Cache {folder}: 1 of 4 examples; the others are added when they are read: 18 bytes, of "
-        "18 bytes that are free."
+        f"Cache {folder}: 1 of 4 examples; the others are added when they are read (18 bytes; "
+        "18 bytes are free)."
     ]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=17))
     with pytest.raises(ValueError, match=r"1 of 4 examples; the others need 18 bytes, but only 17"):
