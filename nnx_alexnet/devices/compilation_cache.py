@@ -17,7 +17,7 @@ from nnx_alexnet.support import logger
 # Reading a program that compiles faster than this takes as long as compiling it. JAX's own limit of
 # 1 s excludes many programs that take seconds together.
 _MIN_SECONDS = 0.1
-# Some 30,000 programs for a CPU, which are compressed.
+# Enough for about 30,000 programs for a CPU, which are compressed.
 _MAX_BYTES = 2**30
 
 
@@ -61,8 +61,8 @@ def use_compilation_cache() -> str | None:
 
     The folder is `nnx_alexnet/programs` in `$XDG_CACHE_HOME` (`~/.cache` if that is unset or a
     relative path). It has a subfolder for each kind of processor, since a program compiled for
-    another one would not run. It may be deleted at any time. This function deletes the programs
-    that were least recently used until the others take at most 1 GiB; if
+    another one would not run. It may be deleted at any time. This function deletes the least
+    recently used programs until the others take at most 1 GiB; if
     `JAX_COMPILATION_CACHE_MAX_SIZE` is set, JAX applies that limit instead, in a subfolder
     `limited`. If the program or `JAX_COMPILATION_CACHE_DIR` has already set a cache, that one is
     used as it is, and `JAX_ENABLE_COMPILATION_CACHE=false` disables caching.
@@ -144,8 +144,8 @@ def _setting(name: str) -> Any:
 def _delete_least_recent(folder: Path, max_bytes: int) -> None:
     """Deletes the least recently used files until the others take at most `max_bytes`.
 
-    JAX's own limit examines all files each time it writes one, which takes 0.25 s if there are
-    5,000 of them. A process that reads a deleted program compiles it again.
+    JAX's own limit examines all files each time it writes one, which takes 0.25 s for 5,000 files.
+    A process that needs a deleted program compiles it again.
     """
     found = []
     for path in folder.glob("*-cache"):

@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
       each step, so steps of less than a millisecond become slower. The environment variable
       `JAX_CPU_ENABLE_ASYNC_DISPATCH` overrides this setting.
 
-    The settings affect the whole process, so programs should decide on them rather than libraries.
+    The settings affect the whole process, so a program should choose them rather than a library.
     The command `nnx-alexnet` calls this function for models of at least a megabyte; your own script
     may call it before JAX's first computation. It starts JAX's backends. If the default one is not
     a CPU, glibc's settings do not change.

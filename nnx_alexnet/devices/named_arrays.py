@@ -104,7 +104,7 @@ def on_host(leaf: jax.Array) -> np.ndarray[Any, Any]:
     """Returns a copy that survives the donation of the leaf; for PRNG keys, their words."""
     values = jax.random.key_data(leaf) if is_key(leaf) else leaf
     if isinstance(values, jax.Array) and all(d.platform != "cpu" for d in values.devices()):
-        return np.asarray(values)  # this is a copy already, unless the memory is the CPU's
+        return np.asarray(values)  # already a copy: NumPy shares memory only with CPUs
     return np.array(values)
 
 
