@@ -1,8 +1,9 @@
-"""A convolution with BatchNorm, ReLU and max-pool behind it, faster in training than one by one.
+"""Convolutions followed by BatchNorm, ReLU and max-pool, faster in training than single layers.
 
-BatchNorm in training subtracts the mean of each channel, and with it the bias of the convolution in
-front. So a train step leaves this bias out: its gradient, a sum over all pixels that is 0 up to
-rounding, is exactly 0. The running mean includes the bias, and evaluation adds it, as usual.
+In training, BatchNorm subtracts the mean of each channel, and with it the bias of the convolution
+before it. A train step therefore leaves out this bias: its gradient, a sum over all pixels that is
+0 up to rounding, is then exactly 0. The running mean includes the bias, and evaluation adds it, as
+usual.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,10 +53,11 @@ class Conv(nnx.Conv):
 
 @jax.custom_vjp
 def _with_summed_gradient(outputs: jax.Array, bias: jax.Array) -> jax.Array:
-    """Returns `outputs`, and sums its gradient, times 0, to that of `bias`.
+    """Returns `outputs`; the gradient of `bias` is that of `outputs`, summed and multiplied by 0.
 
-    If nothing but the convolution's own gradients reads this gradient, XLA for CPUs computes it
-    pixel by pixel inside of a transposition, which made a train step 15% slower.
+    Without this sum, only the convolution's own gradients would read the gradient of `outputs`. XLA
+    for CPUs would then compute it pixel by pixel inside a transposition, and a train step would
+    take 15% longer.
     """
     del bias
     return outputs
@@ -80,7 +82,7 @@ class BatchNorm(nnx.BatchNorm):
 
     Args:
         num_features: the number of channels.
-        param_dtype: what scale and bias are stored in.
+        param_dtype: the dtype in which scale and bias are stored.
         metadata: of scale, bias and the running statistics, such as their sharding (default none).
         rngs: random keys, which the constant initial values do not use.
     """
@@ -133,8 +135,8 @@ def _leaves_out_bias(conv: _Layer, norm: _Layer) -> bool:
 def _conv_norm(conv: Any, norm: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns `conv(x)`, in training without its bias, and `norm(conv(x))`.
 
-    In training, callers compute the latter in their own way: XLA removes what they do not use, and
-    computes the statistics once.
+    In training, callers use the latter only for its statistics: XLA removes the unused operations,
+    and computes the statistics once.
     """
     if not _leaves_out_bias(conv, norm):
         x = conv(x)
@@ -148,7 +150,7 @@ def conv_norm_relu(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
 
     Args:
         conv: a `Conv`. Other layers keep their bias.
-        norm: a `BatchNorm` in training. In front of other layers, and of one that is frozen, the
+        norm: a `BatchNorm` in training. Before other layers, and before a frozen one, the
             convolution keeps its bias.
         x: `[B, H, W, C]`.
 
@@ -170,7 +172,7 @@ def conv_norm_relu(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
 
 
 def conv_norm_relu_max_pool(conv: _Layer, norm: Any, x: jax.Array) -> jax.Array:
-    """Returns `max_pool(relu(norm(conv(x))))`; otherwise as `conv_norm_relu`."""
+    """Returns `max_pool(relu(norm(conv(x))))`; see `conv_norm_relu`."""
     x, normalised = _conv_norm(conv, norm, x)
     if not _in_training(norm):
         return pools.max_pool(nnx.relu(normalised))

@@ -1,10 +1,10 @@
-"""BatchNorm in training with ReLU and max-pool behind it, whose gradients move less memory.
+"""BatchNorm in training, followed by ReLU and max-pool, with gradients that move less memory.
 
 Values and gradients are those of `flax.nnx.BatchNorm`, `jax.nn.relu` and `flax.nnx.max_pool`, up to
 rounding. The gradient of a batch norm needs two sums over all pixels: of the gradient, and of its
-product with the centred input. Derived automatically, it has three, and the last of them shares a
-kernel with the gradient of the input, which slows it down on a GPU. Source: Ioffe and Szegedy 2015,
-"Batch Normalization" (https://arxiv.org/abs/1502.03167), section 3.
+product with the centred input. The automatically derived gradient has three, and the last of them
+shares a kernel with the gradient of the input, which makes that kernel slower on a GPU. Source:
+Ioffe and Szegedy 2015, "Batch Normalization" (https://arxiv.org/abs/1502.03167), section 3.
 
 There are no forward-mode derivatives, and within `jax.shard_map` there are gradients only with
 `check_vma=False`. Measurements are in tests/benchmarks/README.md and in
@@ -53,10 +53,10 @@ def _gradients(
 
     Args:
         x: the input.
-        norm: what normalised it.
-        gradient: of each normalised pixel.
-        summed: what of it is not 0 everywhere, `float32[B, h, w, C]`.
-        at: `x` there.
+        norm: the norm that was applied to it.
+        gradient: the gradient of each normalised pixel.
+        summed: the part of `gradient` that may be nonzero, `float32[B, h, w, C]`.
+        at: the values of `x` at the pixels of `summed`.
     """
     num = x.size // x.shape[-1]
     to_bias = summed.sum((0, 1, 2))
@@ -102,7 +102,7 @@ def _norm_relu_backward(
     _: float, kept: tuple[jax.Array, _Norm], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, norm = kept
-    # Where the ReLU is positive is computed again, which is faster than reading it.
+    # Computes the mask of the ReLU again, which is faster than reading a stored one.
     gradient = jnp.where(norm(x) > 0, gradient, jnp.zeros_like(gradient)).astype(jnp.float32)
     return _gradients(x, norm, gradient, gradient, x)
 
@@ -144,8 +144,8 @@ def _norm_pool_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array, _Norm]]:
     norm = _norm_of(x, scale, bias, epsilon)
     best, won, winner = pools.winners(norm(x), x)
-    won = jnp.where(best > 0, won, jnp.int8(_NONE_WON))  # the ReLU has no gradient there
-    # Otherwise XLA keeps more arrays, and reads all pixels again to find the winners a second time.
+    won = jnp.where(best > 0, won, jnp.int8(_NONE_WON))  # the ReLU's gradient is 0 there
+    # Without it, XLA keeps more arrays, and reads all pixels a second time to find the winners.
     pooled, won, winner = lax.optimization_barrier((jax.nn.relu(best), won, winner))
     return pooled, (x, winner, won, norm)
 

@@ -51,14 +51,14 @@ def _taps(x: jax.Array) -> Iterator[jax.Array]:
 
 
 def winners(x: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
-    """Finds the largest pixel of each 3x3 window, the winner; of equal pixels the first.
+    """Finds the winner of each 3x3 window: its largest pixel, the first one if several are equal.
 
     Args:
         x: `[B, H, W, C]`, floating point; a NaN is larger than any number.
         others: arrays of the shape of `x`.
 
     Returns:
-        The maxima, their index in the window (int8, 0 to 8), and the others' values there.
+        The maxima, their indices in the windows (int8, 0 to 8), and the values of `others` there.
 
     Example:
         >>> import jax.numpy as jnp
@@ -82,7 +82,7 @@ def to_winners(gradient: jax.Array, won: jax.Array, height: int, width: int) -> 
 
     Args:
         gradient: the gradient of the maxima.
-        won: the indices that `winners` returns; 9 where no pixel has the gradient.
+        won: the indices that `winners` returns; 9 where no pixel receives the gradient.
         height: the height of the images.
         width: the width of the images.
 
