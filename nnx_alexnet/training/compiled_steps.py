@@ -87,8 +87,8 @@ class CompiledSteps:
             each value of `infos` is `[K]`, and `info` is that of the last step.
         evaluate: `(state.model, carried, metrics, batch) -> (carried, metrics, outputs)`; see
             `begin_pass` for the arrays that are carried from batch to batch.
-        predict: `(state.model, carried, batch) -> (carried, predictions)`; the predictions are
-            whole on each device.
+        predict: `(state.model, carried, batch) -> (carried, predictions)`; each device has the
+            predictions for the whole batch.
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
         traces: how often each step was traced; more than once means a recompilation.
 
@@ -145,8 +145,8 @@ class CompiledSteps:
         self.train = _compiled(train, donates_state=True)
         self.train_many = _compiled(train_many, donates_state=True)
         self.evaluate = _compiled(evaluate_program(functions, self.traces))
-        # `nnx.jit` searches the arguments of each call for modules: 0.08 ms, which is as long as a
-        # small model takes for a batch.
+        # `nnx.jit` would search the arguments of each call for modules. That takes 0.08 ms, as long
+        # as a small model takes for a batch.
         self.predict = SharedProgram(jax.jit(predict_program(functions, self.traces)))
         self._gradients = _compiled(gradients_program(functions, self.traces))
 

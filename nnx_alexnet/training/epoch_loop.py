@@ -122,7 +122,7 @@ class EpochLoop:
     def send_ahead(self) -> None:
         """Dispatches the first steps of the next epoch if their batches are only indices.
 
-        It is called when the steps of an epoch have been read, and before the host ends the epoch.
+        Call it after the results of an epoch have been read, and before the host ends the epoch.
         """
         progress, groups, epoch = self._progress, self._groups, self._progress.epoch + 1
         if epoch == self._settings.max_epochs or self.is_stopping:

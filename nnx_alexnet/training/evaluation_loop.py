@@ -23,9 +23,9 @@ from nnx_alexnet.training.requests import Requests
 
 CheckBatch = Callable[[Loader, Batch], None]
 
-# A wait for a result costs two changes of threads, 40 microseconds on a busy CPU.
+# Each wait for a result costs two thread switches, about 40 microseconds on a busy CPU.
 _MOST_TOGETHER = 16
-# The batches are in memory until their results are read, and a signal waits for them.
+# The batches stay in memory until their results are read, and a stop waits for them.
 _MOST_BYTES_TOGETHER = 4 * 2**20
 
 
@@ -99,8 +99,8 @@ class EvaluationLoop:
 
         Args:
             loader: the split.
-            at_once: whether the caller takes all predictions before it uses any, so that those of
-                small batches may come later (default False).
+            at_once: whether the caller collects all predictions before it uses any, so that the
+                results of several small batches may be read together (default False).
         """
         steps = self._arrays.steps
         leaves: list[jax.Array] = []
@@ -114,7 +114,7 @@ class EvaluationLoop:
                 leaves = self._arrays.take().model
                 carried = steps.begin_pass("predict", leaves, self._pass_number())
             carried, predictions = steps.predict(leaves, carried, batch)
-            if not is_cpu:  # where nothing is copied
+            if not is_cpu:  # on a CPU, the host reads the same memory
                 for array in jax.tree.leaves(predictions):
                     array.copy_to_host_async()  # while the next batches are computed
             return predictions
@@ -133,10 +133,10 @@ class EvaluationLoop:
     def _pass(
         self, kind: str, loader: Loader, step: Callable[[Any], Any], *, is_stream: bool = False
     ) -> Generator[tuple[Any, np.ndarray[Any, Any]], None, None]:
-        """Yields `step(batch)` for each batch of a split, and which of its rows are no padding.
+        """Yields `step(batch)` for each batch of a split, and the mask of its rows without padding.
 
-        The results are yielded late, while those of the next batches are computed: several at a
-        time if the batches are small, because each wait for a result takes longer than a tiny step.
+        The results are yielded late, while those of the next batches are computed. If the batches
+        are small, several are yielded at a time: each wait takes longer than a tiny step.
 
         Args:
             kind: names the hooks.
@@ -187,22 +187,22 @@ class EvaluationLoop:
 
 
 def _rows(array: jax.Array, *, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns a copy of the rows that count."""
+    """Returns a copy of the rows that are not padding."""
     return np.array(array) if counts.all() else np.asarray(array)[counts]
 
 
 def _num_together(batch: Batch) -> int:
-    """Returns how many results are waited for together, given the first batch."""
+    """Returns how many results to wait for together, given the first batch."""
     num_bytes: int = sum(array.nbytes for array in jax.tree.leaves(batch))
     return max(1, min(_MOST_TOGETHER, _MOST_BYTES_TOGETHER // num_bytes))
 
 
 def _counting(loader: Loader, number: int, batch: Batch, size: int) -> np.ndarray[Any, Any]:
-    """Returns which rows of a whole batch are no padding, bool[size].
+    """Returns the mask of the rows of a whole batch that are not padding, bool[size].
 
     Args:
-        loader: of the batch.
-        number: of the batch, from 0.
+        loader: the loader of the batch.
+        number: the number of the batch, from 0.
         batch: the rows that this process has read.
         size: the number of rows of the whole batch.
     """

@@ -6,7 +6,7 @@ The order matters, so change it with care. `Preparation` has checked everything 
    opened; the checkpoint is compared with this run before its arrays are read. `on_fit_start`
    runs, the saved state is restored, and `on_train_start` runs.
 2. Each epoch starts with `on_train_epoch_start`, and then runs its steps (`EpochLoop`).
-3. Each epoch ends with the validation, if it is due. Then the device may start with the next
+3. Each epoch ends with the validation, if it is due. Then the device may start the next
    epoch (`StepsAhead`). The metrics of validation and training are published together, before
    `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
    checkpoint is ranked by a value of its own step. Then a requested checkpoint is saved. After a

@@ -156,7 +156,7 @@ class StepFunctions:
     # ---- Training -----------------------------------------------------------------------------
 
     def completed(self, data: Batch, batch: Batch) -> Batch:
-        """Adds the rows of a batch from the data on the device, and splits the batch."""
+        """Adds the rows of a batch from the data on the device, and shards the batch."""
         rows = jax.tree.map(lambda array: array[batch["index"]], dict(data))
         sharding = self.placement.of_batch(len(batch["index"]))
         whole: Batch = constrained({**batch, **rows}, sharding)

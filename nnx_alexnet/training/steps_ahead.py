@@ -1,7 +1,7 @@
 """`StepsAhead`: the first steps of an epoch, dispatched before the previous epoch has ended.
 
-The host has much to do at the end of an epoch: it publishes metrics, calls hooks and copies the
-state for a checkpoint. Meanwhile, the device computes these steps on a copy of the state. Hooks and
+At the end of an epoch, the host publishes metrics, calls hooks and copies the state for a
+checkpoint. Meanwhile, the device computes these steps on a copy of the state. Hooks and
 checkpoints still find the state at the end of the epoch.
 """
 
@@ -19,7 +19,7 @@ from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.step_functions import State
 
-# A copy of a larger state takes a CPU longer than the work of the host that it would hide.
+# On a CPU, copying a larger state takes longer than the work of the host that it would hide.
 _MAX_BYTES_ON_CPU = 2**24
 
 # The state, the metrics, the scalars of all steps, and those of the last step.
@@ -31,7 +31,7 @@ class Ahead(NamedTuple):
 
     Attributes:
         epoch: the number of their epoch, from 0.
-        state: the state of which they got a copy.
+        state: the state that was copied for them.
         group: their batches, which have only an index and a mask.
         max_steps: the length to which the group was padded.
         began: when they were dispatched, on the clock of `time.perf_counter`.
@@ -57,7 +57,7 @@ class Ahead(NamedTuple):
 
 
 class StepsAhead:
-    """Holds the steps that were dispatched ahead, until they are used or turn out to be of no use.
+    """Holds steps that were dispatched ahead until they are used or dropped.
 
     Args:
         arrays: the state.
@@ -95,15 +95,15 @@ class StepsAhead:
         self._ahead = Ahead(epoch, state, group, max_steps, began, results)
 
     def take(self, epoch: int, group: list[Batch], max_steps: int) -> Ahead | None:
-        """Returns the steps if they are those of a dispatch, and begin with the current state.
+        """Returns the steps if they match a dispatch and started from the current state.
 
-        Steps of which this is not true are dropped.
+        All other steps are dropped.
         """
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
-        # A hook that changes or reads the model at the end of an epoch does so at the end of the
-        # next one too.
+        # A hook that changes or reads the model at the end of one epoch probably does so at the end
+        # of the next one too.
         self._is_useful = self._arrays.is_at(ahead.state)
         return ahead if self._is_useful and ahead.is_of(epoch, group, max_steps) else None
 
@@ -113,9 +113,10 @@ class StepsAhead:
 
 
 def has_room_for_copy(state: State) -> bool:
-    """Returns whether a copy of the state costs little.
+    """Returns whether a copy of the state is small enough.
 
-    On an accelerator, twice its size must have been free at the peak of memory so far.
+    On an accelerator, twice its size must have been free at the peak of memory use so far. On a
+    CPU, copying takes time: it may have at most 16 MiB.
     """
     num_bytes: dict[jax.Device, int] = {}
     for leaf in jax.tree.leaves(state):
