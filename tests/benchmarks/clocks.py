@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Stopwatch:
-    """Microseconds per step between two steps.
+    """Measures microseconds per step between two steps.
 
     Args:
-        first: the clock starts when this step has finished.
-        last: and stops when this one has.
+        first: the step at whose end the clock starts.
+        last: the step at whose end it stops.
     """
 
     def __init__(self, first: int, last: int) -> None:
@@ -22,7 +22,7 @@ class Stopwatch:
         self.marks = dict.fromkeys((first, last), math.nan)
 
     def finished(self, step: int, wait: Callable[[], Any]) -> None:
-        """Notes the time if it is one of the two; `wait()` waits for the step's results."""
+        """Records the time of one of the two steps, once `wait()` has waited for its results."""
         if step in self.marks:
             wait()
             self.marks[step] = time.perf_counter()
@@ -33,13 +33,13 @@ class Stopwatch:
 
 
 class Epochs:
-    """The seconds from the end of each epoch to that of the next, so without the first one."""
+    """Measures the seconds from the end of each epoch to the end of the next; skips the first."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []
 
     def ended(self) -> None:
-        """Notes the time; all results of the epoch must have been computed."""
+        """Records the time; all results of the epoch must have been computed."""
         self._ends.append(time.perf_counter())
 
     def median(self) -> float:

@@ -10,8 +10,9 @@ torchvision's `ImageFolder` with `Resize` and `CenterCrop` in a torch `DataLoade
 Neither augments here; ours would do so inside the compiled step. The first epoch is not timed, so
 starting the workers does not count. Each contender runs in its own process, in turns.
 
-Two more contenders measure `cache=`: `filling` the first epoch, which decodes all files and writes
-them to the cache, from the moment when each worker has answered; `cached` the epochs that read it.
+Two more contenders measure `cache=`. `filling` is the first epoch, which decodes all files and
+writes them to the cache, timed from the first answers of all workers. `cached` are the epochs that
+read a complete cache.
 
 To measure the waiting, the Trainer trains AlexNet from the folder. The time between two hooks
 around the loop's request for a batch, from `on_train_batch_end` (or `on_train_epoch_start`) to the
@@ -108,20 +109,20 @@ def cached(arguments: argparse.Namespace) -> float:
             for batch in data.train.batches(epoch=epoch):
                 on_device = jax.block_until_ready(jax.device_put(batch))
                 num += len(on_device["image"]) if epoch else 0
-            if epoch == 0:  # it has compared the digests
+            if epoch == 0:  # which has checked all records
                 start = time.perf_counter()
         seconds = time.perf_counter() - start
     return num / seconds
 
 
 def filling(arguments: argparse.Namespace) -> float:
-    """Returns the images per second of an epoch that fills a cache, after all workers answered."""
+    """Returns the images per second of an epoch that fills a cache, once all workers answered."""
     import jax
 
     from nnx_alexnet.data import load_data
 
     with tempfile.TemporaryDirectory(dir=arguments.root, prefix=".cache_") as cache:
-        data = load_data(  # "folder" would have decoded a part of the files for its statistics
+        data = load_data(  # "folder" would decode some of the files for its statistics
             "imagenet",
             root=arguments.root,
             image_size=arguments.image_size,

@@ -14,7 +14,7 @@ get the fastest form of the data: Lightning a `DataLoader` that fetches a batch 
 operation, Keras the arrays. torch computes in one thread, which is faster for so small a model, and
 far faster on a shared machine. Tunix is another trainer of `nnx.Module`s (`pip install
 google-tunix`, which brings many packages); its `PeftTrainer` runs with its defaults, without
-checkpoints and backends for metrics.
+checkpoints and without backends for metrics.
 
 Goal: at most 0.03 of Lightning with its progress bar, and 0.35 of the best of Keras.
 """

@@ -7,11 +7,11 @@ and on a GPU, at ImageNet's size:
     python tests/benchmarks/predict_speed.py --image-size 227 --channels 3 --num-classes 1000 \\
         --batch-size 1024 --dtype bfloat16 --images 51200
 
-The bare pass is what a user would write: `jax.jit` of the model and a softmax, called with one
-slice of the uint8 images after the other, and the results copied to the host at the end. Both
-return the same probabilities; this is checked. AlexNet shows what users get, a 64-64-10 MLP with
-batches of 64 shows the overhead. Each process passes over the images once to compile, then
-`--passes` times; the fastest pass counts. Each contender runs in its own process, in turns.
+The bare pass applies `jax.jit` of the model and a softmax to one slice of the uint8 images after
+another, and copies the results to the host at the end. The script checks that both return the same
+probabilities. AlexNet is a realistic model; a 64-64-10 MLP with batches of 64 shows the overhead.
+Each process passes over the images once to compile, then `--passes` times; the fastest pass counts.
+Each contender runs in its own process, in turns.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--num-classes", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--images", type=int, default=640, help="of AlexNet")
-    parser.add_argument("--passes", type=int, default=5, help="timed in each process")
+    parser.add_argument("--images", type=int, default=640, help="number for AlexNet")
+    parser.add_argument("--passes", type=int, default=5, help="timed passes per process")
     arguments = parse(parser, CONTENDERS, rounds=3)
     if arguments.images < 1 or arguments.images % arguments.batch_size:
         parser.error(f"--images must be a multiple of --batch-size (={arguments.batch_size}).")

@@ -12,10 +12,10 @@ that each scales to 0..1. PyTorch runs eagerly in its own loop, with channels_la
 Adam and, for bfloat16, autocast; its data are on the device, which is its best case. On a GPU it
 is also compiled with `torch.compile`. Lightning and Keras train through their `fit`, without
 progress bars, loggers and checkpoints. So does our Trainer, with `keep_freed_memory` as on the
-command line; once more with a callback that declares a batch hook every 10 steps and does not look
-at the batch. An epoch is timed from the end of the one before to its own end, results included. The
+command line, and once more with a callback whose batch hook runs every 10 steps and ignores the
+batch. An epoch is timed from the end of the previous one to its own end, results included. The
 result is the median over `--epochs` epochs; the first one, which includes compilation, does not
-count. Only hooks at the end of an epoch read the clock, so that the loop runs as without them.
+count. Only hooks at the end of an epoch read the clock, so they do not change how the loop runs.
 Each contender runs in its own process, in turns.
 """
 
@@ -290,8 +290,8 @@ def main() -> None:
     parser.add_argument("--num-classes", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--steps", type=int, default=12, help="of an epoch")
-    parser.add_argument("--epochs", type=int, default=2, help="timed, after the first one")
+    parser.add_argument("--steps", type=int, default=12, help="per epoch")
+    parser.add_argument("--epochs", type=int, default=2, help="timed epochs, after the first one")
     parser.add_argument("--compiled", action="store_true", help="PyTorch compiled on a CPU, too")
     arguments = parse(parser, CONTENDERS, rounds=5)
     if not (arguments.compiled or accelerators()) and "torch-compiled" in arguments.contenders:

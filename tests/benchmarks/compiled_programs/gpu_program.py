@@ -32,7 +32,7 @@ from programs import H100_ENVIRONMENT, compiled_step, described, h100s, kernels
 from training_speed import build_alexnet
 from turns import markdown, setting
 
-# Each has what the ones before it have.
+# Each includes the changes of those before it.
 WAYS = {
     "flax": "the layers of flax",
     "space-to-depth": "the first convolution as space-to-depth",
