@@ -2,8 +2,8 @@
 
     python cache_writers.py FOLDER TIMES
 
-Prints how many records there are after each time. The processes are forked, so that each of them
-starts at once; this one has no other threads.
+Prints the number of records after each of TIMES rounds. The processes are forked, so that they
+start at once; this process has no other threads.
 """
 
 import os
@@ -22,14 +22,14 @@ NUM, BYTES = 400, 20_000
 
 
 def keys_of(num=NUM):
-    """Keys whose first half is the number of the example, and whose second half is 7."""
+    """Returns keys: the first half is the number of the example, the second half is 7."""
     keys = np.full((num, 2), 7, np.uint64)
     keys[:, 0] = np.arange(num)
     return keys.view(np.uint8).reshape(num, 16)
 
 
 def content(index, num_bytes=BYTES):
-    """The record of an example: no other example has any of its bytes in the same place."""
+    """Returns the record of an example; no other example has any of its bytes in the same place."""
     return (np.arange(num_bytes) * 31 + index * 7 + index // 256).astype(np.uint8)
 
 
@@ -38,7 +38,7 @@ def records_in(folder, num=NUM, num_bytes=BYTES):
 
 
 def rows_of(records, indices, num_bytes=BYTES):
-    """Reads records; returns which exist, after a check of their content."""
+    """Reads records, checks their content, and returns the mask of those that exist."""
     rows = np.zeros((len(indices), num_bytes), np.uint8)
     is_read = records.read(np.array(indices), [rows])
     expected = np.array([content(index, num_bytes) for index in indices])
@@ -47,7 +47,7 @@ def rows_of(records, indices, num_bytes=BYTES):
 
 
 def write(folder, first):
-    """Writes every second example."""
+    """Writes every second example from `first` on."""
     records = records_in(folder)
     for index in range(first, NUM, 2):
         records.add(index, [memoryview(content(index))])

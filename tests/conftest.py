@@ -51,8 +51,8 @@ def _options(*arguments, **keywords):
 def _fewer_passes():
     """Returns the option that turns off XLA's fusion emitters, if XLA has it.
 
-    They take two thirds of the time in which a small step is compiled, even without most
-    optimizations. JAX has no setting that turns them off for some programs only.
+    They take two thirds of the compilation time of a small step, even if most optimizations are
+    off. JAX has no setting that turns them off for only some programs.
     """
     off = {"xla_cpu_use_fusion_emitters": False}
     try:

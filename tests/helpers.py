@@ -105,7 +105,7 @@ def plain_pool(x: jax.Array) -> jax.Array:
 
 
 def sums_over(shape: tuple[int, ...], jaxpr: Any) -> int:
-    """How many sums there are over arrays of a shape, in a traced function and within it."""
+    """Returns the number of sums over arrays of a shape in a traced function and its parts."""
     found = 0
     for equation in jaxpr.eqns:
         is_sum = equation.primitive.name == "reduce_sum"

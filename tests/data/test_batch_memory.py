@@ -38,7 +38,7 @@ def test_memory_that_jax_uses_is_not_lent_again():
     assert (view == 7).all()
 
 
-def test_batches_that_a_caller_keeps_stay_as_they_are():
+def test_batches_that_a_caller_keeps_are_not_overwritten():
     memory, kept = BatchMemory(), []
     for number in range(40):  # more than the memory remembers
         kept.append(memory.empty((8,), np.int32))
@@ -46,7 +46,7 @@ def test_batches_that_a_caller_keeps_stay_as_they_are():
     assert [array.tolist() for array in kept] == [[number] * 8 for number in range(40)]
 
 
-def test_a_copy_in_another_process_has_memory_of_its_own():
+def test_a_copy_in_another_process_has_its_own_memory():
     memory = BatchMemory()
     memory.empty((8,), np.int32)
     assert pickle.loads(pickle.dumps(memory)).empty((2,), np.int8).shape == (2,)

@@ -68,7 +68,7 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_every_use_gives_what_an_ordinary_dict_gives(use):
+def test_every_use_gives_the_result_of_an_ordinary_dict(use):
     assert use(on_demand()) == use(dict(PLAIN))
 
 

@@ -23,7 +23,7 @@ def record(cache, number):
     return bytes(found) if cache.read(number, [memoryview(found)]) else None
 
 
-def test_a_removed_cache_is_kept_by_those_who_use_it_and_created_anew(tmp_path):
+def test_a_removed_cache_stays_open_for_its_users_and_is_created_again(tmp_path):
     old, folder = cache_in(tmp_path), tmp_path / "cache"
     add(old, KEY, b"abcd")
     (folder / ".nnx-alexnet-0123456789abcdef.tmp").touch()  # a process was killed
@@ -57,7 +57,7 @@ def test_files_of_two_caches_are_never_opened_together(tmp_path, monkeypatch):
     assert np.array_equal(cache.entries(), cache_in(tmp_path).entries())
 
 
-def test_a_cache_that_may_not_be_written_is_read(tmp_path, monkeypatch):
+def test_a_read_only_cache_is_read(tmp_path, monkeypatch):
     add(cache_in(tmp_path), KEY, b"abcd")
 
     def open_for_reading(path, flags):

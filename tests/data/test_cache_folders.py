@@ -41,13 +41,13 @@ def test_other_values_of_cache_are_refused(wrong):
         cache_place(wrong)
 
 
-def test_systems_without_positioned_reads_are_told_so(monkeypatch):
+def test_systems_without_positioned_reads_are_refused(monkeypatch):
     monkeypatch.delattr(os, "preadv")
     with pytest.raises(ValueError, match=r"`cache` \(=True\) works on Linux and macOS"):
         cache_place(True)
 
 
-def test_other_data_and_forms_have_caches_of_their_own(tmp_path):
+def test_other_data_and_forms_have_separate_caches(tmp_path):
     same, again = (records_of(tmp_path)[0].cache.folder for _ in range(2))
     others = [
         records_of(tmp_path, data="yours")[0].cache.folder,
@@ -60,7 +60,7 @@ def test_other_data_and_forms_have_caches_of_their_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_size_is_announced_before_anything_is_written(tmp_path, caplog, monkeypatch):
+def test_the_size_is_logged_before_anything_is_written(tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO", logger="nnx_alexnet")
     splits = records_of(tmp_path / "new")
     splits[0].add(1, [memoryview(b"abcdef")])
@@ -83,7 +83,7 @@ def test_the_size_is_announced_before_anything_is_written(tmp_path, caplog, monk
     assert caplog.messages == [f"Cache {folder}: 4 of 4 examples."]
 
 
-def test_a_place_that_is_no_writable_folder_is_refused(tmp_path, monkeypatch):
+def test_a_place_that_is_not_a_writable_folder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=r"`cache` .* must be a folder, but .*file is a file"):

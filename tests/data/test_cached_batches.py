@@ -16,7 +16,7 @@ def module(folder=None, *, num_workers=0, dataset=None, **options):
 
 
 class Counted(Stripes):
-    """Stripes that count how often they are read, and of which one may be damaged."""
+    """Stripes that count how often they are read; one of them may be damaged."""
 
     def __init__(self, damaged=None):
         self.damaged, self.reads = damaged, []

@@ -41,7 +41,7 @@ def test_rows_are_read_in_any_order_and_in_parts(tmp_path):
     assert np.array_equal(np.hstack(parts), [content(4, 8), content(9, 8)])
 
 
-def test_a_damaged_record_is_noticed_at_its_first_reading_and_replaced(tmp_path):
+def test_a_damaged_record_is_noticed_when_first_read_and_replaced(tmp_path):
     records = filled(tmp_path, range(4))
     assert read(pickle.loads(pickle.dumps(records)), [0]) == [False]  # it has not looked yet
     damage(records, number=2)

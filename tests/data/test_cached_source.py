@@ -105,7 +105,7 @@ def test_an_example_that_changed_since_the_start_is_not_added(tmp_path):
     assert 5 not in source.records.missing()
 
 
-def test_a_full_disk_ends_the_writing_but_not_the_reading(tmp_path, monkeypatch, warnings):
+def test_a_full_disk_stops_writing_but_not_reading(tmp_path, monkeypatch, warnings):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

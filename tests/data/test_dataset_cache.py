@@ -19,7 +19,7 @@ def stripe(index):
 
 
 def count(folder, dataset):
-    """How many examples an epoch reads from the dataset, besides those at the start."""
+    """Returns the number of examples that an epoch reads from the dataset after the start."""
     data = DataModule(dataset, batch_size=4, cache=folder, drop_last=False)
     before, batches = dataset.reads, list(data.train.batches())
     reads = dataset.reads - before

@@ -79,7 +79,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The names of the files that are decoded."""
+    """Records the names of the files that are decoded."""
     names, read = [], ImageReader.__call__
 
     def note(reader, path):
@@ -144,7 +144,7 @@ def test_changed_and_new_files_are_decoded_again_and_nothing_else(tmp_path, phot
     assert newly_decoded() == []
 
 
-def test_other_sizes_and_decoders_have_records_of_their_own(tmp_path, photos, decoded, monkeypatch):
+def test_other_sizes_and_decoders_have_separate_records(tmp_path, photos, decoded, monkeypatch):
     write_images(photos, num=3)
     cache = {"cache": tmp_path / "cache"}
     read_all(load_folder(photos, **cache))

@@ -59,7 +59,7 @@ def test_a_cached_split_stays_on_the_device_once_it_is_nearly_complete(tmp_path,
     assert resident_arrays(train(), "auto") is None
 
 
-def test_labels_that_are_not_known_keep_a_cached_split_off_the_device(tmp_path):
+def test_unknown_labels_keep_a_cached_split_off_the_device(tmp_path):
     data = DataModule(Stripes(), batch_size=12, cache=tmp_path)
     data.fill_cache()
     assert resident_arrays(data.train, "auto") is None

@@ -55,7 +55,7 @@ def test_an_exception_that_cannot_be_pickled_becomes_a_runtime_error():
 
 @pytest.fixture
 def transfer():
-    """An outbox whose answers a thread sends, and the end of the pipe that receives them."""
+    """Yields an outbox whose answers a thread sends, and the receiving end of the pipe."""
     incoming, outgoing = multiprocessing.Pipe(duplex=False)
     outbox = queue.SimpleQueue()
     threading.Thread(target=_send, args=(outbox, outgoing), daemon=True).start()

@@ -12,7 +12,7 @@ from nnx_alexnet.devices.host_memory import keep_freed_memory
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The calls of `mallopt`, which succeed."""
+    """Records the calls of `mallopt`, which succeed."""
     found = []
 
     def mallopt(name, value):
@@ -26,7 +26,7 @@ def calls(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def changed(monkeypatch):
-    """The JAX settings that the function changes."""
+    """Records the JAX settings that the function changes."""
     monkeypatch.delenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", raising=False)
     found = {}
     monkeypatch.setattr(jax.config, "update", found.__setitem__)
@@ -53,13 +53,13 @@ def test_the_users_dispatch_mode_wins(monkeypatch, calls, changed):
     assert changed == {}
 
 
-def test_glibc_is_left_alone_on_an_accelerator(monkeypatch, calls):
+def test_glibc_is_not_changed_on_an_accelerator(monkeypatch, calls):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not keep_freed_memory()
     assert calls == []
 
 
-def test_other_c_libraries_are_left_alone(monkeypatch, calls, changed):
+def test_other_c_libraries_are_not_changed(monkeypatch, calls, changed):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
     assert not keep_freed_memory()
     assert (calls, changed) == ([], {})

@@ -9,7 +9,7 @@ from nnx_alexnet.checkpoints import verify_checkpoints
 
 
 class Labelled(Stripes):
-    """Stripes whose labels are known, and of which one is damaged."""
+    """Stripes with known labels, one of them damaged."""
 
     targets = tuple(index % 4 for index in range(64))
 
@@ -45,7 +45,7 @@ def fit(folder, cache, *, stop=None, dataset=Stripes, **options):
     return [*verify_checkpoints(trainer.run_dir)][-1]["digest"], watch
 
 
-def test_runs_resumed_within_epochs_have_the_bits_of_one_without_a_cache(tmp_path):
+def test_resumed_runs_with_a_cache_have_the_bits_of_one_without(tmp_path):
     expected, plain = fit(tmp_path / "plain", False)
     cache, folder = tmp_path / "cache", tmp_path / "stopped"
     _, first = fit(folder, False, stop=3)  # without a cache

@@ -1,4 +1,4 @@
-"""Convolution, BatchNorm, ReLU and max-pool in one, against the layers of flax."""
+"""Fused convolution, BatchNorm, ReLU and max-pool, compared with the layers of flax."""
 
 import functools
 
@@ -52,7 +52,7 @@ def arrays(state):
 
 
 def trained(*, plain):
-    """The arrays before and after three steps, the last gradients, and outputs in evaluation."""
+    """Returns arrays before and after three steps, the last gradients, and evaluation outputs."""
     images = normal(1, (4, 8, 15, 15, 2))
 
     def train(images):
@@ -74,7 +74,7 @@ def plainly_trained():
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_training_is_that_of_plain_layers_but_for_rounding(monkeypatch, plainly_trained, backend):
+def test_training_equals_that_of_plain_layers_up_to_rounding(monkeypatch, plainly_trained, backend):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     begun, got, gradients, outputs = trained(plain=False)
     plain_begun, expected, plain_gradients, plain_outputs = plainly_trained
@@ -90,7 +90,7 @@ def test_training_is_that_of_plain_layers_but_for_rounding(monkeypatch, plainly_
         np.testing.assert_array_equal(got[name], begun[name])
 
 
-def test_the_bias_of_a_frozen_norm_has_its_gradient():
+def test_the_bias_before_a_frozen_norm_has_a_gradient():
     @functools.partial(jax.jit, static_argnames="plain")
     def of_bias(image, plain):
         model = Net(plain=plain)

@@ -1,4 +1,4 @@
-"""BatchNorm with ReLU, and with ReLU and max-pool, against the layers of flax."""
+"""BatchNorm with ReLU, and with ReLU and max-pool, compared with the layers of flax."""
 
 import functools
 import re
@@ -29,7 +29,7 @@ PLAIN = {
 
 
 def normed(x, scale, bias, *, way):
-    """What follows the norm, and the statistics that it keeps."""
+    """Returns the output after the norm, and the statistics that the norm keeps."""
     norm = BatchNorm(x.shape[-1], rngs=nnx.Rngs(0))
     norm.scale[...], norm.bias[...] = scale, bias
     outputs = way(lambda x: x, norm, x)
@@ -57,7 +57,7 @@ def assert_same_norm(x, scale, bias, tolerance, *, pool):
 @pytest.mark.parametrize(("size", "pool"), [((3, 4), True), ((13, 10), True), ((4, 5), False)])
 def test_the_fused_norm_equals_that_of_flax(size, pool, dtype, tolerance):
     x = 2 * normal(0, (4, *size, 6)).astype(dtype) + jnp.array(1, dtype)
-    # A channel that is turned over, and one of which nothing but the bias is left.
+    # Two channels have a negative scale; one has scale 0, which leaves only the bias.
     scale = jnp.array([1.0, -2.0, 0.0, 0.5, 3.0, -0.1])
     assert_same_norm(x, scale, normal(1, (6,)), tolerance, pool=pool)
 

@@ -22,7 +22,7 @@ NUM_EPOCHS = 4
 
 @pytest.fixture
 def used(monkeypatch):
-    """Whether the steps ahead were used, for each of those that were dispatched."""
+    """Lists, for each dispatch ahead, whether its steps were used."""
     used, take = [], StepsAhead.take
 
     def noted(self, *arguments):
@@ -64,7 +64,7 @@ def data_of():
 
 
 def run(function=lambda trainer: None, *, data=None, **arguments):
-    """Trains on data that stay on the device; returns the trainer, and what the function found."""
+    """Trains on data that stay on the device; returns the trainer and the function's results."""
     data = data_of() if data is None else data
     callback = AtEpochEnd(function)
     arguments = {"max_epochs": NUM_EPOCHS, "seed": 3, **arguments}
@@ -89,7 +89,7 @@ def assert_same(first, second):
 
 
 def results(trainer):
-    """The weights and the metrics that do not depend on the clock."""
+    """Returns the weights, and the metrics that do not depend on the clock."""
     rows = [
         {name: value for name, value in row.items() if not name.startswith("perf/")}
         for row in trainer.history
@@ -121,7 +121,7 @@ def test_checkpoints_hold_the_state_at_the_end_of_the_epoch(monkeypatch, used, t
     assert_same(*states)
 
 
-def test_a_hook_that_changes_the_model_at_the_end_of_an_epoch_has_its_effect(monkeypatch, used):
+def test_a_change_of_the_model_at_the_end_of_an_epoch_takes_effect(monkeypatch, used):
     def halve(trainer):
         parameters = nnx.state(trainer.model, nnx.Param)
         nnx.update(trainer.model, jax.tree.map(lambda leaf: leaf / 2, parameters))

@@ -210,7 +210,7 @@ def test_predictions_whose_first_axis_is_not_the_batch_are_refused(shaped):
 
 
 @pytest.mark.parametrize("keep_on_device", [True, False])
-def test_a_run_takes_the_trace_that_was_made_before_it(monkeypatch, keep_on_device):
+def test_a_run_uses_the_trace_that_was_made_before_it(monkeypatch, keep_on_device):
     update, traced = StepFunctions.update, []
     monkeypatch.setattr(
         StepFunctions, "update", lambda *arguments: traced.append(1) or update(*arguments)
