@@ -58,8 +58,8 @@ _WEIGHTS = (np.arange(1, _WORDS, dtype=np.uint64) * 2654435761 | 1).astype(np.ui
 class DecodedCache:
     """Reads and writes the records of one cache.
 
-    The folder is created by the first `add`. Threads may share an object. A pickled object opens
-    the files again.
+    The folder is created by the first `add`. Threads may share an object. A pickled copy or a
+    forked process opens the files again.
 
     Args:
         folder: the folder of the cache.

@@ -167,7 +167,7 @@ class AlexNet(nnx.Module):
         compute: jnp.dtype | None,
         stored: jnp.dtype,
     ) -> None:
-        """Adds the layers. A single program draws all weights."""
+        """Adds the layers; one compiled program draws all weights."""
         he = nnx.initializers.he_normal()
         lecun = nnx.initializers.lecun_normal()
         conv = functools.partial(
