@@ -1,6 +1,7 @@
 """Settings for every test; they must stand before JAX is imported for the first time."""
 
 import functools
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -78,6 +79,15 @@ def _optimization(request):
         _state["is_off"] = is_off
         jax.config.update("jax_disable_most_optimizations", is_off)
         jax.clear_caches()  # of programs that draw the first weights, for instance
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection():
+    """Lets pytest handle the log, although a conftest may have imported the package before."""
+    from nnx_alexnet.support import logger
+
+    logger.handlers.clear()
+    logger.propagate, logger.level = True, logging.NOTSET
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_the_options_of_fit_are_these():
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
         "data.augment", "data.num_workers", "data.download", "data.drop_last",
         "data.on_bad_sample", "data.keep_on_device", "data.columns", "data.rename",
-        "data.pad_to", "data.pad_values",
+        "data.pad_to", "data.pad_values", "data.cache",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
         "model.init_args.param_dtype",
         "task.class_path", "task.init_args.label_smoothing",
