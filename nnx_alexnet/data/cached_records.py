@@ -77,6 +77,10 @@ class CachedRecords:
             self._crcs[indices] = entries["crc"]
             self._is_checked[indices] = entries["writer"] == self.cache.writer
 
+    def has(self, index: int) -> bool:
+        """Returns whether an example had an intact record at the last `refresh`."""
+        return bool(self._numbers[index] >= 0)
+
     def missing(self, indices: _Array | None = None) -> _Array:
         """Returns the indices of the examples without an intact record at the last `refresh`.
 
@@ -135,6 +139,14 @@ class CachedRecords:
 
         def is_there() -> bool:
             self.refresh()
-            return bool(self._numbers[index] >= 0)
+            return self.has(index)
 
-        self.cache.add(self.keys[index].tobytes(), buffers, is_there)
+        if self.has(index):
+            return
+        number = self.cache.add(
+            self.keys[index].tobytes(), buffers, num_known=self._num_seen, is_there=is_there
+        )
+        if number is not None:
+            with self._lock:
+                self._numbers[index], self._is_checked[index] = number, True
+                self._num_seen += self._num_seen == number

@@ -46,6 +46,9 @@ class CachedSource(MapSource):
     ) -> None:
         self.records = records
         self._record = record
+        self._specs: list[jax.ShapeDtypeStruct]
+        self._structure: Any
+        self._specs, self._structure = jax.tree.flatten(record)
         self._known = dict(known or {})
         self._key_of = key_of
         self._memory = BatchMemory()
@@ -80,10 +83,10 @@ class CachedSource(MapSource):
     def take(self, indices: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Rows:
         """Returns the examples at `indices`; see `for_workers`."""
         if self._is_in_worker:
+            self.records.refresh()
             with contextlib.suppress(Exception):  # raised again, or skipped, below
                 for index in indices.tolist():
                     self._example(index)
-                self.records.refresh()
                 if not len(self.records.missing(indices)):
                     return Rows({}, bad={})  # the default of `bad` cannot be pickled
         return super().take(indices, seed=seed, epoch=epoch)
@@ -96,8 +99,9 @@ class CachedSource(MapSource):
         return fields if is_read.all() else None
 
     def _example(self, index: int) -> Fields:
-        self.records.refresh()
-        if not len(self.records.missing(np.array([index]))):
+        if not self._is_in_worker:  # where `take` does it once for all examples
+            self.records.refresh()
+        if self.records.has(index):
             fields, is_read = self.read(np.array([index]))
             if is_read[0]:
                 example: Fields = jax.tree.map(lambda array: array[0, ...], fields)
@@ -109,12 +113,13 @@ class CachedSource(MapSource):
 
     def _add(self, index: int, example: Fields) -> None:
         part = {name: example.get(name) for name in self._record}
-        if Rows(jax.tree.map(lambda leaf: leaf[None], part)).element_spec() != self._record:
+        leaves, structure = jax.tree.flatten(part)
+        if structure != self._structure or any(map(_differ, leaves, self._specs)):
             return  # the caller compares it with the first example, and raises the error
         key = self.records.keys[index].tobytes()
         if self._key_of is not None and self._key_of(index) != key:
             return  # the file has changed since the start
-        buffers = [as_bytes(np.ascontiguousarray(leaf)) for leaf in _leaves(part)]
+        buffers = [as_bytes(np.ascontiguousarray(leaf)) for leaf in leaves if leaf.nbytes]
         try:
             self.records.add(index, buffers)
         except OSError as error:
@@ -124,6 +129,10 @@ class CachedSource(MapSource):
                 "they are decoded each time they are read.",
                 self._argument, self.records.cache.folder, error.strerror or error,
             )  # fmt: skip
+
+
+def _differ(value: Any, spec: jax.ShapeDtypeStruct) -> bool:
+    return bool(value.shape != spec.shape or value.dtype != spec.dtype)
 
 
 def _leaves(fields: Fields) -> list[np.ndarray[Any, Any]]:

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import secrets
+import struct
 import threading
 import weakref
 import zlib
@@ -77,6 +78,7 @@ class DecodedCache:
         >>> from nnx_alexnet.data.decoded_cache import DecodedCache, record_crc
         >>> cache = DecodedCache(Path(tempfile.mkdtemp(), "new"), record_bytes=3)
         >>> cache.add(b"0123456789abcdef", [memoryview(b"abc")])
+        0
         >>> entry, found = cache.entries()[0], bytearray(3)
         >>> bytes(entry["key"]), cache.read(entry["number"], [memoryview(found)]), bytes(found)
         (b'0123456789abcdef', True, b'abc')
@@ -94,14 +96,14 @@ class DecodedCache:
         self._process = os.getpid()
         self._has_about = False
         self._files: CacheFiles | None = None
-        self._lock = threading.RLock()
+        self._adding, self._opening = threading.Lock(), threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": None, "_lock": None}
+        return {**self.__dict__, "_files": None, "_adding": None, "_opening": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _process=os.getpid())
-        self._lock = threading.RLock()
+        self._adding, self._opening = threading.Lock(), threading.Lock()
 
     # ---- Reading -----------------------------------------------------------------------------
 
@@ -142,19 +144,30 @@ class DecodedCache:
 
     # ---- Writing -----------------------------------------------------------------------------
 
-    def add(self, key: bytes, buffers: Buffers, is_there: Callable[[], bool] = bool) -> None:
+    def add(
+        self,
+        key: bytes,
+        buffers: Buffers,
+        *,
+        num_known: int = 0,
+        is_there: Callable[[], bool] = bool,
+    ) -> int | None:
         """Writes a record, unless another writer has added it.
 
         Args:
             key: the key of the example, 16 bytes.
             buffers: the parts of the record.
-            is_there: returns whether the current `entries` contain the key; called while no other
-                process can write (default: they do not).
+            num_known: how many of the first entries the caller knows (default 0).
+            is_there: returns whether the current `entries` contain the key. It is called if
+                there are entries that the caller does not know (default: they do not).
+
+        Returns:
+            The number of the record; None if it is there already.
 
         Raises:
             OSError: the record could not be written, for instance because the disk is full.
         """
-        with self._lock:
+        with self._adding:
             files = self._open(creates=True)
             assert files is not None
             if not files.is_writable:
@@ -162,17 +175,17 @@ class DecodedCache:
             if not self._has_about:
                 self._write_about()
             with locked(files.journal):
-                if is_there():
-                    return
                 num, torn = divmod(os.fstat(files.journal).st_size, _ENTRY.itemsize)
+                if num > num_known:
+                    start, size = num_known * _ENTRY.itemsize, (num - num_known) * _ENTRY.itemsize
+                    if key in os.pread(files.journal, size, start) and is_there():
+                        return None
                 if torn:  # by a writer that was killed
                     os.ftruncate(files.journal, num * _ENTRY.itemsize)
                 write_at(files.records, buffers, num * self.record_bytes)
-                entry = np.zeros(1, _ENTRY)
-                entry["key"], entry["number"], entry["writer"] = key, num, self.writer
-                entry["crc"] = record_crc(key, buffers)
-                entry["check"] = _checks(entry)
-                write_at(files.journal, [as_bytes(entry)], num * _ENTRY.itemsize)
+                entry = _entry(key, num, self.writer, record_crc(key, buffers))
+                write_at(files.journal, [memoryview(entry)], num * _ENTRY.itemsize)
+                return num
 
     def _write_about(self) -> None:
         if not (self.folder / ABOUT).exists():
@@ -182,7 +195,7 @@ class DecodedCache:
         self._has_about = True
 
     def _open(self, *, creates: bool) -> CacheFiles | None:
-        with self._lock:
+        with self._opening:
             if self._process != os.getpid():  # a forked child would share the lock of its parent
                 self._files, self._process = None, os.getpid()
                 self.writer = secrets.randbits(32)
@@ -203,6 +216,14 @@ def num_entries(folder: Path) -> int:
         return (folder / JOURNAL).stat().st_size // _ENTRY.itemsize
     except FileNotFoundError:
         return 0
+
+
+def _entry(key: bytes, number: int, writer: int, crc: int) -> bytes:
+    """Returns an entry of the journal."""
+    content = struct.pack("<16sIII", key, number, writer, crc)
+    words = struct.unpack(f"<{_WORDS - 1}I", content)
+    total = sum(word * weight for word, weight in zip(words, _WEIGHTS.tolist(), strict=True)) + 1
+    return content + struct.pack("<I", total % 2**32)
 
 
 def _checks(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -42,9 +42,18 @@ def test_records_are_found_by_other_objects_and_in_parts(tmp_path):
 
 
 def test_an_example_that_is_there_already_is_not_written(tmp_path):
-    cache = cache_in(tmp_path)
-    add(cache, KEY, b"abcd", is_there=lambda: True)
-    assert len(cache.entries()) == 0
+    cache, asked = cache_in(tmp_path), []
+
+    def is_there():
+        asked.append(len(cache.entries()))
+        return len(asked) == 2
+
+    numbers = [
+        cache.add(key, [memoryview(b"abcd")], num_known=known, is_there=is_there)
+        for key, known in [(KEY, 0), (OTHER, 0), (KEY, 2), (KEY, 1), (KEY, 0), (OTHER, 1)]
+    ]
+    assert numbers == [0, 1, 2, 3, None, 4]
+    assert asked == [3, 4, 4]  # not where no unknown entry has the key
 
 
 def test_the_beginning_of_an_entry_and_a_record_without_one_are_overwritten(tmp_path):
