@@ -30,7 +30,7 @@ from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.cli.saved_run import load_run
-from nnx_alexnet.cli.trainer_factory import build_trainer, model_builder
+from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
 from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
@@ -145,7 +145,7 @@ def predict(arguments: Namespace) -> int:
 def summary(arguments: Namespace) -> int:
     """Prints the table of a model's layers."""
     given = {name: arguments[name] for name in GIVEN_BY_DATA}
-    model = nnx.eval_shape(model_builder(arguments.model, 0, given))  # shapes, no weights
+    model = nnx.eval_shape(lambda: build_model(arguments.model, 0, given))  # shapes, no weights
     size = arguments.image_size
     shape = (arguments.batch_size, size, size, arguments.in_channels)
     print_result(printable(summarize(model, shape), keep="\n"))

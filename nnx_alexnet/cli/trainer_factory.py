@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import yaml
 from flax import nnx
 from jsonargparse import Namespace
@@ -22,34 +19,13 @@ from nnx_alexnet.support import check_integer, logger
 from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.training import DEFAULT_EPOCHS
 
-# The steps of a smaller model are so short that dispatching the next one early saves more time.
-_SMALL_MODEL = 2**20  # bytes
+# The side, in pixels. A step on smaller images may be so short that dispatching the next one early
+# saves more time than keeping freed memory.
+_LARGE_IMAGES = 32
 
 
 def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
-    """Builds the model of a parsed configuration; keeps freed memory if the model is large.
-
-    Args:
-        config: see `model_builder`.
-        seed: see `model_builder`.
-        given: see `model_builder`.
-
-    Returns:
-        A new model.
-
-    Raises:
-        ValueError: the class has no default for an argument that the data do not determine.
-    """
-    build = model_builder(config, seed, given)
-    with contextlib.suppress(Exception):  # raised again below, or caused by tracing
-        shapes = jax.tree.leaves(nnx.state(nnx.eval_shape(build)))
-        if sum(leaf.size * leaf.dtype.itemsize for leaf in shapes) >= _SMALL_MODEL:
-            keep_freed_memory()
-    return build()
-
-
-def model_builder(config: Namespace, seed: int, given: dict[str, Any]) -> Callable[[], nnx.Module]:
-    """Returns a function that builds the model of a parsed configuration.
+    """Builds the model of a parsed configuration; for large images, freed memory is kept.
 
     Args:
         config: `class_path` and `init_args`.
@@ -57,16 +33,18 @@ def model_builder(config: Namespace, seed: int, given: dict[str, Any]) -> Callab
         given: `num_classes`, `image_size` and `in_channels`, passed if the class has such an
             argument. If the data do not determine one, it is None, and the class's default applies.
 
+    Returns:
+        A new model.
+
     Raises:
         ValueError: the class has no default for an argument that the data do not determine.
 
     Example:
-        >>> from flax import nnx
         >>> from nnx_alexnet.cli.options import fit_parser
-        >>> from nnx_alexnet.cli.trainer_factory import model_builder
+        >>> from nnx_alexnet.cli.trainer_factory import build_model
         >>> config = fit_parser().parse_args([]).model
         >>> given = {"num_classes": 2, "image_size": 67, "in_channels": 1}
-        >>> type(nnx.eval_shape(model_builder(config, 0, given))).__name__
+        >>> type(build_model(config, 0, given)).__name__
         'AlexNet'
     """
     module, _, name = config.class_path.rpartition(".")
@@ -82,7 +60,10 @@ def model_builder(config: Namespace, seed: int, given: dict[str, Any]) -> Callab
                 "Classes are those of an integer `label` in memory. Use a model that does not "
                 "have this argument, or has a default for it."
             )
-    return lambda: model_class(**arguments, rngs=nnx.Rngs(seed))
+    if (given["image_size"] or 0) >= _LARGE_IMAGES:
+        keep_freed_memory()
+    model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
+    return model
 
 
 def build_trainer(config: Namespace, data: DataModule) -> Trainer:

@@ -12,8 +12,17 @@ import numpy as np
 # JAX on the CPU uses arrays of this alignment without copying them.
 _ALIGNMENT = 64
 _MOST_BLOCKS = 16
-# The references to an unused block: from the list, the loop variable and `getrefcount` itself.
-_UNUSED = 3
+
+
+def _num_references(blocks: list[np.ndarray[Any, Any]], number: int) -> int:
+    return sys.getrefcount(blocks[number])
+
+
+# To a block that only its list refers to; whether `getrefcount` counts its own argument depends on
+# the version of Python.
+_UNUSED = _num_references([np.empty(1)], 0)
+# Without the GIL, the number may be out of date.
+_CAN_COUNT = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class BatchMemory:
@@ -61,9 +70,10 @@ class BatchMemory:
 
     def _unused(self, num_bytes: int) -> np.ndarray[Any, Any]:
         size = num_bytes + _ALIGNMENT
-        for block in self._blocks:
-            if len(block) == size and sys.getrefcount(block) == _UNUSED:
-                return block
+        for number in range(len(self._blocks)) if _CAN_COUNT else ():
+            is_unused = _num_references(self._blocks, number) == _UNUSED
+            if is_unused and len(self._blocks[number]) == size:
+                return self._blocks[number]
         made = np.empty(size, np.uint8)
         # Drops the oldest block, whose size may no longer be needed.
         self._blocks = [*self._blocks[1 - _MOST_BLOCKS :], made]

@@ -14,9 +14,9 @@ class BatchOnDemand(dict[str, Any]):
     """The batch that hooks receive when the examples are on the device.
 
     A field is copied out of the split when it is first accessed, so a hook that ignores its batch
-    reads nothing. Other uses, such as `batch.items()`,
-    `dict(batch)` or `jax.tree.map` over it, read all fields. A batch on demand cannot be changed,
-    since the step would not see the change.
+    reads nothing. Other uses, such as `batch.items()`, `dict(batch)` or `jax.tree.map`, read all
+    fields. A batch on demand cannot be changed, since the step would not see the change. To JAX it
+    is another kind of node than a dict: pass `dict(batch)` to `jax.tree.map` over several batches.
 
     Args:
         own: the arrays that need not be read, `index` and `mask`.

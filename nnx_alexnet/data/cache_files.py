@@ -61,6 +61,9 @@ def open_files(folder: Path, *, creates: bool) -> CacheFiles | None:
 
     Returns:
         The open files, read-only if writing is not allowed; None if there is no cache.
+
+    Raises:
+        OSError: the files cannot be opened or created.
     """
     paths = folder / RECORDS, folder / JOURNAL
     flags = os.O_RDWR | (os.O_CREAT if creates else 0)
@@ -77,6 +80,9 @@ def open_files(folder: Path, *, creates: bool) -> CacheFiles | None:
         except (FileNotFoundError, NotADirectoryError):
             if not creates:
                 return None
+            if flags == os.O_RDONLY:
+                what = os.strerror(errno.EACCES)
+                raise PermissionError(errno.EACCES, what, str(folder)) from None
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if error.errno not in _NOT_WRITABLE or flags == os.O_RDONLY:

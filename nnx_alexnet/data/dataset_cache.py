@@ -31,9 +31,10 @@ _NUM_SAMPLED = 16
 def cached_sources(sources: Mapping[str, Source], place: Path) -> dict[str, Source]:
     """Returns sources that read the splits through caches.
 
-    A cache is identified by the type and length of the dataset, the shapes and dtypes of an
-    example, and a sample of 16 examples, which is read twice to notice random ones. If the dataset
-    has `samples` that begin with paths, as torchvision's folders do, a changed file is read again.
+    A cache is identified by the type and length of the dataset, its classes if they are known in
+    advance, the shapes and dtypes of an example, and a sample of 16 examples, which is read twice
+    to notice random ones. If the dataset has `samples` that begin with paths, as torchvision's
+    folders do, an example is read again if its file or the rest of its sample has changed.
 
     Args:
         sources: by the name of the split.
@@ -76,6 +77,9 @@ def _prepared(source: Source, argument: str, place: Path) -> tuple[Any, dict[str
         "examples": len(source),
         "sample": _sample_digest(source, argument),
     }
+    labels = source.labels()
+    if labels is not None:
+        about["labels"] = hashlib.sha256(labels.tobytes()).hexdigest()
     key_of = ExampleKeys(dataset)
     digests = b"".join(map(key_of, range(len(source))))
     keys = np.frombuffer(digests, np.uint8).reshape(-1, KEY_BYTES)
@@ -119,11 +123,11 @@ def _draws(dataset: Any, index: int) -> bool:
 
 
 class ExampleKeys:
-    """Computes the keys of examples from their index and the state of their file.
+    """Computes the keys of examples from their index, their file and what belongs to it.
 
     Args:
         dataset: if it has `samples` that begin with paths, as torchvision's folders do, these are
-            the files.
+            the files, and the other values of a sample are what belongs to its file.
 
     Example:
         >>> from nnx_alexnet.data.dataset_cache import ExampleKeys
@@ -132,26 +136,29 @@ class ExampleKeys:
     """
 
     def __init__(self, dataset: Any) -> None:
-        self._paths = _paths(dataset)
+        self._samples = _samples(dataset)
 
     def __call__(self, index: int) -> bytes:
         """Returns the current key of an example, 16 bytes."""
         text = str(index)
-        if self._paths is not None:
-            path = self._paths[index]
+        if self._samples is not None:
+            path, *others = self._samples[index]
             with contextlib.suppress(OSError):  # reading it raises the error
                 about = os.stat(path)  # noqa: PTH116  # a million `Path`s are slow
-                text += f" {about.st_size} {about.st_mtime_ns} {path!r}"
+                text += f" {about.st_size} {about.st_mtime_ns} {path!r} {others!r}"
         return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
 
 
-def _paths(dataset: Any) -> list[Any] | None:
-    """Returns the file of each example, if the dataset has the attribute that torchvision uses."""
+def _samples(dataset: Any) -> list[tuple[Any, ...]] | None:
+    """Returns tuples that begin with the file of each example, if there are any, as in torchvision."""
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
-        whole = _paths(dataset.dataset)
+        whole = _samples(dataset.dataset)
         return None if whole is None else [whole[index] for index in dataset.indices]
     samples = getattr(dataset, "samples", None)
     if not isinstance(samples, list) or len(samples) != len(dataset):
         return None
-    firsts = [sample[0] if isinstance(sample, tuple) and sample else None for sample in samples]
-    return firsts if all(isinstance(first, str | os.PathLike) for first in firsts) else None
+    have_paths = all(
+        isinstance(sample, tuple) and sample and isinstance(sample[0], str | os.PathLike)
+        for sample in samples
+    )
+    return samples if have_paths else None

@@ -27,10 +27,17 @@ _Layer = Callable[..., jax.Array]
 
 
 class Conv(nnx.Conv):
-    """A convolution of `[B, H, W, C]` that can leave out its bias.
+    """A convolution of `[B, H, W, C]` that can leave out its bias, unless `has_options`."""
 
-    Without the bias, dilation, groups and a mask are not supported.
-    """
+    @property
+    def has_options(self) -> bool:
+        """Whether it has options that a convolution without a bias would ignore."""
+        dilations = (self.kernel_dilation, self.input_dilation)
+        return (
+            any(each not in (None, 1, (1, 1)) for each in dilations)
+            or self.padding not in ("SAME", "VALID")
+            or (self.feature_group_count, self.mask, self.precision) != (1, None, None)
+        )
 
     def __call__(  # type: ignore[override]  # other arguments
         self, inputs: jax.Array, *, add_bias: bool = True
@@ -129,7 +136,7 @@ def _in_training(norm: _Layer) -> bool:
 
 
 def _leaves_out_bias(conv: _Layer, norm: _Layer) -> bool:
-    return isinstance(conv, Conv) and _in_training(norm)
+    return isinstance(conv, Conv) and not conv.has_options and _in_training(norm)
 
 
 def _conv_norm(conv: Any, norm: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -152,16 +152,20 @@ class Dispatcher:
             self._read(self._in_flight.popleft())
         return last
 
-    def send_ahead(self, group: list[Batch], *, max_steps: int) -> None:
+    def send_ahead(
+        self, group: list[Batch], num_rows: int, lengths: tuple[int, ...], *, max_steps: int
+    ) -> None:
         """Dispatches the first steps of the next epoch, while the host ends this one.
 
         Args:
-            group: the batches, of the size that was passed to `begin_group`.
+            group: the batches.
+            num_rows: as for `begin_group`.
+            lengths: as for `begin_group`.
             max_steps: as for `send`, which uses the results if it gets the same batches.
         """
-        if self._arrays.steps.has_size(self._num_rows, self._lengths):  # it is compiled
+        if self._arrays.steps.has_size(num_rows, lengths):  # it is compiled
             key = self.augmentation_key(next_epoch=True)
-            run = partial(self._run, window=self._evaluation.empty, key=key)
+            run = partial(self._run, size=num_rows, window=self._evaluation.empty, key=key)
             self._ahead.send(run, self._progress.epoch + 1, group, max_steps)
 
     def _dispatch_timed(
@@ -173,11 +177,9 @@ class Dispatcher:
         if is_compiled:
             began = None if ahead is None else ahead.began
             self._meter.started(self._progress.num_examples, self._progress.global_step, at=began)
-            return (
-                self._dispatch(group, key, max_steps)
-                if ahead is None
-                else self._put(*ahead.results)
-            )
+            if ahead is not None:
+                return self._put(*ahead.results)
+            return self._dispatch(group, key, max_steps)
         if self._in_flight:
             jax.block_until_ready(self._in_flight[-1].info)
         began = time.perf_counter()
@@ -193,8 +195,10 @@ class Dispatcher:
         Returns:
             The scalars of all steps, and those of the last one.
         """
-        results = self._run(self._arrays.take(), group, max_steps, window=self._window, key=key)
-        return self._put(*results)
+        state, size = self._arrays.take(), self._num_rows
+        return self._put(
+            *self._run(state, group, max_steps, size=size, window=self._window, key=key)
+        )
 
     def _put(
         self, state: State, window: Any, infos: Outputs, last: Outputs
@@ -204,10 +208,17 @@ class Dispatcher:
         return infos, last
 
     def _run(
-        self, state: State, group: list[Batch], max_steps: int, *, window: Any, key: jax.Array
+        self,
+        state: State,
+        group: list[Batch],
+        max_steps: int,
+        *,
+        size: int,
+        window: Any,
+        key: jax.Array,
     ) -> Results:
-        """Dispatches steps, which donate the state."""
-        steps, size = self._arrays.steps, self._num_rows
+        """Dispatches steps on batches of a size; the steps donate the state."""
+        steps = self._arrays.steps
         last_step = self._progress.global_step + len(group)
         with jax.profiler.StepTraceAnnotation("train", step_num=last_step):
             if not self._evaluation.can_loop_on_device:

@@ -136,8 +136,8 @@ class EpochLoop:
         group = groups.next_group(progress.global_step, lambda _: None)
         groups.end_epoch()
         num_rows, lengths = groups.count(0, group[0]), groups.lengths(group[0])
-        self._dispatcher.begin_group(num_rows, lengths)
-        self._dispatcher.send_ahead(group, max_steps=groups.max_steps(num_rows, lengths))
+        max_steps = groups.max_steps(num_rows, lengths)
+        self._dispatcher.send_ahead(group, num_rows, lengths, max_steps=max_steps)
 
     def _train_group(self, group: list[Batch], key: jax.Array) -> int:
         """Dispatches a step for each batch; returns how many of them it trained on."""

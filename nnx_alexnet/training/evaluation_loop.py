@@ -25,7 +25,7 @@ CheckBatch = Callable[[Loader, Batch], None]
 
 # Each wait for a result costs two thread switches, about 40 microseconds on a busy CPU.
 _MOST_TOGETHER = 16
-# The batches stay in memory until their results are read, and a stop waits for them.
+# Batches and results stay in memory until they are read, and a stop waits for them.
 _MOST_BYTES_TOGETHER = 4 * 2**20
 
 
@@ -169,7 +169,7 @@ class EvaluationLoop:
             self._hooks.call(f"on_{kind}_batch_end", own, batch, index)
             self._requests.settle(at_most=MAX_IN_FLIGHT)
             if index == 0 and not is_stream:
-                num_together = _num_together(batch)
+                num_together = _num_together((batch, outputs))
             if len(in_flight) > MAX_IN_FLIGHT * num_together:
                 yield from (in_flight.popleft() for _ in range(num_together))
         yield from in_flight
@@ -191,9 +191,9 @@ def _rows(array: jax.Array, *, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, 
     return np.array(array) if counts.all() else np.asarray(array)[counts]
 
 
-def _num_together(batch: Batch) -> int:
-    """Returns how many results to wait for together, given the first batch."""
-    num_bytes: int = sum(array.nbytes for array in jax.tree.leaves(batch))
+def _num_together(arrays: Any) -> int:
+    """Returns how many results to wait for together, given the first batch and its result."""
+    num_bytes: int = sum(array.nbytes for array in jax.tree.leaves(arrays))
     return max(1, min(_MOST_TOGETHER, _MOST_BYTES_TOGETHER // num_bytes))
 
 

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from flax import nnx
 from helpers import tiny_arrays
 
 from nnx_alexnet import DataModule
@@ -20,37 +19,20 @@ def built(*options, data=None):
     return build_trainer(fit_parser().parse_args(options), data)
 
 
+@pytest.mark.parametrize(("image_size", "keeps"), [(31, False), (32, True), (None, False)])
+def test_freed_memory_is_kept_for_large_images(monkeypatch, image_size, keeps):
+    calls = []
+    monkeypatch.setattr(trainer_factory, "keep_freed_memory", lambda: calls.append(True))
+    config = fit_parser().parse_args(["--model", "helpers.TinyNet"]).model
+    build_model(config, 0, {"num_classes": 3, "image_size": image_size, "in_channels": 2})
+    assert bool(calls) is keeps
+
+
 def test_the_model_gets_the_arguments_that_it_has():
     config = fit_parser().parse_args(["--model", "helpers.TinyNet"]).model
     model = build_model(config, 0, {"num_classes": 3, "image_size": 8, "in_channels": 2})
     assert model.dense.out_features == 3
     assert model.conv.in_features == 2
-
-
-class Large(nnx.Module):
-    """A model of a megabyte."""
-
-    def __init__(self, *, rngs):
-        self.dense = nnx.Linear(512, 512, rngs=rngs)
-
-
-class Undecided(nnx.Module):
-    """A model whose constructor needs values."""
-
-    def __init__(self, *, rngs):
-        self.is_high = bool(rngs.params.uniform() > 0.5)
-
-
-@pytest.mark.parametrize(
-    ("model", "keeps"),
-    [("helpers.TinyNet", False), (f"{__name__}.Large", True), (f"{__name__}.Undecided", False)],
-)
-def test_freed_memory_is_kept_for_models_of_a_megabyte(monkeypatch, model, keeps):
-    calls = []
-    monkeypatch.setattr(trainer_factory, "keep_freed_memory", lambda: calls.append(True))
-    config = fit_parser().parse_args(["--model", model]).model
-    build_model(config, 0, {"num_classes": 3, "image_size": 8, "in_channels": 2})
-    assert bool(calls) is keeps
 
 
 def test_a_model_with_arguments_that_the_data_lack_uses_its_defaults():

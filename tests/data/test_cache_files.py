@@ -1,9 +1,12 @@
+import errno
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 
+from nnx_alexnet.data import cache_files
 from nnx_alexnet.data.cache_files import remove
 from nnx_alexnet.data.decoded_cache import DecodedCache, num_entries
 
@@ -87,3 +90,15 @@ def test_large_reads_are_continued_and_a_failing_disk_has_no_records(tmp_path, m
 
     monkeypatch.setattr(os, "preadv", fail)
     assert record(cache, 0) is None
+
+
+def test_an_empty_folder_that_is_not_writable_is_an_error(tmp_path, monkeypatch):
+    def open_read_only(path, flags):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return os.open(path, flags)
+
+    monkeypatch.setattr(cache_files, "open_regular", open_read_only)
+    assert cache_files.open_files(tmp_path, creates=False) is None
+    with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+        cache_files.open_files(tmp_path, creates=True)

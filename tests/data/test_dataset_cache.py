@@ -117,4 +117,35 @@ def test_a_changed_file_of_a_torchvision_folder_is_read_again(tmp_path):
     whole = ExampleKeys(datasets.ImageFolder(tmp_path / "train"))
     assert part(1) != part(0)
     assert whole(5) != whole(9)
-    assert part._paths == [whole._paths[5], whole._paths[9]]
+    assert part._samples == [whole._samples[5], whole._samples[9]]
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_corrected_label_is_not_read_from_the_cache(tmp_path, has_files):
+    write_images(tmp_path, num=32, classes=("cat",))
+
+    class Pictures:
+        """Has the labels next to the files, or as `targets`."""
+
+        def __init__(self, labels):
+            files = sorted((tmp_path / "train/cat").iterdir())
+            self.pairs = list(zip(map(str, files), labels, strict=True))
+            if has_files:
+                self.samples = self.pairs
+            else:
+                self.targets = labels
+
+        def __len__(self):
+            return len(self.pairs)
+
+        def __getitem__(self, index):
+            return np.full((2, 2, 1), index, np.uint8), self.pairs[index][1]
+
+    def labels(given):
+        data = DataModule(Pictures(given), batch_size=8, cache=tmp_path / "cache")
+        return np.concatenate([batch["label"] for batch in data.train.in_order().batches()])
+
+    given = [0, 1] * 16
+    assert labels(given).tolist() == given
+    given[7] = 0  # not among the sampled examples
+    assert labels(given).tolist() == given
