@@ -137,6 +137,24 @@ def test_loading_a_folder_is_faster_than_the_whole_process(contender):
 
 
 @pytest.mark.slow
+def test_the_first_step_ends_within_the_time_of_the_whole_process():
+    lines, seconds = run("first_step.py", "--contenders", "ours-cold", "script-cold")
+    found = medians(lines)
+    assert [*found] == ["`nnx-alexnet fit`, cold", "a script, cold"]
+    assert min(found.values()) > 1  # importing JAX alone takes half of it
+    assert sum(found.values()) < seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["step", "compiling"])
+def test_the_costs_of_memory_settings_are_parts_of_the_whole_time(what):
+    lines, seconds = run("host_memory.py", "--what", what, "--contenders", "default", "kept")
+    found = medians(lines)
+    assert [*found] == ["glibc's default", "`keep_freed_memory`"]
+    assert all(0 < value < (seconds if what == "compiling" else 1e4) for value in found.values())
+
+
+@pytest.mark.slow
 def test_the_times_of_imports_are_parts_of_the_whole_time():
     lines, seconds = run("import_time.py", "--contenders", "ours", "flax")
     found = medians(lines)
