@@ -150,7 +150,7 @@ class ExampleKeys:
 
 
 def _samples(dataset: Any) -> list[tuple[Any, ...]] | None:
-    """Returns tuples that begin with the file of each example, if there are any, as in torchvision."""
+    """Returns tuples that begin with the file of each example, as torchvision has them."""
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # torch.utils.data.Subset
         whole = _samples(dataset.dataset)
         return None if whole is None else [whole[index] for index in dataset.indices]
