@@ -5,6 +5,7 @@ import pytest
 import scipy.io
 import torchvision
 from data_helpers import images_of, write_idx
+from sklearn.datasets import load_digits
 
 from nnx_alexnet.data import DATASETS, load_data
 
@@ -19,6 +20,19 @@ def test_digits_are_split_into_1293_144_and_360():
     for loader in (data.val, data.test):
         counts = np.bincount(loader.labels(), minlength=10)
         assert counts.max() - counts.min() <= 3
+
+
+def test_digits_are_those_of_scikit_learn():
+    bunch = load_digits()
+    expected = np.rint(bunch.images * 255 / 16), bunch.target
+    data = load_data("digits", image_size=8, batch_size=8)
+    splits = [split.arrays() for split in (data.train, data.val, data.test)]
+    found = [np.concatenate([fields[name] for fields in splits]) for name in ("image", "label")]
+    order, expected_order = (
+        np.lexsort(images.reshape(1797, 64).T) for images in (found[0], expected[0])
+    )
+    np.testing.assert_array_equal(found[0][order, ..., 0], expected[0][expected_order])
+    np.testing.assert_array_equal(found[1][order], expected[1][expected_order])
 
 
 def test_held_out_digits_do_not_depend_on_the_seed():
