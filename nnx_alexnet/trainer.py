@@ -37,7 +37,13 @@ from nnx_alexnet.data import DataModule, Loader, as_data_module, prediction_load
 from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
 from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
-from nnx_alexnet.support import as_number, as_python, check_metric_name, open_standard_descriptors
+from nnx_alexnet.support import (
+    as_number,
+    as_python,
+    check_metric_name,
+    open_standard_descriptors,
+    start_times,
+)
 from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
     DEFAULT_EPOCHS,
@@ -305,6 +311,7 @@ class Trainer:
         report_frozen_layers(self._arrays.model, training.still_statistics)
         report_untouched_parameters(self._transformation, self._arrays.model)
         use_compilation_cache()
+        start_times.end("checks")
         self._fit_loop = self._new_fit_loop(evaluation, training)
         self._fit_loop.run(resume, accepted)
         return self._parts.progress.history

@@ -36,7 +36,7 @@ from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import write_report
 from nnx_alexnet.runs import find_runs, list_runs
-from nnx_alexnet.support import is_terminal, print_result, printable, write_message
+from nnx_alexnet.support import is_terminal, print_result, printable, start_times, write_message
 from nnx_alexnet.trainer import Trainer
 
 # Exit codes.
@@ -52,7 +52,11 @@ def fit(config: Namespace) -> int:
         on_main(lambda: bool(build_data(config.data)))  # the other processes then find the files
     if config.resume_weights_only and config.resume == "never":
         raise ValueError("`--resume-weights-only` needs `--resume RUN` or `--resume auto`.")
-    trainer = build_trainer(config, build_data(config.data))
+    start_times.end("options")
+    data = build_data(config.data)
+    start_times.end("data")
+    trainer = build_trainer(config, data)
+    start_times.end("model")
     resume = config.resume
     if config.resume_weights_only:
         load_checkpoint(_weights_of(resume, trainer), trainer.model, which="last")

@@ -26,6 +26,7 @@ from nnx_alexnet.support import (
     open_standard_descriptors,
     printable,
     settle_streams,
+    start_times,
     write_message,
 )
 
@@ -69,6 +70,8 @@ def _prepare_process() -> None:
 
 def _run(words: Sequence[str], *, owns_process: bool) -> int:
     """Parses the arguments, runs the subcommand and returns its exit code."""
+    if owns_process:
+        start_times.begin()
     use_compilation_cache()
     if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as `python -m` does, but last

@@ -203,14 +203,23 @@ def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransf
     )
 
 
-def _digits(_: DatasetRequest) -> Splits:
-    """Returns scikit-learn's 8x8 digits; they are so few that both held-out splits are fixed."""
-    # `sklearn.datasets.load_digits` reads the same file, but its import takes longer than most of
-    # a run's other preparations.
+def _rows_of_digits() -> np.ndarray:
+    """Returns 64 pixels and the class of each digit."""
     package = find_spec("sklearn")
     assert package is not None, "a dependency"
     assert package.origin is not None, "a folder with an `__init__.py`"
-    rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    file = Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    if file.is_file():  # the import of scikit-learn would take longer than most preparations
+        return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target])
+
+
+def _digits(_: DatasetRequest) -> Splits:
+    """Returns scikit-learn's 8x8 digits; they are so few that both held-out splits are fixed."""
+    rows = _rows_of_digits()
     images = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = rows[:, 64].astype(np.int32)
     rest, test = held_out(labels, seed=0, num=360)

@@ -45,6 +45,7 @@ from nnx_alexnet.support.standard_streams import (
     unencodable_handler,
     write_message,
 )
+from nnx_alexnet.support.start_up import start_times
 
 __all__ = [
     "BackgroundWriter",
@@ -83,6 +84,7 @@ __all__ = [
     "remove_leftovers",
     "settle_streams",
     "shown",
+    "start_times",
     "sync_file",
     "sync_folder",
     "unencodable_handler",

@@ -17,6 +17,7 @@ import numpy as np
 
 from nnx_alexnet.data import Batch, augmentation_key
 from nnx_alexnet.devices import Placement, non_finite_step, placed
+from nnx_alexnet.support import start_times
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
 from nnx_alexnet.training.flops import flops_utilization
@@ -185,6 +186,8 @@ class Dispatcher:
         began = time.perf_counter()
         results = self._dispatch(group, key, max_steps)
         self._meter.pause(time.perf_counter() - began)
+        start_times.end("first dispatch")
+        start_times.report()
         return results
 
     def _dispatch(

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from nnx_alexnet.callbacks import ModelCheckpoint, RunSummary
 from nnx_alexnet.devices import compiled, describe, on_host
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import logger, start_times
 from nnx_alexnet.training import initial_weights
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.epoch_loop import EpochLoop
@@ -129,6 +129,7 @@ class FitLoop:
             ExitStack() as stack,
         ):
             self._open(resume, accept)
+            start_times.end("run folder")
             stack.callback(self.dispatcher.release)
             with self._saver.saving_on_exception():
                 self._train()

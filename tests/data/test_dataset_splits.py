@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from nnx_alexnet.data.dataset_splits import channel_statistics, held_out, held_out_rows
 
@@ -27,6 +28,18 @@ def test_another_seed_holds_out_other_examples():
     labels = np.arange(200) % 4
     assert np.array_equal(held_out(labels, seed=1)[1], held_out(labels, seed=1)[1])
     assert not np.array_equal(held_out(labels, seed=1)[1], held_out(labels, seed=2)[1])
+
+
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=8), st.integers(0, 2**32 - 1), st.data())
+def test_the_draw_is_that_of_scikit_learn(counts, seed, data):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    num = data.draw(st.integers(len(counts), len(labels) - len(counts)))
+    expected = train_test_split(
+        np.arange(len(labels)), test_size=num, stratify=labels, random_state=seed
+    )
+    kept, held = held_out(labels, seed=seed, num=num)
+    np.testing.assert_array_equal(kept, np.sort(expected[0]))
+    np.testing.assert_array_equal(held, np.sort(expected[1]))
 
 
 def test_a_class_of_one_example_cannot_be_held_out():
