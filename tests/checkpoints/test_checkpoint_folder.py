@@ -1,5 +1,6 @@
 """What a folder of checkpoints holds after saves, failures and changes by others."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -68,8 +69,9 @@ def test_late_writes_of_a_failed_save_are_deleted(tmp_path, monkeypatch, on_erro
     def fail(folder, *_):
         def keep_writing():
             for number in range(30):
-                (folder / "model/d").mkdir(parents=True, exist_ok=True)
-                (folder / f"model/d/{number}").write_bytes(b"x")
+                with contextlib.suppress(FileExistsError, FileNotFoundError):  # deleted meanwhile
+                    (folder / "model/d").mkdir(parents=True, exist_ok=True)
+                    (folder / f"model/d/{number}").write_bytes(b"x")
                 stop.wait(0.005)
 
         stop = threading.Event()

@@ -42,7 +42,15 @@ def test_the_readme_lists_every_example():
 
 
 # Those that take more than 5 seconds; they are trained and interrupted like the others.
-LONG = ("language_model", "segmentation", "contrastive", "lora", "gan", "graph_network")
+LONG = (
+    "language_model",
+    "segmentation",
+    "contrastive",
+    "lora",
+    "gan",
+    "graph_network",
+    "recurrent",
+)
 
 
 @pytest.mark.parametrize(
