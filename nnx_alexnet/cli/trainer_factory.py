@@ -60,7 +60,7 @@ def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Modu
                 "Classes are those of an integer `label` in memory. Use a model that does not "
                 "have this argument, or has a default for it."
             )
-    if (given["image_size"] or 0) >= _LARGE_IMAGES:
+    if (given.get("image_size") or 0) >= _LARGE_IMAGES:
         keep_freed_memory()
     model: nnx.Module = model_class(**arguments, rngs=nnx.Rngs(seed))
     return model
