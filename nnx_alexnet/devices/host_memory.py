@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, which makes the steps of large models on a CPU faster."""
+"""Keeps freed memory in the process, which makes steps of a millisecond and more on a CPU faster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
       `JAX_CPU_ENABLE_ASYNC_DISPATCH` overrides this setting.
 
     The settings affect the whole process, so a program should choose them rather than a library.
-    The command `nnx-alexnet` calls this function for models of at least a megabyte; your own script
+    The command `nnx-alexnet` calls this function for images of at least 32 pixels; your own script
     may call it before JAX's first computation. It starts JAX's backends. If the default one is not
     a CPU, glibc's settings do not change.
 

@@ -36,7 +36,7 @@ def test_only_the_fields_that_are_accessed_are_read():
         batch["other"]
 
 
-# What a batch can be used for without being changed; compared with an ordinary dict.
+# Uses of a batch that do not change it; each is compared with an ordinary dict.
 USES = {
     "dict": dict,
     "unpacking": lambda batch: {**batch},
