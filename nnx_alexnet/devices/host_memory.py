@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, which makes steps of a millisecond and more on a CPU faster."""
+"""Keeps freed memory in the process, which makes long steps on a CPU faster."""
 
 from __future__ import annotations
 
