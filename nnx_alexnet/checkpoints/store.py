@@ -76,8 +76,17 @@ class Checkpoints:
         self._writer = SaveWriter(self.directory, finite=finite, synced=synced)
         self._folder = CheckpointFolder(self.directory, self._kept, self._writer)
         self._thread = BackgroundWriter(self._folder.write, name="checkpoints")
-        # This takes 1 to 2 s: do it now, so that it does not count as part of the first save.
-        self._thread.prepare(partial(importlib.import_module, "orbax.checkpoint"))
+        self._is_prepared = False
+
+    def prepare(self) -> None:
+        """Imports Orbax in the background, so that the first save does not wait for it.
+
+        That takes 1 to 2 s, in which other Python code runs more slowly. Call it when the device is
+        busy.
+        """
+        if not self._is_prepared:
+            self._is_prepared = True
+            self._thread.prepare(partial(importlib.import_module, "orbax.checkpoint"))
 
     # ---- What there is ------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
-from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, resident_arrays
+from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, stays_on_device
 from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
@@ -223,18 +223,19 @@ class DataModule:
         tops = [int(labels.max()) for labels in known if labels is not None]
         return max(tops) + 1 if tops else None
 
-    def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, Any] | None:
-        """Returns the arrays of the train split on the devices, if they are kept there.
+    def stays_on_device(self) -> bool:
+        """Returns whether the train split is kept on the devices; else its batches are sent."""
+        return stays_on_device(self.train, self.keep_on_device)
+
+    def on_device(self, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+        """Returns the arrays of the train split on the devices, by name; reads them if necessary.
 
         Args:
             sharding: of the arrays; each device holds all of them.
-
-        Returns:
-            The arrays by name; None if the batches are sent instead.
         """
-        arrays = resident_arrays(self.train, self.keep_on_device)
+        arrays = self.train.arrays()
         if arrays is None:
-            return None
+            arrays = self.train.read_all()
         on_device: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
         return on_device
 

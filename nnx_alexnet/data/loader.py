@@ -221,6 +221,12 @@ class Loader:
         """Whether sequences are padded to several lengths, so that the shapes of batches differ."""
         return self._padding.has_choice
 
+    @property
+    def has_whole_batch(self) -> bool:
+        """Whether a batch of `batch_size` examples, all of the same shapes, is known to exist."""
+        is_enough = self.indexable and (self.num_examples or 0) >= self.batch_size
+        return is_enough and not self.has_several_lengths
+
     def shortest_spec(self) -> ElementSpec:
         """Returns the `element_spec` with sequences padded to the shortest lengths."""
         return self._padding.spec(self.element_spec(), shortest=True)

@@ -6,7 +6,6 @@ from typing import Literal
 
 import jax
 
-from nnx_alexnet.data.examples import Fields
 from nnx_alexnet.data.loader import Loader
 
 KeepOnDevice = bool | Literal["auto"]
@@ -40,24 +39,21 @@ def check_keep_on_device(keep: KeepOnDevice, loader: Loader) -> None:
         )
 
 
-def resident_arrays(loader: Loader, keep: KeepOnDevice) -> Fields | None:
-    """Returns all examples of a split if they are to stay on the device, else None.
+def stays_on_device(loader: Loader, keep: KeepOnDevice) -> bool:
+    """Returns whether all examples of a split are to stay on the device.
 
     Args:
-        loader: the loader of the split. If the split has a cache, the examples are read from it,
-            and missing ones are added to it.
+        loader: the loader of the split.
         keep: True, False, or "auto": whether the split needs at most a quarter of the memory and,
             if it has a cache, the cache lacks at most 1% of it, or one batch.
     """
     arrays = loader.arrays()
     if keep is False or (arrays is None and not _can_read_all(loader)):
-        return None
-    if keep == "auto":
-        if _num_bytes(loader) > _SHARE_OF_MEMORY * device_memory():
-            return None
-        if arrays is None and not _is_nearly_complete(loader):
-            return None
-    return loader.read_all() if arrays is None else arrays
+        return False
+    if keep is True:
+        return True
+    is_small = _num_bytes(loader) <= _SHARE_OF_MEMORY * device_memory()
+    return is_small and (arrays is not None or _is_nearly_complete(loader))
 
 
 def _can_read_all(loader: Loader) -> bool:

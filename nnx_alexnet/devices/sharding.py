@@ -161,6 +161,24 @@ class Placement:
 
         return jax.tree.map(place, batch)
 
+    def sent(self, example: Any, batch_size: int, *, num_steps: int | None = None) -> Any:
+        """Returns the shapes and shardings of what `send` returns.
+
+        Args:
+            example: a tree of shapes and dtypes `[batch_size, ...]`.
+            batch_size: number of rows of the global batch.
+            num_steps: how many batches are stacked (default: None, a single one that is not).
+        """
+        is_stacked = num_steps is not None
+        sharding = None
+        if self.mesh.size > 1:
+            sharding = self.of_batch(batch_size, stacked=is_stacked)
+        front = (num_steps,) if is_stacked else ()
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((*front, *leaf.shape), leaf.dtype, sharding=sharding),
+            example,
+        )
+
     def own_rows(self, outputs: Any, part: slice | None = None) -> Any:
         """Returns the rows of arrays `[B, ...]` that this process read; other arrays whole.
 

@@ -19,6 +19,7 @@ from nnx_alexnet.data import Batch, augmentation_key
 from nnx_alexnet.devices import Placement, non_finite_step, placed
 from nnx_alexnet.support import start_times
 from nnx_alexnet.task import Outputs
+from nnx_alexnet.training.early_compilation import EarlyCompilation
 from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
 from nnx_alexnet.training.flops import flops_utilization
 from nnx_alexnet.training.model_arrays import ModelArrays
@@ -81,6 +82,7 @@ class Dispatcher:
         self._complete = complete
         self._in_flight: deque[_Dispatched] = deque()
         self._ahead = StepsAhead(arrays)
+        self._compilation = EarlyCompilation()
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
         self._num_rows = 0  # of each batch of the newest group, in all processes
@@ -110,6 +112,25 @@ class Dispatcher:
         epoch = self._progress.epoch + next_epoch
         key = augmentation_key(seed=self._settings.seed, epoch=epoch)
         return placed(key, self._placement.replicated)
+
+    def compile_early(
+        self, data: Mapping[str, Any], batch: Mapping[str, Any], *, max_steps: int
+    ) -> None:
+        """Starts to compile the train step, before its first batch is there.
+
+        Args:
+            data: the shapes of the data on the device; empty if batches are sent.
+            batch: the shapes of a batch with all its rows.
+            max_steps: as for `send`.
+        """
+        steps, size = self._arrays.steps, len(batch["index"])
+        program, sent = steps.train, self._placement.sent(batch, size)
+        if self._evaluation.can_loop_on_device:
+            num_steps = max(2, max_steps)
+            program = steps.train_many
+            sent = (self._placement.sent(batch, size, num_steps=num_steps), np.int32(0))
+        state, key = self._arrays.take(), self.augmentation_key()
+        self._compilation.start(program, state, self._window, data, sent, key)
 
     def begin_group(self, num_rows: int, lengths: tuple[int, ...] = ()) -> None:
         """Sets the size of each batch of the next dispatch.
@@ -184,6 +205,7 @@ class Dispatcher:
         if self._in_flight:
             jax.block_until_ready(self._in_flight[-1].info)
         began = time.perf_counter()
+        self._compilation.wait()
         results = self._dispatch(group, key, max_steps)
         self._meter.pause(time.perf_counter() - began)
         start_times.end("first dispatch")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax
 
-from nnx_alexnet.data import Batch
+from nnx_alexnet.data import Batch, example_batch
 from nnx_alexnet.devices import check_alike
 from nnx_alexnet.training.batch_groups import BatchGroups
 from nnx_alexnet.training.dispatcher import Dispatcher, max_in_flight
@@ -82,11 +82,33 @@ class EpochLoop:
         return self._requests.interrupted or has_reason or is_enough
 
     def take_data(self) -> None:
-        """Puts the train split on the devices if it is kept there, and limits the dispatches."""
-        data = self._data.on_device(self._placement.replicated) or {}
-        check_alike({"keep_on_device": bool(data)})  # the memory of the processes may differ
+        """Puts the train split on the devices if it is kept there, and limits the dispatches.
+
+        The train step is compiled meanwhile.
+        """
+        stays = self._data.stays_on_device()
+        check_alike({"keep_on_device": stays})  # the memory of the processes may differ
+        self._groups.begin_training(sends_indices=stays)
+        if self._requests.is_alone and self._loader.has_whole_batch:
+            self._compile_early(stays)
+        data = self._data.on_device(self._placement.replicated) if stays else {}
         self._dispatcher.use_data(data)
-        self._groups.begin_training(sends_indices=bool(data))
+
+    def _compile_early(self, stays: bool) -> None:
+        """Starts to compile the train step for whole batches."""
+        loader, whole = self._loader, self._placement.replicated
+        spec, data = loader.element_spec(), {}
+        batch = example_batch(spec, loader.batch_size)
+        max_steps = self._groups.max_steps(loader.batch_size, self._groups.lengths(batch))
+        if stays:
+            data = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    (loader.num_examples, *leaf.shape), leaf.dtype, sharding=whole
+                ),
+                spec,
+            )
+            batch = {name: batch[name] for name in ("index", "mask")}
+        self._dispatcher.compile_early(data, batch, max_steps=max_steps)
 
     def run(self) -> bool:
         """Trains on the remaining batches of the epoch; returns whether none is left."""
@@ -166,6 +188,8 @@ class EpochLoop:
             num_examples=sum(groups.count(index + n, batch) for n, batch in enumerate(group)),
             max_steps=max_steps,
         )
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.prepare()
         at_most = max_in_flight(max_steps)
         if is_due("on_train_batch_end", progress.global_step):
             batch = self._loader.complete(group[-1])

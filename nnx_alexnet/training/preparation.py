@@ -79,7 +79,9 @@ class Preparation:
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
         self.training: TrainingTrace | None = None
-        self._predicted: tuple[CompiledSteps, Batch] | None = None  # traced last for `predict`
+        # Traced last. A trace takes longer than evaluating a few examples.
+        self._evaluated: tuple[CompiledSteps, Batch] | None = None
+        self._predicted: tuple[CompiledSteps, Batch] | None = None
         self._data = data
         self._task = task
         self._arrays = arrays
@@ -125,7 +127,7 @@ class Preparation:
         self._renew_steps()
         with self._fitting(loader) as example:
             traced = self._arrays.steps, example
-            if traced != self._predicted:  # a trace takes longer than predicting a few examples
+            if traced != self._predicted:
                 self._predicted = None
                 self._arrays.steps.trace_prediction(example)
                 self._predicted = traced
@@ -175,10 +177,15 @@ class Preparation:
 
     def _trace_evaluation(self, loader: Loader) -> EvaluationTrace:
         if loader.has_several_lengths:  # fields may fit together at the longest lengths only
+            self._evaluated = None
             with self._fitting(loader, shortest=True) as example:
                 self._arrays.steps.trace_evaluation(self._task, example)
         with self._fitting(loader) as example:
-            self.evaluation = self._arrays.steps.trace_evaluation(self._task, example)
+            traced = self._arrays.steps, example
+            if traced != self._evaluated or self.evaluation is None:
+                self._evaluated = None
+                self.evaluation = self._arrays.steps.trace_evaluation(self._task, example)
+                self._evaluated = traced
         if (labels := loader.labels_in_memory()) is not None:
             self._check_labels(labels, loader.argument)
         return self.evaluation

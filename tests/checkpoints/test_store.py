@@ -240,3 +240,15 @@ def test_saves_and_loads_in_several_threads_do_not_interfere(tmp_path):
         thread.join()
     assert failures == []
     assert [listed(tmp_path / str(number)) for number in numbers] == [["6", "7"]] * 3
+
+
+def test_orbax_is_imported_once_when_the_caller_asks(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    imported = []
+    monkeypatch.setattr("importlib.import_module", imported.append)
+    checkpoints.wait()
+    assert imported == []
+    checkpoints.prepare()
+    checkpoints.prepare()
+    checkpoints.close()
+    assert imported == ["orbax.checkpoint"]

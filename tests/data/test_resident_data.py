@@ -7,7 +7,7 @@ from helpers import tiny_arrays
 from worker_datasets import Stripes
 
 from nnx_alexnet import DataModule
-from nnx_alexnet.data.resident_data import resident_arrays
+from nnx_alexnet.data.resident_data import stays_on_device
 from nnx_alexnet.devices import Placement
 
 
@@ -21,15 +21,11 @@ def test_keeping_data_on_the_device_that_are_no_arrays_is_refused():
 
 def test_arrays_that_take_much_of_the_device_are_sent_batch_by_batch(monkeypatch):
     data = DataModule(tiny_arrays(num=16), batch_size=8)
-    sharding = Placement().replicated
-    assert data.on_device(sharding) is not None
+    assert data.stays_on_device()
     size = sum(array.nbytes for array in data.train.arrays().values())
     monkeypatch.setattr("nnx_alexnet.data.resident_data.device_memory", lambda: 4 * size - 1)
-    assert data.on_device(sharding) is None
-    assert (
-        DataModule(tiny_arrays(num=16), batch_size=8, keep_on_device=True).on_device(sharding)
-        is not None
-    )
+    assert not data.stays_on_device()
+    assert DataModule(tiny_arrays(num=16), batch_size=8, keep_on_device=True).stays_on_device()
 
 
 class Labelled(Stripes):
@@ -37,32 +33,36 @@ class Labelled(Stripes):
 
 
 def test_a_cached_split_stays_on_the_device_once_it_is_nearly_complete(tmp_path, monkeypatch):
-    def train(**options):
-        return DataModule(Labelled(), batch_size=12, cache=tmp_path, **options).train
+    def module(**options):
+        return DataModule(Labelled(), batch_size=12, cache=tmp_path, **options)
 
-    assert resident_arrays(train(), "auto") is None  # nothing is there yet
+    def train():
+        return module().train
+
+    assert not module().stays_on_device()  # nothing is there yet
     loader = train()
     list(loader.batches())  # all but an incomplete last batch
-    assert resident_arrays(train(), False) is None
-    arrays = resident_arrays(train(), "auto")
+    assert not module(keep_on_device=False).stays_on_device()
+    assert module().stays_on_device()
+    arrays = module().on_device(Placement().replicated)
     images, labels = zip(*[Stripes()[index] for index in range(64)], strict=True)
     assert np.array_equal(arrays["image"], images)
     assert arrays["label"].tolist() == list(labels)
     assert len(train().cached.missing()) == 0
     size = 64 * (64 + 4)
     monkeypatch.setattr("nnx_alexnet.data.resident_data.device_memory", lambda: 4 * size - 1)
-    assert resident_arrays(train(), "auto") is None
-    assert resident_arrays(train(), True) is not None
+    assert not stays_on_device(train(), "auto")
+    assert stays_on_device(train(), True)
     monkeypatch.setattr("nnx_alexnet.data.resident_data.device_memory", lambda: 4 * size)
-    assert resident_arrays(train(), "auto") is not None
+    assert stays_on_device(train(), "auto")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert resident_arrays(train(), "auto") is None
+    assert not stays_on_device(train(), "auto")
 
 
 def test_unknown_labels_keep_a_cached_split_off_the_device(tmp_path):
     data = DataModule(Stripes(), batch_size=12, cache=tmp_path)
     data.fill_cache()
-    assert resident_arrays(data.train, "auto") is None
+    assert not stays_on_device(data.train, "auto")
     with pytest.raises(ValueError, match=r"or one with `cache` whose labels are known"):
         DataModule(Stripes(), batch_size=12, cache=tmp_path, keep_on_device=True)
 

@@ -66,9 +66,12 @@ class Made:
         dispatcher = SimpleNamespace(
             data={}, augmentation_key=lambda: "key", note_wait=lambda seconds: None,
             begin_group=self.begin_group, send=self.send, use_data=self.use_data,
+            compile_early=self.compile_early,
         )  # fmt: skip
         self.dispatcher = dispatcher
-        checkpoints = SimpleNamespace(check=lambda: self.calls.append("check"))
+        checkpoints = SimpleNamespace(
+            check=lambda: self.calls.append("check"), prepare=lambda: None
+        )
         ingredients = Ingredients(
             arrays=None, data=self.data, task=None, transformation=None,
             settings=Settings(name="run", log_dir=None, **settings), config={},
@@ -81,6 +84,9 @@ class Made:
             dispatcher=dispatcher, saver=SimpleNamespace(save_if_asked=self.save_if_asked),
             check_batch=check or (lambda loader, batch: None),
         )  # fmt: skip
+
+    def compile_early(self, data, batch, *, max_steps):
+        self.compiled = {name: leaf.shape for name, leaf in batch.items()}, max_steps
 
     def begin_group(self, num_rows, lengths=()):
         self.num_rows = num_rows
@@ -273,6 +279,8 @@ def test_the_train_split_goes_to_the_device_if_it_stays_there(keeps):
     made = Made(data=data)
     made.loop.take_data()
     assert sorted(made.data_on_device) == (["image", "label"] if keeps else [])
+    fields = {} if keeps else {"image": (2, 1), "label": (2,)}
+    assert made.compiled == ({"index": (2,), "mask": (2,)} | fields, 3)
 
 
 def test_an_iterable_is_at_its_end_when_it_gives_no_more():

@@ -1,6 +1,7 @@
 """`Preparation`: what is checked and traced before a verb, and when it compiles anew."""
 
 from functools import partial
+from unittest.mock import patch
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from parts import Parts, batch_of
 
 from nnx_alexnet import Classification, DataModule, Task
 from nnx_alexnet.devices import Placement
+from nnx_alexnet.training.compiled_steps import CompiledSteps
 
 
 @pytest.mark.parametrize("name", ["val", "test"])
@@ -151,6 +153,21 @@ def test_a_field_that_the_transform_drops_is_missing_from_the_batch():
     parts.preparation._data = DataModule(split, batch_size=2, transform=drop)
     with pytest.raises(ValueError, match=r"reads 'image', .* its keys are index, label, mask, x"):
         parts.preparation.for_training()
+
+
+def test_splits_with_equal_batches_are_traced_once():
+    split = np.zeros((4, 1), np.float32), np.array([0, 1, 2, 3], np.int32)
+    other = np.zeros((4, 1), np.float16), np.array([0, 1, 2, 3], np.int32)
+    counts = []
+    for val in (split, other):
+        parts = classifier([0, 1, 2, 3])
+        parts.preparation._data = DataModule(split, val, batch_size=2)
+        parts.preparation._renew_steps()
+        with patch.object(CompiledSteps, "trace_evaluation", autospec=True,
+                          side_effect=CompiledSteps.trace_evaluation) as trace:  # fmt: skip
+            parts.preparation.for_training()
+        counts.append(trace.call_count)
+    assert counts == [1, 2]
 
 
 def test_labels_in_memory_are_checked_before_anything_is_compiled():
