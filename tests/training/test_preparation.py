@@ -157,7 +157,7 @@ def test_a_field_that_the_transform_drops_is_missing_from_the_batch():
 
 def test_splits_with_equal_batches_are_traced_once():
     split = np.zeros((4, 1), np.float32), np.array([0, 1, 2, 3], np.int32)
-    other = np.zeros((4, 1), np.float16), np.array([0, 1, 2, 3], np.int32)
+    other = np.zeros((4, 1), np.float32), np.array([0, 1, 2, 3], np.int8)
     counts = []
     for val in (split, other):
         parts = classifier([0, 1, 2, 3])
