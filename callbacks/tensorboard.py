@@ -20,6 +20,7 @@ from nnx_alexnet.dashboard import (
     end_session,
     first_kernel,
     samples,
+    write_columns,
     write_filters,
     write_histograms,
     write_inputs,
@@ -107,7 +108,7 @@ class TensorBoard(Callback):
 
     def _reset(self) -> None:
         self._output.reset()
-        self._failed = False
+        self._failed = self._has_columns = False
         self._stage: Stage = "fit"
         self._wants_batch = False
         self._logged: dict[str, int] = {}  # the step at which each metric was written last
@@ -136,17 +137,16 @@ class TensorBoard(Callback):
         restart = trainer.global_step + 1 if trainer.global_step else 0
         if self._output.owns_writer:
             self._write(trainer, lambda writer: drop_steps(writer.directory, restart))
-        is_new = trainer.global_step == 0
         self._write(
             trainer,
             lambda writer: begin_session(
                 writer,
                 config=trainer.config,
                 metric_names=trainer.metric_names,
-                is_new_run=is_new,
+                first_step=restart,
             ),
         )
-        if self.texts and is_new:
+        if self.texts and restart == 0:
             self._write(
                 trainer,
                 lambda writer: write_texts(
@@ -159,9 +159,17 @@ class TensorBoard(Callback):
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Writes the metrics, each once per step: the end of an epoch publishes some again."""
-        new = {name: value for name, value in metrics.items() if self._logged.get(name) != step}
-        self._logged.update(dict.fromkeys(metrics, step))
+        values = {**metrics, **_epochs(trainer, step)} if self._stage == "fit" else metrics
+        new = {name: value for name, value in values.items() if self._logged.get(name) != step}
+        self._logged.update(dict.fromkeys(values, step))
         self._write(trainer, lambda writer: writer.write_scalars(step, new))
+
+    def _write_columns(self, trainer: Trainer) -> None:
+        """Writes the columns of the HParams tab once, when all metrics have been published."""
+        if not self._has_columns:
+            self._has_columns = True
+            columns = partial(write_columns, config=trainer.config, metric_names=[*trainer.metrics])
+            self._write(trainer, columns)
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Notes that the run failed."""
@@ -174,6 +182,7 @@ class TensorBoard(Callback):
         if not self._output.is_open:
             return
         if stage == "fit":
+            self._write_columns(trainer)
             success = not (self._failed or trainer.interrupted)
             self._write(trainer, partial(end_session, success=success))
         self._output.close()
@@ -229,6 +238,10 @@ class TensorBoard(Callback):
         """Draws and writes what is due."""
         number = trainer.epoch + 1
         self._steps["trained"] = trainer.global_step
+        if trainer.steps_per_epoch is None:
+            self.on_log(trainer, {"epoch": float(number)}, trainer.global_step)
+        if all(name in trainer.metrics for name in _val_names(trainer)):
+            self._write_columns(trainer)
         if self._is_due(number):
             self._write_parameters(trainer)
         if self._is_due(number, period=trainer.validate_every_n_epochs):
@@ -308,3 +321,15 @@ class TensorBoard(Callback):
 
     def _draw(self, trainer: Trainer, action: Callable[[Any], object]) -> None:
         self._output.draw(trainer.run_dir, action)
+
+
+def _val_names(trainer: Trainer) -> list[str]:
+    return [name for name in trainer.epoch_metric_names if name.startswith("val/")]
+
+
+def _epochs(trainer: Trainer, step: int) -> dict[str, float]:
+    """Returns the number of epochs up to a step, if the length of an epoch is known."""
+    if trainer.steps_per_epoch is None:
+        return {}
+    steps = trainer.step_in_epoch - (trainer.global_step - step)
+    return {"epoch": trainer.epoch + steps / trainer.steps_per_epoch}

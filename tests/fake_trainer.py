@@ -86,13 +86,14 @@ class FakeTrainer:
         self.callbacks.call("on_train_epoch_start", self)
         for batch_index in range(steps if steps is not None else self.steps_per_epoch or 1):
             self.global_step += 1
+            self.step_in_epoch += 1
             self.callbacks.train_batch(
                 "on_train_batch_end", self.global_step, self, None, {}, batch_index
             )
         if metrics:
             self.log(metrics)
         self.callbacks.call("on_train_epoch_end", self)
-        self.epoch += 1
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
 
     def run(self, epochs: Iterable[Mapping[str, float]]) -> int:
         """Epochs until one asks to stop; returns how many were run."""

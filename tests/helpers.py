@@ -316,16 +316,42 @@ def write_run(
 
 
 def event_values(folder: Path, tag: str) -> list[tuple[int, Any]]:
-    """Returns steps and values of a tag as TensorBoard reads them; an array of one as a scalar."""
+    """Returns the steps and values of a tag as TensorBoard's `EventAccumulator` reads them.
+
+    The value of a scalar is a number, that of an image or a histogram its event, that of a text or
+    of a session an array, or a number if it has one element.
+    """
+    events = event_accumulator(folder)
+    return [(event.step, _value(event)) for event in events_of(events, tag)]
+
+
+def event_accumulator(folder: Path) -> Any:
+    """Returns an `EventAccumulator` that has read a whole folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    kinds = ("scalars", "images", "histograms", "tensors")
+    events = EventAccumulator(str(folder), size_guidance=dict.fromkeys(kinds, 0))
+    return events.Reload()
+
+
+def events_of(events: Any, tag: str) -> list[Any]:
+    """Returns the events of a tag, whatever its kind."""
+    readers = {"scalars": "Scalars", "images": "Images", "histograms": "Histograms",
+               "tensors": "Tensors"}  # fmt: skip
+    tags = events.Tags()
+    kinds = [kind for kind in readers if tag in tags.get(kind, ())]
+    return getattr(events, readers[kinds[0]])(tag) if kinds else []
+
+
+def _value(event: Any) -> Any:
     from tensorboard.util.tensor_util import make_ndarray
 
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
-    events.Reload()
-    if tag not in events.Tags()["tensors"]:
-        return []
-    found = ((event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag))
-    return [(step, array.item() if array.size == 1 else array) for step, array in found]
+    if hasattr(event, "value"):
+        return event.value
+    if not hasattr(event, "tensor_proto"):
+        return getattr(event, "histogram_value", event)
+    array = make_ndarray(event.tensor_proto)
+    return array.item() if array.size == 1 else array
 
 
 def collectives(program: str) -> list[tuple[str, str]]:

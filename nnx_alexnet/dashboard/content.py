@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
+from nnx_alexnet.dashboard.hparams import FIRST_HPARAMS, hyperparameters, metric_columns
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, augmentation_key, transformed_batch
 from nnx_alexnet.devices import SharedProgram, usual_promotion
@@ -43,29 +43,47 @@ def begin_session(
     *,
     config: Mapping[str, Any],
     metric_names: Iterable[str],
-    is_new_run: bool,
+    first_step: int,
 ) -> None:
     """Begins a session of the HParams tab, and groups the metrics of a new run into charts.
 
     Args:
-        writer: a `TensorBoardWriter` also receives the metric names and the charts; any other
-            writer receives only the configuration.
+        writer: a `TensorBoardWriter` also receives the charts; any other writer receives only the
+            hyperparameters.
         config: the configuration of the run, nested.
-        metric_names: all metrics that the run will publish.
-        is_new_run: whether no step has been run yet.
+        metric_names: all metrics that the run may publish.
+        first_step: the first step that follows; 0 for a new run.
     """
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
-    hparams = _hparams(config)
     if not isinstance(writer, TensorBoardWriter):
-        writer.write_hparams(hparams)
+        writer.write_hparams(hyperparameters(config))
         return
-    names = sorted(metric_names)
-    writer.write_hparams(hparams, metric_names=[n for n in names if not n.endswith("_step")])
-    if is_new_run:
-        metrics = [name.removeprefix("val/") for name in names if name.startswith("val/")]
+    writer.write_restart(first_step)
+    writer.write_hparams(hyperparameters(config))
+    if first_step == 0:
+        names = {*metric_names}
+        metrics = sorted(name.removeprefix("val/") for name in names if name.startswith("val/"))
         charts = {name: [f"train/{name}", f"val/{name}"] for name in metrics}
         writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
+
+
+def write_columns(
+    writer: MetricWriter, *, config: Mapping[str, Any], metric_names: Iterable[str]
+) -> None:
+    """Writes which metrics the HParams tab shows.
+
+    Args:
+        writer: only a `TensorBoardWriter` receives them.
+        config: the configuration of the run, nested.
+        metric_names: the metrics that the run has published.
+    """
+    from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
+
+    if isinstance(writer, TensorBoardWriter):
+        writer.write_columns(
+            hyperparameters(config), metric_columns(metric_names), first=FIRST_HPARAMS
+        )
 
 
 def end_session(writer: MetricWriter, *, success: bool) -> None:
@@ -239,12 +257,3 @@ def _caption(label: Any, class_names: Sequence[str] | None) -> str:
     if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):
         return "" if np.ndim(label) else f"{label:.4g}"
     return printable(class_labels(class_names, int(label) + 1)[-1])
-
-
-def _hparams(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
-    """Returns the bools, numbers and strings of a nested configuration by their dotted names."""
-    return {
-        ".".join(map(str, path)): value
-        for path, value in flatten_dict(dict(config)).items()
-        if isinstance(value, bool | int | float | str)
-    }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nnx_alexnet.dashboard.event_files import PREFIX, event_files
+from nnx_alexnet.dashboard.tags import image_tag
 from nnx_alexnet.support import write_whole
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_NUMBER = re.compile(r"/[0-9]+$")  # of one of several images
 
 
 class StoredImage(NamedTuple):
@@ -32,12 +35,12 @@ class StoredImage(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The newest value of a tag.
+    """The newest value of a name.
 
     Attributes:
         step: the optimizer step at which it was written.
-        images: the images of an image tag.
-        text: the text of a text tag.
+        images: the images of that name.
+        text: the text of that name.
     """
 
     step: int
@@ -45,34 +48,32 @@ class Newest(NamedTuple):
     text: str
 
 
-def read_newest(run_dir: Path, tags: Sequence[str]) -> dict[str, Newest]:
-    """Returns the newest value of each tag, as TensorBoard would show it.
+def read_newest(run_dir: Path, names: Sequence[str]) -> dict[str, Newest]:
+    """Returns the newest image or text of each name, as TensorBoard would show it.
 
     Args:
         run_dir: the folder that holds the event files.
-        tags: the tags of images and texts.
+        names: the names of images and texts, as passed to the writer.
 
     Returns:
-        The newest value of each tag that was found. Files that cannot be read are ignored.
+        The newest value of each name that was found. Files that cannot be read are ignored.
     """
-    newest = {}
+    newest: dict[str, Newest] = {}
     for path in event_files(run_dir):  # in the order in which they were written
         try:
             for _, event in _records(path):
-                for value in event.summary.value:
-                    if value.tag in tags:
-                        newest[value.tag] = event.step, list(value.tensor.string_val)
+                newest.update(_values(event, names))
         except OSError:
             continue
-    return {tag: _decoded(step, strings) for tag, (step, strings) in newest.items()}
+    return newest
 
 
 def drop_steps(run_dir: Path, step: int) -> None:
     """Removes from a run's event files everything written at this step and at later ones.
 
-    A resumed run repeats those steps, and TensorBoard would show both values. (There is an event
-    that marks a restart, but TensorBoard ignores it for current kinds of summaries.) The sessions
-    of the HParams tab are also removed, because each start begins a new one. In a damaged file,
+    A resumed run repeats those steps. (The event that marks a restart makes programs forget them,
+    but only those programs that know this event, and not the files.) The sessions of the HParams
+    tab are also removed, because each start begins a new one. In a damaged file,
     everything from the first damaged record on is removed, because TensorBoard does not read it.
     Other files are not changed.
 
@@ -127,12 +128,18 @@ def _stays(event: Event, step: int) -> bool:
     return bool(event.step < step and not is_session)
 
 
-def _decoded(step: int, strings: Sequence[bytes]) -> Newest:
-    # An image tag has width and height, then the PNG files; each PNG file also has its own size.
-    images = [
-        StoredImage(int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big"), png)
-        for png in strings
-        if png.startswith(_PNG) and len(png) > 24
-    ]
-    text = "" if images else b"\n".join(strings).decode(errors="replace")
-    return Newest(step, images, text)
+def _values(event: Event, names: Sequence[str]) -> dict[str, Newest]:
+    """Returns the images and the texts of an event, by name."""
+    tags = {image_tag(name): name for name in names}
+    images: dict[str, list[StoredImage]] = {}
+    texts: dict[str, str] = {}
+    for value in event.summary.value:
+        if value.HasField("image"):
+            tag = value.tag if value.tag in tags else _NUMBER.sub("", value.tag)
+            if tag in tags and (png := value.image.encoded_image_string).startswith(_PNG):
+                image = StoredImage(value.image.width, value.image.height, png)
+                images.setdefault(tags[tag], []).append(image)
+        elif value.tag in names and value.HasField("tensor"):
+            texts[value.tag] = b"\n".join(value.tensor.string_val).decode(errors="replace")
+    drawn = {name: Newest(event.step, found, "") for name, found in images.items()}
+    return drawn | {name: Newest(event.step, [], text) for name, text in texts.items()}

@@ -12,17 +12,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
-from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog, SourceMetadata
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nnx_alexnet.dashboard.event_files import next_event_file
 from nnx_alexnet.dashboard.summaries import (
+    columns_summary,
     histogram_summary,
     image_summary,
     layout_summary,
@@ -39,7 +40,8 @@ _file_numbers = itertools.count()
 class TensorBoardWriter:
     """Writes one TensorBoard event file; any CLU `MetricWriter` can replace it.
 
-    Several threads may use one writer.
+    Several threads may use one writer. Names are written under the tags of the module `tags`, so
+    that TensorBoard shows losses and accuracies first. A text keeps its name.
 
     Args:
         directory: the run's folder, created if it is missing; each writer adds its own file.
@@ -123,17 +125,33 @@ class TensorBoardWriter:
         """
         self._write_summary(step, histogram_summary(arrays, num_buckets))
 
-    def write_hparams(
-        self, hparams: Mapping[str, Any], *, metric_names: Iterable[str] = ()
-    ) -> None:
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes the start of a session of the HParams tab; call it once per start of a run.
 
         Args:
             hparams: name to value; values other than bools, finite numbers and strings are written
                 as text.
-            metric_names: the scalars whose last values the tab shows as the session's results.
         """
-        self._write_summary(0, session_start_summary(self._run, hparams, metric_names))
+        self._write_summary(0, session_start_summary(self._run, hparams))
+
+    def write_columns(
+        self,
+        hparams: Mapping[str, Any],
+        metric_names: Iterable[str],
+        *,
+        first: Collection[str] = (),
+    ) -> None:
+        """Writes the columns of the HParams tab; CLU has no such method.
+
+        Call it once per start of a run, when the names of its metrics are known. TensorBoard leaves
+        out of its charts a run without a value for one of the columns.
+
+        Args:
+            hparams: as passed to `write_hparams`.
+            metric_names: the scalars whose last values the tab shows, in this order.
+            first: the hyperparameters to show first.
+        """
+        self._write_summary(0, columns_summary(hparams, metric_names, first))
 
     def write_session_end(self, *, success: bool) -> None:
         """Writes the end of the session that `write_hparams` started; CLU has no such method.
@@ -150,6 +168,17 @@ class TensorBoardWriter:
             charts: chart title to the names of its scalars.
         """
         self._write_summary(0, layout_summary(charts))
+
+    def write_restart(self, step: int) -> None:
+        """Writes that a run starts, or starts again; CLU has no such method.
+
+        Programs that have read this step or later ones, before the restart, forget them.
+
+        Args:
+            step: the first step that follows.
+        """
+        start = SessionLog(status=SessionLog.START)
+        self._write_event(Event(wall_time=time.time(), step=step, session_log=start))
 
     def flush(self) -> None:
         """Does nothing, because every method above has written its event when it returns."""

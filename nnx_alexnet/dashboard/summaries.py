@@ -1,27 +1,31 @@
-"""Builds the summaries of TensorBoard events from plain values, without TensorFlow."""
+"""Builds the summaries of TensorBoard events from plain values, without TensorFlow.
+
+Scalars, images and histograms have the form that PyTorch's `SummaryWriter` writes, which every
+program that reads event files understands.
+"""
 
 from __future__ import annotations
 
 import io
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from tensorboard.compat.proto.histogram_pb2 import HistogramProto
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as layout_metadata
-from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-from tensorboard.plugins.image import metadata as image_metadata
-from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
+
+from nnx_alexnet.dashboard.tags import histogram_tag, image_tag, scalar_tag
 
 _CHANNELS = (1, 2, 3, 4)  # grey; grey and alpha; RGB; RGBA
 _NUM_BUCKETS = 30  # as in TensorBoard's own histograms
@@ -31,12 +35,12 @@ def scalar_summary(scalars: Mapping[str, Any]) -> Summary:
     """Returns a summary of numbers or arrays without dimensions; NaN and infinity are kept."""
     summary = Summary()
     for name, value in scalars.items():
-        summary.MergeFrom(scalar_pb(utf8(name), float(value)))
+        summary.value.add(tag=scalar_tag(utf8(name)), simple_value=float(value))
     return summary
 
 
 def image_summary(images: Mapping[str, ArrayLike]) -> Summary:
-    """Returns a summary of images.
+    """Returns a summary of images; each of several images of one name has its own tag.
 
     Args:
         images: see `TensorBoardWriter.write_images`.
@@ -46,14 +50,13 @@ def image_summary(images: Mapping[str, ArrayLike]) -> Summary:
     """
     summary = Summary()
     for name, value in images.items():
-        pixels = _pixels(name, value)
-        height, width = pixels.shape[1:3]
-        strings = [str(width).encode(), str(height).encode(), *map(_png, pixels)]
-        summary.value.add(
-            tag=utf8(name),
-            metadata=image_metadata.create_summary_metadata(None, None),
-            tensor=make_tensor_proto(strings, dtype=np.object_),
-        )
+        pixels, tag = _pixels(name, value), image_tag(utf8(name))
+        for number, each in enumerate(pixels):
+            height, width, channels = each.shape
+            image = Summary.Image(
+                height=height, width=width, colorspace=channels, encoded_image_string=_png(each)
+            )
+            summary.value.add(tag=tag if len(pixels) == 1 else f"{tag}/{number}", image=image)
     return summary
 
 
@@ -77,40 +80,49 @@ def histogram_summary(
     summary = Summary()
     for name, array in arrays.items():
         num = (num_buckets or {}).get(name, _NUM_BUCKETS)
-        summary.value.add(
-            tag=utf8(name),
-            metadata=histogram_metadata.create_summary_metadata(None, None),
-            tensor=make_tensor_proto(_buckets(array, num), dtype=np.float64),
-        )
+        summary.value.add(tag=histogram_tag(utf8(name)), histo=_histogram(array, num))
     return summary
 
 
-def session_start_summary(
-    run: str, hparams: Mapping[str, Any], metric_names: Iterable[str]
-) -> Summary:
+def session_start_summary(run: str, hparams: Mapping[str, Any]) -> Summary:
     """Returns the summary that starts a session of the HParams tab.
 
     Args:
         run: identifies the session.
         hparams: see `TensorBoardWriter.write_hparams`.
-        metric_names: the scalars whose last values are the session's results.
     """
     values = {utf8(name): _hparam(value) for name, value in hparams.items()}
+    return hparams_pb(values, trial_id=run)
+
+
+def columns_summary(
+    hparams: Mapping[str, Any], metric_names: Iterable[str], first: Collection[str] = ()
+) -> Summary:
+    """Returns the summary that lists the columns of the HParams tab.
+
+    Args:
+        hparams: see `TensorBoardWriter.write_hparams`.
+        metric_names: the scalars whose last values are shown, in this order.
+        first: the hyperparameters to list first.
+    """
     experiment = api_pb2.Experiment(
         hparam_infos=[
-            api_pb2.HParamInfo(name=name, type=_hparam_type(value))
-            for name, value in values.items()
+            # TensorBoard sorts the columns by name, after those that are known to differ.
+            api_pb2.HParamInfo(
+                name=utf8(name), type=_hparam_type(_hparam(value)), differs=name in first
+            )
+            for name, value in hparams.items()
         ],
         metric_infos=[
-            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=utf8(name)))
-            for name in sorted(metric_names)
+            api_pb2.MetricInfo(
+                name=api_pb2.MetricName(tag=scalar_tag(utf8(name))), display_name=utf8(name)
+            )
+            for name in metric_names
         ],
         time_created_secs=time.time(),
     )
     data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
-    summary = _hparams_summary(hparams_metadata.EXPERIMENT_TAG, data)
-    summary.MergeFrom(hparams_pb(values, trial_id=run))
-    return summary
+    return _hparams_summary(hparams_metadata.EXPERIMENT_TAG, data)
 
 
 def session_end_summary(success: bool) -> Summary:
@@ -133,7 +145,7 @@ def layout_summary(charts: Mapping[str, Iterable[str]]) -> Summary:
         layout_pb2.Chart(
             title=utf8(title),
             multiline=layout_pb2.MultilineChartContent(
-                tag=[f"^{re.escape(utf8(name))}$" for name in names]
+                tag=[f"^{re.escape(scalar_tag(utf8(name)))}$" for name in names]
             ),
         )
         for title, names in charts.items()
@@ -181,17 +193,24 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return encoded.getvalue()
 
 
-def _buckets(array: ArrayLike, num_buckets: int) -> NDArray[np.float64]:
-    """Returns `[num_buckets, 3]`: left edge, right edge and count, as TensorBoard reads them."""
+def _histogram(array: ArrayLike, num_buckets: int) -> HistogramProto:
     values = np.asarray(array)
     if np.iscomplexobj(values):
         values = np.abs(values)
     values = values.astype(np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:
-        return np.zeros((num_buckets, 3))
+        return HistogramProto(bucket_limit=[0.0], bucket=[0.0])
     counts, edges = np.histogram(values, bins=num_buckets)
-    return np.stack([edges[:-1], edges[1:], counts], axis=1)
+    return HistogramProto(
+        min=values.min(),
+        max=values.max(),
+        num=values.size,
+        sum=values.sum(),
+        sum_squares=np.square(values).sum(),
+        bucket_limit=edges[1:],
+        bucket=counts,
+    )
 
 
 def _hparam(value: Any) -> bool | float | str:

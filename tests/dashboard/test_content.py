@@ -13,6 +13,7 @@ from nnx_alexnet.dashboard.content import (
     first_kernel,
     open_writer,
     samples,
+    write_columns,
     write_filters,
     write_histograms,
     write_inputs,
@@ -50,20 +51,22 @@ CONFIG = {"seed": 0, "data": {"name": "digits", "std": [1.0], "more": {}}, 3: {"
 
 def test_other_writers_get_the_flat_configuration():
     writer = FakeWriter()
-    begin_session(writer, config=CONFIG, metric_names=NAMES, is_new_run=True)
+    begin_session(writer, config=CONFIG, metric_names=NAMES, first_step=0)
+    write_columns(writer, config=CONFIG, metric_names=NAMES)
     end_session(writer, success=True)
     assert writer.written == {"hparams": {"seed": 0, "data.name": "digits", "3.x": True}}
 
 
-@pytest.mark.parametrize("is_new_run", [True, False])
-def test_only_a_new_run_gets_charts(tmp_path, is_new_run):
+@pytest.mark.parametrize("first_step", [0, 5])
+def test_only_a_new_run_gets_charts(tmp_path, first_step):
     writer = open_writer(tmp_path)
-    begin_session(writer, config=CONFIG, metric_names=NAMES, is_new_run=is_new_run)
+    begin_session(writer, config=CONFIG, metric_names=NAMES, first_step=first_step)
+    write_columns(writer, config=CONFIG, metric_names=NAMES)
     end_session(writer, success=True)
     writer.close()
-    assert len(event_values(tmp_path, "custom_scalars__config__")) == is_new_run
-    assert len(event_values(tmp_path, "_hparams_/session_start_info")) == 1
-    assert len(event_values(tmp_path, "_hparams_/session_end_info")) == 1
+    assert len(event_values(tmp_path, "custom_scalars__config__")) == (first_step == 0)
+    for tag in ("session_start_info", "session_end_info", "experiment"):
+        assert len(event_values(tmp_path, f"_hparams_/{tag}")) == 1
 
 
 def test_texts_have_the_configuration_and_the_layers():

@@ -28,7 +28,7 @@ def write_in_order(folder, times, monkeypatch, *, existing=()):
         writer = TensorBoardWriter(folder)
         writer.write_scalars(step, {"a": step})
         writer.close()
-    return [step for step, _ in event_values(folder, "a")]
+    return [step for step, _ in event_values(folder, "x_a")]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Event files as they are read: the newest values, and what a resumed run removes."""
 
+import importlib
 import struct
 
 import numpy as np
 import pytest
-from helpers import event_values
+from helpers import event_values, events_of
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from nnx_alexnet.dashboard.event_files import event_files
@@ -60,7 +61,7 @@ def test_a_damaged_tail_is_skipped_and_removed(tmp_path, tail):
     drop_steps(tmp_path, 4)
     assert path.read_bytes() == whole
     drop_steps(tmp_path, 3)
-    assert event_values(tmp_path, "a") == [(1, 1.0), (2, 2.0)]
+    assert event_values(tmp_path, "x_a") == [(1, 1.0), (2, 2.0)]
 
 
 @pytest.mark.parametrize("content", [b"", b"no record" * 9, bytes(range(256)) * 10])
@@ -97,7 +98,7 @@ def test_repeated_steps_and_sessions_are_removed_and_the_rest_kept(tmp_path):
     first, _ = write_session([1, 2]), write_session([3, 4, 5])
     size = first.stat().st_size
     drop_steps(tmp_path, 4)
-    assert steps_of("train/loss") == steps_of("val/mistakes") == [1, 2, 3]
+    assert steps_of("train/loss") == steps_of("y_val/mistakes") == [1, 2, 3]
     assert steps_of("_hparams_/session_start_info") == []
     assert 0 < first.stat().st_size < size
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -105,6 +106,28 @@ def test_repeated_steps_and_sessions_are_removed_and_the_rest_kept(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     drop_steps(tmp_path, 0)
     assert steps_of("train/loss") == []
+
+
+@pytest.mark.parametrize("module", ["event_accumulator", "plugin_event_accumulator"])
+def test_an_open_reader_forgets_the_steps_before_a_restart(tmp_path, module):
+    folder = "tensorboard.backend.event_processing"
+    accumulator = importlib.import_module(f"{folder}.{module}").EventAccumulator
+    reader = accumulator(str(tmp_path), size_guidance={"tensors": 0, "histograms": 0})
+
+    def write_session(first_step, steps):
+        writer = TensorBoardWriter(tmp_path)
+        writer.write_restart(first_step)
+        for step in steps:
+            writer.write_scalars(step, {"train/loss": step})
+            writer.write_histograms(step, {"parameters/a": np.arange(step)})
+        writer.close()
+        events = reader.Reload()
+        tags = "train/loss", "z_parameters/a"
+        return [[event.step for event in events_of(events, tag)] for tag in tags]
+
+    assert write_session(0, [1, 2, 3]) == [[1, 2, 3]] * 2
+    drop_steps(tmp_path, 2)
+    assert write_session(2, [2]) == [[1, 2]] * 2
 
 
 def test_links_and_files_of_other_programs_are_not_changed(tmp_path):

@@ -28,16 +28,18 @@ def test_each_method_writes_one_event_at_its_step(writer, tmp_path):
     writer.write_texts(2, {"text": "words"})
     writer.write_histograms(5, {"histogram": np.arange(4)}, {"histogram": 2})
     folder = tmp_path / "run"
-    assert event_values(folder, "scalar") == [(3, 0.5), (7, 0.25)]
-    ((step, image),) = event_values(folder, "image")
-    assert (step, image[:2].tolist()) == (4, [b"7", b"5"])
+    assert event_values(folder, "x_scalar") == [(3, 0.5), (7, 0.25)]
+    ((step, image),) = event_values(folder, "y_image")
+    assert (step, image.width, image.height) == (4, 7, 5)
     assert event_values(folder, "text") == [(2, b"words")]
-    ((step, buckets),) = event_values(folder, "histogram")
-    assert (step, buckets.tolist()) == (5, [[0.0, 1.5, 2.0], [1.5, 3.0, 2.0]])
+    ((step, histogram),) = event_values(folder, "z_histogram")
+    assert (step, histogram.min, histogram.max, histogram.num) == (5, 0, 3, 4)
+    assert (histogram.bucket_limit, histogram.bucket) == ([1.5, 3.0], [2.0, 2.0])
 
 
 def test_sessions_and_charts_are_written_at_step_0(writer, tmp_path):
-    writer.write_hparams({"seed": 3}, metric_names=["val/loss"])
+    writer.write_hparams({"seed": 3})
+    writer.write_columns({"seed": 3}, ["val/loss"])
     writer.write_layout({"loss": ["train/loss", "val/loss"]})
     writer.write_session_end(success=True)
     for tag in (
@@ -49,7 +51,7 @@ def test_sessions_and_charts_are_written_at_step_0(writer, tmp_path):
 
 def test_events_can_be_read_before_flush_and_close(writer, tmp_path):
     writer.write_scalars(1, {"a": 1.0})
-    assert event_values(tmp_path / "run", "a") == [(1, 1.0)]
+    assert event_values(tmp_path / "run", "x_a") == [(1, 1.0)]
 
 
 def test_two_writers_in_one_folder_write_two_files(tmp_path):
@@ -95,7 +97,7 @@ def test_a_full_disk_raises_and_leaves_other_events_readable(writer, tmp_path, r
         writer.write_scalars(2, {"a": 2.0})
     writer._file.room = 10**6
     writer.write_scalars(3, {"a": 3.0})
-    assert event_values(tmp_path / "run", "a") == [(1, 1.0), (3, 3.0)]
+    assert event_values(tmp_path / "run", "x_a") == [(1, 1.0), (3, 3.0)]
 
 
 def test_writing_and_reading_import_neither_tensorflow_nor_torch(tmp_path):
@@ -116,7 +118,8 @@ writer.write_scalars(0, {"a": 1})
 writer.write_images(0, {"b": np.zeros((4, 4, 3), np.uint8)})
 writer.write_texts(0, {"c": "text"})
 writer.write_histograms(0, {"d": np.zeros(3)})
-writer.write_hparams({"seed": 0}, metric_names=["a"])
+writer.write_hparams({"seed": 0})
+writer.write_columns({"seed": 0}, ["a"])
 writer.write_session_end(success=True)
 writer.close()
 
@@ -139,8 +142,10 @@ def test_any_name_can_be_written_to_an_event_file(tmp_path, name):
     writer.write_images(1, {name: image})
     writer.write_texts(1, {name: name})
     writer.write_histograms(1, {name: np.arange(3)})
-    writer.write_hparams({name: name}, metric_names=[name])
+    writer.write_hparams({name: name})
+    writer.write_columns({name: name}, [name])
     writer.write_layout({name: [name]})
     writer.close()
-    tag = name.encode("utf-8", "backslashreplace").decode()
-    assert read_newest(tmp_path, [tag])[tag].step == 1
+    written = name.encode("utf-8", "backslashreplace").decode()
+    assert read_newest(tmp_path, [written])[written].step == 1
+    assert all(len(event_values(tmp_path, f"{kind}_{written}")) == 1 for kind in "xyz")

@@ -14,12 +14,12 @@ from nnx_alexnet.cli import main
 
 # The texts that each tab must show.
 TABS = {
-    "timeseries": ["tinynet/version_0", "lr", "model"],
-    "scalars": ["train/loss", "val/loss", "perf/images_per_second", "tinynet/version_0"],
+    "timeseries": ["tinynet/version_0", "train/loss", "val/loss"],
+    "scalars": ["train/loss", "val/loss", "z_perf/images_per_second", "tinynet/version_0"],
     "custom_scalars": ["training and validation", "accuracy", "train/loss", "val/loss"],
-    "images": ["model/filters", "train/images", "val/confusion_matrix", "val/class_accuracy",
-               "val/mistakes"],
-    "histograms": ["parameters/conv/kernel", "parameters/dense/bias"],
+    "images": ["z_model/filters", "y_train/images", "y_val/confusion_matrix",
+               "y_val/class_accuracy", "y_val/mistakes"],
+    "histograms": ["z_parameters/conv/kernel", "z_parameters/dense/bias"],
     "text": ["class_path: helpers.TinyNet", "batch statistics"],
     "hparams": ["tinynet/version_0", "data.batch_size", "val/accuracy"],
     "profile": ["tinynet/version_0/", "Host Compute Time"],
