@@ -30,13 +30,20 @@ from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.cli.saved_run import load_run
-from nnx_alexnet.cli.trainer_factory import build_model, build_trainer
+from nnx_alexnet.cli.trainer_factory import build_evaluator, build_model, build_trainer
 from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
-from nnx_alexnet.report import write_report
+from nnx_alexnet.report import write_comparison, write_report
 from nnx_alexnet.runs import find_runs, list_runs
-from nnx_alexnet.support import is_terminal, print_result, printable, start_times, write_message
+from nnx_alexnet.support import (
+    first_line,
+    is_terminal,
+    print_result,
+    printable,
+    start_times,
+    write_message,
+)
 from nnx_alexnet.trainer import Trainer
 
 # Exit codes.
@@ -110,10 +117,7 @@ def verify(arguments: Namespace) -> int:
 def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     """Evaluates a checkpoint of a run on its own data and prints the metrics."""
     chosen, config, _ = load_run(arguments.run, arguments.checkpoint)
-    config.trainer.log_dir, config.trainer.progress_bar = None, False
-    # This machine may not have the devices of the run.
-    config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
-    trainer = build_trainer(config, build_data(config.data))
+    trainer = build_evaluator(config)
     load_chosen(chosen, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()
     if arguments.json:
@@ -177,11 +181,27 @@ def runs(arguments: Namespace) -> int:
 
 
 def report(arguments: Namespace) -> int:
-    """Writes a run as one HTML file."""
-    path = write_report(arguments.run, arguments.output)
+    """Writes a run, or the comparison of several, as one HTML file."""
+    if len(arguments.run) > 1:
+        path = write_comparison(arguments.run, arguments.output)
+    else:
+        run, checkpoint = arguments.run[0], arguments.checkpoint
+        trainer = None if checkpoint == "none" else _evaluator(run, checkpoint)
+        path = write_report(run, arguments.output, trainer=trainer, checkpoint=checkpoint)
     with contextlib.suppress(OSError):  # the report is complete without this output
         print_result(printable(path))
     return 0
+
+
+def _evaluator(run: str, checkpoint: str) -> Trainer | None:
+    """Returns a trainer with the model and the data of a run; reports why there is none."""
+    try:
+        _, config, _ = load_run(run, checkpoint)
+        return build_evaluator(config)
+    except Exception as error:  # whatever the code and the data of the run raise
+        message = f"The run is not measured: {type(error).__name__}: {first_line(error)}"
+        write_message(printable(message))
+        return None
 
 
 def cache(arguments: Namespace) -> int:

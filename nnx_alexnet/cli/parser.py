@@ -94,11 +94,20 @@ def _runs_parser() -> Parser:
 
 def _report_parser() -> Parser:
     parser = Parser(
-        description="Write a run as one HTML file: curves, images, metrics, configuration."
+        description="Write a run as one HTML file: the results of its best checkpoint on its own "
+        "data, curves, examples, configuration. With several runs, write their comparison."
     )
-    parser.add_argument("run", help=f"{_RUN}.")
+    parser.add_argument("run", nargs="+", help=f"{_RUN}; two to ten to compare them.")
     parser.add_argument(
-        "--output", help="The file to write. By default, report.html in the folder of the run."
+        "--output",
+        help="The file to write. By default, report.html in the folder of the run, or "
+        "comparison.html in the folder that holds all of the runs.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default="auto",
+        help=f"The checkpoint to measure: {_CHECKPOINT[:-1]}; or none, to import none of the run's "
+        "code and show only what it recorded.",
     )
     return parser
 

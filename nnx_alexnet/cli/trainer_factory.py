@@ -10,7 +10,7 @@ import yaml
 from flax import nnx
 from jsonargparse import Namespace
 
-from nnx_alexnet.cli.data_option import IMPORT_PATH
+from nnx_alexnet.cli.data_option import IMPORT_PATH, build_data
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.devices import keep_freed_memory
@@ -100,6 +100,18 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         config=record,
         **arguments,
     )
+
+
+def build_evaluator(config: Namespace) -> Trainer:
+    """Builds a trainer that evaluates a run on the devices of this machine and writes nothing.
+
+    Args:
+        config: the configuration of the run; changed in place.
+    """
+    config.trainer.log_dir, config.trainer.progress_bar = None, False
+    # This machine may not have the devices of the run.
+    config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
+    return build_trainer(config, build_data(config.data))
 
 
 def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) -> int | None:

@@ -1,7 +1,9 @@
-"""The HTML report of a run, in one file."""
+"""The HTML report of a run, and the comparison of several, each in one file."""
 
+from nnx_alexnet.report.comparison import write_comparison
 from nnx_alexnet.report.html_report import write_report
 
 __all__ = [
+    "write_comparison",
     "write_report",
 ]

@@ -7,8 +7,28 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from nnx_alexnet.report.metric_text import metric_text
+from nnx_alexnet.report.scores import Scores
 from nnx_alexnet.runs import best_step, has_best, metric_names, parse_time, series
-from nnx_alexnet.support import format_count, format_duration, format_value
+from nnx_alexnet.support import format_count, format_duration
+
+
+def header(
+    title: str,
+    run: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+    measured: Mapping[str, Scores] | None = None,
+) -> str:
+    """Returns the header of a run's report, as HTML; see `tiles` for the arguments."""
+    status = run["status"] or "unknown"
+    kind = status if status.isalpha() else "unknown"
+    return (
+        f'<div class="name"><h1>{escape(title)}</h1>'
+        f'<span class="status {kind}">{escape(status)}</span></div>\n'
+        f"<p>{period(run)}</p>\n{end_reason(run)}\n"
+        f"<dl>{tiles(run, rows, environment, measured)}</dl>"
+    )
 
 
 def period(run: Mapping[str, Any]) -> str:
@@ -40,7 +60,10 @@ def end_reason(run: Mapping[str, Any]) -> str:
 
 
 def tiles(
-    run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]
+    run: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    environment: Mapping[str, Any],
+    measured: Mapping[str, Scores] | None = None,
 ) -> str:
     """Returns the main numbers of a run, as HTML.
 
@@ -48,14 +71,20 @@ def tiles(
         run: the entry of the run that `read_all` returned.
         rows: the logged metrics.
         environment: the environment, including those of earlier starts.
+        measured: the scores of the splits that were measured for the report (default none).
     """
     shown = []
+    if measured and "test" in measured:
+        correct = measured["test"].overall["accuracy"]
+        num = int(measured["test"].confusion.sum())
+        shown.append(("Test accuracy", f"{correct:.2%}", f"of {num:,} examples"))
+    else:
+        tested = [name for name in run if name.startswith("test/")]
+        chosen = [name for name in tested if name.endswith("/accuracy")] or tested[:1]
+        shown += [(name, metric_text(name, run[name]), "") for name in chosen]
     if (best := best_metric(rows)) is not None:
         name, step, value = best
-        shown.append((f"Best {name}", format_value(value), f"at step {step:,}"))
-    tested = [name for name in run if name.startswith("test/")]
-    chosen = [name for name in tested if name.endswith("accuracy")] or tested[:1]
-    shown += [(name, format_value(run[name]), "") for name in chosen]
+        shown.append((f"Best {name}", metric_text(name, value), f"at step {step:,}"))
     if run["steps"] is not None:
         shown.append(("Steps", f"{run['steps']:,}", format_count(run["epochs"] or 0, "epoch")))
     num_starts = 1 + len(environment.get("before", []))
@@ -63,7 +92,7 @@ def tiles(
     shown.append(("Duration", format_duration(run["duration"]), starts))
     if speeds := series(rows, "perf/images_per_second"):
         speed = statistics.median(speeds.values())
-        shown.append(("Examples per second", format_value(speed), "median"))
+        shown.append(("Examples per second", metric_text("examples", speed), "median"))
     return "".join(
         f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
         for label, value, note in shown

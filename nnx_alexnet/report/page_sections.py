@@ -1,97 +1,116 @@
-"""The sections of a report: each function returns the body of one section, as HTML."""
+"""The sections of a report that come from the records of a run."""
 
 from __future__ import annotations
 
-import base64
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from nnx_alexnet.dashboard import Newest, StoredImage
-from nnx_alexnet.report.svg_curves import OTHER, TRAIN, VAL, Curve, draw
+from nnx_alexnet.report.html_parts import breakable, collapsed, embedded, figure, note, table
+from nnx_alexnet.report.metric_text import metric_text
+from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL
+from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
 from nnx_alexnet.runs import best_step, has_best, metric_names, series
-from nnx_alexnet.support import first_line, format_value, read_whole
+from nnx_alexnet.support import read_whole
 
 SUMMARY = "model/summary"  # the tag of the text
-IMAGES = {  # tag to title
+_OF_VALIDATION = {  # tag to title
     "val/confusion_matrix": "Confusion matrix",
     "val/class_accuracy": "Accuracy per class",
     "val/mistakes": "Mistakes",
+}
+_OF_TRAINING = {
     "model/filters": "Filters of the first convolution",
     "train/images": "Training images as the model receives them",
 }
+IMAGES = _OF_VALIDATION | _OF_TRAINING
 _MAX_IMAGES = 64  # of one tag
+_MAX_FIGURES = 12  # of metrics other than those of training and validation
 _SMALL = 96  # pixels; a smaller image is enlarged, without smoothing
 _RATES = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
-Rows = Sequence[Mapping[str, Any]]
-
-
-def section(title: str, make_body: Callable[[], str]) -> str:
-    """Returns a section, which shows the error if building its body fails."""
-    try:
-        body = make_body()
-    except Exception as error:  # the records of a run may hold anything
-        body = _note(f"This section cannot be shown: {type(error).__name__}: {first_line(error)}")
-    return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
+_COLUMNS = ("layer", "type", "input", "output", "parameters", "statistics")
 
 
 def curves(rows: Rows) -> str:
-    """Returns the curves of each training and validation metric, and of the rates."""
-    figures = []
-    for number, (title, lines, from_zero) in enumerate([*_metric_curves(rows), *_rates(rows)]):
+    """Returns the curves of each training and validation metric, of norms and of rates."""
+    figures, epochs = [], Epochs(rows)
+    charts = [*_metric_curves(rows), *_norms(rows), *_rates(rows)]
+    for number, (title, metric, lines, from_zero) in enumerate(charts):
         if logged := [line for line in lines if line.values]:
-            svg = draw(logged, name=f"{title} by step", number=number, from_zero=from_zero)
-            caption = title[:1].upper() + title[1:]
-            figures.append(f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>")
+            svg = draw_curves(
+                logged, metric=metric, name=f"{title} by step", figure=f"c{number}",
+                epochs=epochs, from_zero=from_zero,
+            )  # fmt: skip
+            figures.append(figure(title[:1].upper() + title[1:], svg))
     if not figures:
-        return _note("The run has logged no metrics yet.")
+        return note("The run has logged no metrics yet.")
     return f'<div class="curves">{"".join(figures)}</div>'
 
 
-def _metric_curves(rows: Rows) -> Iterable[tuple[str, list[Curve], bool]]:
-    metrics = dict.fromkeys(
-        name.partition("/")[2].removesuffix("_step") if name.startswith("train/") else name[4:]
-        for name in metric_names(rows)
-        if name.startswith(("train/", "val/"))
-    )
-    for metric in sorted(metrics, key=lambda name: (name != "loss", name != "accuracy")):
+Chart = tuple[str, str, list[Curve], bool]  # title, metric, curves, whether the axis is from 0
+
+
+def _metric_curves(rows: Rows) -> Iterable[Chart]:
+    for metric in shared_metrics(rows):
         val = series(rows, f"val/{metric}")
         best = best_step(val, metric) if len(val) > 1 and has_best(metric) else None
+        steps = series(rows, f"train/{metric}_step")
         lines = [
             Curve("train", series(rows, f"train/{metric}"), TRAIN),
             Curve("val", val, VAL, best=best),
-            Curve("train, log points", series(rows, f"train/{metric}_step"), TRAIN, faint=True),
+            Curve("train, log points", steps, TRAIN, is_faint=True),
         ]
-        yield metric, lines, False
+        yield metric.replace("_", " "), metric, lines, False
 
 
-def _rates(rows: Rows) -> Iterable[tuple[str, list[Curve], bool]]:
+def shared_metrics(rows: Rows) -> list[str]:
+    """Returns the metrics of training and validation without their prefix, the loss first."""
+    metrics = dict.fromkeys(
+        name.partition("/")[2].removesuffix("_step") if name.startswith("train/") else name[4:]
+        for name in metric_names(rows)
+        if name.startswith(("train/", "val/")) and not _is_norm(name)
+    )
+    return sorted(metrics, key=lambda name: (name != "loss", name != "accuracy"))
+
+
+def _is_norm(name: str) -> bool:
+    return re.search(r"(^|[/_])norms?([/_]|$)", name) is not None
+
+
+def _norms(rows: Rows) -> Iterable[Chart]:
+    """Yields the norms of gradients, parameters and updates, if callbacks logged them."""
+    names = [name for name in metric_names(rows) if _is_norm(name)]
+    for name in names[:_MAX_FIGURES]:
+        title = name.replace("/", " ").replace("_", " ")
+        yield title, name, [Curve(title, series(rows, name), OTHER)], True
+
+
+def _rates(rows: Rows) -> Iterable[Chart]:
     for name, title in _RATES.items():
-        yield title, [Curve(title, series(rows, name), OTHER)], True
+        yield title, name, [Curve(title, series(rows, name), OTHER)], True
 
 
 def metrics_table(rows: Rows) -> str:
-    """Returns a table of the last and the best value of each metric."""
-    body = []
+    """Returns a table of the last and the best value of each metric, with their steps."""
+    body, epochs = [], Epochs(rows)
     for name in sorted(metric_names(rows), key=lambda name: (_split_order(name), name)):
         values = series(rows, name)
         if not values or name.endswith("_step"):
             continue
-        last = [*values.values()][-1]
-        cells = [format_value(last), "", ""]
+        step = [*values][-1]
+        cells = [metric_text(name, values[step]), f"{step:,}", "", "", ""]
         if name.startswith(("train/", "val/")) and has_best(name):
-            step = best_step(values, name)
-            cells[1:] = format_value(values[step]), f"{step:,}"
-        # On a narrow page, the name breaks after these characters.
-        words = re.sub(r"([/_])", r"\1<wbr>", escape(name))
-        body.append(f"<tr><th>{words}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
+            best = best_step(values, name)
+            epoch = f"{float(epochs.at(best)):.4g}" if epochs.ends else ""
+            cells[2:] = metric_text(name, values[best]), f"{best:,}", epoch
+        body.append([breakable(name), *cells])
     if not body:
-        return _note("The run has logged no metrics yet.")
-    head = "<tr><th>metric</th><td>last</td><td>best</td><td>best step</td></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
+        return note("The run has logged no metrics yet.")
+    return table(["metric", "last", "step", "best", "step", "epoch"], body)
 
 
 def _split_order(name: str) -> int:
@@ -99,52 +118,80 @@ def _split_order(name: str) -> int:
     return next((i for i, split in enumerate(order) if name.startswith(split)), len(order))
 
 
-def images(newest: Mapping[str, Newest]) -> str:
+def images(newest: Mapping[str, Newest], *, is_measured: bool = False) -> str:
     """Returns the newest images of each tag, and which tags have none.
 
     Args:
         newest: the newest value by tag, as `read_newest` returns it.
+        is_measured: whether the report has the results of the validation elsewhere.
     """
-    found = {tag: newest[tag] for tag in IMAGES if tag in newest and newest[tag].images}
+    titles = _OF_TRAINING if is_measured else IMAGES
+    found = {tag: newest[tag] for tag in titles if tag in newest and newest[tag].images}
     parts = []
     for tag, value in found.items():
         num = len(value.images)
         left_out = f", the first {_MAX_IMAGES} of {num}" if num > _MAX_IMAGES else ""
         elements = "".join(_image(each, tag) for each in value.images[:_MAX_IMAGES])
         kind = "images" if num > 1 else "image"
-        caption = f"{IMAGES[tag]} <span>{tag}, step {value.step:,}{left_out}</span>"
-        parts.append(
-            f"<figure><figcaption>{caption}</figcaption>"
-            f'<div class="{kind}">{elements}</div></figure>'
-        )
-    missing = [tag for tag in IMAGES if tag not in found]
+        hint = f"{tag}, step {value.step:,}{left_out}"
+        parts.append(figure(titles[tag], f'<div class="{kind}">{elements}</div>', hint))
+    missing = [tag for tag in titles if tag not in found]
     if missing:
-        parts.append(_note(f"The run has no images for {', '.join(missing)}."))
+        parts.append(note(f"The run has no images for {', '.join(missing)}."))
     return "\n".join(parts)
 
 
 def _image(image: StoredImage, tag: str) -> str:
-    data = base64.b64encode(image.png).decode()
     # An integer factor keeps the pixels square.
     factor = max(1, _SMALL // max(image.width, image.height, 1))
-    small = ' class="small"' if factor > 1 else ""
-    size = f'width="{image.width * factor}" height="{image.height * factor}"'
-    return f'<img{small} {size} alt="{tag}" src="data:image/png;base64,{data}">'
+    size = image.width * factor, image.height * factor
+    return embedded(image.png, tag, size, is_small=factor > 1)
 
 
-def model_summary(found: Newest | None) -> str:
+def model_table(text: str) -> str:
     """Returns the table of the model's layers.
 
     Args:
-        found: the newest text of the tag; None if there is none.
+        text: the summary as a table of text, which may be Markdown code; empty if there is none.
     """
-    if found is None or not found.text.strip():
-        return _note(f"The run has no summary of its model ({SUMMARY}).")
+    if not text.strip():
+        return note(f"The run has no summary of its model ({SUMMARY}).")
     # TensorBoard shows texts as Markdown, so the table is in a code block.
-    lines = [line for line in found.text.splitlines() if not line.startswith("```")]
-    if all(line.startswith("    ") for line in lines if line.strip()):
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("```")]
+    if all(line.startswith("    ") for line in lines):
         lines = [line[4:] for line in lines]
-    return f"<pre>{escape(chr(10).join(lines).strip(chr(10)))}</pre>"
+    last = next((k for k, line in enumerate(lines) if line.startswith("Total")), len(lines))
+    cells = _cells(lines[:last])
+    if cells is None:
+        return f"<pre>{escape(chr(10).join(lines))}</pre>"
+    html = [[breakable(cell) for cell in row] for row in cells]
+    return table(_COLUMNS, html, kind="layers", texts=4) + "".join(map(note, lines[last:]))
+
+
+def _cells(lines: Sequence[str]) -> list[list[str]] | None:
+    """Returns the cells of a table of text; None if it has other columns.
+
+    Columns are separated by two or more characters that are blank in all lines. A line without a
+    type continues the cells of the line above.
+    """
+    if not lines or tuple(lines[0].split()) != _COLUMNS:
+        return None
+    width = max(map(len, lines))
+    padded = [line.ljust(width) for line in lines]
+    blank = "".join(
+        " " if not any(column.strip() for column in c) else "x" for c in zip(*padded, strict=True)
+    )
+    spans = [match.span() for match in re.finditer(r"x(?: ?x)*", blank)]
+    if len(spans) != len(_COLUMNS):
+        return None
+    rows: list[list[str]] = []
+    for line in padded[1:]:
+        row = [line[start:end].strip() for start, end in spans]
+        if rows and not row[1]:
+            rows[-1] = [above + below for above, below in zip(rows[-1], row, strict=True)]
+        else:
+            rows.append(row)
+    return rows
 
 
 def configuration(folder: Path) -> str:
@@ -152,8 +199,8 @@ def configuration(folder: Path) -> str:
     try:
         text = read_whole(folder / "config.yaml").decode(errors="replace")
     except OSError:
-        return _note("The run has no readable config.yaml.")
-    return f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>"
+        return note("The run has no readable config.yaml.")
+    return collapsed("config.yaml", f"<pre>{escape(text)}</pre>")
 
 
 def environment_table(environment: Mapping[str, Any]) -> str:
@@ -162,8 +209,17 @@ def environment_table(environment: Mapping[str, Any]) -> str:
     Args:
         environment: the content of `environment.json`; empty if it cannot be read.
     """
+    lines = environment_lines(environment)
+    if not lines:
+        return note("The run has no readable environment.json.")
+    rows = [[escape(name), escape(value)] for name, value in lines.items()]
+    return table(["property", "value"], rows, kind="facts", texts=2)
+
+
+def environment_lines(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the entries of an environment that a reader wants to see, as text."""
     if not environment:
-        return _note("The run has no readable environment.json.")
+        return {}
     command, packages = environment.get("command"), environment.get("packages")
     lines: dict[str, Any] = {
         "command": shlex.join(map(str, command)) if isinstance(command, list) else command,
@@ -173,12 +229,7 @@ def environment_table(environment: Mapping[str, Any]) -> str:
         "python": environment.get("python"),
         **(packages if isinstance(packages, dict) else {}),
     }
-    body = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
-        for name, value in lines.items()
-        if value is not None
-    )
-    return f'<table class="environment"><tbody>{body}</tbody></table>'
+    return {name: str(value) for name, value in lines.items() if value is not None}
 
 
 def _counted(values: object) -> str | None:
@@ -188,7 +239,3 @@ def _counted(values: object) -> str | None:
     words = [str(value) for value in values]
     counted = {word: words.count(word) for word in words}
     return ", ".join(word if num == 1 else f"{num} x {word}" for word, num in counted.items())
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

@@ -1,158 +1,176 @@
-"""Draws curves as SVG elements for an HTML page."""
+"""Draws metrics over the optimizer step, with an axis of epochs."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.report.metric_text import is_share, metric_text
+from nnx_alexnet.report.svg_chart import Line, Tip, draw, nearest_values, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _MUTED, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
-_MAX_DRAWN = 1e300
-TRAIN, VAL, OTHER = "#2f6fdb", "#e0662b", "#3d8b6d"
-
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
-    "svg.hashsalt": "nnx_alexnet",  # the same run produces the same file
-    "text.parse_math": False,  # a metric may be called $x
-    "font.size": 9,
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],  # its widths determine the layout
-    "text.color": _INK,
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": _MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-}
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Curve(NamedTuple):
-    """One line of a figure.
+    """One metric in a chart.
 
     Attributes:
         label: its text in the legend.
-        values: the values by optimizer step.
-        color: the color of the line.
-        faint: whether the line is thin, and drawn behind the others.
-        best: the step to mark; None for none.
+        values: the values by optimizer step, or by epoch.
+        color: one of the colors of `svg_chart`.
+        is_faint: whether the line is thin, and drawn behind the others.
+        is_dashed: whether the line is dashed.
+        best: the step, or the epoch, to mark; None for none.
+        in_legend: whether the legend has it.
     """
 
     label: str
-    values: Mapping[int, float]
+    values: Mapping[Any, float]
     color: str
-    faint: bool = False
+    is_faint: bool = False
+    is_dashed: bool = False
     best: int | None = None
+    in_legend: bool = True
 
 
-def draw(curves: Sequence[Curve], *, name: str, number: int, from_zero: bool = False) -> str:
-    """Returns a figure of curves over the optimizer step, as an `<svg>` element.
+class Epochs:
+    """Converts between optimizer steps and epochs.
+
+    Args:
+        rows: the logged metrics; those at the ends of epochs have `train/loss`.
+
+    Attributes:
+        ends: the steps at which epochs ended; empty if that is not known.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_curves import Epochs
+        >>> rows = [{"step": step, "epoch": step // 40 - 1, "train/loss": 1} for step in (40, 80)]
+        >>> epochs = Epochs(rows)
+        >>> epochs.text(40), epochs.text(50), float(epochs.at(60))
+        ('epoch 1', 'in epoch 2', 1.5)
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        found = {
+            row["step"]: row["epoch"] + 1
+            for row in rows
+            if "train/loss" in row and type(row.get("epoch")) is int and row["epoch"] < 2**53
+        }
+        ends = dict(sorted({epoch: step for step, epoch in found.items()}.items()))
+        if any(a >= b for a, b in pairwise(ends.values())) or any(
+            each <= 0 for each in (*ends, *ends.values())
+        ):
+            ends = {}  # of a file that was changed by hand
+        self.ends = [*ends.values()]
+        self._numbers = [0, *ends]
+        self._steps = [0, *ends.values()]
+
+    def at(self, step: Any) -> Any:
+        """Returns the number of epochs that have passed at a step, or at each of an array."""
+        return self._line(step, self._steps, self._numbers)
+
+    def steps(self, epoch: Any) -> Any:
+        """Returns the step at a number of epochs, or at each of an array."""
+        return self._line(epoch, self._numbers, self._steps)
+
+    def _line(self, x: Any, known: list[int], values: list[int]) -> Any:
+        """Interpolates, and continues the last part for larger values."""
+        slope = (values[-1] - values[-2]) / (known[-1] - known[-2])
+        inside = np.interp(x, known, values)
+        return inside + slope * (np.maximum(x, known[-1]) - known[-1])
+
+    def text(self, step: int) -> str:
+        """Returns the epoch of a step for a reader; empty if that is not known."""
+        if not self.ends:
+            return ""
+        passed = float(self.at(step))
+        if step in self.ends:
+            return f"epoch {round(passed)}"
+        return f"in epoch {int(passed) + 1}"
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    *,
+    metric: str,
+    name: str,
+    figure: str,
+    epochs: Epochs | None = None,
+    by_epoch: bool = False,
+    from_zero: bool = False,
+) -> str:
+    """Returns a chart of curves over the optimizer step, as an `<svg>` element.
 
     Args:
         curves: the curves, each with at least one value.
-        name: describes the figure to screen readers.
-        number: makes the identifiers of each figure unique on the page.
+        metric: the name of the metric, which determines how its values are shown.
+        name: describes the chart to screen readers.
+        figure: makes the identifiers of each chart unique on the page.
+        epochs: adds an axis of epochs; None for none.
+        by_epoch: whether the values are by epoch.
         from_zero: whether the vertical axis begins at 0.
-
-    Example:
-        >>> from nnx_alexnet.report.svg_curves import TRAIN, Curve, draw
-        >>> draw([Curve("train", {1: 0.5, 2: 0.25}, TRAIN)], name="loss", number=0)[:4]
-        '<svg'
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.9, 2.9), layout="constrained")
-        axes = figure.add_subplot()
-        for curve in curves:
-            _plot(axes, curve)
-        _format(axes, from_zero)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(file.getvalue(), f"figure{number}-", name)
-
-
-def _plot(axes: Axes, curve: Curve) -> None:
-    steps = [*curve.values]
-    values = [_drawable(value) for value in curve.values.values()]
-    is_sparse = len(steps) == 1 or (len(steps) <= 12 and not curve.faint)
-    axes.plot(
-        steps,
-        values,
-        label=curve.label,
-        color=curve.color,
-        linewidth=0.9 if curve.faint else 1.9,
-        alpha=0.45 if curve.faint else 1,
-        zorder=2 if curve.faint else 3,
-        marker="o" if is_sparse else "",
-        markersize=3.2,
-        solid_capstyle="round",
-        solid_joinstyle="round",
-    )
-    if curve.best is not None:
-        axes.plot(
-            [curve.best],
-            [_drawable(curve.values[curve.best])],
-            label=f"best {curve.label}",
-            zorder=4,
-            linestyle="",
-            marker="o",
-            markersize=8,
-            markerfacecolor="none",
-            markeredgecolor=curve.color,
-            markeredgewidth=1.4,
+    ordered = [dict(sorted(curve.values.items())) for curve in curves]
+    lines = [
+        Line(
+            curve.label, [*values], [*values.values()], curve.color,
+            is_faint=curve.is_faint, is_dashed=curve.is_dashed, in_legend=curve.in_legend,
+            marked=None if curve.best is None else [*values].index(curve.best),
         )
+        for curve, values in zip(curves, ordered, strict=True)
+    ]  # fmt: skip
+    axis = epochs if epochs is not None and epochs.ends else None
 
+    def prepare(axes: Axes) -> None:
+        _prepare(axes, axis, "epoch" if by_epoch else "optimizer step", from_zero)
+        if is_share(metric) and all(0 <= y <= 1 for line in lines for y in line.y):
+            axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
 
-def _format(axes: Axes, from_zero: bool) -> None:
-    """Sets the ticks, the margins and the legend."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(_tick))
-    axes.margins(x=0.03, y=0.1)
-    if from_zero:
-        axes.set_ylim(bottom=0)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2,
-        handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
+    tips = [*_tips(lines, metric, axis, "epoch" if by_epoch else "step")]
+    if len(lines) == 1:
+        lines = [lines[0]._replace(in_legend=False)]
+    height = 2.8 if axis is None else 3.1
+    return draw(
+        lines, name=name, number=figure, tips=tips, prepare=prepare, size=(4.5, height)
     )  # fmt: skip
 
 
-def _drawable(value: float) -> float:
-    """Limits a value so that Matplotlib's margins around it do not overflow."""
-    return min(max(value, -_MAX_DRAWN), _MAX_DRAWN)
+def _tips(lines: Sequence[Line], metric: str, epochs: Epochs | None, noun: str) -> Iterable[Tip]:
+    """Yields what is shown at each step; at log points only if no other line has values."""
+    clear = [line for line in lines if not line.is_faint or line.is_dashed] or lines
+    for step in sorted({step for line in clear for step in line.x}):
+        when = "" if epochs is None else f", {epochs.text(int(step))}"
+        values = [
+            (line.label, metric_text(metric, value), value, line.color)
+            for line, value in nearest_values(clear, step)
+        ]
+        yield Tip(step, f"{noun} {_place(step)}{when}", values)
 
 
-def _tick(value: float, _position: int | None = None) -> str:
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def _place(x: float) -> str:
+    return f"{x:,.0f}" if x == int(x) else f"{x:.4g}"
 
 
-def _inline(svg: str, prefix: str, name: str) -> str:
-    """Returns only the `<svg>` element, without links and with `prefix` before identifiers."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match[1] + prefix, svg)
-    # The page determines the size; the viewBox keeps the proportions.
-    box = re.search(r'viewBox="[^"]*"', svg)
-    body = svg[svg.index(">") + 1 :].strip()
-    return f'<svg {box[0] if box else ""} role="img" aria-label="{escape(name)}">{body}'
+def _prepare(axes: Axes, epochs: Epochs | None, label: str, from_zero: bool) -> None:
+    """Sets the ticks and the margins."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_xlabel(label, loc="right", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(number_text))
+    axes.margins(x=0.03, y=0.1)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    if epochs is not None:
+        second = axes.secondary_xaxis(-0.19, functions=(epochs.at, epochs.steps))
+        second.set_xlabel("epoch", loc="right", labelpad=1)
+        second.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+        second.xaxis.set_major_formatter(FuncFormatter(number_text))

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from record_strategies import ANY_ENVIRONMENTS, ANY_ROWS
 
 from nnx_alexnet import DataModule, Trainer
+from nnx_alexnet.checkpoints import choose_checkpoint
 from nnx_alexnet.cli import main
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 from nnx_alexnet.report.html_report import write_report
@@ -66,6 +67,12 @@ def page(run):
     return write_report(run.run_dir).read_text()
 
 
+@pytest.fixture(scope="module")
+def measured(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("measured") / "report.html"
+    return write_report(run.run_dir, path, trainer=run)
+
+
 def hand_made(folder, **files):
     run_dir = folder / "mine/version_0"
     run_dir.mkdir(parents=True)
@@ -106,8 +113,8 @@ def test_the_header_has_the_status_and_the_best_metric(run, page):
     assert "<h1>tinynet/version_0</h1>" in page
     assert '<span class="status finished">finished</span>' in page
     name, step, value = best_metric(run.history)
-    assert f"<dt>Best {name}</dt><dd>{value:.4f}</dd><dd>at step {step}</dd>" in page
-    assert f"<dt>test/accuracy</dt><dd>{run.metrics['test/accuracy']:.4f}</dd>" in page
+    assert f"<dt>Best {name}</dt><dd>{value:.2%}</dd><dd>at step {step}</dd>" in page
+    assert f"<dt>test/accuracy</dt><dd>{run.metrics['test/accuracy']:.2%}</dd>" in page
 
 
 def test_training_and_validation_share_a_figure_per_metric(page):
@@ -116,7 +123,7 @@ def test_training_and_validation_share_a_figure_per_metric(page):
         "Loss", "Accuracy", "Learning rate", "Examples per second",
     ]  # fmt: skip
     texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for _, svg in figures]
-    assert all("optimizer step" in words for words in texts)
+    assert all({"optimizer step", "epoch"} <= set(words) for words in texts)
     assert [{"train", "val"} <= set(words) for words in texts] == [True, True, False, False]
     identifiers = re.findall(r'\bid="([^"]*)"', page)
     assert len(identifiers) == len(set(identifiers))
@@ -138,23 +145,66 @@ def test_the_newest_images_of_each_tag_are_in_the_page(page):
 def test_the_page_has_summary_metrics_configuration_and_environment(run, page):
     assert "<pre>path   shape\nconv   float32[8] &lt;&amp;&gt;\nwide" in page
     assert "```" not in page
-    rows = re.findall(
-        r"<tr><th>([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>", page.replace("<wbr>", "")
-    )
-    last = {name: value for name, value, _ in rows}
-    for name in ("train/loss", "val/accuracy", "test/loss"):
-        assert last[name] == f"{run.metrics[name]:.4f}"
+    rows = re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td>", page.replace("<wbr>", ""))
+    last = dict(rows)
+    for name in ("train/loss", "val/loss", "test/loss"):
+        assert last[name] == f"{run.metrics[name]:#.4g}"
+    assert last["val/accuracy"] == f"{run.metrics['val/accuracy']:.2%}"
     config = html.escape((run.run_dir / "config.yaml").read_text())
     assert f"<details><summary>config.yaml</summary><pre>{config}</pre></details>" in page
     environment = json.loads((run.run_dir / "environment.json").read_text())
-    assert f"<th>flax</th><td>{environment['packages']['flax']}</td>" in page
+    assert f'<th>flax</th><td class="text">{environment["packages"]["flax"]}</td>' in page
     assert "8 x cpu" in page  # of the tests
 
 
-def test_the_page_loads_nothing(page):
-    assert loaded(page) == []
-    assert not {"script", "link", "iframe", "object", "base"} & set(Loads(page).tags)
-    assert "http" not in page.replace('http-equiv="', "")
+def test_the_page_loads_nothing(page, measured):
+    for text in (page, measured.read_text()):
+        assert loaded(text) == []
+        assert not {"script", "link", "iframe", "object", "base"} & set(Loads(text).tags)
+        assert "http" not in text.replace('http-equiv="', "")
+
+
+def test_a_measured_report_has_the_results_of_the_checkpoint(run, measured):
+    text = measured.read_text().replace("<wbr>", "")
+    titles = re.findall(r"<h2>(\w+)</h2>", text)
+    assert titles == [
+        "Results", "Classes", "Confidence", "Examples", "Curves", "Metrics", "Checkpoints", "Data",
+        "Images", "Model", "Configuration", "Environment",
+    ]  # fmt: skip
+    assert re.findall(r'<a href="#(\w+)">', text) == [title.lower() for title in titles]
+    chosen = choose_checkpoint(run.run_dir)
+    assert f"Measured with the checkpoint of {chosen.reason}." in text
+    assert "measured in this report" in text
+    best = run.history[[row["step"] for row in run.history].index(chosen.step)]
+    assert f"<th>accuracy</th><td>{best['val/accuracy']:.2%}</td>" in text
+    assert "<dt>Test accuracy</dt>" in text
+    assert "cannot be shown" not in text
+    assert len(text) < 600_000
+
+
+def test_a_run_that_cannot_be_measured_still_has_a_report(run, tmp_path, warnings):
+    other = Trainer(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), run.data, log_dir=None, progress_bar=False)
+    text = write_report(run.run_dir, tmp_path / "a.html", trainer=other).read_text()
+    assert "The run could not be measured: `model` is not of the architecture saved" in text
+    assert "val/confusion_matrix" in text
+    assert any("could not be measured" in message for message in warnings.messages)
+
+
+def test_the_command_measures_a_run_that_it_can_rebuild(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--data.image_size", "8", "--data.batch_size", "128", "--trainer.max_epochs", "1"]
+    assert (
+        main(["fit", "--model", "helpers.TinyNet", *options, "--trainer.progress_bar", "false"])
+        == 0
+    )
+    run_dir = Path("logs/tinynet/version_0")
+    assert main(["report", str(run_dir)]) == 0
+    assert "<th>examples</th><td>144</td><td>360</td>" in (run_dir / "report.html").read_text()
+    assert main(["report", str(run_dir), "--checkpoint", "none"]) == 0
+    assert "Nothing was measured" in (run_dir / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["report", str(run_dir), "--checkpoint", "7"]) == 0
+    assert "The run is not measured: ValueError: `which` (='7')" in capsys.readouterr().err
 
 
 def test_everything_that_comes_from_the_run_is_escaped(tmp_path):
@@ -230,7 +280,7 @@ def test_a_report_of_any_records_shows_the_rest(tmp_path_factory, rows, environm
     with catch_warnings(action="ignore"):  # of letters that the font does not have
         page = write_report(run_dir).read_text()
     assert "the: configuration" in page
-    assert page.count("<section>") == 6
+    assert page.count("<section id=") == 9
     assert page.rstrip().endswith("</html>")
 
 
@@ -242,7 +292,7 @@ def test_files_behind_links_are_not_in_the_report(tmp_path, name):
     (run_dir / name).symlink_to(tmp_path / "secret")
     page = write_report(run_dir).read_text()
     assert "secret" not in page
-    assert "77.0000" not in page
+    assert "77.00" not in page
 
 
 def test_event_files_that_are_not_regular_files_are_skipped(tmp_path):
@@ -267,30 +317,41 @@ def test_a_report_replaces_only_regular_files(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_a_browser_shows_the_whole_report_without_a_network(run, page, width, height, tmp_path):
+def test_a_browser_shows_the_whole_report_without_a_network(measured, width, height, tmp_path):
+    from selenium.webdriver import ActionChains
+
     with open_browser(width, height) as driver:
-        driver.get((run.run_dir / "report.html").as_uri())
+        driver.get(measured.as_uri())
         assert driver.title == "tinynet/version_0"
         widths = driver.execute_script(
             "return [...document.images].map(image => image.complete && image.naturalWidth)"
         )
-        assert len(widths) == 53
+        assert len(widths) > 46 + 8  # of the event files, and examples
         assert min(widths) > 0
         boxes = driver.execute_script(
-            "return [...document.querySelectorAll('svg')].map(svg => "
+            "return [...document.querySelectorAll('.curves svg')].map(svg => "
             "[svg.clientWidth, svg.clientHeight])"
         )
-        assert len(boxes) == 4
+        assert len(boxes) == 7
         assert min(min(box) for box in boxes) > 150
         small = driver.execute_script(
-            "return Math.min(...[...document.querySelectorAll('svg text')].map(text => "
-            "text.getBoundingClientRect().height))"
+            "return Math.min(...[...document.querySelectorAll('.curves svg g[id] text')]"
+            ".map(text => text.getBoundingClientRect().height))"
         )
         assert small > 9  # pixels, which are legible
         scroll = "return document.documentElement.scrollWidth - window.innerWidth"
         assert driver.execute_script(scroll) <= 0
         driver.execute_script("document.querySelector('details').open = true")
         assert driver.execute_script(scroll) <= 0
+        shown = (
+            "return [...document.querySelectorAll('.tip > g')].filter("
+            "each => getComputedStyle(each).visibility == 'visible').length"
+        )
+        assert driver.execute_script(shown) == 0
+        place = driver.find_element("css selector", "#curves .tip > rect")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", place)
+        ActionChains(driver).move_to_element(place).perform()
+        assert driver.execute_script(shown) == 1
         assert console_errors(driver) == []
         shot = save_screenshot(driver, f"report-{width}", tmp_path)
     assert shot.stat().st_size > 10_000

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from nnx_alexnet.report.page_header import best_metric, end_reason, period, tiles
+from nnx_alexnet.report.scores import score
 
 RUN = {"started": None, "ended": None, "error": None, "stop_reason": None}
 
@@ -62,9 +64,17 @@ def test_the_tiles_show_the_main_numbers():
         for step, speed in [(400, 100.0), (800, 300.0), (1200, 200.0)]
     ]
     assert tiles(run, rows, {"before": [{}]}) == (
-        "<div><dt>Best val/accuracy</dt><dd>0.7500</dd><dd>at step 400</dd></div>"
-        "<div><dt>test/accuracy</dt><dd>0.8750</dd><dd></dd></div>"
+        "<div><dt>test/accuracy</dt><dd>87.50%</dd><dd></dd></div>"
+        "<div><dt>Best val/accuracy</dt><dd>75.00%</dd><dd>at step 400</dd></div>"
         "<div><dt>Steps</dt><dd>1,200</dd><dd>3 epochs</dd></div>"
         "<div><dt>Duration</dt><dd>12m34s</dd><dd>over 2 starts</dd></div>"
-        "<div><dt>Examples per second</dt><dd>200.0000</dd><dd>median</dd></div>"
+        "<div><dt>Examples per second</dt><dd>200</dd><dd>median</dd></div>"
     )
+
+
+def test_the_measured_accuracy_replaces_that_of_the_log():
+    run = {**RUN, "steps": None, "duration": None, "test/accuracy": 0.875}
+    measured = {"test": score(np.array([0, 1, 1, 1]), np.eye(2)[[0, 0, 1, 1]])}
+    html = tiles(run, [], {}, measured)
+    assert "<dt>Test accuracy</dt><dd>75.00%</dd><dd>of 4 examples</dd>" in html
+    assert "87.50%" not in html

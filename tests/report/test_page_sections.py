@@ -1,8 +1,12 @@
 import re
 
 import pytest
+from flax import nnx
+from helpers import TinyNet
 
 from nnx_alexnet.dashboard import Newest, StoredImage
+from nnx_alexnet.dashboard.content import as_code
+from nnx_alexnet.models import summarize
 from nnx_alexnet.report.page_sections import (
     IMAGES,
     configuration,
@@ -10,8 +14,7 @@ from nnx_alexnet.report.page_sections import (
     environment_table,
     images,
     metrics_table,
-    model_summary,
-    section,
+    model_table,
 )
 
 ROWS = [
@@ -21,28 +24,23 @@ ROWS = [
 
 
 def cells(row):
-    return re.findall(r"<t[hd]>(.*?)</t[hd]>", row.replace("<wbr>", ""))
-
-
-def test_a_section_that_fails_shows_the_error():
-    assert section("Curves", lambda: "body") == "<section>\n<h2>Curves</h2>\nbody\n</section>"
-    failed = section("Curves", lambda: str(1 // 0))
-    assert "This section cannot be shown: ZeroDivisionError: integer division" in failed
+    return re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row.replace("<wbr>", ""))
 
 
 def test_the_metrics_table_has_the_last_and_the_best_value():
     rows = [cells(row) for row in re.findall("<tr>(.*?)</tr>", metrics_table(ROWS))]
     assert rows == [
-        ["metric", "last", "best", "best step"],
-        ["val/accuracy", "0.5000", "0.7500", "4"],
-        ["train/loss", "1.0000", "1.0000", "8"],
-        ["lr", "0.1250", "", ""],
+        ["metric", "last", "step", "best", "step", "epoch"],
+        ["val/accuracy", "50.00%", "8", "75.00%", "4", "1"],
+        ["train/loss", "1.000", "8", "1.000", "8", "2"],
+        ["lr", "0.125", "8", "", "", ""],
     ]
 
 
 def test_each_metric_has_a_figure_and_the_loss_is_first():
-    captions = re.findall("<figcaption>(.*?)</figcaption>", curves(ROWS))
-    assert captions == ["Loss", "Accuracy", "Learning rate"]
+    rows = [*ROWS, {"step": 8, "grad_norm": 0.5, "norm/parameters": 2.0, "normal": 1.0}]
+    captions = re.findall("<figcaption>(.*?)</figcaption>", curves(rows))
+    assert captions == ["Loss", "Accuracy", "Grad norm", "Norm parameters", "Learning rate"]
 
 
 @pytest.mark.parametrize("make", [metrics_table, curves])
@@ -68,14 +66,34 @@ def test_only_the_first_64_images_of_a_tag_are_shown():
     assert "val/mistakes, step 4, the first 64 of 70" in html
 
 
+def test_measured_results_replace_the_images_of_the_validation():
+    found = {tag: Newest(4, [StoredImage(8, 8, b"png")], "") for tag in IMAGES}
+    html = images(found, is_measured=True)
+    assert re.findall('alt="(.*?)"', html) == ["model/filters", "train/images"]
+
+
 @pytest.mark.parametrize("text", ["```\na <b>\n  c\n```", "    a <b>\n      c\n", "a <b>\n  c"])
-def test_the_summary_of_the_model_is_not_shown_as_markdown(text):
-    assert model_summary(Newest(0, [], text)) == "<pre>a &lt;b&gt;\n  c</pre>"
+def test_a_summary_with_other_columns_is_shown_as_text(text):
+    assert model_table(text) == "<pre>a &lt;b&gt;\n  c</pre>"
 
 
-@pytest.mark.parametrize("found", [None, Newest(0, [], " \n")])
-def test_a_run_without_a_summary_has_a_note(found):
-    assert "has no summary of its model (model/summary)" in model_summary(found)
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_summary_of_a_model_becomes_a_table(width):
+    model = TinyNet(4, rngs=nnx.Rngs(0))
+    html = model_table(as_code(summarize(model, (5, 8, 8, 1), width=width)))
+    rows = [cells(row) for row in re.findall("<tr>(.*?)</tr>", html)]
+    assert rows[0] == ["layer", "type", "input", "output", "parameters", "statistics"]
+    assert rows[1:] == [
+        ["conv", "Conv", "float32[5,8,8,1]", "float32[5,4,4,8]", "80 (320 B)", ""],
+        ["bn", "BatchNorm", "float32[5,4,4,8]", "float32[5,4,4,8]", "16 (64 B)", "16 (64 B)"],
+        ["dropout", "Dropout", "float32[5,8]", "float32[5,8]", "", ""],
+        ["dense", "Linear", "float32[5,8]", "float32[5,4]", "36 (144 B)", ""],
+    ]
+    assert "Total: 132 parameters" in html
+
+
+def test_a_run_without_a_summary_has_a_note():
+    assert "has no summary of its model (model/summary)" in model_table(" \n")
 
 
 def test_the_configuration_is_escaped_and_collapsed(tmp_path):
@@ -94,9 +112,10 @@ def test_the_environment_counts_equal_devices_and_leaves_out_what_is_unknown():
         "packages": {"jax": "0.10.0", "torch": None},
     }
     html = environment_table(environment)
-    assert re.findall("<tr><th>(.*?)</th><td>(.*?)</td></tr>", html) == [
-        ("command", "nnx-alexnet fit &#x27;a b&#x27;"),
-        ("devices", "2 x gpu: H100, cpu: cpu"),
-        ("jax", "0.10.0"),
+    assert [cells(row) for row in re.findall("<tr>(.*?)</tr>", html)] == [
+        ["property", "value"],
+        ["command", "nnx-alexnet fit &#x27;a b&#x27;"],
+        ["devices", "2 x gpu: H100, cpu: cpu"],
+        ["jax", "0.10.0"],
     ]
     assert "no readable environment.json" in environment_table({})

@@ -1,51 +1,69 @@
 import re
-from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from nnx_alexnet.report.svg_curves import TRAIN, VAL, Curve, draw
+from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL
+from nnx_alexnet.report.svg_curves import Curve, Epochs, draw_curves
+
+ROWS = [
+    {"step": 40, "epoch": 0, "train/loss": 2.0},
+    {"step": 50, "epoch": 1, "train/loss_step": 1.5},
+    {"step": 80, "epoch": 1, "train/loss": 1.0},
+]
 
 
 def texts(svg):
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
 
-def test_the_legend_names_each_curve_and_the_best_step():
+def test_steps_become_epochs_and_epochs_steps():
+    epochs = Epochs(ROWS)
+    assert epochs.ends == [40, 80]
+    assert epochs.at(np.array([0, 20, 40, 80, 120])).tolist() == [0, 0.5, 1, 2, 3]
+    assert epochs.steps(np.array([0, 0.5, 2, 3])).tolist() == [0, 20, 80, 120]
+    assert [epochs.text(step) for step in (40, 50, 81)] == ["epoch 1", "in epoch 2", "in epoch 3"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"step": 4, "epoch": 0, "val/loss": 1.0}],
+        [{"step": 4, "epoch": "0", "train/loss": 1.0}],
+        [{"step": 8, "epoch": 0, "train/loss": 1.0}, {"step": 4, "epoch": 1, "train/loss": 1.0}],
+        [{"step": 0, "epoch": 0, "train/loss": 1.0}],
+    ],
+)
+def test_epochs_that_are_not_recorded_are_unknown(rows):
+    epochs = Epochs(rows)
+    assert (epochs.ends, epochs.text(4)) == ([], "")
+
+
+def test_values_are_shown_with_step_epoch_and_unit():
     curves = [
-        Curve("train", {1: 0.5, 2: 0.25}, TRAIN),
-        Curve("val", {1: 0.5, 2: 0.75}, VAL, best=1),
+        Curve("train", {40: 0.5, 80: 0.75}, TRAIN),
+        Curve("val", {80: 0.25}, VAL),
+        Curve("train, log points", {50: 0.6}, TRAIN, is_faint=True),
     ]
-    svg = draw(curves, name="loss by step", number=3)
-    assert {"train", "val", "best val", "optimizer step"} <= set(texts(svg))
-    assert svg.count(f"stroke: {VAL}") >= 2
-    assert 'role="img" aria-label="loss by step"' in svg
+    svg = draw_curves(curves, metric="accuracy", name="", figure="0", epochs=Epochs(ROWS))
+    shown = re.findall(r"<text [^>]*>(?:<tspan[^>]*>■ </tspan>)?([^<]*)</text>", svg)
+    tips = shown[shown.index("step 40, epoch 1") :]
+    assert tips == ["step 40, epoch 1", "train 50.00%", "step 80, epoch 2", "train 75.00%",
+                    "val 25.00%"]  # fmt: skip
+    assert {"optimizer step", "epoch", "60%"} <= set(texts(svg))
 
 
-def test_figures_of_one_page_share_no_identifiers():
-    curves = [Curve("train", {1: 0.5, 2: 0.25}, TRAIN)]
-    found = [
-        set(re.findall(r'\bid="([^"]*)"', draw(curves, name="loss", number=k))) for k in (0, 1)
-    ]
-    assert all(found)
-    assert not found[0] & found[1]
-
-
-def test_a_figure_is_well_formed_and_the_same_each_time():
-    curves = [Curve("$x_{ & <b>", {1: 0.5, 2: 0.25}, TRAIN)]
-    svg = draw(curves, name='"loss" <b>', number=0)
-    assert svg == draw(curves, name='"loss" <b>', number=0)
-    root = ElementTree.fromstring(svg.replace("xlink:href", "href"))
-    assert root.get("aria-label") == '"loss" <b>'
-    assert "$x_{ &amp; &lt;b&gt;" in svg
+def test_a_chart_by_epoch_has_no_axis_of_steps():
+    curve = Curve("val", {0.5: 1.0, 1.0: 0.5}, VAL, best=1.0)
+    svg = draw_curves([curve], metric="loss", name="", figure="0", by_epoch=True)
+    assert "epoch" in texts(svg)
+    assert "optimizer step" not in texts(svg)
+    assert "epoch 0.5" in svg
 
 
 def test_an_axis_from_zero_has_a_tick_at_zero():
-    curves = [Curve("lr", {1: 1000.0, 2: 2000.0}, TRAIN)]
-    assert "0" not in texts(draw(curves, name="lr", number=0))
-    from_zero = texts(draw(curves, name="lr", number=0, from_zero=True))
+    curves = [Curve("lr", {1: 1000.0, 2: 2000.0}, OTHER)]
+    assert "0" not in texts(draw_curves(curves, metric="lr", name="", figure="0"))
+    from_zero = texts(draw_curves(curves, metric="lr", name="", figure="0", from_zero=True))
     assert {"0", "1,000", "2,000"} <= set(from_zero)
-
-
-@pytest.mark.parametrize("values", [{1: 1e308, 2: -1e308}, {1: 5e-324}, {2**53: 0.0}])
-def test_extreme_values_are_drawn(values):
-    assert draw([Curve("train", values, TRAIN)], name="loss", number=0).startswith("<svg")

@@ -1,0 +1,278 @@
+"""`write_comparison`: writes several runs side by side as one self-contained HTML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnx_alexnet.report.html_parts import breakable, figure, note, section, table
+from nnx_alexnet.report.html_report import output_file, run_folder, write_page
+from nnx_alexnet.report.metric_text import metric_text
+from nnx_alexnet.report.page_sections import environment_lines, shared_metrics
+from nnx_alexnet.report.page_template import page
+from nnx_alexnet.report.svg_chart import SERIES, themed
+from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
+from nnx_alexnet.runs import best_step, has_best, larger_is_better, read_all, series
+from nnx_alexnet.support import format_duration, read_whole
+
+MAX_RUNS = len(SERIES)
+_MAX_METRICS = 12
+_MAX_VALUE = 200  # characters of a value of the configuration
+_MISSING = "-"
+
+
+class ComparedRun(NamedTuple):
+    """One run of a comparison.
+
+    Attributes:
+        name: its path in the folder that holds all runs.
+        color: of its curves.
+        run: its summary, as `read_all` returns it.
+        rows: its logged metrics.
+        settings: its configuration, by dotted names.
+        environment: its command, devices and versions.
+    """
+
+    name: str
+    color: str
+    run: Mapping[str, Any]
+    rows: Rows
+    settings: dict[str, str]
+    environment: dict[str, str]
+
+
+def write_comparison(run_dirs: Sequence[str | Path], path: str | Path | None = None) -> Path:
+    """Writes the results, the curves and the differences of several runs as one HTML file.
+
+    Args:
+        run_dirs: the folders of two to ten runs, which may still be running.
+        path: the file to write (default `comparison.html` in the folder that holds all runs).
+
+    Returns:
+        The file's absolute path.
+
+    Raises:
+        ValueError: there are fewer or more runs, one is given twice or is not the folder of a
+            run, or the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from nnx_alexnet.report.comparison import write_comparison
+        >>> from nnx_alexnet.runs.folder import create_run_dir
+        >>> from nnx_alexnet.runs.records import write_record
+        >>> logs = tempfile.mkdtemp()
+        >>> runs = [create_run_dir(logs, name) for name in ("adam", "sgd")]
+        >>> for run_dir in runs:
+        ...     write_record(run_dir, {"optimizer": {"name": run_dir.parent.name}})
+        >>> write_comparison(runs).name
+        'comparison.html'
+    """
+    folders = [run_folder(run_dir) for run_dir in run_dirs]
+    if not 2 <= len(folders) <= MAX_RUNS:
+        raise ValueError(
+            f"`run` has {len(folders)} folders; a comparison is of 2 to {MAX_RUNS} runs."
+        )
+    if len({*folders}) < len(folders):
+        raise ValueError("`run` has a folder twice; name each run once.")
+    common = Path(os.path.commonpath(folders))
+    path = output_file(path, common / "comparison.html")
+    compared = [
+        _read(folder, common, color) for folder, color in zip(folders, SERIES, strict=False)
+    ]
+    write_page(path, _page(compared))
+    return path
+
+
+def _read(folder: Path, common: Path, color: str) -> ComparedRun:
+    run, rows, environment = read_all(folder)
+    return ComparedRun(
+        # Runs of one name also show it.
+        name=folder.relative_to(common.parent if folder.parent == common else common).as_posix(),
+        color=color,
+        run=run,
+        rows=rows,
+        settings=_settings(folder),
+        environment=environment_lines(environment),
+    )
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """Returns the values of a configuration as text, by dotted names."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(read_whole(folder / "config.yaml"))
+    except Exception:  # missing, not YAML, or too deep
+        return {}
+    return dict(_flat(found, ())) if isinstance(found, dict) else {}
+
+
+def _flat(value: object, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value and len(path) < 50:
+        for key, inner in value.items():
+            yield from _flat(inner, (*path, str(key)))
+    else:
+        text = "null" if value is None else str(value)
+        shown = text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
+        yield ".".join(path), shown
+
+
+def _page(runs: Sequence[ComparedRun]) -> str:
+    bodies = {
+        "Results": lambda: results(runs),
+        "Curves": lambda: compared_curves(runs),
+        "Configuration": lambda: differences(
+            [each.name for each in runs], [each.settings for each in runs], "settings"
+        ),
+        "Environment": lambda: differences(
+            [each.name for each in runs], [each.environment for each in runs], "entries"
+        ),
+    }
+    names = ", ".join(each.name for each in runs)
+    head = f"<h1>Comparison of {len(runs)} runs</h1>\n<p>{escape(names)}</p>"
+    sections = [(title, section(title, body)) for title, body in bodies.items()]
+    return page(f"Comparison of {len(runs)} runs", head, sections)
+
+
+def results(runs: Sequence[ComparedRun]) -> str:
+    """Returns a table with a row per run; the best value of each loss and accuracy is marked."""
+    names = dict.fromkeys(
+        name
+        for split in ("val/", "test/")
+        for each in runs
+        for name in each.run
+        if name.startswith(split)
+    )
+    metrics = sorted(names, key=lambda name: not name.endswith("accuracy"))[:_MAX_METRICS]
+    best = {name: _best([each.run.get(name) for each in runs], name) for name in metrics}
+    body = []
+    for each in runs:
+        run = each.run
+        cells = [_name(each), escape(str(run["status"] or "unknown"))]
+        for name in metrics:
+            value = run.get(name)
+            text = _MISSING if value is None else metric_text(name, value)
+            is_best = value is not None and value == best[name]
+            cells.append(f'<b class="best">{text}</b>' if is_best else text)
+        counts = (run["epochs"], run["steps"])
+        cells += [_MISSING if count is None else f"{count:,}" for count in counts]
+        body.append([*cells, format_duration(run["duration"])])
+    head = ["run", "status", *metrics, "epochs", "steps", "duration"]
+    left_out = len(names) - len(metrics)
+    remark = f" {left_out} metrics are left out." if left_out else ""
+    return table(head, body, kind="runs", texts=2) + note(
+        "Losses and accuracies of val/ are the best of each run, those of test/ the newest."
+        + remark
+    )
+
+
+def _best(values: Sequence[float | None], name: str) -> float | None:
+    """Returns the best value if it is known which is better, and if they differ."""
+    known = [value for value in values if value is not None]
+    if not has_best(name) or len({*known}) < 2:
+        return None
+    return max(known) if larger_is_better(name) else min(known)
+
+
+def _name(run: ComparedRun) -> str:
+    color = f'<i class="dot" style="background: {themed(run.color)}"></i>'
+    return f"{color}{breakable(run.name)}"
+
+
+def compared_curves(runs: Sequence[ComparedRun]) -> str:
+    """Returns one chart per metric, with the validation of each run and, dashed, its training."""
+    metrics = dict.fromkeys(metric for each in runs for metric in shared_metrics(each.rows))
+    charts = [(metric, ("val", "train")) for metric in [*metrics][:_MAX_METRICS]]
+    rates = [("lr", ("",)), ("perf/images_per_second", ("",))]
+    known = [Epochs(each.rows) for each in runs]
+    shared = _shared(known)
+    # Epochs of different lengths are comparable, their steps are not.
+    by_epoch = shared is None and all(each.ends for each in known)
+    converted: list[Epochs | None] = [*known] if by_epoch else [None] * len(runs)
+    figures = []
+    for number, (metric, splits) in enumerate([*charts, *rates]):
+        curves = [
+            curve
+            for each, epochs in zip(runs, converted, strict=True)
+            for split in splits
+            if (curve := _curve(each, split, metric, epochs))
+        ]
+        if curves:
+            svg = draw_curves(
+                curves, metric=metric, name=f"{metric} by step", figure=f"c{number}",
+                epochs=shared, by_epoch=by_epoch, from_zero=splits == ("",),
+            )  # fmt: skip
+            title = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
+            text = title.get(metric, metric).replace("_", " ")
+            figures.append(figure(text[:1].upper() + text[1:], svg))
+    if not figures:
+        return note("The runs have logged no metrics yet.")
+    items = "".join(f"<li>{_name(each)}</li>" for each in runs)
+    left_out = len(metrics) - len(charts)
+    remark = f" {left_out} metrics are left out." if left_out > 0 else ""
+    return f'<ul class="key">{items}</ul><div class="curves">{"".join(figures)}</div>' + note(
+        f"Lines: validation; dashed: training.{remark}"
+    )
+
+
+def _curve(run: ComparedRun, split: str, metric: str, epochs: Epochs | None) -> Curve | None:
+    """Returns a metric by step, or by epoch if `epochs` is given."""
+    values = series(run.rows, f"{split}/{metric}" if split else metric)
+    if not values:
+        return None
+    best: Any = None
+    if split == "val" and len(values) > 1 and has_best(metric):
+        best = best_step(values, metric)
+    places: dict[Any, float] = {**values}
+    if epochs is not None:
+        places = {float(epochs.at(step)): value for step, value in values.items()}
+        best = None if best is None else float(epochs.at(best))
+    label = f"{run.name}, {split}" if split else run.name
+    is_train = split == "train"
+    return Curve(
+        label, places, run.color, is_faint=is_train, is_dashed=is_train, best=best, in_legend=False
+    )
+
+
+def _shared(epochs: Sequence[Epochs]) -> Epochs | None:
+    """Returns the epochs of the longest run; None if the epochs of others end at other steps."""
+    longest = max(epochs, key=lambda each: len(each.ends))
+    same = all(np.array_equal(each.ends, longest.ends[: len(each.ends)]) for each in epochs)
+    return longest if same else None
+
+
+def differences(names: Sequence[str], settings: Sequence[Mapping[str, str]], noun: str) -> str:
+    """Returns a table of the settings that differ between runs.
+
+    Args:
+        names: the name of each run.
+        settings: the settings of each run.
+        noun: what to call the settings.
+
+    Example:
+        >>> from nnx_alexnet.report.comparison import differences
+        >>> html = differences(["a", "b"], [{"seed": "0"}, {"seed": "0", "lr": "1"}], "settings")
+        >>> "The same in all runs: 1 settings." in html
+        True
+    """
+    known = dict.fromkeys(name for each in settings for name in each)
+    if not known:
+        return note(f"The runs have no readable {noun}.")
+    rows = []
+    for name in known:
+        values = [each.get(name) for each in settings]
+        if len({*values}) > 1:
+            shown = [_MISSING if value is None else escape(value) for value in values]
+            rows.append([breakable(name), *shown])
+    equal = len(known) - len(rows)
+    if not rows:
+        return note(f"All {equal:,} {noun} are the same.")
+    head = [noun[:-1] if noun == "settings" else "entry", *names]
+    return table(head, rows, kind="differences", texts=len(head)) + note(
+        f"The same in all runs: {equal:,} {noun}."
+    )

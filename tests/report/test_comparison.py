@@ -1,0 +1,100 @@
+import re
+
+import pytest
+from helpers import write_run
+
+from nnx_alexnet.cli import main
+from nnx_alexnet.report.comparison import differences, write_comparison
+
+
+def cells(html):
+    rows = re.findall("<tr>(.*?)</tr>", re.sub(r"<i.*?</i>|<wbr>", "", html))
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    first = write_run(tmp_path, "adam", [0.5, 0.75], test_accuracy=0.5)
+    second = write_run(tmp_path, "sgd", [0.625])
+    (first / "config.yaml").write_text("seed: 0\noptimizer: {name: adam, lr: 0.1}\n")
+    (second / "config.yaml").write_text("seed: 0\noptimizer: {name: <b>}\n")
+    return [first, second]
+
+
+@pytest.fixture
+def html(runs):
+    return write_comparison(runs).read_text()
+
+
+def test_the_command_compares_several_runs(runs, tmp_path, capsys):
+    assert main(["report", *map(str, runs)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "comparison.html")
+    assert main(["report", *map(str, runs), "--output", str(tmp_path / "a.html")]) == 0
+    assert "Comparison of 2 runs" in (tmp_path / "a.html").read_text()
+
+
+def test_the_best_result_of_each_metric_is_marked(html):
+    rows = cells(html)[:3]
+    assert rows[0][:6] == [
+        "run",
+        "status",
+        "val/accuracy",
+        "test/accuracy",
+        "val/loss",
+        "test/loss",
+    ]
+    assert rows[1][2:6] == ['<b class="best">75.00%</b>', "50.00%", '<b class="best">0.7500</b>',
+                            "0.5000"]  # fmt: skip
+    assert rows[2] == ["sgd/version_0", "finished", "62.50%", "-", "0.8750", "-", "1", "10",
+                       "1h02m"]  # fmt: skip
+
+
+def test_only_settings_that_differ_are_listed(html):
+    rows = [row for row in cells(html) if row[0].startswith("optimizer.")]
+    assert rows == [["optimizer.name", "adam", "&lt;b&gt;"], ["optimizer.lr", "0.1", "-"]]
+    assert "The same in all runs: 1 settings." in html
+    assert "All 2 settings are the same." in differences(
+        ["a", "b"], [{"x": "1", "y": "2"}] * 2, "settings"
+    )
+
+
+def test_a_chart_has_a_curve_of_each_run(html):
+    charts = re.findall(r"<figcaption>(\w+).*?(<svg.*?</svg>)", html, re.S)
+    assert [name for name, _ in charts] == ["Loss", "Accuracy", "Learning"]
+    for _, svg in charts:
+        assert "stroke: var(--series-0)" in svg
+        assert "stroke: var(--series-1)" in svg
+    assert "adam/version_0, val 75.00%" in charts[1][1]
+    assert {"optimizer step", "epoch"} <= set(
+        re.findall(r"<text[^>]*>([^<]*)</text>", charts[0][1])
+    )
+
+
+def test_epochs_of_different_lengths_are_compared_by_epoch(runs):
+    log = runs[1] / "metrics.jsonl"
+    log.write_text(log.read_text().replace('"step": 10', '"step": 25'))
+    html = write_comparison(runs).read_text()
+    (svg,) = re.findall(r"<figcaption>Loss.*?(<svg.*?</svg>)", html, re.S)
+    assert "optimizer step" not in svg
+    tips = re.findall(r"<text [^>]*>(?:<tspan[^>]*>■ </tspan>)?([^<]*)</text>", svg)
+    place = tips[tips.index("epoch 1") : tips.index("epoch 2")]
+    assert "adam/version_0, val 1.000" in place
+    assert "sgd/version_0, val 0.8750" in place
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match=r"`run` has 1 folders; a comparison is of 2 to 10 runs"):
+        write_comparison(runs[:1])
+    with pytest.raises(ValueError, match="`run` has a folder twice"):
+        write_comparison([runs[0], runs[0]])
+    with pytest.raises(ValueError, match="must be the folder of a run"):
+        write_comparison([runs[0], tmp_path])
+
+
+def test_damaged_runs_are_compared_as_far_as_they_can_be_read(tmp_path):
+    runs = [write_run(tmp_path, name) for name in ("a", "b")]
+    (runs[0] / "config.yaml").write_bytes(b"\xff: [")
+    (runs[1] / "environment.json").write_text("[]")
+    html = write_comparison(runs).read_text()
+    assert "The runs have logged no metrics yet." in html
+    assert "The runs have no readable settings." in html

@@ -1,0 +1,81 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import TinyNet, loss_task, tiny_arrays, tree_equal
+from small_runs import tiny_data, tiny_trainer
+
+from nnx_alexnet import DataModule
+from nnx_alexnet.checkpoints import load_checkpoint
+from nnx_alexnet.report import measuring
+from nnx_alexnet.report.measuring import measure
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    trained = tiny_trainer(log_dir=tmp_path_factory.mktemp("logs"))
+    trained.fit()
+    return trained
+
+
+def test_the_measured_predictions_are_those_of_the_checkpoint(trainer):
+    before = jax.tree.map(np.asarray, nnx.state(trainer.model, nnx.Param, nnx.BatchStat))
+    found = measure(trainer, trainer.run_dir, 4)
+    assert (found.checkpoint.step, found.checkpoint.reason) == (4, "step 4, as requested")
+    fresh = tiny_trainer()
+    load_checkpoint(trainer.run_dir, fresh.model, which=4)
+    np.testing.assert_allclose(
+        found.splits["test"].probabilities, fresh.predict(fresh.data.test), rtol=1e-5
+    )
+    _, labels = tiny_arrays(num=30, seed=1)
+    np.testing.assert_array_equal(found.splits["val"].labels, labels)
+    after = jax.tree.map(np.asarray, nnx.state(trainer.model, nnx.Param, nnx.BatchStat))
+    assert tree_equal(before, after)
+
+
+def test_the_measurement_describes_data_model_and_examples(trainer):
+    found = measure(trainer, trainer.run_dir)
+    assert {name: counts.tolist() for name, counts in found.class_counts.items()} == {
+        "train": [16] * 4, "val": [8, 8, 7, 7], "test": [8, 8, 7, 7],
+    }  # fmt: skip
+    assert found.data["examples"] == {"train": 64, "val": 30, "test": 30}
+    assert found.summary.startswith("layer")
+    split = found.splits["val"]
+    assert split.is_whole
+    images, _ = tiny_arrays(num=30, seed=1)
+    for kind in ("correct", "uncertain", "wrong"):
+        for each in split.examples[kind]:
+            np.testing.assert_array_equal(each.fields["image"][0], images[each.index])
+            assert each.confidence == pytest.approx(split.probabilities[each.index].max())
+    maps = [each.saliency for each in split.examples["uncertain"]]
+    assert [each is None for each in maps[:3]] == [False, False, True]
+    assert maps[0].shape == (8, 8)
+
+
+def test_a_large_split_is_measured_in_part(trainer, monkeypatch):
+    monkeypatch.setattr(measuring, "MAX_EXAMPLES", 16)
+    found = measure(trainer, trainer.run_dir)
+    assert [len(split.labels) for split in found.splits.values()] == [16, 16]
+    assert not found.splits["val"].is_whole
+    assert [*found.class_counts] == ["train"]
+
+
+def test_batches_of_an_iterable_and_one_hot_labels_are_measured(trainer):
+    images, labels = tiny_arrays(num=30, seed=1)
+    one_hot = np.eye(4, dtype=np.float32)[labels]
+    batches = [(images[k : k + 16], one_hot[k : k + 16]) for k in (0, 16)]
+    other = tiny_trainer(data=DataModule(batches, batches[:2]))
+    found = measure(other, trainer.run_dir)
+    assert [*found.splits] == ["val"]
+    np.testing.assert_array_equal(found.splits["val"].labels, labels)
+
+
+def test_only_a_classification_with_another_split_is_measured(trainer):
+    data = tiny_data()
+    task = loss_task(lambda outputs, batch: outputs[:, 0])
+    other = tiny_trainer(data=data, model=TinyNet(4, rngs=nnx.Rngs(0)), task=task)
+    with pytest.raises(ValueError, match="does not predict the probabilities of classes"):
+        measure(other, trainer.run_dir)
+    alone = tiny_trainer(data=DataModule(tiny_arrays(num=64), batch_size=16))
+    with pytest.raises(ValueError, match="neither a validation nor a test split"):
+        measure(alone, trainer.run_dir)
