@@ -81,9 +81,13 @@ class BarDisplay:
                 **place,
             )
         )
-        # The system time, which tqdm uses, may be set back.
-        self._bar._time = time.monotonic
-        self._bar.start_t = self._bar.last_print_t = time.monotonic()
+        self._bar._time = time.monotonic  # the system time, which tqdm uses, may be set back
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Excludes the time until now, such as that of compilation, from the remaining time."""
+        if self._bar is not None:
+            self._bar.start_t = self._bar.last_print_t = time.monotonic()
 
     def draw(self, step: int, total: int | None, bar_format: Callable[[int], str]) -> None:
         """Draws the bar again, if there is one; the arguments are those of `open`."""

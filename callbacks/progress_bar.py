@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
+
 from nnx_alexnet.callbacks.bar_display import BarDisplay
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
+from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import logger, printable
 
@@ -15,16 +21,18 @@ if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
+_NUM_LOSSES = 16  # whose mean the bar shows
 _MIN_BAR_WIDTH = 12  # columns of the bar itself; metrics that would leave fewer are omitted
 
 
 class ProgressBar(Callback):
     """Shows epoch, steps, remaining time, loss, speed and the metrics of the last validation.
 
-    The bar is redrawn by the clock, from metrics that are already published: it never waits for
-    the device, and a step costs no more than reading the clock. In a notebook it is one line of
-    text, updated in place. At the end of each epoch, one line with its metrics is logged. Without
-    a terminal or a notebook (a file, a batch job), there are only these lines.
+    The bar is redrawn by the clock. It shows the mean loss of the newest dispatches that have
+    finished: it never waits for the device, and a step costs no more than reading the clock. In a
+    notebook it is one line of text, updated in place. At the end of each epoch, its metrics are
+    logged as one row of a table that fits the terminal; `metrics.jsonl` has all of them. Without a
+    terminal or a notebook (a file, a batch job), there is only this table, 80 columns wide.
 
     Args:
         refresh_seconds: the shortest time between two drawings of the bar, in seconds; more
@@ -43,6 +51,9 @@ class ProgressBar(Callback):
             raise ValueError(f"`refresh_seconds` (={refresh_seconds!r}) must be more than 0.")
         self.refresh_seconds = refresh_seconds
         self._display = BarDisplay()
+        self._table = EpochTable()
+        self._losses: deque[Any] = deque(maxlen=_NUM_LOSSES)  # on the device
+        self._work: str | None = None  # what the host does instead of training
         self._next_refresh = 0.0
         self._epoch_start = 0.0
 
@@ -54,10 +65,10 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer) -> None:
         """Shows the bar, in a terminal or a notebook."""
         self._next_refresh = time.perf_counter() + self.refresh_seconds
+        self._table, self._work = EpochTable(), "compiling"
+        self._losses.clear()
         if is_main():
-            self._display.open(
-                trainer.global_step, last_step(trainer), partial(_bar_format, trainer)
-            )
+            self._display.open(trainer.global_step, last_step(trainer), self._format(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Starts the clock of the epoch."""
@@ -67,20 +78,32 @@ class ProgressBar(Callback):
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
         """Redraws the bar if `refresh_seconds` have passed."""
+        if self._display.is_open:
+            self._losses.append(outputs["loss"])
         now = time.perf_counter()
-        if now < self._next_refresh:
+        if self._work is not None:  # the first step has been compiled
+            self._work = None
+            self._display.restart_clock()
+        elif now < self._next_refresh:
             return
         self._next_refresh = now + self.refresh_seconds
         self._draw(trainer)
 
+    def on_validation_start(self, trainer: Trainer) -> None:
+        """Shows that the validation has begun."""
+        self._work = "validating"
+        self._draw(trainer)
+
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """Shows the metrics again when the bar is next drawn."""
+        self._work = None
+
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Logs the line of the epoch."""
-        items = _epoch_items(trainer, time.perf_counter() - self._epoch_start)
-        if self._display.is_open:
-            logger.info("%s", _wrap(items, self._display.columns))
-            self._draw(trainer)
-        else:
-            logger.info("%s", "  ".join(items))
+        row = _epoch_row(trainer, time.perf_counter() - self._epoch_start)
+        for line in self._table.lines(row, width=self._display.columns):
+            logger.info("%s", line)
+        self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Removes the bar."""
@@ -95,8 +118,32 @@ class ProgressBar(Callback):
         self._display.close()
 
     def _draw(self, trainer: Trainer) -> None:
-        # The length of an iterable is known after its first epoch.
-        self._display.draw(trainer.global_step, last_step(trainer), partial(_bar_format, trainer))
+        if self._display.is_open:
+            # The length of an iterable is known after its first epoch.
+            self._display.draw(trainer.global_step, last_step(trainer), self._format(trainer))
+
+    def _format(self, trainer: Trainer) -> Callable[[int], str]:
+        """Returns a function that returns tqdm's format for a number of columns."""
+        loss = finished_mean(self._losses)
+        items = [] if loss is None else [f"loss {loss:.4g}"]
+        return partial(_bar_format, trainer, self._work, [*items, *_bar_items(trainer)])
+
+
+def finished_mean(losses: Sequence[Any]) -> float | None:
+    """Returns the mean of the losses that the device has computed; None if there are none.
+
+    It does not wait for the others.
+
+    Args:
+        losses: scalars, some of which the device may not have computed yet.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> finished_mean([jnp.float32(0.5), jnp.float32(1.5)])
+        1.0
+    """
+    ready = [loss for loss in losses if loss.is_ready()]
+    return float(np.mean([np.asarray(loss) for loss in jax.device_get(ready)])) if ready else None
 
 
 def last_step(trainer: Trainer) -> int | None:
@@ -120,14 +167,16 @@ def _epoch(trainer: Trainer) -> str:
     return f"epoch {trainer.epoch + 1}{total}"
 
 
-def _bar_format(trainer: Trainer, columns: int) -> str:
-    """Returns tqdm's format for the bar; metrics that do not fit are omitted."""
+def _bar_format(trainer: Trainer, work: str | None, items: Sequence[str], columns: int) -> str:
+    """Returns tqdm's format for the bar; items that do not fit are omitted."""
     num_steps = last_step(trainer)
     steps = f"step {trainer.global_step}" + ("" if num_steps is None else f"/{num_steps}")
+    if work is not None:
+        return f"{_epoch(trainer)} |{{bar}}| {steps}  {work}"
     # The remaining time is widest when it has hours: 0:00:00.
     room = columns - len(f"{_epoch(trainer)} || {steps}  0:00:00 left")
     shown = ""
-    for item in _bar_items(trainer):
+    for item in items:
         if len(shown) + 2 + len(item) + _MIN_BAR_WIDTH > room:
             break
         shown += f"  {item}"
@@ -138,12 +187,11 @@ def _bar_format(trainer: Trainer, columns: int) -> str:
 
 
 def _bar_items(trainer: Trainer) -> list[str]:
-    """Returns the newest metrics: loss, speed and the last validation."""
+    """Returns the newest speed, and the metrics of the last validation."""
     metrics = trainer.metrics
-    losses = [metrics[name] for name in ("train/loss_step", "train/loss") if name in metrics]
+    speed = metrics.get("perf/images_per_second")
     return [
-        *(f"loss {loss:.4g}" for loss in losses[:1]),
-        *_speed(trainer),
+        *([] if speed is None else [f"{speed:.0f} examples/s"]),
         *(
             f"{printable(name)} {value:.4g}"
             for name, value in metrics.items()
@@ -152,31 +200,19 @@ def _bar_items(trainer: Trainer) -> list[str]:
     ]
 
 
-def _epoch_items(trainer: Trainer, seconds: float) -> list[str]:
-    """Returns the line of an epoch: the metrics that its end produced."""
-    items = [_epoch(trainer), f"step {trainer.global_step}"]
-    for split in ("train/", "val/"):
-        items += [
-            f"{printable(name)} {value:.4g}"
-            for name in trainer.metrics
-            if name.startswith(split)
-            and not name.endswith("_step")
-            and (value := trainer.current_value(name)) is not None
-        ]
-    return [*items, *_speed(trainer), f"{seconds:.1f} s"]
-
-
-def _speed(trainer: Trainer) -> list[str]:
-    speed = trainer.metrics.get("perf/images_per_second")
-    return [] if speed is None else [f"{speed:.0f} examples/s"]
-
-
-def _wrap(items: list[str], width: int) -> str:
-    """Returns the items on lines of at most `width` columns, broken between items."""
-    lines = [items[0]]
-    for item in items[1:]:
-        if len(lines[-1]) + 2 + len(item) <= width:
-            lines[-1] += f"  {item}"
-        else:
-            lines.append(f"    {item}")
-    return "\n".join(lines)
+def _epoch_row(trainer: Trainer, seconds: float) -> EpochRow:
+    """Returns the row of an epoch: the metrics that its end produced."""
+    metrics = {
+        name: value
+        for name in trainer.metrics
+        if not name.endswith("_step") and (value := trainer.current_value(name)) is not None
+    }
+    return EpochRow(
+        epoch=trainer.epoch + 1,
+        max_epochs=trainer.max_epochs,
+        step=trainer.global_step,
+        last_step=last_step(trainer),
+        metrics=metrics,
+        examples_per_second=metrics.get("perf/images_per_second"),
+        seconds=seconds,
+    )

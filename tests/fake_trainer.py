@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from nnx_alexnet.callbacks import Callback, CallbackList
 
@@ -83,12 +84,13 @@ class FakeTrainer:
 
     def run_epoch(self, metrics: Mapping[str, float], *, steps: int | None = None) -> None:
         """One epoch without batches but for their hooks, at whose end `metrics` are published."""
+        outputs = {"loss": jnp.float32(9)}
         self.callbacks.call("on_train_epoch_start", self)
         for batch_index in range(steps if steps is not None else self.steps_per_epoch or 1):
             self.global_step += 1
             self.step_in_epoch += 1
             self.callbacks.train_batch(
-                "on_train_batch_end", self.global_step, self, None, {}, batch_index
+                "on_train_batch_end", self.global_step, self, outputs, {}, batch_index
             )
         if metrics:
             self.log(metrics)

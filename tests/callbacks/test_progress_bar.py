@@ -3,10 +3,12 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from fake_trainer import FakeTrainer
 
 from nnx_alexnet.callbacks import ProgressBar, bar_display
+from nnx_alexnet.callbacks.progress_bar import finished_mean
 from nnx_alexnet.support.log import logger
 
 METRICS = {
@@ -33,17 +35,49 @@ def lines(caplog, monkeypatch):
     logger.removeHandler(caplog.handler)
 
 
-def test_without_a_terminal_each_epoch_has_one_line(lines):
+class Loss:
+    """A scalar on the device; reading one that is not ready would wait."""
+
+    def __init__(self, value, is_ready=True):
+        self.value = value
+        self.is_ready = lambda: is_ready
+
+    def __array__(self, dtype=None, copy=None):
+        assert self.is_ready()
+        return np.float32(self.value)
+
+
+def test_without_a_terminal_the_epochs_are_rows_of_a_table(lines):
     trainer = FakeTrainer([ProgressBar()], max_epochs=3)
     trainer.run_fit([METRICS, {"train/loss": 0.1}])
-    first, second = lines.messages
-    assert first.rsplit("  ", 1)[0] == (
-        "epoch 1/3  step 10  train/loss 0.1235  train/accuracy 0.98  val/loss 0.5  val/accuracy 1"
-        "  812 examples/s"
-    )
-    assert first.endswith(" s")
+    splits, headings, first, split, narrow, second = (line.split() for line in lines.messages)
+    assert splits == ["train", "val"]
+    assert headings == [
+        "epoch", "step", "loss", "accuracy", "loss", "accuracy", "examples/s", "time",
+    ]  # fmt: skip
+    assert first[:-1] == ["1/3", "10", "0.1235", "0.9800", "0.5000", "1.0000", "812"]
     # No validation in the second epoch: the stale values of the first are not shown.
-    assert second.startswith("epoch 2/3  step 20  train/loss 0.1  812 examples/s")
+    assert (split, narrow) == (["train"], ["epoch", "step", "loss", "time"])
+    assert second[:-1] == ["2/3", "20", "0.1000"]
+
+
+def test_the_bar_shows_what_is_done_before_the_first_loss(terminal):
+    bar = ProgressBar(refresh_seconds=60)
+    trainer = FakeTrainer([bar])
+    trainer.begin()
+    assert terminal.getvalue().strip("\r").split("|")[2].startswith(" step 0/60  compiling")
+    trainer.global_step = 1
+    bar.on_train_batch_end(trainer, {"loss": Loss(2.5)}, {}, 0)
+    assert "step 1/60  " in terminal.getvalue()
+    assert terminal.getvalue().split(" left")[1].startswith("  loss 2.5")
+    bar.on_validation_start(trainer)
+    assert "step 1/60  validating" in terminal.getvalue()
+    trainer.end()
+
+
+def test_the_loss_is_the_mean_of_steps_that_have_finished():
+    assert finished_mean([Loss(9, is_ready=False)]) is None
+    assert finished_mean([Loss(1), Loss(2), Loss(9, is_ready=False)]) == 1.5
 
 
 def test_a_fit_of_unknown_length_shows_the_elapsed_time(lines, terminal):
@@ -51,8 +85,8 @@ def test_a_fit_of_unknown_length_shows_the_elapsed_time(lines, terminal):
     trainer.begin()
     trainer.run_epoch(METRICS, steps=3)
     trainer.end()
-    assert "epoch 1  step 3  " in lines.messages[0]
-    assert "step 2  00:00 elapsed" in terminal.getvalue()
+    assert lines.messages[2].split()[:3] == ["1", "3", "0.1235"]
+    assert "step 2  00:00 elapsed  loss 9" in terminal.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +136,7 @@ def test_a_dumb_terminal_has_only_lines(lines, terminal, monkeypatch):
     trainer = FakeTrainer([ProgressBar(1e-9)])
     trainer.run_fit([METRICS] * 2)
     assert terminal.getvalue() == ""
-    assert len(lines.messages) == 2
+    assert len(lines.messages) == 4
 
 
 @pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["none", "without a kernel"])
@@ -113,7 +147,7 @@ def test_ipython_without_a_kernel_has_only_lines(lines, monkeypatch, shell):
     monkeypatch.setattr(bar_display, "sys", fake)
     trainer = FakeTrainer([ProgressBar(1e-9)])
     trainer.run_fit([METRICS] * 2)
-    assert len(lines.messages) == 2
+    assert len(lines.messages) == 4
 
 
 @pytest.mark.parametrize("exception", [None, RuntimeError("boom"), KeyboardInterrupt()])
@@ -145,10 +179,12 @@ def test_between_drawings_a_step_costs_microseconds(terminal):
     bar = ProgressBar(refresh_seconds=60)
     trainer = FakeTrainer([bar])
     trainer.begin()
+    outputs = {"loss": Loss(1)}
+    bar.on_train_batch_end(trainer, outputs, {}, 0)
     drawn = terminal.getvalue()
     start = time.perf_counter()
     for index in range(10_000):
-        bar.on_train_batch_end(trainer, None, {}, index)
+        bar.on_train_batch_end(trainer, outputs, {}, index)
     seconds = time.perf_counter() - start
     assert terminal.getvalue() == drawn
     assert seconds / 10_000 < 20e-6  # half a microsecond on an idle machine

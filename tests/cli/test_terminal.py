@@ -84,7 +84,7 @@ def is_bar(row):
 
 
 def epochs_of(rows):
-    return [int(number) for number in re.findall(r"^epoch (\d+)/1000  step", "\n".join(rows), re.M)]
+    return [int(number) for number in re.findall(r"^ *(\d+)/1000 +\d", "\n".join(rows), re.M)]
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def screens(tmp_path_factory):
 
 
 def test_a_fit_begins_with_what_it_will_do(screens):
-    labels = [row.split()[0] for row in screens["start"][:6]]
-    assert labels == ["device", "model", "data", "run", "folder", "epoch"]
+    labels = [row.split()[0] for row in screens["start"][:7]]
+    assert labels == ["device", "model", "data", "run", "folder", "train", "epoch"]
     assert all(len(row) < 80 for row in screens["start"][:5])
 
 
@@ -165,6 +165,6 @@ def test_in_a_notebook_one_line_is_updated_in_place(tmp_path):
     assert displays[0].data["text/plain"] == lines[-1]
     assert "step 30/30" in lines[-1]
     printed = "".join(out.text for out in notebook.cells[0].outputs if out.output_type == "stream")
-    assert [int(n) for n in re.findall(r"^epoch (\d)/3  step", printed, re.M)] == [1, 2, 3]
+    assert [int(n) for n in re.findall(r"^ *(\d)/3 +\d", printed, re.M)] == [1, 2, 3]
     assert not is_bar(printed)
     assert "\r" not in printed

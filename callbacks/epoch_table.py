@@ -1,0 +1,154 @@
+"""Formats the metrics of epochs as the rows of a table, one line per epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nnx_alexnet.support import format_duration, format_value, printable
+
+_GAP = "  "
+_ROWS_PER_HEADER = 20  # so that a terminal always shows a header
+_MIN_WIDTH = 8  # of a metric: 0.1234, 123,456 and 1.23e-05 fit
+
+
+class EpochRow(NamedTuple):
+    """What a row of the table shows.
+
+    Attributes:
+        epoch: the number of the epoch, from 1.
+        max_epochs: the last epoch; None if that is not known.
+        step: the optimizer step at the end of the epoch.
+        last_step: the last step of the run; None if that is not known.
+        metrics: the metrics of the epoch by their names, such as "val/loss".
+        examples_per_second: the speed of training; None if that is not known.
+        seconds: the duration of the epoch.
+    """
+
+    epoch: int
+    max_epochs: int | None
+    step: int
+    last_step: int | None
+    metrics: Mapping[str, float]
+    examples_per_second: float | None
+    seconds: float
+
+
+class _Column(NamedTuple):
+    name: str  # of a metric, or a heading
+    width: int
+
+    @property
+    def group(self) -> str:
+        return self.name.rpartition("/")[0] if self.is_metric else ""
+
+    @property
+    def heading(self) -> str:
+        return self.name.rpartition("/")[2] if self.is_metric else self.name
+
+    @property
+    def is_metric(self) -> bool:
+        return "/" in self.name and self.name != "examples/s"
+
+
+class EpochTable:
+    """Formats one line per epoch; a header precedes the first one.
+
+    The header is repeated when the columns change and after every 20 rows. If the columns do not
+    fit, those of least interest are omitted: the step, the speed, then metrics other than losses.
+
+    Example:
+        >>> from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
+        >>> table, metrics = EpochTable(), {"train/loss": 2.3, "val/loss": 2.2, "val/accuracy": 0.1}
+        >>> for line in table.lines(EpochRow(1, 10, 40, 400, metrics, 1790.4, 10.1), width=79):
+        ...     print(line)
+                         train       val
+        epoch    step     loss      loss  accuracy  examples/s    time
+         1/10      40   2.3000    2.2000    0.1000       1,790   10.1s
+    """
+
+    def __init__(self) -> None:
+        self._columns: list[_Column] = []
+        self._num_rows = 0
+
+    def lines(self, row: EpochRow, *, width: int) -> list[str]:
+        """Returns the line of an epoch, after the lines of the header if one is due.
+
+        Args:
+            row: the epoch.
+            width: the largest number of characters in a line.
+        """
+        columns = _columns(row, width)
+        is_new = columns != self._columns
+        self._num_rows = 1 if is_new else self._num_rows + 1
+        self._columns = columns
+        cells = _cells(row)
+        line = _line(columns, [cells[column.name] for column in columns])
+        has_header = self._num_rows % _ROWS_PER_HEADER == 1
+        return [*(_header(columns) if has_header else []), line]
+
+
+def _cells(row: EpochRow) -> dict[str, str]:
+    """Returns the texts of a row by the names of the columns, in the order of the columns."""
+    total = "" if row.max_epochs is None else f"/{row.max_epochs}"
+    cells = {"epoch": f"{row.epoch}{total}", "step": str(row.step)}
+    for split in ("train/", "val/"):
+        for name, value in row.metrics.items():
+            if name.startswith(split):
+                cells[name] = format_value(value)
+    if row.examples_per_second is not None:
+        cells["examples/s"] = f"{row.examples_per_second:,.0f}"
+    is_short = row.seconds < 60
+    cells["time"] = f"{row.seconds:.1f}s" if is_short else format_duration(row.seconds)
+    return cells
+
+
+def _columns(row: EpochRow, width: int) -> list[_Column]:
+    """Returns the columns that fit, chosen by their interest."""
+    widths = {
+        "epoch": 5 if row.max_epochs is None else 2 * len(str(row.max_epochs)) + 1,
+        "step": max(6, len(str(row.last_step or ""))),
+        "time": 6,
+    }
+    columns = [
+        _Column(name, max(len(_heading(name)), widths.get(name, _MIN_WIDTH)))
+        for name in _cells(row)
+    ]
+    chosen: set[_Column] = set()
+    room = width + len(_GAP)
+    for column in sorted(columns, key=_rank):
+        if len(_GAP) + column.width <= room:
+            room -= len(_GAP) + column.width
+            chosen.add(column)
+    return [column for column in columns if column in chosen]
+
+
+def _rank(column: _Column) -> int:
+    """Returns a number by which the columns of most interest are first."""
+    name = column.name
+    if name in ("epoch", "time"):
+        return 0
+    if column.is_metric:
+        is_loss = column.heading == "loss"
+        return 1 if is_loss else 2 if column.group == "val" else 3
+    return 4 if name == "examples/s" else 5
+
+
+def _heading(name: str) -> str:
+    return printable(_Column(name, 0).heading)
+
+
+def _header(columns: Sequence[_Column]) -> list[str]:
+    """Returns the splits above their first columns, and the headings."""
+    groups = [column.group for column in columns]
+    first = [
+        group if group != before else ""
+        for before, group in zip(["", *groups], groups, strict=False)
+    ]
+    headings = [_heading(column.name) for column in columns]
+    return [_line(columns, texts) for texts in (first, headings) if any(texts)]
+
+
+def _line(columns: Sequence[_Column], texts: Sequence[str]) -> str:
+    cells = (text.rjust(column.width) for column, text in zip(columns, texts, strict=True))
+    return _GAP.join(cells).rstrip()
