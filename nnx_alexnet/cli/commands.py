@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -29,8 +27,9 @@ from nnx_alexnet.cli.options import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
-from nnx_alexnet.cli.saved_run import load_run
+from nnx_alexnet.cli.saved_run import load_run, split_run
 from nnx_alexnet.cli.trainer_factory import build_evaluator, build_model, build_trainer
+from nnx_alexnet.cli.verify_output import VERIFY_HEADER, verify_line
 from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
@@ -39,6 +38,7 @@ from nnx_alexnet.runs import find_runs, list_runs
 from nnx_alexnet.support import (
     first_line,
     is_terminal,
+    output_columns,
     print_result,
     printable,
     start_times,
@@ -100,17 +100,17 @@ def _where_to_look(trainer: Trainer, run_dir: Path) -> list[str]:
 
 def verify(arguments: Namespace) -> int:
     """Prints whether each checkpoint of a run is intact, and the digest of its state."""
-    status = 0
-    for row in verify_checkpoints(arguments.run):
-        name = f"{Path(row['checkpoint']).name:>10}"
+    status, width = 0, output_columns()
+    for number, row in enumerate(verify_checkpoints(arguments.run)):
         if "damage" in row:
-            status, line = DAMAGED, f"{name}  damaged  {row['damage']}"
+            status = DAMAGED
         elif "error" in row:
             status = status or UNREADABLE
-            line = f"{name}  unknown  could not be read: {row['error']}"
+        if arguments.json:
+            print_result(json.dumps(row))
         else:
-            line = f"{name}  intact   {row['digest']}"
-        print_result(json.dumps(row) if arguments.json else printable(line))
+            header = [VERIFY_HEADER] if number == 0 else []
+            print_result("\n".join([*header, verify_line(row, width)]))
     return status
 
 
@@ -134,8 +134,9 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
 
 def predict(arguments: Namespace) -> int:
     """Writes the most probable classes of image files, and reports files that cannot be read."""
-    chosen, config, about = load_run(arguments.run, arguments.checkpoint)
-    files, problems = find_images(arguments.paths)
+    run, paths = split_run(arguments.paths)
+    chosen, config, about = load_run(run, arguments.checkpoint)
+    files, problems = find_images(paths)
     predictor = rebuild_predictor(chosen, config, about, num_files=len(files))
     with open_output(arguments.output) as out:
         problems += write_predictions(
@@ -144,6 +145,7 @@ def predict(arguments: Namespace) -> int:
             top_k=arguments.top_k,
             form=arguments.format,
             out=out,
+            files=files,
         )
     for problem in problems:
         write_message(f"nnx-alexnet: error: {printable(problem)}")
@@ -156,7 +158,8 @@ def summary(arguments: Namespace) -> int:
     model = nnx.eval_shape(lambda: build_model(arguments.model, 0, given))  # shapes, no weights
     size = arguments.image_size
     shape = (arguments.batch_size, size, size, arguments.in_channels)
-    print_result(printable(summarize(model, shape), keep="\n"))
+    width = max(60, output_columns() or 120)
+    print_result(printable(summarize(model, shape, width=width), keep="\n"))
     return 0
 
 
@@ -172,8 +175,7 @@ def runs(arguments: Namespace) -> int:
         print_result("\n".join(map(json.dumps, rows)))
     else:
         # A file or a pipe gets all columns and whole names.
-        has_width = is_terminal(sys.stdout) or "COLUMNS" in os.environ
-        print_result(format_runs(rows, shutil.get_terminal_size().columns if has_width else None))
+        print_result(format_runs(rows, output_columns()))
         write_message(
             "Losses and accuracies of val/ are the best of each run; other columns are the newest."
         )

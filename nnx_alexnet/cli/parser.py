@@ -63,8 +63,12 @@ def _evaluation_parser(split: str) -> Parser:
 
 def _predict_parser() -> Parser:
     parser = Parser(description="Predict the classes of image files, with their probabilities.")
-    parser.add_argument("run", help=f"{_RUN}.")
-    parser.add_argument("paths", nargs="+", help="Image files, and folders of image files.")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        help=f"{_RUN} (by default, the newest run in ./logs); then image files, and folders of "
+        "image files.",
+    )
     parser.add_argument("--top_k", type=PositiveInt, default=1, help="Classes per image.")
     parser.add_argument("--format", type=Format, default="text", help="Output format.")
     parser.add_argument("--output", help="The file to write. By default, standard output.")

@@ -13,6 +13,7 @@ from typing import Literal, TextIO
 
 import numpy as np
 
+from nnx_alexnet.cli.prediction_table import prediction_table
 from nnx_alexnet.dashboard import class_labels
 from nnx_alexnet.support import (
     absolute_path,
@@ -39,6 +40,7 @@ def write_predictions(
     top_k: int,
     form: Format,
     out: TextIO,
+    files: Sequence[str] = (),
 ) -> list[str]:
     """Writes the most probable classes of each file, batch by batch.
 
@@ -51,9 +53,10 @@ def write_predictions(
         batches: the batches of `predict_files`.
         class_names: in the order of the model's outputs; None numbers the classes from 0.
         top_k: classes per file, the most probable first.
-        form: `"text"`, one line per file; `"json"`, one object per line and file; or `"csv"`, one
-            line per class, below a header.
+        form: `"text"`, one line per file, or on a terminal a table with one line per class;
+            `"json"`, one object per line and file; or `"csv"`, one line per class, below a header.
         out: the stream to write to.
+        files: all files, to align the table on a terminal (default: unknown).
 
     Returns:
         The reasons why files cannot be read, in order.
@@ -71,7 +74,10 @@ def write_predictions(
     """
     from tqdm.std import tqdm
 
-    write = _writer(form, out)
+    if form == "text" and is_terminal(out):
+        write = prediction_table(files, class_names or (), out)
+    else:
+        write = _writer(form, out)
     problems = []
     for batch in batches:
         with tqdm.external_write_mode(out):  # so that lines do not break the progress bar
@@ -86,7 +92,7 @@ def write_predictions(
     return problems
 
 
-def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]], None]:
+def _writer(form: Format, out: TextIO) -> Callable[[str, Sequence[tuple[str, float]]], None]:
     """Returns a function that writes the classes of one file, the most probable first."""
     is_shown = is_terminal(out)
     if form == "csv":
@@ -111,10 +117,9 @@ def _writer(form: Format, out: TextIO) -> Callable[[str, list[tuple[str, float]]
             ),
             file=out,
         )
-    kept = "" if is_shown else _BYTES
     return lambda file, best: print(
-        printable(file, keep=kept),
-        *(f"{printable(k, keep=kept)} {p:.4f}" for k, p in best),
+        printable(file, keep=_BYTES),
+        *(f"{printable(k, keep=_BYTES)} {p:.4f}" for k, p in best),
         sep="  ",
         file=out,
     )

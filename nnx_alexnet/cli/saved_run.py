@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,34 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[
         text = " ".join(str(error).split())
         raise ValueError(f"{runs[0] / 'config.yaml'} cannot be used: {text}") from error
     return chosen, parsed, read_loop(chosen.path)["data"]
+
+
+def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Separates the run from the image files in the arguments of `predict`.
+
+    Args:
+        paths: the arguments. The first one is a run if it is a folder with a `config.yaml`, or has
+            the name of a run's folder.
+
+    Returns:
+        The run, None for the newest one, and the other paths.
+
+    Raises:
+        ValueError: there is only a run.
+
+    Example:
+        >>> from nnx_alexnet.cli.saved_run import split_run
+        >>> split_run(["logs/alexnet/version_0", "a.png"]), split_run(["a.png", "b.png"])
+        (('logs/alexnet/version_0', ['a.png']), (None, ['a.png', 'b.png']))
+    """
+    first = Path(paths[0])
+    if not (re.fullmatch(r"version_\d+", first.name) or os.path.isfile(first / "config.yaml")):  # noqa: PTH113  # never raises
+        return None, [*paths]
+    if len(paths) == 1:
+        raise ValueError(
+            f"`paths` must be image files, or folders of them; only the run {paths[0]!r} is given."
+        )
+    return paths[0], [*paths[1:]]
 
 
 def read_config(path: Path) -> dict[str, Any]:

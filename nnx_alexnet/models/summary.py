@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,6 +23,7 @@ from nnx_alexnet.models.modes import define
 # The attribute that holds the place of a layer in the traced copy. nnx.bridge.ToNNX would treat an
 # attribute with another name as a variable of its Linen module.
 _PLACE = "to_nnx__place"
+_UNLIMITED = 1_000_000  # the width of a table
 # The inputs and outputs of each layer's first call, by path.
 Calls = dict[str, tuple[str, str]]
 # The calls of the trace under way; None outside of `recorded_calls`.
@@ -50,7 +52,8 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
     Args:
         model: any `nnx.Module` that is called with one batch of float32 arrays.
         input_shape: the shape of that batch, such as (10, 96, 96, 1) for 10 images.
-        width: the number of columns of text (default 120); longer cells are folded.
+        width: the number of columns of text (default 120). A narrow table omits float32 and the
+            sizes in bytes; cells that are still too long are folded.
 
     Returns:
         Plain text of several lines, the same for the same model and shape.
@@ -64,7 +67,7 @@ def summarize(model: nnx.Module, input_shape: Sequence[int], *, width: int = 120
         >>> from nnx_alexnet.models.summary import summarize
         >>> print(summarize(nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), (5, 3), width=90))
         layer     type    input         output        parameters  statistics
-        layers/0  Linear  float32[5,3]  float32[5,2]  8 (32 B)
+        layers/0  Linear  float32[5,3]  float32[5,2]    8 (32 B)
         Total: 8 parameters (32 B) and 0 batch statistics (0 B), 8 in all (32 B).
     """
     shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
@@ -125,7 +128,7 @@ def layer_table(model: nnx.Module, calls: Calls, *, width: int = 120) -> str:
     Args:
         model: the model.
         calls: the result of `recorded_calls`; layers that are missing have no shapes.
-        width: the number of columns of text (default 120); longer cells are folded.
+        width: the number of columns of text, as for `summarize`.
 
     Raises:
         ValueError: `width` is too small.
@@ -135,7 +138,7 @@ def layer_table(model: nnx.Module, calls: Calls, *, width: int = 120) -> str:
         >>> from nnx_alexnet.models.summary import layer_table
         >>> print(layer_table(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), {}))
         layer    type    input  output  parameters  statistics
-        (model)  Linear                 8 (32 B)
+        (model)  Linear                   8 (32 B)
         Total: 8 parameters (32 B) and 0 batch statistics (0 B), 8 in all (32 B).
     """
     if width < 60:
@@ -146,16 +149,24 @@ def layer_table(model: nnx.Module, calls: Calls, *, width: int = 120) -> str:
         kind: _held(nnx.filter_state(state, kind), modules) for kind in (nnx.Param, nnx.BatchStat)
     }
     order = [*calls, *(name for name in modules if name not in calls and _holds(held, name))]
-    table = Table(box=None, pad_edge=False, header_style="")
-    for heading in ("layer", "type", "input", "output", "parameters", "statistics"):
-        table.add_column(heading, overflow="fold")
-    for name in order:
-        if not name and not _holds(held, name) and len(order) > 1:
-            continue  # the model itself, if only its layers hold arrays
-        counts = (_counted(held[kind].get(name, ())) for kind in held)
-        kind = _kind(modules[name])
-        table.add_row(name or "(model)", kind, *calls.get(name, ("", "")), *counts)
-    return f"{_text(table, width)}\n{_totals(state)}"
+    if len(order) > 1 and not _holds(held, ""):
+        order = [name for name in order if name]  # without the model: only its layers hold arrays
+    rows = [
+        [name or "(model)", _kind(modules[name]), *calls.get(name, ("", ""))]
+        + [_counted(held[kind].get(name, ())) for kind in held]
+        for name in order
+    ]
+    text = _text(rows, _UNLIMITED)
+    if max(map(len, text.splitlines())) > width:
+        text = _text([_shortened(row) for row in rows], width)
+    return f"{text}\n{textwrap.fill(_totals(state), width)}"
+
+
+def _shortened(row: Sequence[str]) -> list[str]:
+    """Omits float32 and the sizes in bytes."""
+    *cells, parameters, statistics = row
+    counts = (text.partition(" ")[0] for text in (parameters, statistics))
+    return [*(text.replace("float32[", "[") for text in cells), *counts]
 
 
 @functools.cache
@@ -239,7 +250,13 @@ def _totals(state: Any) -> str:
     )
 
 
-def _text(table: Table, width: int) -> str:
+def _text(rows: Sequence[Sequence[str]], width: int) -> str:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for heading in ("layer", "type", "input", "output", "parameters", "statistics"):
+        is_count = heading in ("parameters", "statistics")
+        table.add_column(heading, overflow="fold", justify="right" if is_count else "left")
+    for row in rows:
+        table.add_row(*row)
     written = io.StringIO()
     console = Console(
         file=written, width=width, color_system=None, force_terminal=False, force_jupyter=False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import shutil
 import sys
 from io import TextIOWrapper
 from typing import Any
@@ -53,6 +54,24 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except Exception:  # a stream of the user's own may lack the method
         return False
+
+
+def output_columns() -> int | None:
+    """Returns how many columns a line of standard output may have.
+
+    Returns:
+        The width of the terminal, or `COLUMNS` if it is set; None for a file or a pipe.
+
+    Example:
+        >>> import os
+        >>> from nnx_alexnet.support.standard_streams import output_columns
+        >>> os.environ["COLUMNS"] = "100"
+        >>> output_columns()
+        100
+        >>> del os.environ["COLUMNS"]
+    """
+    has_width = is_terminal(sys.stdout) or "COLUMNS" in os.environ
+    return shutil.get_terminal_size().columns if has_width else None
 
 
 def write_message(text: str) -> None:

@@ -129,6 +129,14 @@ def test_predict_prints_class_and_probability_of_each_file(run, elsewhere, tmp_p
     assert all(re.search(r"  \d [01]\.\d{4}$", line) for line in lines)
 
 
+def test_predict_without_a_run_uses_the_newest(run, elsewhere, tmp_path, capsys):
+    paths, _ = save_digits(tmp_path, 2)
+    assert main(["predict", str(run), *paths]) == 0
+    expected = capsys.readouterr().out
+    assert main(["predict", *paths]) == 0
+    assert capsys.readouterr().out == expected
+
+
 def test_predict_prints_json_with_classes_in_order(run, elsewhere, tmp_path, capsys):
     paths, _ = save_digits(tmp_path, 2)
     assert main(["predict", str(run), *paths, "--format", "json", "--top_k", "10"]) == 0

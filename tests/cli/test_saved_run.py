@@ -3,6 +3,7 @@
 import pytest
 
 from nnx_alexnet.cli import main
+from nnx_alexnet.cli.saved_run import split_run
 
 
 @pytest.mark.parametrize("content", ["model: 3", "- 1", "a: [", "model: {class_path: nope.Nope}"])
@@ -26,3 +27,15 @@ def test_a_missing_run_is_an_error(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["test"]) == 1
     assert "`run`" in capsys.readouterr().err
+
+
+def test_the_first_path_of_predict_may_be_a_run(tmp_path):
+    (tmp_path / "copied").mkdir()
+    (tmp_path / "copied/config.yaml").touch()
+    (tmp_path / "pictures").mkdir()
+    copied, pictures = str(tmp_path / "copied"), str(tmp_path / "pictures")
+    assert split_run([copied, "a.png"]) == (copied, ["a.png"])
+    assert split_run(["missing/version_7", "a.png"]) == ("missing/version_7", ["a.png"])
+    assert split_run([pictures, copied]) == (None, [pictures, copied])
+    with pytest.raises(ValueError, match="`paths` must be image files"):
+        split_run([copied])
