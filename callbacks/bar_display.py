@@ -1,9 +1,8 @@
-"""Draws a progress bar on the last line of a terminal, or in a notebook cell."""
+"""Draws a progress bar on the last line of a terminal."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import shutil
@@ -14,14 +13,12 @@ from typing import Any
 
 from nnx_alexnet.support import is_terminal, logger
 
-_NOTEBOOK_COLUMNS = 100  # what an output cell of usual width shows on one line
-
 
 class BarDisplay:
     """A bar of tqdm that is drawn again and again at one place, below the log.
 
-    tqdm measures the time and formats the text; drawing and logging are ours. Without a terminal
-    or a notebook, nothing is drawn and `is_open` stays False.
+    tqdm measures the time and formats the text; drawing and logging are ours. Without a terminal,
+    nothing is drawn and `is_open` stays False.
 
     Example:
         >>> from nnx_alexnet.callbacks.bar_display import BarDisplay
@@ -32,7 +29,6 @@ class BarDisplay:
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._is_notebook = False
         self._cleanup = contextlib.ExitStack()
 
     @property
@@ -43,32 +39,24 @@ class BarDisplay:
     @property
     def columns(self) -> int:
         """The number of columns that a line may have now."""
-        return _NOTEBOOK_COLUMNS if self._is_notebook else _terminal_columns()
+        return _terminal_columns()
 
     def open(self, step: int, total: int | None, bar_format: Callable[[int], str]) -> None:
-        """Shows the bar, if there is a terminal or a notebook.
+        """Shows the bar, if there is a terminal.
 
         Args:
             step: the step at which it starts.
             total: the step at which it will be full, None if that is not known.
             bar_format: returns tqdm's `bar_format` for a number of columns.
         """
-        printer: type[_TerminalLine] | type[_NotebookCell]
-        place: dict[str, Any]
-        if _is_terminal():
-            for log in (logger, logging.getLogger()):
-                self._cleanup.callback(_set_handlers, log, log.handlers)
-                log.handlers = [_above_bar(each) for each in log.handlers]
-            self._is_notebook, printer = False, _TerminalLine
-            place = {"file": sys.stderr}
-        elif _is_notebook():
-            self._is_notebook, printer = True, _NotebookCell
-            place = {"file": io.StringIO(), "ascii": False}
-        else:
+        if not _is_terminal():
             return
+        for log in (logger, logging.getLogger()):
+            self._cleanup.callback(_set_handlers, log, log.handlers)
+            log.handlers = [_above_bar(each) for each in log.handlers]
         from tqdm.std import tqdm
 
-        bar = type("_Bar", (tqdm,), {"status_printer": staticmethod(printer)})
+        bar = type("_Bar", (tqdm,), {"status_printer": staticmethod(_TerminalLine)})
         self._bar = self._cleanup.enter_context(
             bar(
                 total=total,
@@ -78,7 +66,7 @@ class BarDisplay:
                 leave=False,
                 mininterval=0,
                 miniters=1,
-                **place,
+                file=sys.stderr,
             )
         )
         self._bar._time = time.monotonic  # the system time, which tqdm uses, may be set back
@@ -151,27 +139,8 @@ class _TerminalLine:
             self._stream.flush()
 
 
-class _NotebookCell:
-    """Draws a text in the output of a notebook cell, over the one before; the last one stays."""
-
-    def __init__(self, _stream: Any):
-        display = sys.modules["IPython"].display.display
-        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
-
-    def __call__(self, text: str) -> None:
-        if text:  # tqdm clears the bar at the end by an empty text
-            self._handle.update({"text/plain": text}, raw=True)
-
-
 def _is_terminal() -> bool:
     return is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-
-
-def _is_notebook() -> bool:
-    """Returns whether this process runs a notebook; IPython in a terminal has no kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
 
 
 def _terminal_columns() -> int:

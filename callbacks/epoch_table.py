@@ -22,7 +22,7 @@ class EpochRow(NamedTuple):
         last_step: the last step of the run; None if that is not known.
         metrics: the metrics of the epoch by their names, such as "val/loss".
         examples_per_second: the speed of training; None if that is not known.
-        seconds: the duration of the epoch.
+        seconds: the duration of the epoch; None if that is not known.
     """
 
     epoch: int
@@ -31,7 +31,19 @@ class EpochRow(NamedTuple):
     last_step: int | None
     metrics: Mapping[str, float]
     examples_per_second: float | None
-    seconds: float
+    seconds: float | None
+
+    @property
+    def position(self) -> str:
+        """The number of the epoch and, if it is known, that of the last one."""
+        return f"{self.epoch}" if self.max_epochs is None else f"{self.epoch}/{self.max_epochs}"
+
+    @property
+    def time(self) -> str:
+        """The duration as text."""
+        if self.seconds is None or self.seconds >= 60:
+            return format_duration(self.seconds)
+        return f"{self.seconds:.1f}s"
 
 
 class _Column(NamedTuple):
@@ -90,16 +102,14 @@ class EpochTable:
 
 def _cells(row: EpochRow) -> dict[str, str]:
     """Returns the texts of a row by the names of the columns, in the order of the columns."""
-    total = "" if row.max_epochs is None else f"/{row.max_epochs}"
-    cells = {"epoch": f"{row.epoch}{total}", "step": str(row.step)}
+    cells = {"epoch": row.position, "step": str(row.step)}
     for split in ("train/", "val/"):
         for name, value in row.metrics.items():
             if name.startswith(split):
                 cells[name] = format_value(value)
     if row.examples_per_second is not None:
         cells["examples/s"] = f"{row.examples_per_second:,.0f}"
-    is_short = row.seconds < 60
-    cells["time"] = f"{row.seconds:.1f}s" if is_short else format_duration(row.seconds)
+    cells["time"] = row.time
     return cells
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from nnx_alexnet.callbacks.bar_display import BarDisplay
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
+from nnx_alexnet.callbacks.notebook_table import NotebookTable
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import logger, printable
+from nnx_alexnet.support import is_notebook, logger, printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -29,10 +30,11 @@ class ProgressBar(Callback):
     """Shows epoch, steps, remaining time, loss, speed and the metrics of the last validation.
 
     The bar is redrawn by the clock. It shows the mean loss of the newest dispatches that have
-    finished: it never waits for the device, and a step costs no more than reading the clock. In a
-    notebook it is one line of text, updated in place. At the end of each epoch, its metrics are
-    logged as one row of a table that fits the terminal; `metrics.jsonl` has all of them. Without a
-    terminal or a notebook (a file, a batch job), there is only this table, 80 columns wide.
+    finished: it never waits for the device, and a step costs no more than reading the clock. At the
+    end of each epoch, its metrics are logged as one row of a table that fits the terminal;
+    `metrics.jsonl` has all of them. Without a terminal (a file, a batch job), there is only this
+    table, 80 columns wide. In a notebook, table and bar are one output, which is updated in place;
+    nothing is logged.
 
     Args:
         refresh_seconds: the shortest time between two drawings of the bar, in seconds; more
@@ -51,6 +53,7 @@ class ProgressBar(Callback):
             raise ValueError(f"`refresh_seconds` (={refresh_seconds!r}) must be more than 0.")
         self.refresh_seconds = refresh_seconds
         self._display = BarDisplay()
+        self._notebook: NotebookTable | None = None  # instead of the display
         self._table = EpochTable()
         self._losses: deque[Any] = deque(maxlen=_NUM_LOSSES)  # on the device
         self._work: str | None = None  # what the host does instead of training
@@ -67,7 +70,10 @@ class ProgressBar(Callback):
         self._next_refresh = time.perf_counter() + self.refresh_seconds
         self._table, self._work = EpochTable(), "compiling"
         self._losses.clear()
-        if is_main():
+        if is_main() and is_notebook():
+            self._notebook = NotebookTable(_rows_before(trainer), step=trainer.global_step)
+            self._draw(trainer)
+        elif is_main():
             self._display.open(trainer.global_step, last_step(trainer), self._format(trainer))
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
@@ -78,7 +84,7 @@ class ProgressBar(Callback):
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
         """Redraws the bar if `refresh_seconds` have passed."""
-        if self._display.is_open:
+        if self._notebook is not None or self._display.is_open:
             self._losses.append(outputs["loss"])
         now = time.perf_counter()
         if self._work is not None:  # the first step has been compiled
@@ -101,32 +107,48 @@ class ProgressBar(Callback):
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Logs the line of the epoch."""
         row = _epoch_row(trainer, time.perf_counter() - self._epoch_start)
-        for line in self._table.lines(row, width=self._display.columns):
-            logger.info("%s", line)
+        if self._notebook is not None:
+            self._notebook.add(row)
+        else:
+            for line in self._table.lines(row, width=self._display.columns):
+                logger.info("%s", line)
         self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Removes the bar."""
-        self._display.close()
+        self._close()
 
     def on_exception(self, trainer: Trainer, exception: BaseException) -> None:
         """Removes the bar before the error is shown."""
-        self._display.close()
+        self._close()
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
         """Removes the bar, however the run ended."""
+        self._close()
+
+    def _close(self) -> None:
         self._display.close()
+        if self._notebook is not None:
+            self._notebook.close()
+            self._notebook = None
 
     def _draw(self, trainer: Trainer) -> None:
-        if self._display.is_open:
-            # The length of an iterable is known after its first epoch.
+        # The length of an iterable is known after its first epoch.
+        if self._notebook is not None:
+            items = self._items(trainer) if self._work is None else [self._work]
+            step, end = trainer.global_step, last_step(trainer)
+            self._notebook.draw(_epoch(trainer), step, end, items)
+        elif self._display.is_open:
             self._display.draw(trainer.global_step, last_step(trainer), self._format(trainer))
 
     def _format(self, trainer: Trainer) -> Callable[[int], str]:
         """Returns a function that returns tqdm's format for a number of columns."""
+        return partial(_bar_format, trainer, self._work, self._items(trainer))
+
+    def _items(self, trainer: Trainer) -> list[str]:
+        """Returns the newest loss and speed, and the metrics of the last validation."""
         loss = finished_mean(self._losses)
-        items = [] if loss is None else [f"loss {loss:.4g}"]
-        return partial(_bar_format, trainer, self._work, [*items, *_bar_items(trainer)])
+        return [*([] if loss is None else [f"loss {loss:.4g}"]), *_bar_items(trainer)]
 
 
 def finished_mean(losses: Sequence[Any]) -> float | None:
@@ -216,3 +238,19 @@ def _epoch_row(trainer: Trainer, seconds: float) -> EpochRow:
         examples_per_second=metrics.get("perf/images_per_second"),
         seconds=seconds,
     )
+
+
+def _rows_before(trainer: Trainer) -> list[EpochRow]:
+    """Returns the rows of the epochs before a resume."""
+    return [
+        EpochRow(
+            epoch=row["epoch"] + 1,
+            max_epochs=trainer.max_epochs,
+            step=row["step"],
+            last_step=last_step(trainer),
+            metrics={name: row[name] for name in row if name not in ("epoch", "step")},
+            examples_per_second=row.get("perf/images_per_second"),
+            seconds=None,
+        )
+        for row in trainer.history
+    ]

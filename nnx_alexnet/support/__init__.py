@@ -20,6 +20,7 @@ from nnx_alexnet.support.atomic_files import (
 from nnx_alexnet.support.background_writer import BackgroundWriter
 from nnx_alexnet.support.error_messages import first_line, is_of_machine, shown, unknown
 from nnx_alexnet.support.log import MessageFormatter, logger
+from nnx_alexnet.support.notebook import NotebookOutput, is_notebook
 from nnx_alexnet.support.number_formats import (
     format_bytes,
     format_count,
@@ -47,12 +48,14 @@ from nnx_alexnet.support.standard_streams import (
     write_message,
 )
 from nnx_alexnet.support.start_up import start_times
+from nnx_alexnet.support.tables import html_facts, html_table, text_table
 
 __all__ = [
     "BackgroundWriter",
     "MessageFormatter",
     "Mode",
     "NotRegularFileError",
+    "NotebookOutput",
     "absolute_path",
     "as_number",
     "as_python",
@@ -71,7 +74,10 @@ __all__ = [
     "format_value",
     "from_working_directory",
     "has_working_directory",
+    "html_facts",
+    "html_table",
     "is_better",
+    "is_notebook",
     "is_of_machine",
     "is_terminal",
     "logger",
@@ -89,6 +95,7 @@ __all__ = [
     "start_times",
     "sync_file",
     "sync_folder",
+    "text_table",
     "unencodable_handler",
     "unknown",
     "write_message",

@@ -1,4 +1,8 @@
-"""The logger of the package, which prints to standard error unless logging is configured."""
+"""The logger of the package, which prints its messages unless logging is configured.
+
+They go to standard error. In a notebook, those below a warning go to standard output, because
+notebooks show standard error in red.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import sys
 from typing import Any
 
+from nnx_alexnet.support.notebook import is_notebook
 from nnx_alexnet.support.number_formats import printable
 from nnx_alexnet.support.standard_streams import write_message
 
@@ -55,6 +60,8 @@ class _Shown:
 class StandardErrorHandler(logging.StreamHandler[Any]):
     """Writes each message to the current standard error; never raises.
 
+    In a notebook, messages below a warning go to standard output.
+
     Example:
         >>> import contextlib, logging, sys
         >>> from nnx_alexnet.support.log import StandardErrorHandler
@@ -80,7 +87,8 @@ class StandardErrorHandler(logging.StreamHandler[Any]):
         except Exception:
             self.handleError(record)  # a bug: the arguments do not fit the message
         else:
-            write_message(text)
+            is_output = record.levelno < logging.WARNING and is_notebook()
+            write_message(text, sys.stdout if is_output else sys.stderr)
 
     def flush(self) -> None:
         """Does nothing, since each message is flushed."""

@@ -74,8 +74,12 @@ def output_columns() -> int | None:
     return shutil.get_terminal_size().columns if has_width else None
 
 
-def write_message(text: str) -> None:
-    """Writes a line to standard error, if there is one; never raises.
+def write_message(text: str, stream: Any = None) -> None:
+    """Writes a line to a stream, if there is one; never raises.
+
+    Args:
+        text: the line.
+        stream: the stream (default: the current standard error).
 
     Example:
         >>> import contextlib, sys
@@ -84,7 +88,7 @@ def write_message(text: str) -> None:
         ...     write_message("a line")
         a line
     """
-    stream = sys.stderr
+    stream = sys.stderr if stream is None else stream
     if stream is None:  # `print` would use standard output
         return
     with contextlib.suppress(Exception):

@@ -20,34 +20,6 @@ def terminal(terminal, monkeypatch):
     return terminal
 
 
-class Cells:
-    """The part of IPython that a notebook uses; `shown` has every text of the one cell."""
-
-    def __init__(self):
-        self.shown = []
-        self.display = SimpleNamespace(display=self._display)
-
-    def get_ipython(self):
-        return SimpleNamespace(kernel=object())
-
-    def _display(self, content, *, raw, display_id):
-        assert raw
-        assert display_id is True
-        return self
-
-    def update(self, content, *, raw):
-        self.shown.append(content["text/plain"])
-
-
-@pytest.fixture
-def cells(monkeypatch):
-    cells = Cells()
-    stream = io.StringIO()
-    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": cells})
-    monkeypatch.setattr(bar_display, "sys", fake)
-    return cells
-
-
 def position(columns):
     return "step {n}/{total} of " + str(columns)
 
@@ -60,14 +32,6 @@ def test_a_terminal_line_is_drawn_over_the_one_before(terminal):
     assert terminal.getvalue() == "".join(drawn)
     display.close()
     assert not display.is_open
-
-
-def test_a_notebook_cell_keeps_the_last_drawing(cells):
-    display = BarDisplay()
-    display.open(3, None, lambda columns: "step {n} of " + str(columns))
-    display.draw(4, 9, position)
-    display.close()
-    assert cells.shown == ["step 3 of 100", "step 4/9 of 100"]
 
 
 def test_records_are_printed_above_the_bar(terminal, monkeypatch):
@@ -85,9 +49,9 @@ def test_records_are_printed_above_the_bar(terminal, monkeypatch):
     assert logger.handlers == [shown, other]
 
 
-def test_without_a_terminal_or_a_notebook_nothing_is_drawn(monkeypatch):
+def test_without_a_terminal_nothing_is_drawn(monkeypatch):
     stream = io.StringIO()
-    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={})
+    fake = SimpleNamespace(stderr=stream, stdout=stream)
     monkeypatch.setattr(bar_display, "sys", fake)
     display = BarDisplay()
     display.open(3, 9, position)

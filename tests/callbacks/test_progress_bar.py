@@ -1,13 +1,13 @@
 import io
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_trainer import FakeTrainer
+from notebook import FakeNotebook
 
-from nnx_alexnet.callbacks import ProgressBar, bar_display
+from nnx_alexnet.callbacks import ProgressBar
 from nnx_alexnet.callbacks.progress_bar import finished_mean
 from nnx_alexnet.support.log import logger
 
@@ -139,15 +139,29 @@ def test_a_dumb_terminal_has_only_lines(lines, terminal, monkeypatch):
     assert len(lines.messages) == 4
 
 
-@pytest.mark.parametrize("shell", [None, SimpleNamespace()], ids=["none", "without a kernel"])
-def test_ipython_without_a_kernel_has_only_lines(lines, monkeypatch, shell):
-    stream = io.StringIO()
-    ipython = SimpleNamespace(get_ipython=lambda: shell)  # and nothing to display with
-    fake = SimpleNamespace(stderr=stream, stdout=stream, modules={"IPython": ipython})
-    monkeypatch.setattr(bar_display, "sys", fake)
-    trainer = FakeTrainer([ProgressBar(1e-9)])
-    trainer.run_fit([METRICS] * 2)
-    assert len(lines.messages) == 4
+def test_a_notebook_has_a_table_instead_of_lines(lines, monkeypatch):
+    notebook = FakeNotebook.install(monkeypatch)
+    trainer = FakeTrainer([ProgressBar(1e-9)], max_epochs=2)
+    trainer.begin()
+    assert notebook.text() == ["epoch 1/2 · step 0 of 20 · compiling"]
+    trainer.run([METRICS, {"train/loss": 0.1}])
+    assert notebook.text()[-1].startswith("epoch 2/2 · step 20 of 20 · ")
+    trainer.end()
+    assert lines.messages == []
+    assert [line.rsplit(maxsplit=2)[0] for line in notebook.text()] == [
+        "epoch  step  train/loss  train/accuracy  val/loss  val/accuracy",
+        "  1/2    10      0.1235          0.9800    0.5000        1.0000",
+        "  2/2    20      0.1000               -         -             -",  # stale: -
+    ]
+
+
+def test_a_resumed_fit_shows_the_epochs_before_it_in_the_table(monkeypatch):
+    notebook = FakeNotebook.install(monkeypatch)
+    trainer = FakeTrainer([ProgressBar()])
+    trainer.history = [{"epoch": 2, "step": 30, "val/loss": 0.25, "perf/images_per_second": 9.0}]
+    trainer.begin()
+    trainer.end()
+    assert notebook.text()[1].split() == ["3/6", "30", "0.2500", "9", "-"]
 
 
 @pytest.mark.parametrize("exception", [None, RuntimeError("boom"), KeyboardInterrupt()])

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 from helpers import HOSTILE
+from notebook import FakeNotebook
 
 from nnx_alexnet.support import logger, printable
 from nnx_alexnet.support.log import is_configured
@@ -28,6 +29,17 @@ def test_the_logger_writes_to_the_current_standard_error(printed):
         with contextlib.redirect_stderr(io.StringIO()) as stream:
             logger.info("step %d of %s", 3, "run")
         assert stream.getvalue() == "step 3 of run\n"
+
+
+def test_in_a_notebook_only_warnings_go_to_standard_error(monkeypatch, printed):
+    FakeNotebook.install(monkeypatch)
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        logger.info("step 3")
+        logger.warning("careful")
+    assert (output.getvalue(), errors.getvalue()) == ("step 3\n", "careful\n")
 
 
 @pytest.mark.parametrize(
