@@ -492,6 +492,9 @@ class Trainer:
     def log(self, metrics: Mapping[str, float]) -> None:
         """Publishes a callback's own metrics at the current step.
 
+        The row of the epoch in `history` holds the last value of each metric that was logged in
+        the epoch, also of those from batch hooks.
+
         Args:
             metrics: name to number. To let other callbacks monitor them, list the names in the
                 callback's `metric_names`.
@@ -510,7 +513,7 @@ class Trainer:
                     "yours under another name."
                 )
         values = {name: as_number(name, value) for name, value in metrics.items()}
-        self._parts.progress.publish(values, self.global_step)
+        self._parts.progress.log(values)
 
     def stop(self, reason: str) -> None:
         """Stops the run after this step; the epoch then ends like a complete one.

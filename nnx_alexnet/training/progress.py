@@ -53,6 +53,7 @@ class Progress:
         self.history = History()
         self._on_log = on_log
         self._row: dict[str, Any] | None = None  # of the history, while an epoch ends
+        self._logged: dict[str, float] = {}  # by callbacks, in this epoch
 
     def begin_epoch(self) -> None:
         """Resets the number of examples of the epoch."""
@@ -67,7 +68,7 @@ class Progress:
 
     def end_epoch(self, *, is_whole: bool) -> None:
         """Closes the epoch; the next one begins only if no batch of this one is left."""
-        self.is_epoch_open = False
+        self.is_epoch_open, self._logged = False, {}
         if is_whole:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
 
@@ -91,6 +92,11 @@ class Progress:
         self.metric_steps.update(dict.fromkeys(metrics, step))
         self._on_log(metrics, step)
 
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Publishes metrics of a callback, whose newest values become part of the epoch's row."""
+        self._logged.update(metrics)
+        self.publish(metrics, self.global_step)
+
     def current_value(self, name: str | None) -> float | None:
         """Returns a metric if it was measured at the current step, else None."""
         if name is None or self.metric_steps.get(name) != self.global_step:
@@ -104,7 +110,8 @@ class Progress:
     def end_row(self, *, keeps: bool) -> None:
         """Ends the row, and appends it to the history if `keeps` is True."""
         if keeps and self._row is not None:
-            self.history.append(self._row)
+            earlier = {n: value for n, value in self._logged.items() if n not in self._row}
+            self.history.append(self._row | earlier)
         self._row = None
 
     def to_json(self) -> dict[str, Any]:
@@ -118,6 +125,7 @@ class Progress:
             "metrics": self.metrics,
             "metric_steps": self.metric_steps,
             "history": self.history,
+            "logged": self._logged,
         }
 
     def restore(self, saved: Mapping[str, Any], *, repeats_epoch: bool = False) -> None:
@@ -135,5 +143,6 @@ class Progress:
         self.metrics = saved["metrics"]
         self.metric_steps = saved["metric_steps"]
         self.history = History(saved["history"])
+        self._logged = saved["logged"]
         if repeats_epoch and self.step_in_epoch:
-            self.step_in_epoch, self.is_epoch_open = 0, False
+            self.step_in_epoch, self.is_epoch_open, self._logged = 0, False, {}

@@ -241,3 +241,43 @@ def test_a_collection_may_name_a_metric_step():
     row = linear_with(task=Mine(), epochs=1).fit()[0]
     assert row["step"] == 2
     assert row["val/step"] == row["val/loss"]
+
+
+# ---- What the history holds ---------------------------------------------------------------------
+
+
+class LogsSteps(Callback):
+    """Logs the step before and after each step of the first two epochs."""
+
+    def on_train_batch_start(self, trainer, batch, batch_index):
+        if trainer.epoch < 2:
+            trainer.log({"my/before": trainer.global_step})
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        if trainer.epoch < 2:
+            trainer.log({"my/after": trainer.global_step})
+
+
+def test_the_history_has_the_last_value_of_each_epoch_that_batch_hooks_log():
+    history = linear_with(LogsSteps(), epochs=3).fit()
+    rows = [{name: row[name] for name in row if name.startswith("my/")} for row in history]
+    assert rows == [{"my/before": 1, "my/after": 2}, {"my/before": 3, "my/after": 4}, {}]
+
+
+def test_a_resumed_epoch_keeps_what_batch_hooks_logged_before(tmp_path):
+    class LogsAndFails(Callback):
+        """Logs at the first step of each epoch; may fail after the first step of the second."""
+
+        def __init__(self, *, fails):
+            self.fails = fails
+
+        def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+            if batch_index == 0:
+                trainer.log({"my/first": trainer.global_step})
+            if self.fails and trainer.global_step == 3:
+                raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        linear_with(LogsAndFails(fails=True), log_dir=tmp_path).fit()
+    history = linear_with(LogsAndFails(fails=False), log_dir=tmp_path).fit(resume="auto")
+    assert [row["my/first"] for row in history] == [1, 3]

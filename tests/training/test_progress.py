@@ -77,6 +77,21 @@ def test_a_row_gathers_what_is_published_until_it_ends():
     assert progress.history == [{"epoch": 0, "step": 4, "val/loss": 0.5, "my/score": 2.0}]
 
 
+def test_a_row_has_the_last_value_that_a_callback_logged_in_the_epoch():
+    progress = progress_of(steps=4)
+    progress.log({"a": 1.0, "b": 1.0})
+    progress.log({"a": 2.0, "lr": 3.0})
+    progress.begin_row()
+    progress.publish({"lr": 0.5}, 4)
+    progress.log({"b": 4.0})
+    progress.end_row(keeps=True)
+    progress.end_epoch(is_whole=True)
+    assert progress.history == [{"epoch": 0, "step": 4, "lr": 0.5, "a": 2.0, "b": 4.0}]
+    progress.begin_row()
+    progress.end_row(keeps=True)
+    assert progress.history[1] == {"epoch": 1, "step": 4}
+
+
 def test_a_row_that_is_not_kept_leaves_no_trace():
     progress = progress_of(steps=4)
     progress.begin_row()
@@ -100,6 +115,7 @@ def published(*, epochs, steps=0):
     progress.begin_row()
     progress.publish({"val/loss": 0.5}, progress.global_step)
     progress.end_row(keeps=True)
+    progress.log({"my/score": 0.25})
     progress.stop("enough")
     return progress
 
@@ -110,7 +126,7 @@ def test_a_restored_progress_is_equal_to_the_saved_one():
     restored.restore(json.loads(json.dumps(saved.to_json())) | {"callbacks": {}})
     assert restored.to_json() == saved.to_json()
     assert counters(restored) == (2, 3, 11, True)
-    assert restored.metric_steps == {"val/loss": 11}
+    assert restored.metric_steps == {"val/loss": 11, "my/score": 11}
     assert type(restored.history) is type(saved.history)
 
 

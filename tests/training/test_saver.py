@@ -151,7 +151,7 @@ def test_a_checkpoint_holds_arrays_position_records_and_states():
     assert saved.loop == {
         "epoch": 1, "step_in_epoch": 3, "global_step": 7, "is_epoch_open": True,
         "stop_reason": None, "metrics": {"train/loss_step": 0.5},
-        "metric_steps": {"train/loss_step": 6}, "history": [],
+        "metric_steps": {"train/loss_step": 6}, "history": [], "logged": {},
         "callbacks": {"Counts": {"count": 3}}, "data": {"name": "digits"}, "identity": {"seed": 0},
     }  # fmt: skip
 
