@@ -37,8 +37,8 @@ class Progress:
         >>> progress.publish({"val/loss": 0.5}, progress.global_step)
         >>> progress.end_row(keeps=True)
         >>> progress.end_epoch(is_whole=True)
-        >>> progress.epoch, progress.global_step, progress.history
-        (1, 4, [{'epoch': 0, 'step': 4, 'val/loss': 0.5}])
+        >>> progress.epoch, progress.global_step, progress.history[0]
+        (1, 4, {'epoch': 0, 'step': 4, 'val/loss': 0.5})
     """
 
     def __init__(self, on_log: OnLog = lambda _metrics, _step: None) -> None:

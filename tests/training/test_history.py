@@ -23,6 +23,37 @@ def test_the_history_is_a_list_that_converts_to_a_data_frame():
     assert History().to_pandas().index.name == "step"
 
 
+def test_the_table_has_four_digits_and_no_speed():
+    history = History([ROWS[0] | {"perf/mfu": 1.0}, ROWS[1] | {"train/loss": 0.123456, "lr": 1e-5}])
+    assert repr(history).split("\n") == [
+        "epoch  step  train/loss  val/loss     lr",
+        "    0     4      1.5000    1.0000      -",
+        "    1     8      0.1235    0.5000  1e-05",
+    ]
+    page = history._repr_html_()
+    assert page.count("<tr>") == 2
+    assert "0.1235" in page
+    assert "mfu" not in page
+
+
+def test_an_empty_history_is_shown_as_code():
+    assert repr(History()) == "History([])"
+    assert History()._repr_html_() is None
+
+
+def test_of_a_long_history_the_ends_are_shown():
+    history = History({"epoch": n, "step": n} for n in range(61))
+    steps = [line.split()[1] for line in repr(history).split("\n")[1:]]
+    assert steps == [*"01234", "...", "56", "57", "58", "59", "60"]
+    assert "..." not in repr(history[1:])
+
+
+def test_a_part_of_a_history_is_a_history():
+    assert type(History(ROWS)[:1]) is History
+    assert History(ROWS)[:1] == ROWS[:1]
+    assert History(ROWS)[1] == ROWS[1]
+
+
 def test_without_pandas_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):

@@ -1,0 +1,55 @@
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from nnx_alexnet.training.history import History
+
+ROWS = [
+    {"epoch": 0, "step": 4, "train/loss": 1.5, "lr": 0.1, "perf/mfu": 0.5},
+    {"epoch": 1, "step": 8, "train/loss": 0.75, "val/loss": 0.5, "lr": 0.2, "val/top_$5$": 0.9},
+]
+
+
+@pytest.fixture(autouse=True)
+def _figures():
+    matplotlib.use("agg")
+    yield
+    plt.close("all")
+
+
+def lines(chart):
+    return {line.get_label(): line.get_xydata().tolist() for line in chart.lines}
+
+
+def test_training_and_validation_share_a_chart_per_metric():
+    charts = History(ROWS).plot()
+    assert [chart.get_title(loc="left") for chart in charts] == ["loss", "lr", "top_$5$"]
+    assert lines(charts[0]) == {"train": [[4, 1.5], [8, 0.75]], "val": [[8, 0.5]]}
+    assert [*lines(charts[1]).values()] == [[[4, 0.1], [8, 0.2]]]
+    assert charts[0].get_legend() is not None
+    assert charts[1].get_legend() is None
+    assert len(charts[0].figure.axes) == 3
+    charts[0].figure.canvas.draw()  # the name is not a formula
+
+
+def test_metrics_can_be_chosen():
+    (chart,) = History(ROWS).plot("perf/mfu")
+    assert [*lines(chart).values()] == [[[4, 0.5]]]
+
+
+def test_a_split_has_the_same_color_in_each_chart():
+    charts = History(ROWS).plot("loss", "top_$5$")
+    colors = [{line.get_label(): line.get_color() for line in chart.lines} for chart in charts]
+    assert colors[0]["val"] == colors[1]["val"] != colors[0]["train"]
+
+
+@pytest.mark.parametrize("rows", [[], [{"epoch": 0, "step": 4}]])
+def test_a_history_without_metrics_is_refused(rows):
+    with pytest.raises(ValueError, match="no metrics to plot: no epoch has ended"):
+        History(rows).plot()
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_drawn():
+    with pytest.raises(ValueError, match=r"`metrics` \(='los'\) is unknown; did you mean 'loss'"):
+        History(ROWS).plot("los")
+    assert plt.get_fignums() == []
