@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ import numpy as np
 from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
 from nnx_alexnet.dashboard.hparams import FIRST_HPARAMS, hyperparameters, metric_columns
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
-from nnx_alexnet.data import DataModule, augmentation_key, transformed_batch
-from nnx_alexnet.devices import SharedProgram, usual_promotion
+from nnx_alexnet.data import DataModule, are_images, augmentation_key, batch_sheet
+from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
 from nnx_alexnet.support import printable
 
@@ -147,30 +146,16 @@ def write_inputs(
         data: contains the transform and the names of the classes.
         seed: the seed of the run, for the augmentation.
     """
-    from nnx_alexnet.dashboard.images import captioned
-
-    transform, program = data.transform, _compiled(data.transform)
-    rows = np.flatnonzero(batch["mask"])[:NUM_EXAMPLES]
     key = augmentation_key(seed=seed, epoch=epoch)
-    shown = jax.tree.map(lambda array: array[rows], dict(batch))
-    seen = jax.eval_shape(program, shown, key).get("image")
-    if not _are_images(getattr(seen, "shape", ())[1:]):
-        return
-    image = np.asarray(program(shown, key)["image"])
-    images = image * np.array(transform.std) + np.array(transform.mean)
-    labels = shown.get("label")
-    labels = labels if hasattr(labels, "shape") else np.empty((len(rows), 0, 0))
-    captions = [_caption(label, data.class_names) for label in labels]
-    writer.write_images(step, {"train/images": captioned(images, captions)})
-
-
-@lru_cache(maxsize=1)
-def _compiled(transform: Any) -> Any:
-    def transformed(batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
-        with usual_promotion():
-            return transformed_batch(transform, batch, key)
-
-    return jax.jit(transformed)
+    sheet = batch_sheet(
+        batch,
+        transform=data.transform,
+        key=key,
+        class_names=data.class_names,
+        count=NUM_EXAMPLES,
+    )
+    if sheet is not None:
+        writer.write_images(step, {"train/images": sheet})
 
 
 def write_filters(writer: MetricWriter, *, step: int, kernel: jax.Array) -> None:
@@ -207,7 +192,7 @@ def write_results(
         drawn["val/confusion_matrix"] = images.confusion_matrix(results.counts, names)
     if "val/class_accuracy" in tags:
         drawn["val/class_accuracy"] = images.class_accuracy(results.right, results.total, names)
-    if "val/mistakes" in tags and all(_are_images(m.image.shape) for m in results.mistakes):
+    if "val/mistakes" in tags and all(are_images(m.image.shape) for m in results.mistakes):
         drawn["val/mistakes"] = images.mistakes(results.mistakes, names)
     writer.write_images(step, drawn)
 
@@ -226,7 +211,7 @@ def first_kernel(
     input channels as the images is chosen: kernels of depthwise convolutions also have one input
     channel, but are smaller.
     """
-    if not _are_images(image_shape):
+    if not are_images(image_shape):
         return None
     kernels = [a for a in parameters.values() if a.ndim == 4 and a.shape[2] == image_shape[-1]]
     return max(kernels, key=lambda kernel: kernel.shape[0] * kernel.shape[1], default=None)
@@ -244,16 +229,3 @@ def samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return jnp.copy(array).ravel()[::stride]
 
     return {name: sample(array) for name, array in arrays.items()}
-
-
-def _are_images(shape: Sequence[int]) -> bool:
-    return len(shape) == 3 and shape[-1] <= 4
-
-
-def _caption(label: Any, class_names: Sequence[str] | None) -> str:
-    """Returns the text for a label: the name of its class, or of the most probable class."""
-    if np.ndim(label) == 1:
-        label = np.argmax(label)
-    if np.ndim(label) or not np.issubdtype(np.asarray(label).dtype, np.integer):
-        return "" if np.ndim(label) else f"{label:.4g}"
-    return printable(class_labels(class_names, int(label) + 1)[-1])

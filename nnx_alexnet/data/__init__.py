@@ -4,6 +4,9 @@ Users import the names in `__all__`. The other names are for other packages of `
 """
 
 from nnx_alexnet.data.applied_transform import transformed_batch as transformed_batch
+from nnx_alexnet.data.batch_images import Split as Split
+from nnx_alexnet.data.batch_images import are_images as are_images
+from nnx_alexnet.data.batch_images import batch_sheet as batch_sheet
 from nnx_alexnet.data.batching import Batch as Batch
 from nnx_alexnet.data.batching import example_batch as example_batch
 from nnx_alexnet.data.batching import padded_size as padded_size

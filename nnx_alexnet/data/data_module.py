@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.data.adapters import known_class_names
+from nnx_alexnet.data.batch_images import Split, show_batch
 from nnx_alexnet.data.cache_folders import Cache, cache_place
 from nnx_alexnet.data.checks import (
     check_alike,
@@ -299,6 +300,30 @@ class DataModule:
         if not folders:
             raise ValueError("The data have no cache. Create the DataModule with `cache=True`.")
         return [*dict.fromkeys(folders)]
+
+    def show_batch(
+        self, split: Split = "train", *, count: int = 16, epoch: int = 0, seed: int = 0
+    ) -> Any:
+        """Shows images of the first batch of a split as the model receives them, with labels.
+
+        The images are augmented as in training, but not standardized. They are drawn with
+        `matplotlib.pyplot`: a notebook shows them below the cell, and in a script `plt.show()` or
+        `plt.savefig("batch.png")` follows.
+
+        Args:
+            split: "train" (the default), "val" or "test".
+            count: the largest number of images (default 16).
+            epoch: the epoch of the train split, from 0 (default), which determines its order and
+                its augmentation.
+            seed: the seed of both (default 0, as for `Trainer`).
+
+        Returns:
+            The `matplotlib.axes.Axes`.
+
+        Raises:
+            ValueError: there is no such split, or its examples have no images.
+        """
+        return show_batch(self, split, count=count, epoch=epoch, seed=seed)
 
     def close(self) -> None:
         """Ends all workers; using the data again starts new ones."""

@@ -19,6 +19,8 @@ from nnx_alexnet.support.atomic_files import (
 )
 from nnx_alexnet.support.background_writer import BackgroundWriter
 from nnx_alexnet.support.error_messages import first_line, is_of_machine, shown, unknown
+from nnx_alexnet.support.image_sheets import RGB, as_pixels, captioned, num_columns
+from nnx_alexnet.support.image_sheets import show as show_sheet
 from nnx_alexnet.support.log import MessageFormatter, logger
 from nnx_alexnet.support.notebook import NotebookOutput, is_notebook
 from nnx_alexnet.support.number_formats import (
@@ -51,6 +53,7 @@ from nnx_alexnet.support.start_up import start_times
 from nnx_alexnet.support.tables import html_facts, html_table, text_table
 
 __all__ = [
+    "RGB",
     "BackgroundWriter",
     "MessageFormatter",
     "Mode",
@@ -58,8 +61,10 @@ __all__ = [
     "NotebookOutput",
     "absolute_path",
     "as_number",
+    "as_pixels",
     "as_python",
     "best_first",
+    "captioned",
     "check_encodable",
     "check_integer",
     "check_metric_name",
@@ -81,6 +86,7 @@ __all__ = [
     "is_of_machine",
     "is_terminal",
     "logger",
+    "num_columns",
     "numbered_folders",
     "open_regular",
     "open_standard_descriptors",
@@ -91,6 +97,7 @@ __all__ = [
     "read_whole",
     "remove_leftovers",
     "settle_streams",
+    "show_sheet",
     "shown",
     "start_times",
     "sync_file",

@@ -120,7 +120,7 @@ def test_the_images_are_those_that_the_first_step_received(tmp_path):
     spy = Spy(model, tiny.data, max_epochs=1, log_dir=tmp_path, progress_bar=False)
     spy.fit()
     jax.effects_barrier()
-    from nnx_alexnet.dashboard.images import as_pixels
+    from nnx_alexnet.support import as_pixels
 
     sheet = picture(spy.run_dir, "train/images")
     unit = seen["first"] * 0.2 + 0.4  # without the normalization
