@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nnx_alexnet.support.log import logger
 
+_MAX_PARTS = 3  # so that a line has at most 80 columns
+
 
 class StartTimes:
     """The parts of the time until the first step, in their order.
@@ -47,11 +49,14 @@ class StartTimes:
             self._last = now
 
     def report(self) -> None:
-        """Logs the parts, the first time after `begin`."""
+        """Logs the longest parts on one line, the first time after `begin`."""
         if self.parts:
             total = sum(self.parts.values())
-            parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.parts.items())
-            logger.info("The first step was dispatched after %.1f s: %s.", total, parts)
+            least = sorted(self.parts.values(), reverse=True)[:_MAX_PARTS][-1]
+            parts = [
+                f"{name} {seconds:.1f}" for name, seconds in self.parts.items() if seconds >= least
+            ]
+            logger.info("start   %.1f s to the first step: %s", total, ", ".join(parts))
             self.parts = {}
 
 
