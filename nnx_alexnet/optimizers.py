@@ -77,6 +77,8 @@ def create_optimizer(
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"`clip_norm` (={clip_norm}) must be positive, or None for no clipping.")
     rate = _learning_rate(learning_rate, schedule, num_steps, warmup_steps)
+    if callable(rate):
+        rate.__name__ = schedule  # for the record of a run
     decay = {} if weight_decay is None else {"weight_decay": weight_decay}
     decaying = [each for each in OPTIMIZERS if _has_weight_decay(OPTIMIZERS[each])]
     if decay and name not in decaying:
@@ -91,6 +93,7 @@ def create_optimizer(
             return optimizer
         return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
+    build.__name__ = name  # for the record of a run
     # By default, optax rounds the rate to the dtype of the first parameter.
     return optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(learning_rate=rate)
 

@@ -65,6 +65,7 @@ from nnx_alexnet.training import (
     StepsPerExecution,
     TrainingTrace,
     as_name,
+    as_tags,
     check_types,
     eval_step,
     forget_initial_weights,
@@ -73,6 +74,7 @@ from nnx_alexnet.training import (
     names_at_log_points,
     own_names,
     predict_step,
+    recorded_config,
     report_frozen_layers,
     report_untouched_parameters,
     train_step,
@@ -115,6 +117,8 @@ class Trainer:
         log_dir: the parent folder of all runs (default `logs`); None writes nothing.
         name: the folder of the run is `<log_dir>/<name>/version_<n>` (default: the name of the
             model's class, in lower case).
+        tags: one or several words about the run, which `nnx-alexnet runs` and the HParams tab show
+            (default none).
         devices: how many devices share each batch. `"auto"` (the default) means all devices of all
             processes, or only `jax.default_device` if that is set; with several processes, only
             `"auto"` works. The batch size of the data is that of the whole batch, and must be a
@@ -187,6 +191,7 @@ class Trainer:
         seed: int = 0,
         log_dir: str | Path | None = "logs",
         name: str | os.PathLike[str] | None = None,
+        tags: str | Sequence[str] = (),
         devices: Devices = "auto",
         mesh: MeshLike | None = None,
         shard_state: bool = False,
@@ -209,6 +214,7 @@ class Trainer:
             validate_every_n_epochs=as_python(validate_every_n_epochs),
             steps_per_execution=steps_per_execution,
             check_finite=check_finite,
+            tags=as_tags(tags),
         )
         self._transformation = (
             create_optimizer() if optimizer is None else as_transformation(optimizer)
@@ -221,7 +227,15 @@ class Trainer:
         )
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self._placement)
-        self.config: dict[str, Any] = self._own_config() if config is None else dict(config)
+        self.config = recorded_config(
+            config,
+            settings=self._settings,
+            model=model,
+            task=self._task,
+            data=self._data,
+            transformation=self._transformation,
+            callbacks=self._hooks.callbacks,
+        )
         self._lifecycle = Lifecycle(self._hooks, self._arrays, self._data, self._placement)
         self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
         self._preparation = Preparation(
@@ -253,22 +267,6 @@ class Trainer:
             passes=self._passes,
         )
         return _Parts(progress, requests, run, evaluation)
-
-    def _own_config(self) -> dict[str, Any]:
-        """Returns the configuration to record if the argument `config` was not given."""
-        settings = self._settings
-        return {
-            "model": {"class": type(self._arrays.model).__name__},
-            "task": {"class": type(self._task).__name__},
-            "data": {"name": self._data.name, "batch_size": self.batch_size},
-            "trainer": {
-                "max_epochs": settings.max_epochs,
-                "max_steps": settings.max_steps,
-                "seed": settings.seed,
-                "log_every_n_steps": settings.log_every_n_steps,
-                "validate_every_n_epochs": settings.validate_every_n_epochs,
-            },
-        }
 
     # ---- The verbs ------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from nnx_alexnet.support import format_duration, format_value, printable, unknow
 Row = Mapping[str, Any]
 
 _COLUMNS = ("run", "status", "epochs", "steps", "started", "duration")
-_TEXT_COLUMNS = ("run", "status")
+_TEXT_COLUMNS = ("run", "status", "tags")
 _SHORT_HEADINGS = {"epochs": "ep", "duration": "took", "accuracy": "acc"}
 _MIN_NAME_WIDTH = 9  # of run names that are cut
 _MAX_WIDTH = 1_000_000  # of a table without a limit
@@ -77,8 +77,10 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
         for name in dict.fromkeys(name for row in rows for name in row)
         if name.startswith(split)
     ]
+    tags = ["tags"] if any(row.get("tags") for row in rows) else []
     for is_short, shown in ((False, metrics), (True, metrics), (True, _without_losses(metrics))):
-        table = _table(rows, [*_COLUMNS[:4], *shown, *_COLUMNS[4:]], now if is_short else None)
+        columns = [*_COLUMNS[:4], *shown, *_COLUMNS[4:], *tags]
+        table = _table(rows, columns, now if is_short else None)
         lines = _rendered(table, _MAX_WIDTH)
         natural_width = max(map(len, lines))
         if natural_width <= limit:

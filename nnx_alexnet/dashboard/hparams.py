@@ -50,7 +50,7 @@ def _named(path: tuple[object, ...], value: object) -> tuple[str, object]:
     """Returns the name and the value of an entry as the tab shows them."""
     last = str(path[-1])
     parents = [str(part) for part in path[:-1] if part != "init_args"]
-    if last == "class_path" and isinstance(value, str):
+    if last in ("class_path", "class") and isinstance(value, str):
         return ".".join(parents), value.rpartition(".")[2]
     if last == "tags" and isinstance(value, list | tuple):
         value = ", ".join(map(str, value))

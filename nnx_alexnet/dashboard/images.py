@@ -72,10 +72,12 @@ def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> RGB:
     """
     if not worst:
         return _message("No example was misclassified.")
+    names = [[printable(class_names[k]) for k in (m.predicted, m.label)] for m in worst]
+    # Longer names do not fit next to the word.
+    gap = "\n" if any(len(name) > 2 for pair in names for name in pair) else " "
     captions = [
-        f"true: {printable(class_names[m.label])}\n"
-        f"{m.confidence:.0%} {printable(class_names[m.predicted])}"
-        for m in worst
+        f"predicted{gap}{predicted} ({m.confidence:.0%}),\ntrue {true}"
+        for m, (predicted, true) in zip(worst, names, strict=True)
     ]
     return captioned([m.image for m in worst], captions)
 
@@ -107,9 +109,10 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> RGB:
     axes.set_yticks(ticks, shown, parse_math=False)
     axes.tick_params(length=0, labelsize=9 if num <= 15 else 7)
     axes.set_xlabel("predicted class")
-    axes.set_ylabel("class")
+    axes.set_ylabel("true class")
     correct, total = int(np.trace(counts)), int(counts.sum())
-    axes.set_title(f"{correct:,} of {total:,} correct", loc="left", fontsize=11, color=_GREY)
+    title = f"accuracy {correct / max(1, total):.1%} ({correct:,} of {total:,})"
+    axes.set_title(title, loc="left", fontsize=11, color=_GREY)
     if is_numbered:
         size = 10 if num <= 12 else 7
         for row, column in np.argwhere(counts > 0):
@@ -122,7 +125,7 @@ def confusion_matrix(counts: NDArray[Any], class_names: Sequence[str]) -> RGB:
 
 
 def class_accuracy(right: NDArray[Any], total: NDArray[Any], class_names: Sequence[str]) -> RGB:
-    """Draws the accuracy per class, the lowest first.
+    """Draws the recall per class (the share of its examples that are correct), the lowest first.
 
     Only the 40 lowest are drawn. Classes without examples are left out.
 
@@ -148,7 +151,7 @@ def class_accuracy(right: NDArray[Any], total: NDArray[Any], class_names: Sequen
         axes.text(1.02, row, text, va="center", fontsize=8, color=_GREY)
     overall = right.sum() / max(1, total.sum())
     axes.axvline(overall, color=_GREY, linewidth=1, linestyle="--")
-    title = f"accuracy per class; {overall:.1%} overall (dashed)"
+    title = f"recall per class; dashed: overall {overall:.1%}"
     if len(present) > len(ranked):
         title += f"\nthe lowest {len(ranked)} of {len(present):,} classes"
     axes.set_title(title, loc="left", fontsize=11, color=_GREY)

@@ -183,7 +183,7 @@ def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
         One dict per run: `run` (its path in `log_dir`), `path`, `status` ("running", "finished",
         "interrupted", "failed", or "killed" if the run could not record its end), `epochs`,
         `steps`, `started`, `ended`, `duration` in seconds over all starts that ended,
-        `stop_reason`, `error`, `best_steps`, and each metric by its name: the best value of
+        `stop_reason`, `error`, `tags`, `best_steps`, and each metric by its name: the best value of
         losses and accuracies in `val/`, the newest value of other metrics. None stands for what
         cannot be read.
 

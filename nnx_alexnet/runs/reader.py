@@ -166,9 +166,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
     Returns:
         `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
-        seconds, `stop_reason`, `error`, and each metric by its name: the best value of losses and
-        accuracies in `val/`, the newest value of other metrics. `best_steps` has the steps of the
-        best values. `status` is "running" while a process holds the run's lock, then what the run
+        seconds, `stop_reason`, `error`, `tags` (as one text), and each metric by its name: the best
+        value of losses and accuracies in `val/`, the newest value of other metrics. `best_steps`
+        has the steps of the best values. `status` is "running" while a process holds the run's lock, then what the run
         recorded at its end: "finished", "interrupted" or "failed"; "killed" if it recorded nothing.
     """
     return read_all(run_dir)[0]
@@ -195,6 +195,7 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
         "duration": duration(environment, is_running),
         "stop_reason": _text(environment.get("stop_reason")),
         "error": _text(environment.get("error")),
+        "tags": _tags(environment.get("tags")),
     }
     best_steps, metrics = {}, {}
     for name in metric_names(rows):
@@ -209,6 +210,10 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
     # The first `found` determines the order, the second overrides metrics of these names.
     run = {**found, **metrics, **found, "best_steps": best_steps}
     return run, rows, environment
+
+
+def _tags(value: object) -> str | None:
+    return ", ".join(map(str, value)) or None if isinstance(value, list) else None
 
 
 def _text(value: object) -> str | None:

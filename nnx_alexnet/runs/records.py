@@ -66,6 +66,7 @@ def write_record(run_dir: Path, config: Mapping[str, Any]) -> None:
         "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
         "packages": {package: _installed(package) for package in PACKAGES},
         "git_commit": _git_commit(),
+        "tags": _tags(config),
     }
     if previous := read_environment(run_dir):
         environment["before"] = [*previous.pop("before"), previous]
@@ -93,6 +94,12 @@ def write_end(
     """
     ended = {"ended": time.strftime(TIME_FORMAT), "seconds": seconds, "status": status}
     _write_environment(run_dir, read_environment(run_dir) | ended | reason)
+
+
+def _tags(config: Mapping[str, Any]) -> list[str]:
+    trainer = config.get("trainer")
+    tags = trainer.get("tags") if isinstance(trainer, Mapping) else None
+    return [tags] if isinstance(tags, str) else [*map(str, tags or ())]
 
 
 def _make_newest(run_dir: Path) -> None:

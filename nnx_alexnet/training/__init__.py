@@ -19,8 +19,9 @@ from nnx_alexnet.training.preparation import ModuleSteps, Preparation
 from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Agreement, Requests
 from nnx_alexnet.training.run import Run
+from nnx_alexnet.training.run_config import recorded_config
 from nnx_alexnet.training.run_identity import Ingredients
-from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name
+from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name, as_tags
 from nnx_alexnet.training.start_checks import check_types
 from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
@@ -46,6 +47,7 @@ __all__ = [
     "StepsPerExecution",
     "TrainingTrace",
     "as_name",
+    "as_tags",
     "check_types",
     "eval_step",
     "forget_initial_weights",
@@ -54,6 +56,7 @@ __all__ = [
     "names_at_log_points",
     "own_names",
     "predict_step",
+    "recorded_config",
     "report_frozen_layers",
     "report_untouched_parameters",
     "train_step",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnx_alexnet.runs import check_name
@@ -38,6 +39,7 @@ class Settings:
     validate_every_n_epochs: int = 1
     steps_per_execution: StepsPerExecution = "auto"
     check_finite: bool = True
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -65,3 +67,23 @@ def as_name(name: str | os.PathLike[str]) -> str:
     if not isinstance(text, str):
         raise TypeError(f"`name` (={name!r}) must be a str, such as 'sweep/adam'.")
     return text
+
+
+def as_tags(tags: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the tags of a run, of which one may be given without a list.
+
+    Raises:
+        TypeError: the argument is neither a str nor a list of str.
+        ValueError: a tag is empty.
+
+    Example:
+        >>> from nnx_alexnet.training.settings import as_tags
+        >>> as_tags("baseline"), as_tags(["baseline", "wide"])
+        (('baseline',), ('baseline', 'wide'))
+    """
+    found = (tags,) if isinstance(tags, str) else tuple(tags)
+    if not all(isinstance(tag, str) for tag in found):
+        raise TypeError(f"`tags` (={tags!r}) must be a str or a list of str, such as ['baseline'].")
+    if not all(tag.strip() for tag in found):
+        raise ValueError(f"`tags` (={tags!r}) must not contain an empty tag.")
+    return found

@@ -104,3 +104,9 @@ def test_sorting_puts_the_best_first_and_missing_values_last(by, names):
 def test_sorting_by_an_unknown_column_is_refused(by):
     with pytest.raises(ValueError, match=r"`sort` .*'val/accuracy'"):
         sort_runs([{"run": "a", "val/accuracy": 0.5, "best_steps": {}}], by)
+
+
+def test_tags_are_a_column_if_a_run_has_some():
+    rows = [{"run": "a", "tags": None}, {"run": "b", "tags": "wide, slow"}]
+    assert [line.split()[-1] for line in format_runs(rows).splitlines()] == ["tags", "-", "slow"]
+    assert "tags" not in format_runs(rows[:1])

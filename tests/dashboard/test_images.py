@@ -100,3 +100,28 @@ def test_images_show_any_name():
     assert time.perf_counter() - start < 5  # a long name is cut before it is measured
     assert module.confusion_matrix(np.eye(2, dtype=int), names).shape[2] == 3
     assert module.class_accuracy(np.ones(2, int), np.ones(2, int), names).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "caption"),
+    [
+        (["5", "9"], "predicted 9 (72%),\ntrue 5"),
+        (["cat", "dog"], "predicted\ndog (72%),\ntrue cat"),
+    ],
+)
+def test_a_mistake_has_its_prediction_and_its_class_in_words(monkeypatch, names, caption):
+    drawn = []
+    monkeypatch.setattr(module, "captioned", lambda images, captions: drawn.extend(captions))
+    module.mistakes([Mistake(0.72, 3, 0, 1, np.zeros((8, 8, 1)))], names)
+    assert drawn == [caption]
+
+
+def test_the_titles_have_the_accuracy_and_the_meaning_of_the_line(monkeypatch):
+    titles = []
+    monkeypatch.setattr(module, "_rendered", lambda figure: titles.append(figure.axes[0]))
+    counts = np.array([[140, 2], [0, 2]])
+    module.confusion_matrix(counts, ["a", "b"])
+    module.class_accuracy(np.diag(counts), counts.sum(axis=1), ["a", "b"])
+    assert [axes.get_title(loc="left") for axes in titles] == [
+        "accuracy 98.6% (142 of 144)", "recall per class; dashed: overall 98.6%",
+    ]  # fmt: skip

@@ -8,6 +8,7 @@ from helpers import At, press_ctrl_c, trainer_of
 
 from nnx_alexnet.runs.folder import create_run_dir, find_runs, list_runs
 from nnx_alexnet.runs.lock import is_locked
+from nnx_alexnet.runs.reader import read_run
 from nnx_alexnet.runs.records import config_text, write_end, write_record
 
 
@@ -154,3 +155,11 @@ def test_a_refused_start_leaves_the_records_unchanged(tmp_path):
     with pytest.raises(ValueError, match="seed"):
         trainer_of(log_dir=tmp_path, seed=3).fit(resume=trainer.run_dir)
     assert environment_of(trainer) == before
+
+
+@pytest.mark.parametrize(
+    ("tags", "shown"), [(["wide", "slow"], "wide, slow"), ("wide", "wide"), ([], None)]
+)
+def test_the_tags_of_a_run_can_be_listed(tmp_path, tags, shown):
+    write_record(tmp_path, {"trainer": {"tags": tags}})
+    assert read_run(tmp_path)["tags"] == shown
