@@ -168,8 +168,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
         seconds, `stop_reason`, `error`, `tags` (as one text), and each metric by its name: the best
         value of losses and accuracies in `val/`, the newest value of other metrics. `best_steps`
-        has the steps of the best values. `status` is "running" while a process holds the run's lock, then what the run
-        recorded at its end: "finished", "interrupted" or "failed"; "killed" if it recorded nothing.
+        has the steps of the best values. `status` is "running" while a process holds the run's
+        lock, then what the run recorded at its end: "finished", "interrupted" or "failed"; "killed"
+        if it recorded nothing.
     """
     return read_all(run_dir)[0]
 
