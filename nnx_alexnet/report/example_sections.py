@@ -86,13 +86,13 @@ def _image(example: Example) -> NDArray[np.uint8] | None:
 
 def _caption(example: Example, names: Sequence[str]) -> str:
     is_right = example.predicted == example.label
-    predicted = escape(printable(names[example.predicted]))
+    predicted = breakable(printable(names[example.predicted]))
     first = (
         f'<b class="{"right" if is_right else "missed"}">{predicted}</b> '
         f"{percent(example.confidence)}"
     )
-    second = f"{escape(printable(names[example.second]))} {percent(example.second_confidence)}"
-    true = "" if is_right else f"<br>true: {escape(printable(names[example.label]))}"
+    second = f"{breakable(printable(names[example.second]))} {percent(example.second_confidence)}"
+    true = "" if is_right else f"<br>true: {breakable(printable(names[example.label]))}"
     return (
         f"<figcaption>{first}<br>{second}{true}<br><span>No. {example.index:,}</span></figcaption>"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_EXAMPLES = 8  # of each kind
+_MAX_CLASSES = 32  # whose correct examples are kept, since each holds an image
 
 
 @dataclass
@@ -88,7 +89,8 @@ class Notable:
                 fields=jax.tree.map(lambda array: array[row : row + 1].copy(), dict(fields)),
             )
 
-        for row in _largest(first, correct):
+        is_kept = correct & (labels % -(-probabilities.shape[1] // _MAX_CLASSES) == 0)
+        for row in _sorted(first, is_kept):
             known = self._correct.get(int(labels[row]))
             if known is None or known.confidence < first[row]:
                 self._correct[int(labels[row])] = example(row)
@@ -99,7 +101,7 @@ class Notable:
     def _rank(self, kind: str, values: NDArray[Any], mask: NDArray[Any], example: Any) -> None:
         """Keeps the examples with the largest values; of equal ones, the first."""
         kept = self._ranked[kind]
-        for row in _largest(values, mask):
+        for row in _sorted(values, mask)[:NUM_EXAMPLES]:
             self._count += 1
             if len(kept) == NUM_EXAMPLES and kept[0][0] >= values[row]:
                 continue
@@ -123,8 +125,8 @@ class Notable:
         return {"correct": by_class, **ranked}
 
 
-def _largest(values: NDArray[Any], mask: NDArray[Any]) -> Iterator[int]:
-    """Yields the rows of the largest values where the mask holds."""
+def _sorted(values: NDArray[Any], mask: NDArray[Any]) -> list[int]:
+    """Returns the rows where the mask holds, the largest value first."""
     rows = np.flatnonzero(mask)
-    order = rows[np.argsort(-values[rows], kind="stable")]
-    yield from map(int, order[: 4 * NUM_EXAMPLES])
+    order: list[int] = rows[np.argsort(-values[rows], kind="stable")].tolist()
+    return order

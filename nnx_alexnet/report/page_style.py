@@ -161,6 +161,13 @@ details pre { margin-top: 12px; }
   .classes .bar { display: none; }
 }
 @media print {
+  :root { color-scheme: light; }
+  table { font-size: 9pt; }
+  th { position: static; }
+  .layers { font-size: 7.5pt; }
+  .classes .bar { display: none; }
+  .matrix, .balance { min-width: 0 !important; }
+  .curves { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   body { background: none; font-size: 10.5pt; }
   main { max-width: none; padding: 0; }
   nav { display: none; }

@@ -99,6 +99,18 @@ def test_test_evaluates_the_newest_run_and_writes_no_other(run, elsewhere, capsy
     assert sorted(run.parent.iterdir()) == runs
 
 
+def test_report_measures_the_best_checkpoint_on_the_data_of_the_run(run, elsewhere, capsys):
+    output = ["--output", "report.html"]
+    assert main(["report", str(run), *output]) == 0
+    assert "<th>examples</th><td>144</td><td>360</td>" in Path("report.html").read_text()
+    assert main(["report", str(run), *output, "--checkpoint", "none"]) == 0
+    assert "Nothing was measured" in Path("report.html").read_text()
+    capsys.readouterr()
+    assert main(["report", str(run), *output, "--checkpoint", "7"]) == 0
+    assert "The run is not measured: ValueError: `which` (='7')" in capsys.readouterr().err
+    Path("report.html").unlink()
+
+
 def save_digits(folder, num):
     from sklearn.datasets import load_digits
 

@@ -190,23 +190,6 @@ def test_a_run_that_cannot_be_measured_still_has_a_report(run, tmp_path, warning
     assert any("could not be measured" in message for message in warnings.messages)
 
 
-def test_the_command_measures_a_run_that_it_can_rebuild(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    options = ["--data.image_size", "8", "--data.batch_size", "128", "--trainer.max_epochs", "1"]
-    assert (
-        main(["fit", "--model", "helpers.TinyNet", *options, "--trainer.progress_bar", "false"])
-        == 0
-    )
-    run_dir = Path("logs/tinynet/version_0")
-    assert main(["report", str(run_dir)]) == 0
-    assert "<th>examples</th><td>144</td><td>360</td>" in (run_dir / "report.html").read_text()
-    assert main(["report", str(run_dir), "--checkpoint", "none"]) == 0
-    assert "Nothing was measured" in (run_dir / "report.html").read_text()
-    capsys.readouterr()
-    assert main(["report", str(run_dir), "--checkpoint", "7"]) == 0
-    assert "The run is not measured: ValueError: `which` (='7')" in capsys.readouterr().err
-
-
 def test_everything_that_comes_from_the_run_is_escaped(tmp_path):
     row = {"step": 1, "epoch": 0, f"train/{EVIL}": 1.0, "val/$x_{": 2.0, "test/<b>": 1.0}
     environment = {

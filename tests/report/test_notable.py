@@ -15,7 +15,7 @@ def filled(labels, rows, batch_size):
 def test_the_examples_are_those_of_one_sorted_pass():
     rng = np.random.default_rng(0)
     labels, rows = rng.integers(0, 4, 300), rng.dirichlet(np.ones(4), 300)
-    found = filled(labels, rows, batch_size=32)
+    found = filled(labels, rows, batch_size=100)
     predicted, ordered = rows.argmax(1), np.sort(rows, axis=1)
     gaps = ordered[:, -1] - ordered[:, -2]
     assert [e.index for e in found["uncertain"]] == np.argsort(gaps)[:NUM_EXAMPLES].tolist()
@@ -39,3 +39,5 @@ def test_an_example_holds_its_prediction_and_its_own_fields():
 def test_correct_examples_are_spread_over_the_classes():
     found = filled(np.arange(15), np.eye(15), batch_size=5)
     assert [e.label for e in found["correct"]] == [0, 2, 4, 6, 8, 10, 12, 14]
+    found = filled(np.arange(100), np.eye(100), batch_size=30)
+    assert [e.label for e in found["correct"]] == [0, 12, 28, 40, 56, 68, 84, 96]
