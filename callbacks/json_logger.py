@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.runs import parse_row
+from nnx_alexnet.runs import parse_row, write_last_step
 from nnx_alexnet.support import logger, open_regular, read_whole, write_whole
 
+_SECONDS_PER_WRITE = 2.0  # of the step
+
 if TYPE_CHECKING:
+    from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
 
@@ -24,6 +28,9 @@ class JSONLogger(Callback):
     Each line is one JSON object: `step`, `epoch` and the metrics that were published together;
     null stands for a value that is not finite. A failed write never ends training: the first one
     is logged. Without a run folder, this callback does nothing.
+
+    Every few seconds and at the end of a fit, it also writes the number of the newest step to the
+    file `.step`, from which `nnx-alexnet runs` reads how far a killed run has come.
 
     Example:
         Read it with `pandas.read_json("metrics.jsonl", lines=True)`, or line by line:
@@ -36,6 +43,12 @@ class JSONLogger(Callback):
     def __init__(self) -> None:
         self._failed_write = False
         self._size = 0  # of the file, in bytes
+        self._next_write = 0.0  # of the step
+
+    @property
+    def batch_period(self) -> int | None:
+        """After every dispatch: writing the step depends on the clock."""
+        return BETWEEN_DISPATCHES
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Forgets an earlier run."""
@@ -71,6 +84,22 @@ class JSONLogger(Callback):
             self._size = len(kept)
         except OSError as error:
             self._report(error)
+
+        write_last_step(trainer.run_dir, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Writes the step if a few seconds have passed."""
+        now = time.monotonic()
+        if now >= self._next_write and trainer.run_dir is not None and is_main():
+            self._next_write = now + _SECONDS_PER_WRITE
+            write_last_step(trainer.run_dir, trainer.global_step)
+
+    def teardown(self, trainer: Trainer, stage: Stage) -> None:
+        """Writes the last step, however the fit ended."""
+        if stage == "fit" and trainer.run_dir is not None and is_main():
+            write_last_step(trainer.run_dir, trainer.global_step)
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
         """Appends a line."""

@@ -11,10 +11,10 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from flax import nnx
 from jsonargparse import Namespace
@@ -26,7 +26,7 @@ from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
-from nnx_alexnet.cli.runs_table import format_runs, sort_runs
+from nnx_alexnet.cli.runs_command import runs
 from nnx_alexnet.cli.saved_run import load_run, split_run
 from nnx_alexnet.cli.trainer_factory import build_evaluator, build_model, build_trainer
 from nnx_alexnet.cli.verify_output import VERIFY_HEADER, verify_line
@@ -34,7 +34,7 @@ from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import write_comparison, write_report
-from nnx_alexnet.runs import find_runs, list_runs
+from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import (
     first_line,
     is_terminal,
@@ -160,25 +160,6 @@ def summary(arguments: Namespace) -> int:
     shape = (arguments.batch_size, size, size, arguments.in_channels)
     width = max(60, output_columns() or 120)
     print_result(printable(summarize(model, shape, width=width), keep="\n"))
-    return 0
-
-
-def runs(arguments: Namespace) -> int:
-    """Prints a table of all runs."""
-    rows: Sequence[Mapping[str, Any]] = list_runs(arguments.logs)
-    if not rows:
-        write_message(f"There are no runs in {printable(arguments.logs)}.")
-        return 0
-    if arguments.sort is not None:
-        rows = sort_runs(rows, arguments.sort)
-    if arguments.json:
-        print_result("\n".join(map(json.dumps, rows)))
-    else:
-        # A file or a pipe gets all columns and whole names.
-        print_result(format_runs(rows, output_columns()))
-        write_message(
-            "Losses and accuracies of val/ are the best of each run; other columns are the newest."
-        )
     return 0
 
 

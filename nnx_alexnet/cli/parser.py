@@ -87,11 +87,30 @@ def _verify_parser() -> Parser:
 
 
 def _runs_parser() -> Parser:
-    parser = Parser(description="Print a table of all runs, with their status and metrics.")
+    parser = Parser(description="Print a table of runs with their metrics; compare or delete runs.")
     parser.add_argument("logs", nargs="?", default="logs", help="Folder of runs.")
     parser.add_argument(
         "--sort", help="Column or metric to sort by, such as val/accuracy; the best run is first."
     )
+    parser.add_argument(
+        "--filter",
+        action="append",
+        help="Only runs that meet a condition: status=failed, 'run=sweep/*', 'val/accuracy>0.9'. "
+        "May be repeated.",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="*",
+        metavar="RUN",
+        help="Compare results and settings of these runs, or of all that meet the filters.",
+    )
+    parser.add_argument(
+        "--delete",
+        nargs="*",
+        metavar="RUN",
+        help="Delete these runs, or all that meet the filters, after a question.",
+    )
+    parser.add_argument("--yes", action="store_true", help="Delete without a question.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object per run.")
     return parser
 

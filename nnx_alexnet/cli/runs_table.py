@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ from nnx_alexnet.support import format_duration, format_value, printable, unknow
 Row = Mapping[str, Any]
 
 _COLUMNS = ("run", "status", "epochs", "steps", "started", "duration")
-_TEXT_COLUMNS = ("run", "status", "tags")
+_TEXT_COLUMNS = ("run", "status", "tags", "reason")
 _SHORT_HEADINGS = {"epochs": "ep", "duration": "took", "accuracy": "acc"}
 _MIN_NAME_WIDTH = 9  # of run names that are cut
 _MAX_WIDTH = 1_000_000  # of a table without a limit
@@ -55,8 +56,10 @@ def sort_runs(rows: Sequence[Row], by: str) -> list[Row]:
 def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | None = None) -> str:
     """Returns a table with one line per run.
 
-    A table that is too wide has shorter dates and headings, then no losses of splits that have an
-    accuracy, then run names without their beginnings; then its right end is cut off.
+    Without a limit, the last column has the reasons why runs ended. With a limit, the error of a
+    run that failed is below its line. A table that is too wide has shorter dates and headings, then
+    no losses of splits that have an accuracy, then run names without their beginnings; then its
+    right end is cut off.
 
     Args:
         rows: what `list_runs` returned.
@@ -71,23 +74,63 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
     """
     now = datetime.now().astimezone() if now is None else now
     limit = _MAX_WIDTH if width is None else width
-    metrics = [
-        name
-        for split in ("val/", "test/")
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if name.startswith(split)
-    ]
-    tags = ["tags"] if any(row.get("tags") for row in rows) else []
+    metrics = metric_columns(rows)
+    last = [*_COLUMNS[4:], *(["tags"] if any(row.get("tags") for row in rows) else [])]
+    last += ["reason"] if width is None and any(map(reason_of, rows)) else []
     for is_short, shown in ((False, metrics), (True, metrics), (True, _without_losses(metrics))):
-        columns = [*_COLUMNS[:4], *shown, *_COLUMNS[4:], *tags]
-        table = _table(rows, columns, now if is_short else None)
-        lines = _rendered(table, _MAX_WIDTH)
+        table = _table(rows, [*_COLUMNS[:4], *shown, *last], now if is_short else None)
+        lines = rendered(table, _MAX_WIDTH)
         natural_width = max(map(len, lines))
         if natural_width <= limit:
-            return "\n".join(lines)
-    spare = max(len(printable(row.get("run"))) for row in rows) - _MIN_NAME_WIDTH
-    lines = _rendered(table, max(limit, natural_width - max(spare, 0)))
-    return "\n".join(line if len(line) <= limit else f"{line[: limit - 1]}…" for line in lines)
+            break
+    else:
+        spare = max(len(printable(row.get("run"))) for row in rows) - _MIN_NAME_WIDTH
+        lines = rendered(table, max(limit, natural_width - max(spare, 0)))
+        lines = [line if len(line) <= limit else f"{line[: limit - 1]}…" for line in lines]
+    if width is None:
+        return "\n".join(lines)
+    below = [_failure_lines(row, limit) for row in rows]
+    return "\n".join(
+        line for first, more in zip(lines, [[], *below], strict=True) for line in (first, *more)
+    )
+
+
+def metric_columns(rows: Sequence[Row]) -> list[str]:
+    """Returns the metrics of validations, then those of tests."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for split in ("val/", "test/") for name in names if name.startswith(split)]
+
+
+def reason_of(row: Row) -> str | None:
+    """Returns why a run ended: its error, or why it stopped; None if that is not recorded."""
+    return row.get("error") or row.get("stop_reason")
+
+
+def first_sentence(text: str) -> str:
+    """Returns the first sentence of an error; JSON has all of it.
+
+    Example:
+        >>> from nnx_alexnet.cli.runs_table import first_sentence
+        >>> first_sentence("ValueError: `rate` (=0.0) must be positive. Pass another one.")
+        'ValueError: `rate` (=0.0) must be positive.'
+    """
+    first, end, _ = printable(text).partition(". ")
+    return first + end.rstrip()
+
+
+def _failure_lines(row: Row, width: int) -> list[str]:
+    """Returns the error of a run that failed, on at most two lines."""
+    if row.get("status") != "failed" or not row.get("error"):
+        return []
+    indent = "  " if width > _MIN_NAME_WIDTH else ""
+    return textwrap.wrap(
+        first_sentence(row["error"]),
+        width,
+        max_lines=2,
+        placeholder="…",
+        initial_indent=indent,
+        subsequent_indent=indent,
+    )
 
 
 def _without_losses(metrics: Sequence[str]) -> list[str]:
@@ -109,12 +152,14 @@ def _table(rows: Sequence[Row], columns: Sequence[str], now: datetime | None) ->
             no_wrap=not is_run,
         )
     for row in rows:
-        run, *others = (_cell(name, row.get(name), now) for name in columns)
+        values = {**row, "reason": reason_of(row)}
+        run, *others = (cell_text(name, values.get(name), now) for name in columns)
         table.add_row(_RunName(run), *map(Text, others))
     return table
 
 
-def _rendered(table: Table, width: int) -> list[str]:
+def rendered(table: Table, width: int) -> list[str]:
+    """Returns the lines of a table as plain text."""
     written = io.StringIO()  # standard output may be missing or closed
     console = Console(
         file=written, width=width, color_system=None, force_terminal=False, force_jupyter=False
@@ -146,7 +191,8 @@ def _heading(name: str, *, is_short: bool) -> str:
     return "/".join([*split, _SHORT_HEADINGS.get(last, last)])
 
 
-def _cell(name: str, value: Any, now: datetime | None) -> str:
+def cell_text(name: str, value: Any, now: datetime | None = None) -> str:
+    """Returns the text of a value in a column; that of dates depends on the time `now`."""
     if value is None:
         return "-"
     if name == "started":

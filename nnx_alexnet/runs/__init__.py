@@ -1,11 +1,13 @@
 """The folder of a run: its name, its lock, and its records."""
 
+from nnx_alexnet.runs.deletion import delete_run, folder_size
 from nnx_alexnet.runs.folder import (
     check_name,
     choose_run_dir,
     find_runs,
     list_runs,
 )
+from nnx_alexnet.runs.last_step import write_last_step
 from nnx_alexnet.runs.lock import RunLock
 from nnx_alexnet.runs.reader import (
     best_step,
@@ -18,6 +20,7 @@ from nnx_alexnet.runs.reader import (
     series,
 )
 from nnx_alexnet.runs.records import config_text, write_end, write_record
+from nnx_alexnet.runs.settings import read_settings
 
 __all__ = [
     "RunLock",
@@ -25,7 +28,9 @@ __all__ = [
     "check_name",
     "choose_run_dir",
     "config_text",
+    "delete_run",
     "find_runs",
+    "folder_size",
     "has_best",
     "larger_is_better",
     "list_runs",
@@ -33,7 +38,9 @@ __all__ = [
     "parse_row",
     "parse_time",
     "read_all",
+    "read_settings",
     "series",
     "write_end",
+    "write_last_step",
     "write_record",
 ]

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nnx_alexnet.runs.last_step import read_last_step
 from nnx_alexnet.runs.lock import is_locked
 from nnx_alexnet.support import best_first, read_whole
 
@@ -187,10 +188,13 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
     ended = environment.get("status", "killed") if environment else None
     if ended not in (*_ENDS, "killed"):
         ended = None
+    known_steps = [row["step"] for row in rows]
+    if (last := read_last_step(run_dir)) is not None:
+        known_steps.append(last)
     found: dict[str, Any] = {
         "status": "running" if is_running else ended,
         "epochs": num_epochs(rows),
-        "steps": max((row["step"] for row in rows), default=None),
+        "steps": max(known_steps, default=None),
         "started": _text(environment.get("started")),
         "ended": None if is_running else _text(environment.get("ended")),
         "duration": duration(environment, is_running),

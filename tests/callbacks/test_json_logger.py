@@ -11,6 +11,7 @@ from helpers import Dense, tiny_arrays, trainer_of
 
 from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import JSONLogger
+from nnx_alexnet.runs.last_step import read_last_step
 from nnx_alexnet.runs.reader import read_metrics
 from nnx_alexnet.training.history import History
 
@@ -35,6 +36,17 @@ def test_each_line_is_one_json_object(tmp_path):
         {"step": 10, "epoch": 0, "train/loss": 1.0, "val/loss": 0.5},
         {"step": 20, "epoch": 1, "train/loss": 0.5},
     ]
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("boom"), KeyboardInterrupt()])
+def test_the_last_step_is_known_however_the_fit_ends(tmp_path, failure):
+    trainer = FakeTrainer([JSONLogger()], run_dir=tmp_path)
+    trainer.begin()
+    assert read_last_step(tmp_path) == 0
+    trainer.run_epoch({}, steps=3)
+    assert read_last_step(tmp_path) == 1  # what a killed run leaves; the next write is due later
+    trainer.end(failure)
+    assert read_last_step(tmp_path) == 3
 
 
 def test_values_that_are_not_finite_are_null(tmp_path):
@@ -65,7 +77,7 @@ def test_a_log_that_cannot_be_written_is_reported_once(tmp_path, warnings):
 @pytest.fixture
 def run(tmp_path):
     """A trainer after two epochs, as `JSONLogger` sees it, and the log of both."""
-    trainer = SimpleNamespace(run_dir=tmp_path, epoch=0, history=History())
+    trainer = SimpleNamespace(run_dir=tmp_path, epoch=0, global_step=8, history=History())
     logger = JSONLogger()
     logger.on_fit_start(trainer)
     logger.on_train_start(trainer)

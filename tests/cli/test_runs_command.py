@@ -1,5 +1,6 @@
 """`nnx-alexnet runs`: the list of runs as the command prints it."""
 
+import io
 import json
 import re
 
@@ -8,6 +9,7 @@ from helpers import write_run
 
 from nnx_alexnet.cli import main
 from nnx_alexnet.runs.folder import list_runs
+from nnx_alexnet.runs.lock import RunLock
 
 
 def table(capsys, *arguments):
@@ -70,3 +72,63 @@ def test_json_has_one_line_per_run_with_everything_that_is_known(tmp_path, capsy
 def test_no_runs_are_no_error(tmp_path, capsys):
     assert main(["runs", str(tmp_path)]) == 0
     assert "There are no runs in" in capsys.readouterr().err
+
+
+class Answer(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_filters_select_runs_for_every_form(tmp_path, capsys):
+    write_run(tmp_path, "a", [0.5], status="failed")
+    write_run(tmp_path, "b", [0.9])
+    _, lines = table(capsys, tmp_path, "--filter", "val/accuracy>0.4", "--filter", "status=failed")
+    assert [line[0] for line in lines] == ["a/version_0"]
+    assert main(["runs", str(tmp_path), "--filter", "run=b/*", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "b/version_0"
+    assert main(["runs", str(tmp_path), "--filter", "status=killed"]) == 0
+    assert "No run meets the filter" in capsys.readouterr().err
+
+
+def test_runs_are_compared_by_their_settings(tmp_path, capsys):
+    for name, seed in (("a", 0), ("b", 1), ("c", 1)):
+        (write_run(tmp_path, name, [0.5]) / "config.yaml").write_text(f"seed: {seed}\nlr: 0.1\n")
+    assert main(["runs", str(tmp_path), "--compare", "a/version_0", "b/version_0"]) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"^seed +0 +1$", shown.out, re.MULTILINE)
+    assert "lr" not in shown.out
+    assert main(["runs", str(tmp_path), "--compare", "--filter", "run=[bc]/*"]) == 0
+    assert "settings of these runs are the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "is_deleted"), [("y\n", True), ("\n", False), ("", False)])
+def test_runs_are_deleted_after_a_confirmation(tmp_path, capsys, monkeypatch, answer, is_deleted):
+    bad, good = write_run(tmp_path, "a", [0.5], status="failed"), write_run(tmp_path, "b", [0.9])
+    monkeypatch.setattr("sys.stdin", Answer(answer))
+    code = main(["runs", str(tmp_path), "--delete", "--filter", "status=failed"])
+    shown = capsys.readouterr()
+    assert (code, bad.exists()) == ((0, False) if is_deleted else (1, True))
+    assert "a/version_0" in shown.out
+    assert "Delete 1 run" in shown.err
+    assert good.exists()
+
+
+def test_without_a_terminal_a_deletion_must_be_explicit(tmp_path, capsys, monkeypatch):
+    run_dir = write_run(tmp_path, "a", [0.5])
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert main(["runs", str(tmp_path), "--delete", "a/version_0"]) != 0
+    assert "--yes" in capsys.readouterr().err
+    assert main(["runs", str(tmp_path), "--delete"]) != 0
+    assert "`--filter`" in capsys.readouterr().err
+    assert run_dir.exists()
+    assert main(["runs", str(tmp_path), "--delete", "a/version_0", "--yes"]) == 0
+    assert not run_dir.exists()
+
+
+def test_a_run_that_is_being_written_stops_a_deletion(tmp_path, capsys):
+    first, second = write_run(tmp_path, "a", [0.5]), write_run(tmp_path, "b", [0.5])
+    lock = RunLock(second)
+    assert main(["runs", str(tmp_path), "--delete", "*", "--yes"]) != 0
+    assert f"{second} is being written" in capsys.readouterr().err
+    assert first.exists()
+    lock.close()

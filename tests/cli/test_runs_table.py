@@ -56,6 +56,28 @@ def test_no_line_is_wider_than_the_limit(width):
     assert max(map(len, lines)) <= width
 
 
+FAILED = {"run": "bad/version_0", "status": "failed", "error": "E: no loss at step 3. Try this."}
+
+
+def test_a_terminal_shows_why_a_run_failed_below_its_line():
+    stopped = {"run": "a/version_0", "status": "finished", "stop_reason": "enough"}
+    lines = format_runs([FAILED, stopped], 80, now=NOW).splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "bad/version_0", "E:", "a/version_0"]
+    assert lines[2] == "  E: no loss at step 3."
+    lines = format_runs([{**FAILED, "error": "word " * 99}], 60, now=NOW).splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 60
+    assert lines[-1].endswith("…")
+
+
+def test_a_file_has_the_whole_reason_in_the_last_column():
+    stopped = {"run": "a/version_0", "status": "finished", "stop_reason": "enough"}
+    header, failed, finished = format_runs([FAILED, stopped], None).splitlines()
+    assert header.endswith("duration  reason")
+    assert failed.endswith("  E: no loss at step 3. Try this.")
+    assert finished.endswith("  enough")
+
+
 def test_names_too_long_for_the_width_keep_their_ends():
     rows = [{"run": f"sweep/{'x' * 99}/version_{k}", "status": "finished"} for k in range(2)]
     lines = format_runs(rows, 60, now=NOW).splitlines()

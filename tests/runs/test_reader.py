@@ -10,6 +10,7 @@ from record_strategies import ANY_ENVIRONMENTS, ANY_ROWS
 
 from nnx_alexnet.cli.runs_table import format_runs, sort_runs
 from nnx_alexnet.runs.folder import create_run_dir, list_runs
+from nnx_alexnet.runs.last_step import write_last_step
 from nnx_alexnet.runs.reader import (
     best_step,
     duration,
@@ -116,6 +117,14 @@ def test_metrics_of_another_task_are_read_too(tmp_path):
     assert row["best_steps"] == {}
 
 
+def test_the_last_step_may_be_later_than_the_newest_metrics(tmp_path):
+    run_dir = write_run(tmp_path, "a", [0.5])
+    write_last_step(run_dir, 13)
+    assert read_run(run_dir)["steps"] == 13
+    write_last_step(run_dir, 7)  # of a run that was killed between the two writes
+    assert read_run(run_dir)["steps"] == 10
+
+
 def test_a_metric_cannot_take_the_name_of_a_column(tmp_path):
     run_dir = write_run(tmp_path, "a")
     (run_dir / "metrics.jsonl").write_text('{"step": 2, "status": 0.5, "steps": 7.0}\n')
@@ -164,7 +173,9 @@ def test_the_complete_lines_of_a_run_that_is_still_writing_count(tmp_path):
     assert (row["steps"], row["val/accuracy"]) == (20, 0.75)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "environment.json", ".lock"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "environment.json", ".lock", ".step"]
+)
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
 def test_only_regular_files_are_read(tmp_path, name, kind):
     run_dir = write_run(tmp_path / "logs", "mine", [0.5])

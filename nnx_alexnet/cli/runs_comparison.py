@@ -1,0 +1,73 @@
+"""The table that compares runs: their results, and the settings that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from nnx_alexnet.cli.runs_table import (
+    cell_text,
+    first_sentence,
+    metric_columns,
+    reason_of,
+    rendered,
+)
+from nnx_alexnet.support import printable
+
+_UNLIMITED = 1_000_000
+_RESULTS = ("status", "epochs", "steps", "duration")
+
+
+def format_comparison(
+    rows: Sequence[Mapping[str, Any]],
+    settings: Sequence[Mapping[str, str]],
+    width: int | None = None,
+) -> str:
+    """Returns a table with a column per run: results, then the settings that differ.
+
+    Args:
+        rows: the runs, as `list_runs` returns them.
+        settings: the settings of each run by name.
+        width: the largest number of columns; longer cells are folded. None does not limit it.
+
+    Example:
+        >>> from nnx_alexnet.cli.runs_comparison import format_comparison
+        >>> rows = [{"run": name, "status": "finished"} for name in "ab"]
+        >>> settings = [{"seed": "0", "lr": "0.1"}, {"seed": "0", "lr": "0.2"}]
+        >>> print(format_comparison(rows, settings))
+                  a         b
+        status    finished  finished
+        epochs    -         -
+        steps     -         -
+        duration  -         -
+        lr        0.1       0.2
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    table.add_column("", no_wrap=width is None, overflow="fold")
+    for row in rows:
+        table.add_column(Text(printable(row["run"])), overflow="fold")
+    for name in (*_RESULTS, *metric_columns(rows)):
+        table.add_row(name, *(Text(cell_text(name, row.get(name))) for row in rows))
+    reasons = [reason_of(row) for row in rows]
+    if any(reasons):
+        table.add_row("reason", *(Text(first_sentence(reason or "-")) for reason in reasons))
+    for name in differing(settings):
+        table.add_row(
+            Text(printable(name)), *(Text(printable(each.get(name, "-"))) for each in settings)
+        )
+    return "\n".join(rendered(table, width or _UNLIMITED))
+
+
+def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Returns the names of the settings that are not the same in all runs.
+
+    Example:
+        >>> from nnx_alexnet.cli.runs_comparison import differing
+        >>> differing([{"seed": "0", "lr": "0.1"}, {"seed": "0"}])
+        ['lr']
+    """
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if len({each.get(name) for each in settings}) > 1]

@@ -1,0 +1,35 @@
+import pytest
+
+from nnx_alexnet.cli.runs_comparison import format_comparison
+
+ROWS = [
+    {"run": "a/version_0", "status": "finished", "steps": 40, "val/loss": 0.25, "duration": 62.0},
+    {"run": "b/version_0", "status": "failed", "error": "E: it broke. Try this.", "test/loss": 2.0},
+]
+SETTINGS = [{"seed": "0", "lr": "0.1", "only_a": "1"}, {"seed": "0", "lr": "0.2"}]
+
+
+def test_results_and_different_settings_are_compared():
+    lines = [line.split("  ") for line in format_comparison(ROWS, SETTINGS).splitlines()]
+    cells = [[cell.strip() for cell in line if cell] for line in lines]
+    assert cells == [
+        ["a/version_0", "b/version_0"],
+        ["status", "finished", "failed"],
+        ["epochs", "-", "-"],
+        ["steps", "40", "-"],
+        ["duration", "1m02s", "-"],
+        ["val/loss", "0.2500", "-"],
+        ["test/loss", "-", "2.0000"],
+        ["reason", "-", "E: it broke."],
+        ["lr", "0.1", "0.2"],
+        ["only_a", "1", "-"],
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_long_values_are_folded_to_the_width(width):
+    settings = [{"data.root": "/photos/" * 20}, {"data.root": "[red]\x1b[2J"}]
+    text = format_comparison(ROWS, settings, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("photos") >= 5
+    assert r"[red]\x1b[2J" in text
