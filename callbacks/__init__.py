@@ -14,6 +14,7 @@ from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint as ModelCheck
 from nnx_alexnet.callbacks.profiler import Profiler as Profiler
 from nnx_alexnet.callbacks.progress_bar import ProgressBar as ProgressBar
 from nnx_alexnet.callbacks.run_summary import RunSummary as RunSummary
+from nnx_alexnet.callbacks.run_summary import run_facts as run_facts
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
 from nnx_alexnet.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 

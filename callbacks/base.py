@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from nnx_alexnet.support import check_integer
+from nnx_alexnet.support import check_integer, constructor_text
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -58,6 +58,9 @@ class Callback:
         for name, function in cls.__dict__.items():
             if inspect.isfunction(function) and (name in HOOKS or name.startswith("on_")):
                 _check_hook(cls, name, function)
+
+    def __repr__(self) -> str:
+        return constructor_text(self)
 
     @property
     def batch_period(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,25 @@ class RunSummary(Callback):
             _log("resume", _how_to_resume, trainer)
 
 
+def run_facts(trainer: Trainer) -> list[tuple[str, str]]:
+    """Returns the model, the data, the length and the folder of a run, with their labels.
+
+    Facts that are not known are omitted. Nothing is computed, and no batch is read.
+    """
+    parameters = [*trainer.parameters().values()]
+    described: list[tuple[str, Callable[[], str]]] = [
+        ("model", lambda: _model(trainer, parameters)),
+        ("data", lambda: _examples(trainer)),
+        ("run", lambda: _length(trainer)),
+        ("folder", lambda: "" if trainer.run_dir is None else _short(trainer.run_dir)),
+    ]
+    facts = []
+    for label, describe in described:
+        with suppress(Exception):  # models and tasks may be of any kind
+            facts.append((label, describe()))
+    return [(label, text) for label, text in facts if text]
+
+
 def _log(label: str, describe: Callable[..., str], *arguments: Any) -> None:
     """Logs one line, unless the description fails: models and tasks may be of any kind."""
     try:
@@ -143,6 +163,14 @@ def _dtype_name(dtype: Any) -> str | None:
 
 
 def _data(trainer: Trainer) -> str:
+    if trainer.data_is_on_device:
+        return _examples(trainer, "on the device")
+    if num_workers := trainer.data.train.num_workers:
+        return _examples(trainer, f"read by {format_count(num_workers, 'worker')}")
+    return _examples(trainer, "sent batch by batch")
+
+
+def _examples(trainer: Trainer, *how: str) -> str:
     data = trainer.data
     splits = [("train", data.train), ("val", data.val), ("test", data.test)]
     items = [
@@ -150,13 +178,7 @@ def _data(trainer: Trainer) -> str:
         for name, loader in splits
         if loader is not None and loader.num_examples is not None
     ]
-    if trainer.data_is_on_device:
-        items.append("on the device")
-    elif num_workers := data.train.num_workers:
-        items.append(f"read by {format_count(num_workers, 'worker')}")
-    else:
-        items.append("sent batch by batch")
-    return f"{data.name}: {', '.join(items)}"
+    return f"{data.name}: {', '.join([*items, *how])}"
 
 
 def _length(trainer: Trainer) -> str:

@@ -41,6 +41,7 @@ from nnx_alexnet.support import (
     as_number,
     as_python,
     check_metric_name,
+    html_facts,
     open_standard_descriptors,
     start_times,
 )
@@ -55,6 +56,7 @@ from nnx_alexnet.training import (
     Hooks,
     Ingredients,
     Lifecycle,
+    Metrics,
     ModelArrays,
     ModuleSteps,
     Preparation,
@@ -78,6 +80,8 @@ from nnx_alexnet.training import (
     report_frozen_layers,
     report_untouched_parameters,
     train_step,
+    trainer_facts,
+    trainer_text,
     with_defaults,
 )
 
@@ -252,6 +256,12 @@ class Trainer:
         self._parts = self._new_parts()
         self._fit_loop: FitLoop | None = None  # the newest one
 
+    def __repr__(self) -> str:
+        return f"<{trainer_text(self, type(self._arrays.model).__name__)}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(trainer_facts(self))
+
     def _new_parts(self) -> _Parts:
         progress = Progress(partial(self._hooks.call, "on_log"))
         requests = Requests(progress.stop, self._agreement)
@@ -361,7 +371,7 @@ class Trainer:
         empty = self._preparation.for_evaluation(loader).empty
         progress, _, _, evaluation = self._parts
         with self._lifecycle.running(stage):
-            metrics = evaluation.evaluate(kind, split, loader, empty)
+            metrics = Metrics(evaluation.evaluate(kind, split, loader, empty))
             progress.publish(metrics, progress.global_step)
             evaluation.end(kind)
         return metrics

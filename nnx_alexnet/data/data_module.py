@@ -20,6 +20,7 @@ from nnx_alexnet.data.checks import (
 )
 from nnx_alexnet.data.convert import is_array, once
 from nnx_alexnet.data.dataset_cache import cached_sources
+from nnx_alexnet.data.descriptions import data_facts, data_text
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
 from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
@@ -28,7 +29,7 @@ from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, s
 from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.devices import placed
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import html_facts, logger
 
 
 class DataModule:
@@ -171,6 +172,12 @@ class DataModule:
         self.val: Loader | None = loaders.get("val")
         self.test: Loader | None = loaders.get("test")
         self._check_splits()
+
+    def __repr__(self) -> str:
+        return f"<{data_text(self)}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(data_facts(self))
 
     def _splits(self) -> dict[str, Loader]:
         splits = {"train": self.train, "val": self.val, "test": self.test}

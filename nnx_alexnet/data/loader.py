@@ -9,12 +9,13 @@ import numpy as np
 from nnx_alexnet.data.batch_on_demand import BatchOnDemand
 from nnx_alexnet.data.batching import Batch, is_complete
 from nnx_alexnet.data.cached_records import CachedRecords
+from nnx_alexnet.data.descriptions import loader_facts, loader_text
 from nnx_alexnet.data.examples import ElementSpec, Fields
 from nnx_alexnet.data.indexed_batches import IndexedBatches
 from nnx_alexnet.data.iterable_batches import IterableBatches
 from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.sources import ArraySource, IterableSource, Source
-from nnx_alexnet.support import as_python, check_integer
+from nnx_alexnet.support import as_python, check_integer, html_facts
 
 
 class Loader:
@@ -85,6 +86,12 @@ class Loader:
                 num_workers=num_workers,
                 argument=argument,
             )
+
+    def __repr__(self) -> str:
+        return f"<Loader {self.argument!r}: {loader_text(self)}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(loader_facts(self))
 
     def in_order(self) -> "Loader":
         """Returns a loader of the same split that leaves out no example, in the split's order.

@@ -18,6 +18,7 @@ from nnx_alexnet.support.atomic_files import (
     write_whole,
 )
 from nnx_alexnet.support.background_writer import BackgroundWriter
+from nnx_alexnet.support.descriptions import constructor_text
 from nnx_alexnet.support.error_messages import first_line, is_of_machine, shown, unknown
 from nnx_alexnet.support.image_sheets import RGB, as_pixels, captioned, num_columns
 from nnx_alexnet.support.image_sheets import show as show_sheet
@@ -70,6 +71,7 @@ __all__ = [
     "check_metric_name",
     "check_mode",
     "check_plain",
+    "constructor_text",
     "escape_unencodable",
     "existing_working_directory",
     "first_line",

@@ -2,9 +2,10 @@
 
 from nnx_alexnet.training.default_callbacks import with_defaults
 from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
+from nnx_alexnet.training.descriptions import trainer_facts, trainer_text
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
 from nnx_alexnet.training.fit_loop import FitLoop
-from nnx_alexnet.training.history import History
+from nnx_alexnet.training.history import History, Metrics
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.initial_weights import forget as forget_initial_weights
 from nnx_alexnet.training.joined_rows import joined
@@ -37,6 +38,7 @@ __all__ = [
     "Hooks",
     "Ingredients",
     "Lifecycle",
+    "Metrics",
     "ModelArrays",
     "ModuleSteps",
     "Preparation",
@@ -60,5 +62,7 @@ __all__ = [
     "report_frozen_layers",
     "report_untouched_parameters",
     "train_step",
+    "trainer_facts",
+    "trainer_text",
     "with_defaults",
 ]

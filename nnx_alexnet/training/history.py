@@ -1,4 +1,4 @@
-"""`History`: the list that `fit` returns."""
+"""`History`: the list that `fit` returns; `Metrics`: the dict that `validate` and `test` return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _MAX_ROWS = 60  # of a table; of a longer history, the first and the last five a
 class History(list[dict[str, Any]]):
     """A list of dicts, one per validation, which is shown as a table and can be plotted.
 
-    The table leaves out the metrics of `perf/`, which the dicts hold.
+    The table shows the metrics of training and of the validation first. It leaves out those of
+    `perf/`, which the dicts hold.
 
     Args:
         rows: dicts with `epoch`, `step` and the metrics of that epoch (default none).
@@ -50,7 +51,9 @@ class History(list[dict[str, Any]]):
     def _as(self, table: Callable[[list[str], list[list[str]]], str]) -> str:
         """Returns the history in the form that `table` gives a header and rows."""
         every = self._names()
-        names = [name for name in every if not name.startswith("perf/")] or every
+        first = ("epoch", "step", "train/", "val/")
+        names = [name for group in first for name in every if name.startswith(group)]
+        names += [name for name in every if not name.startswith((*first, "perf/"))]
         rows = [[_cell(row.get(name)) for name in names] for row in self]
         if len(rows) > _MAX_ROWS:
             rows = [*rows[:5], ["..."] * len(names), *rows[-5:]]
@@ -103,6 +106,19 @@ class History(list[dict[str, Any]]):
                 "it, use the history as a list of dicts."
             ) from error
         return pd.DataFrame(list(self), columns=self._names()).set_index("step")
+
+
+class Metrics(dict[str, float]):
+    """The metrics of a split, which a notebook shows as a table.
+
+    Example:
+        >>> from nnx_alexnet.training.history import Metrics
+        >>> Metrics({"test/loss": 0.5}) == {"test/loss": 0.5}
+        True
+    """
+
+    def _repr_html_(self) -> str:
+        return html_table([*self], [[_cell(value) for value in self.values()]])
 
 
 def _cell(value: Any) -> str:

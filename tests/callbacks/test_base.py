@@ -11,7 +11,7 @@ from flax import nnx
 from helpers import trainer_of
 
 import nnx_alexnet.callbacks as package
-from nnx_alexnet.callbacks import Callback, CallbackList
+from nnx_alexnet.callbacks import Callback, CallbackList, EarlyStopping
 from nnx_alexnet.callbacks.base import HOOKS
 
 README = Path(package.__file__).parent / "README.md"
@@ -116,3 +116,10 @@ def test_the_fake_trainer_has_the_signatures_of_the_real_one():
         assert inspect.signature(getattr(fake, name)) == inspect.signature(getattr(real, name))
     attributes = {name for name in vars(fake) if name[0] != "_"}
     assert attributes <= set(dir(real)), attributes - set(dir(real))
+
+
+def test_a_callback_is_shown_as_its_arguments():
+    assert repr(EarlyStopping("val/accuracy", mode="max")) == (
+        "EarlyStopping(monitor='val/accuracy', mode='max')"
+    )
+    assert repr(Callback()) == "Callback()"

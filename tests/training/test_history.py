@@ -1,10 +1,10 @@
-"""The history that `fit` returns."""
+"""The history that `fit` returns, and the metrics that `validate` returns."""
 
 import sys
 
 import pytest
 
-from nnx_alexnet.training.history import History
+from nnx_alexnet.training.history import History, Metrics
 
 ROWS = [
     {"epoch": 0, "step": 4, "train/loss": 1.5, "val/loss": 1.0},
@@ -24,11 +24,11 @@ def test_the_history_is_a_list_that_converts_to_a_data_frame():
 
 
 def test_the_table_has_four_digits_and_no_speed():
-    history = History([ROWS[0] | {"perf/mfu": 1.0}, ROWS[1] | {"train/loss": 0.123456, "lr": 1e-5}])
+    history = History([{"lr": 1e-5, "perf/mfu": 1.0} | ROWS[0], ROWS[1] | {"train/loss": 0.123456}])
     assert repr(history).split("\n") == [
         "epoch  step  train/loss  val/loss     lr",
-        "    0     4      1.5000    1.0000      -",
-        "    1     8      0.1235    0.5000  1e-05",
+        "    0     4      1.5000    1.0000  1e-05",
+        "    1     8      0.1235    0.5000      -",
     ]
     page = history._repr_html_()
     assert page.count("<tr>") == 2
@@ -58,3 +58,9 @@ def test_without_pandas_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="pip install pandas"):
         History().to_pandas()
+
+
+def test_metrics_are_a_dict_that_a_notebook_shows_as_a_table():
+    metrics = Metrics({"test/loss": 2.2964077419704862})
+    assert metrics == {"test/loss": 2.2964077419704862}
+    assert ">2.2964<" in metrics._repr_html_()
