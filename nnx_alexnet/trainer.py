@@ -25,7 +25,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -44,6 +44,7 @@ from nnx_alexnet.support import (
     html_facts,
     open_standard_descriptors,
     start_times,
+    unknown,
 )
 from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
@@ -57,6 +58,7 @@ from nnx_alexnet.training import (
     Ingredients,
     Lifecycle,
     Metrics,
+    MistakeCollector,
     ModelArrays,
     ModuleSteps,
     Preparation,
@@ -267,16 +269,22 @@ class Trainer:
         requests = Requests(progress.stop, self._agreement)
         forget = partial(forget_initial_weights, self._arrays.model)
         run = Run(self._settings, self.config, progress, requests, on_saved=forget)
-        evaluation = EvaluationLoop(
+        return _Parts(
+            progress, requests, run, self._new_evaluation(self._hooks, progress, requests)
+        )
+
+    def _new_evaluation(
+        self, hooks: Hooks, progress: Progress, requests: Requests
+    ) -> EvaluationLoop:
+        return EvaluationLoop(
             arrays=self._arrays,
             progress=progress,
             requests=requests,
-            hooks=self._hooks,
+            hooks=hooks,
             placement=self._placement,
             check_batch=self._preparation.check_batch,
             passes=self._passes,
         )
-        return _Parts(progress, requests, run, evaluation)
 
     # ---- The verbs ------------------------------------------------------------------------
 
@@ -375,6 +383,38 @@ class Trainer:
             progress.publish(metrics, progress.global_step)
             evaluation.end(kind)
         return metrics
+
+    def show_mistakes(self, split: Literal["val", "test"] = "val", *, count: int = 16) -> Any:
+        """Shows the images that the model misclassifies with the highest probability.
+
+        The caption of each has its class, and the predicted class with its probability. The images
+        are drawn with `matplotlib.pyplot`: a notebook shows them below the cell, and in a script
+        `plt.show()` or `plt.savefig("mistakes.png")` follows. No metrics are published, and no
+        callbacks are called.
+
+        Args:
+            split: "val" (the default) or "test".
+            count: the largest number of images (default 16).
+
+        Returns:
+            The `matplotlib.axes.Axes`.
+
+        Raises:
+            ValueError: there is no such split, its examples have no images, or the task is not a
+                classification.
+            RuntimeError: a verb of this Trainer is running.
+        """
+        if split not in ("val", "test"):
+            raise unknown("split", split, ("val", "test"))
+        collector = MistakeCollector(count)
+        hooks, (progress, requests, *_) = Hooks(CallbackList([collector]), self), self._parts
+        self._lifecycle.check_idle()
+        requests.begin_verb()
+        loader = self._preparation.split(split)
+        empty = self._preparation.for_evaluation(loader).empty
+        with Lifecycle(hooks, self._arrays, self._data, self._placement).running("test"):
+            self._new_evaluation(hooks, progress, requests).evaluate("test", split, loader, empty)
+        return collector.show(self._data.class_names)
 
     def predict(self, data: Any = None) -> Any:
         """Applies the model, by default to the test split.

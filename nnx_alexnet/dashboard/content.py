@@ -12,13 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.dashboard.classification_results import ClassificationResults, class_labels
+from nnx_alexnet.dashboard.classification_results import (
+    ClassificationResults,
+    Mistake,
+    class_labels,
+)
 from nnx_alexnet.dashboard.hparams import FIRST_HPARAMS, hyperparameters, metric_columns
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, are_images, augmentation_key, batch_sheet
 from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.runs import config_text
-from nnx_alexnet.support import printable
+from nnx_alexnet.support import RGB, printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
@@ -195,6 +199,16 @@ def write_results(
     if "val/mistakes" in tags and all(are_images(m.image.shape) for m in results.mistakes):
         drawn["val/mistakes"] = images.mistakes(results.mistakes, names)
     writer.write_images(step, drawn)
+
+
+def draw_mistakes(mistakes: Sequence[Mistake], class_names: Sequence[str]) -> RGB:
+    """Draws misclassified examples with their captions; see `images.mistakes`.
+
+    Pillow is imported here, because not every program draws.
+    """
+    from nnx_alexnet.dashboard import images
+
+    return images.mistakes(mistakes, class_names)
 
 
 def write_histograms(writer: MetricWriter, *, step: int, arrays: Mapping[str, jax.Array]) -> None:

@@ -15,6 +15,7 @@ from nnx_alexnet.training.metric_names import (
     names_at_log_points,
     own_names,
 )
+from nnx_alexnet.training.mistakes import MistakeCollector
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.preparation import ModuleSteps, Preparation
 from nnx_alexnet.training.progress import Progress
@@ -39,6 +40,7 @@ __all__ = [
     "Ingredients",
     "Lifecycle",
     "Metrics",
+    "MistakeCollector",
     "ModelArrays",
     "ModuleSteps",
     "Preparation",
