@@ -8,7 +8,8 @@ from pathlib import Path
 
 # Eight devices, so that a test can shard; on the host, so that the results are the same anywhere.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_flags = os.environ.get("XLA_FLAGS", "")
+_NO_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+_flags = os.environ.get("XLA_FLAGS", "").replace(_NO_EMITTERS, "").strip()
 os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
 
 # Many tests compile the very same step: each is compiled once a session, whose workers inherit it.
@@ -32,12 +33,11 @@ hypothesis.settings.load_profile("unhurried")
 
 collect_ignore = ["distributed_job.py"]  # a program, whose first line joins others
 
-# What a test does not split stays on one of them; a program that a test starts has one.
+# What a test does not split stays on one of them.
 jax.config.update("jax_default_device", jax.devices()[0])
-os.environ["XLA_FLAGS"] = _flags
 
 
-_state = {"is_off": False}
+_state: dict[str, bool | None] = {"is_off": None}
 _compile_options = compiler.get_compile_options
 
 
@@ -65,16 +65,19 @@ def _fewer_passes():
 
 compiler.get_compile_options = _options
 
+# A program that a test starts has one device, and is compiled like most tests.
+os.environ["XLA_FLAGS"] = f"{_flags} {_NO_EMITTERS if _fewer_passes() else ''}".strip()
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-@pytest.fixture(scope="module", autouse=True)
-def _optimization(request):
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the test
+def pytest_runtest_setup(item):
     """Compiles without most optimizations, which take more time than they save in most tests.
 
-    A module whose subject is the compiled program, or which compares with programs that it starts,
-    sets `OPTIMIZED = True`.
+    A test whose subject is the compiled program is marked `optimized`. Tests that share a fixture
+    that compiles, and compare bits, are all marked or all unmarked.
     """
-    is_off = not getattr(request.module, "OPTIMIZED", False)
-    _fewer_passes()  # compiles, so before a test counts what it compiles
+    is_off = item.get_closest_marker("optimized") is None
     if is_off != _state["is_off"]:
         _state["is_off"] = is_off
         jax.config.update("jax_disable_most_optimizations", is_off)

@@ -117,8 +117,9 @@ def sums_over(shape: tuple[int, ...], jaxpr: Any) -> int:
 
 
 def with_slow_cases(cases: list[Any], *slow: Any) -> list[Any]:
-    """Parameters of a test; each of the slow ones compiles, so it runs among the slow tests."""
-    return [*cases, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
+    """Parameters of a test; the slow ones run among the slow tests, compiled as users compile."""
+    marks = pytest.mark.slow, pytest.mark.optimized
+    return [*cases, *(pytest.param(*case, marks=marks) for case in slow)]
 
 
 class TinyNet(nnx.Module):

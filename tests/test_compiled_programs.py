@@ -16,6 +16,14 @@ import scaling_arithmetic as arithmetic
 pytestmark = pytest.mark.timeout(1200)
 SCRIPTS = Path(__file__).parent / "benchmarks/compiled_programs"
 
+
+@pytest.fixture(autouse=True)
+def _as_users_compile(monkeypatch):
+    """The programs have one device and all optimizations."""
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")
+
+
 # As XLA prints them, shortened; the names of other instructions and metadata are no collectives.
 PROGRAM = """
 HloModule jit_train, is_scheduled=true
@@ -86,10 +94,8 @@ def test_a_step_is_compiled_for_a_gpu_that_is_not_there():
 
 def scaling_of(*arguments):
     quick = ["--image-size", "67", "--batch-size", "4", "--warmup", "1", "--steps", "1"]
-    # One device, as for a user, and not those of the tests.
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     argv = [sys.executable, str(SCRIPTS / "scaling.py"), "--rounds", "1", *quick, *arguments]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 

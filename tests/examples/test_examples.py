@@ -11,7 +11,8 @@ from helpers import At, press_ctrl_c
 from nnx_alexnet.checkpoints.choosing import choose_checkpoint
 from nnx_alexnet.checkpoints.items import read_checkpoint
 
-OPTIMIZED = True  # as users run them: the README states these results
+# As users run them: the README states these results.
+SLOW = pytest.mark.slow, pytest.mark.optimized
 
 README = Path(__file__).parents[2] / "nnx_alexnet/data/README.md"
 
@@ -54,7 +55,7 @@ LONG = (
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in EXAMPLES]
+    "name", [pytest.param(n, marks=SLOW if n in LONG else ()) for n in EXAMPLES]
 )
 def test_an_example_reaches_its_result(name, tmp_path, warnings):
     results = importlib.import_module(name).main(log_dir=tmp_path)
@@ -74,7 +75,7 @@ QUICK = ("vae",)
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in EXAMPLES],
+    [pytest.param(n, marks=() if n in QUICK else SLOW) for n in EXAMPLES],
 )
 def test_an_interrupted_example_resumes_to_the_same_digest(name, tmp_path):
     example = importlib.import_module(name)

@@ -14,8 +14,6 @@ from nnx_alexnet import Classification, DataModule, Trainer
 from nnx_alexnet.callbacks import Callback, TensorBoard
 from nnx_alexnet.devices.named_arrays import named_leaves
 
-OPTIMIZED = True
-
 # Without pictures, whose programs take longer to compile than a step.
 QUIET = TensorBoard(images=False, histograms=False, texts=False)
 
@@ -208,6 +206,7 @@ def test_rows_that_a_mask_leaves_out_reach_no_statistic_and_no_step(steps):
     ("max_steps", "steps"),
     [(2, 4), *(pytest.param(n, s, marks=pytest.mark.slow) for n, s in [(3, 4), (5, 1), (6, 4)])],
 )
+@pytest.mark.optimized
 def test_a_ragged_run_resumed_anywhere_ends_with_the_same_bits(tmp_path, max_steps, steps):
     """Also between the full batches and the smaller one, and right after that."""
 

@@ -21,8 +21,6 @@ from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.devices.named_arrays import named_leaves, on_host
 from nnx_alexnet.models import AlexNet
 
-OPTIMIZED = True
-
 # Without pictures, whose programs take longer to compile than a step.
 QUIET = TensorBoard(images=False, histograms=False, texts=False)
 
@@ -266,6 +264,7 @@ def alexnet_of_one_device():
 
 @pytest.mark.parametrize("kind", ["data 2", "model 2", "state 2", "state 2 x model 2"])
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_two_steps_of_alexnet_are_those_of_one_device(kind, alexnet_of_one_device):
     found = differences(alexnet_run(8, 2, **KINDS[kind]), alexnet_of_one_device)
     # Measured: 4e-11 (absolute), 1.4e-6, 1.9e-5 and 1.6e-7.
@@ -298,6 +297,7 @@ def longer_alexnet_of_one_device():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.optimized
 def test_twenty_steps_of_alexnet_part_from_one_device_by_no_more_than_rounding_does(
     kind, longer_alexnet_of_one_device
 ):
@@ -321,6 +321,7 @@ class Parts(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
     parts = Parts()
     data = alexnet_data(8)  # of so few images the convolutions are lax's own
@@ -360,6 +361,7 @@ def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
     "make",
     [SplitConv, pytest.param(alexnet, marks=pytest.mark.slow)],
 )
+@pytest.mark.optimized
 def test_a_split_batch_is_summed_and_a_split_state_gathered_once(make):
     data = alexnet_data(8) if make is alexnet else data_of()
     summed = collectives(train_program(sgd_trainer(make(), data, devices=2)))

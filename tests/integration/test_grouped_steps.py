@@ -18,7 +18,7 @@ from nnx_alexnet.callbacks import (
 )
 from nnx_alexnet.data import ImageTransform
 
-OPTIMIZED = True
+pytestmark = pytest.mark.optimized
 
 
 class DenseNet(nnx.Module):

@@ -7,8 +7,6 @@ import pytest
 from jobs import Job, digest, run_here, saved_steps, step_log
 from streams import IN_PROCESS, WITH_WORKERS
 
-OPTIMIZED = True  # as the processes that are killed
-
 RUN = {"epochs": 2, "save_every": 3}
 
 

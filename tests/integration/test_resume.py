@@ -18,8 +18,6 @@ from resume_job import JOB, build
 from nnx_alexnet.checkpoints.choosing import choose_checkpoint
 from nnx_alexnet.checkpoints.items import read_loop
 
-OPTIMIZED = True
-
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):

@@ -9,9 +9,7 @@ from jax import lax
 
 from nnx_alexnet.models import AlexNet, alexnet, convolutions
 
-OPTIMIZED = True
-
-pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
+pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("strict_dtype_promotion")]
 
 
 def plain_layers(conv, norm, x):

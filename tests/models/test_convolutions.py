@@ -12,8 +12,6 @@ from jax import lax
 
 from nnx_alexnet.models import convolutions
 
-OPTIMIZED = True
-
 pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 
 

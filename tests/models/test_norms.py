@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from nnx_alexnet.models import norms
 from nnx_alexnet.models.conv_norm import BatchNorm, conv_norm_relu, conv_norm_relu_max_pool
 
-OPTIMIZED = True
-
 pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 
 # By whether a max-pool follows, what is compared.
@@ -56,7 +54,11 @@ def assert_same_norm(x, scale, bias, tolerance, *, pool):
 @pytest.mark.parametrize(
     ("size", "pool", "dtype", "tolerance"),
     with_slow_cases(
-        [((13, 10), True, "float32", 1e-5), ((4, 5), False, "bfloat16", 2e-2)],
+        [
+            # otherwise the last bits differ
+            pytest.param((13, 10), True, "float32", 1e-5, marks=pytest.mark.optimized),
+            ((4, 5), False, "bfloat16", 2e-2),
+        ],
         ((3, 4), True, "float32", 1e-5),
         ((4, 5), False, "float32", 1e-5),
         ((3, 4), True, "bfloat16", 2e-2),
@@ -70,6 +72,7 @@ def test_the_fused_norm_equals_that_of_flax(size, pool, dtype, tolerance):
     assert_same_norm(x, scale, normal(1, (6,)), tolerance, pool=pool)
 
 
+@pytest.mark.optimized
 @settings(deadline=None, max_examples=100)
 @given(
     hnp.arrays(np.float32, (2, 6, 7, 2), elements=st.integers(-2, 2).map(np.float32)),
@@ -81,11 +84,13 @@ def test_the_fused_norm_and_pool_with_ties_equal_those_of_flax(x, scale, bias):
     assert_same_norm(jnp.asarray(x), jnp.full(2, scale), jnp.full(2, bias), 1e-4, pool=True)
 
 
+@pytest.mark.optimized
 def test_a_variance_clipped_at_zero_has_no_gradient():
     x = 1e4 + 3 * normal(0, (4, 9, 9, 16))
     assert_same_norm(x, jnp.ones(16), jnp.zeros(16), 1e-4, pool=True)
 
 
+@pytest.mark.optimized
 def test_the_fused_norm_and_pool_propagate_nan():
     x = normal(0, (2, 7, 7, 2)).at[0, 3, 3, 0].set(jnp.nan)
     pooled, mean, var = normed(x, jnp.ones(2), jnp.zeros(2), way=conv_norm_relu_max_pool)

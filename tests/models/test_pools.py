@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from nnx_alexnet.models import pools
 
-OPTIMIZED = True
-
 pytestmark = pytest.mark.usefixtures("strict_dtype_promotion")
 
 
@@ -62,6 +60,7 @@ def test_the_pool_of_random_numbers_equals_that_of_nnx():
     assert_same_pool(normal(0, (4, 55, 54, 8)), whole=False)
 
 
+@pytest.mark.optimized
 @settings(deadline=None, max_examples=60)
 @given(
     hnp.arrays(
