@@ -13,6 +13,7 @@ from helpers import trainer_of
 import nnx_alexnet.callbacks as package
 from nnx_alexnet.callbacks import Callback, CallbackList, EarlyStopping
 from nnx_alexnet.callbacks.base import HOOKS
+from nnx_alexnet.data import DataModule
 
 README = Path(package.__file__).parent / "README.md"
 
@@ -95,6 +96,29 @@ def test_gradients_are_before_the_update_in_start_and_after_it_in_end():
     wrong = 1 / (1 + np.exp(6))
     np.testing.assert_allclose(gradients.after[0]["bias"], [wrong, -wrong], rtol=1e-4)
     np.testing.assert_allclose(gradients.before[1]["bias"], [wrong, -wrong], rtol=1e-4)
+
+
+class GradientsAtTheEnd(Callback):
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.batch = batch
+
+    def on_train_epoch_end(self, trainer):
+        self.parameters = jax.device_get(trainer.parameters())
+        self.found = jax.device_get(trainer.gradients(self.batch))
+
+
+def test_gradients_of_a_smaller_last_batch_can_be_read_at_the_end_of_an_epoch():
+    images = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    data = DataModule((images, np.arange(11) % 2), batch_size=8, drop_last=False)
+    model, end = nnx.Linear(4, 2, rngs=nnx.Rngs(0)), GradientsAtTheEnd()
+    # Two devices share 8 rows, but not the last 3.
+    trainer_of(model, data, callbacks=end, max_epochs=1, devices=2).fit()
+    x, labels = end.batch["image"].astype(np.float64), end.batch["label"]
+    assert len(x) == 3
+    powers = np.exp(x @ end.parameters["kernel"] + end.parameters["bias"])
+    errors = powers / powers.sum(axis=1, keepdims=True) - np.eye(2)[labels]
+    np.testing.assert_allclose(end.found["kernel"], x.T @ errors / 3, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(end.found["bias"], errors.mean(axis=0), rtol=1e-5, atol=1e-7)
 
 
 def test_the_readme_lists_every_hook_of_fit_once():

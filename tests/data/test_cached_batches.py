@@ -103,6 +103,21 @@ def test_readers_end_with_an_abandoned_epoch(tmp_path):
     assert not any("nnx-alexnet-cache" in thread.name for thread in threading.enumerate())
 
 
+def test_a_reader_ends_while_a_filler_is_open_and_after_it_is_closed(tmp_path):
+    loader, other = (module(tmp_path, drop_last=False) for _ in range(2))
+    filler, found = loader.fill_cache(), []
+    assert next(filler) == 32  # of 64
+    for epoch in range(2):
+        batches = other.batches(epoch=epoch)
+        reader = threading.Thread(target=found.extend, args=(batches,), daemon=True)
+        reader.start()
+        reader.join(10)
+        assert not reader.is_alive()
+        assert same(found[-7:], module(drop_last=False).batches(epoch=epoch))
+        filler.close()
+    assert sum(loader.fill_cache()) == 0, "the reader has added the rest"
+
+
 def test_a_cache_that_is_removed_during_an_epoch_changes_no_batch(tmp_path):
     loader, plain = module(tmp_path), module()
     found = []

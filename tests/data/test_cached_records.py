@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import threading
 
 import cache_writers
 import numpy as np
@@ -106,6 +107,26 @@ def test_two_objects_write_an_example_once_and_find_those_of_each_other(tmp_path
     two.add(1, [memoryview(content(1, 8))])
     one.refresh()
     assert read(one, [7, 1]) == [True, True]
+
+
+def test_a_reader_does_not_wait_for_a_writer_that_looks_for_its_example(tmp_path):
+    records, other = records_in(tmp_path, num_bytes=8), records_in(tmp_path, num_bytes=8)
+    other.add(3, [memoryview(content(3, 8))])
+    refresh, unfinished = records.refresh, []
+
+    def refresh_in_both_threads():  # the writer holds the lock of the journal meanwhile
+        reader = threading.Thread(target=refresh, daemon=True)
+        reader.start()
+        reader.join(5)
+        unfinished.append(reader.is_alive())
+        if not unfinished[-1]:
+            refresh()
+
+    records.refresh = refresh_in_both_threads
+    records.add(3, [memoryview(content(3, 8))])
+    assert unfinished == [False]
+    assert read(records, [3]) == [True]
+    assert len(records.cache.entries()) == 1, "it was there"
 
 
 @pytest.mark.parametrize("times", [12, pytest.param(60, marks=pytest.mark.slow)])

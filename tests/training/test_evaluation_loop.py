@@ -1,10 +1,11 @@
 """`EvaluationLoop`: one pass over a split, for validation, test and prediction."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import RecordingCallback
+from helpers import RecordingCallback, trainer_of
 from parts import Parts, split_of
 
 from nnx_alexnet import DataModule, Task
@@ -96,6 +97,30 @@ def test_predictions_at_once_read_ahead_only_small_batches(num_bytes, ahead):
     found = [next(results)]
     assert len(read) == ahead + 1
     np.testing.assert_array_equal(np.concatenate([*found, *results]), 3.0 * np.arange(100))
+
+
+class Wide(Task):
+    """Predicts a megabyte for each example."""
+
+    def predict(self, model, batch):
+        return jnp.broadcast_to(model(batch["image"]), (len(batch["image"]), 2**18))
+
+
+def test_predictions_at_once_keep_few_large_results_on_the_device():
+    live = []
+
+    class Watch(Callback):
+        def on_predict_batch_end(self, *_):
+            live.append(sum(array.shape == (2, 2**18) for array in jax.live_arrays()))
+
+    images = np.arange(48, dtype=np.float32).reshape(48, 1)
+    model = nnx.Linear(1, 1, kernel_init=nnx.initializers.ones, rngs=nnx.Rngs(0))
+    data = DataModule((images, np.zeros(48, np.int32)), batch_size=2)
+    trainer = trainer_of(model, data, task=Wide(), callbacks=Watch())
+    np.testing.assert_array_equal(trainer.predict(images)[:, ::9999].T, [images[:, 0]] * 27)
+    assert len(live) == 24
+    # 4 MB are two results of 2 MB; one more is being computed, and one is being read.
+    assert max(live) <= 2 * MAX_IN_FLIGHT + 2
 
 
 def test_predictions_belong_to_the_caller():
