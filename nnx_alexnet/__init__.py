@@ -1,17 +1,25 @@
-"""A PyTorch-Lightning-style trainer for Flax NNX, with the AlexNet it was made for."""
+"""A PyTorch-Lightning-style trainer for Flax NNX, with the AlexNet it was made for.
 
-from nnx_alexnet.callbacks import Callback as Callback
-from nnx_alexnet.checkpoints import load_checkpoint as load_checkpoint
-from nnx_alexnet.data import DataModule as DataModule
-from nnx_alexnet.data import load_data as load_data
-from nnx_alexnet.devices import initialize_distributed as initialize_distributed
-from nnx_alexnet.models import AlexNet as AlexNet
-from nnx_alexnet.models import summarize as summarize
-from nnx_alexnet.optimizers import create_optimizer as create_optimizer
-from nnx_alexnet.task import Classification as Classification
-from nnx_alexnet.task import Task as Task
-from nnx_alexnet.trainer import Trainer as Trainer
+The names are imported on first use, so that the command can print its help without JAX.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nnx_alexnet.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from nnx_alexnet.callbacks import Callback as Callback
+    from nnx_alexnet.checkpoints import load_checkpoint as load_checkpoint
+    from nnx_alexnet.data import DataModule as DataModule
+    from nnx_alexnet.data import load_data as load_data
+    from nnx_alexnet.devices import initialize_distributed as initialize_distributed
+    from nnx_alexnet.models import AlexNet as AlexNet
+    from nnx_alexnet.models import summarize as summarize
+    from nnx_alexnet.optimizers import create_optimizer as create_optimizer
+    from nnx_alexnet.task import Classification as Classification
+    from nnx_alexnet.task import Task as Task
+    from nnx_alexnet.trainer import Trainer as Trainer
 
 __all__ = [
     "AlexNet",
@@ -26,3 +34,28 @@ __all__ = [
     "load_data",
     "summarize",
 ]
+
+_PACKAGES = {
+    "AlexNet": "models",
+    "Callback": "callbacks",
+    "Classification": "task",
+    "DataModule": "data",
+    "Task": "task",
+    "Trainer": "trainer",
+    "create_optimizer": "optimizers",
+    "initialize_distributed": "devices",
+    "load_checkpoint": "checkpoints",
+    "load_data": "data",
+    "summarize": "models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PACKAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_PACKAGES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,9 +21,9 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.cli import main
-from nnx_alexnet.cli.data_option import import_path_in
 from nnx_alexnet.cli.options import fit_parser
-from nnx_alexnet.cli.parser import command_parser, complete
+from nnx_alexnet.cli.parser import parse
+from nnx_alexnet.cli.words import complete, import_path_in
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted((ROOT / "nnx_alexnet").glob("*/README.md"))]
@@ -167,8 +167,10 @@ def test_commands_have_options_that_exist(path, tmp_path, monkeypatch, capsys):
             for file in words[end + 1 :]:
                 Path(file).write_text(capsys.readouterr().out)
         else:
-            words = complete(words)  # noqa: PLW2901
-            command_parser(import_path_in(words)).parse_args(words)
+            parse(words)
+            if words[0] == "fit":
+                long = complete(words)
+                fit_parser(import_path_in(long)).parse_args(long[1:])
 
 
 def test_the_kubernetes_job_starts_one_process_per_index():

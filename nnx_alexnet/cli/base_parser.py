@@ -1,129 +1,209 @@
-"""A parser of options whose help shows each default once and whose errors are short."""
+"""A parser whose messages are sentences about options; it loads nothing but argparse."""
 
 from __future__ import annotations
 
+import argparse
 import difflib
-import inspect
 import re
-from argparse import Action
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from flax import nnx
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from nnx_alexnet.cli.suggestions import hint, suggest
+from nnx_alexnet.cli.value_types import POSITIVE, Kinds, fits, in_words, one_of, placeholder
 
-from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.task import Task
-
-# The errors of jsonargparse for a name that it does not know.
-_UNKNOWN = re.compile(
-    r"(?:(?:[Oo]ption|[Kk]ey|Group) '|[Uu]nrecognized arguments: --|import path string: )([\w.]+)"
-)
-# Its error for a value that fits none of several types.
-_NO_TYPE = re.compile(
-    r'Parser key "(?P<key>[\w.]+)":\s+Does not validate against any of the Union subtypes'
-    r".*?Errors:\n(?P<reasons>.*?)\n\s*Given value type: .*?Given value: (?P<value>.*)",
-    re.DOTALL,
-)
-_EXPECTED_TYPE = re.compile(r"Expected a <class '([\w.]+)'>")
-_TYPES = {"int": "an integer", "float": "a number", "str": "text", "NoneType": "null"}
-_TYPES |= {"list": "a list such as [a,b]", "dict": "a dict such as {a: b}"}
+USAGE_ERROR = 2
+_OPTION = re.compile(r"--?[^\W\d][^=\s]*")
 
 
-class HelpFormatter(DefaultHelpFormatter):
-    """Leaves out a default that is null, and one that the docstring repeats."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows each placeholder once, and arguments without dashes in capitals."""
 
-    def _get_help_string(self, action: Action) -> str:
-        text = super()._get_help_string(action)
-        if action.default is not None:
-            return re.sub(r' \(default `?"?[\w.]+"?`?\)', "", text)
-        text = text.replace(", default: %(default)s", "")
-        return text.replace(" (default: %(default)s)", "")
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
 
+    def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
+        return action.dest.upper()
 
-class Parser(ArgumentParser):
-    """A parser whose errors suggest the nearest known name."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, "formatter_class": HelpFormatter, **options})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints the message with the nearest known names, without the usage; exits with 2."""
-        parser = getattr(ex, "subcommand_parser", None) or self
-        text = shorten(message)
-        if "Did you mean" not in message:  # a parser inside this one may have suggested a name
-            for got in dict.fromkeys(_UNKNOWN.findall(message)):
-                name = nearest(got, [*parser._names()])
-                if name is not None:
-                    text += f"\n  Did you mean {name!r} instead of {got!r}?"
-        if not self.exit_on_error:
-            super().error(text, ex)
-        self.exit(2, f"{parser.prog}: error: {text}\nAll options: {parser.prog} --help\n")
-
-    def _names(self) -> Iterator[str]:
-        """Yields every option and group of options, and every class that has a short name."""
-        for key in self.get_defaults(skip_validation=True).keys():  # noqa: SIM118
-            name = key.replace(".init_args", "")
-            yield name
-            if "." in name:
-                yield name.split(".", 1)[0]
-        for base in (Callback, Task, nnx.Module):
-            for subclass in _subclasses(base):
-                yield subclass.__name__
-                yield from inspect.signature(subclass.__init__).parameters
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        text = super()._format_action_invocation(action)
+        if not action.option_strings or action.nargs == 0:
+            return text
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
 
 
-def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
-    for subclass in base.__subclasses__():
-        if subclass.__module__.startswith("nnx_alexnet."):
-            yield subclass
-        yield from _subclasses(subclass)
+class Parser(argparse.ArgumentParser):
+    """A parser of one command, or of all.
 
-
-def nearest(got: str, known: list[str]) -> str | None:
-    """Returns the known name that is nearest to an unknown one, or None.
-
-    A name may be given without its group: `max_epochs` is near `trainer.max_epochs`.
+    Args:
+        description: the first line of the help.
+        open_prefixes: options that begin with one of these are not judged here.
+        **options: of `argparse.ArgumentParser`.
 
     Example:
-        >>> from nnx_alexnet.cli.base_parser import nearest
-        >>> known = ["data", "data.name", "trainer.max_epochs"]
-        >>> nearest("dat", known), nearest("max_epoch", known), nearest("xyz", known)
-        ('data', 'trainer.max_epochs', None)
+        >>> from nnx_alexnet.cli.base_parser import Parser, positive_int
+        >>> parser = Parser(description="Predicts.")
+        >>> _ = parser.add_argument("--top_k", type=positive_int, default=1)
+        >>> parser.parse_args(["--top-k", "3"]).top_k
+        3
     """
-    if near := difflib.get_close_matches(got, known, n=1):
-        return near[0] if near[0] != got else None
-    by_last_part = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    near = difflib.get_close_matches(got.rsplit(".", 1)[-1], by_last_part, n=1)
-    return by_last_part[near[0]] if near else None
+
+    def __init__(
+        self,
+        *,
+        description: str = "",
+        open_prefixes: Sequence[str] = (),
+        add_help: bool = True,
+        **options: Any,
+    ) -> None:
+        defaults = {"allow_abbrev": False, "formatter_class": HelpFormatter, "add_help": False}
+        super().__init__(description=description, **{**defaults, **options})
+        self.open_prefixes = tuple(open_prefixes)
+        # Returns the other commands that have an option.
+        self.elsewhere: Callable[[str], list[str]] | None = None
+        if add_help:
+            self.add_argument("-h", "--help", action="help", help="Show this help.")
+
+    def add_option(
+        self,
+        group: argparse._ActionsContainer,
+        *names: str,
+        kinds: Kinds,
+        help: str,
+        value: str | None = None,
+    ) -> None:
+        """Adds an option whose value is checked, but not converted.
+
+        Args:
+            group: where the help lists it.
+            *names: with their dashes.
+            kinds: the values that it accepts.
+            help: its text in the help.
+            value: what stands for the value in the help (default: by `kinds`).
+        """
+        metavar = value or placeholder(kinds)
+        text = help.replace("%", "%%")
+        group.add_argument(*names, type=value_check(kinds), metavar=metavar, help=text)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Returns the values of the options; exits with 2 after a wrong one."""
+        words = self.spelled(list(args or ()))
+        self._check_names(words)
+        found, others = self.parse_known_args(words, namespace)
+        previous = ""
+        for word in others:  # options of classes that are not loaded have values
+            if not previous.startswith("--") and not word.startswith("--"):
+                self.error(f"unexpected argument {word!r}.")
+            previous = word
+        return found
+
+    def spelled(self, words: Sequence[str]) -> list[str]:
+        """Returns the words with hyphens and underscores of options as they are declared."""
+        spellings = {name.replace("_", "-"): name for name in self._option_string_actions}
+        result = list(words)
+        for number, word in enumerate(words):
+            if word == "--":
+                break
+            name, equals, value = word.partition("=")
+            if name.startswith("--") and name not in self._option_string_actions:
+                result[number] = spellings.get(name.replace("_", "-"), name) + equals + value
+        return result
+
+    def option_names(self) -> list[str]:
+        """Returns the names of all options, without dashes."""
+        return [name[2:] for name in self._option_string_actions if name.startswith("--")]
+
+    def _check_names(self, words: Sequence[str]) -> None:
+        for word in words:
+            name = word.partition("=")[0].replace(".init_args", "")
+            if word == "--":
+                return
+            if not _OPTION.fullmatch(name) or name in self._option_string_actions:
+                continue
+            if name.startswith(self.open_prefixes):
+                continue
+            bare = name.lstrip("-")
+            known = [known for known in self.option_names() if not known.endswith("+")]
+            near = hint(suggest(bare, known))
+            others = [] if near or self.elsewhere is None else self.elsewhere(bare)
+            also = f" It is an option of {_listed(others)}." if others else ""
+            self.error(f"unknown option {name}.{near}{also}")
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message without the usage; exits with 2."""
+        text = f"{self.prog}: error: {sentence(message)}\nAll options: {self.prog} --help\n"
+        self.exit(USAGE_ERROR, text)
 
 
-def shorten(message: str) -> str:
-    """Returns an error of jsonargparse without its list of types.
+def value_check(kinds: Kinds) -> Callable[[str], str]:
+    """Returns a function for the `type` of an option: it checks a value and returns it as text.
 
     Example:
-        >>> from nnx_alexnet.cli.base_parser import Parser, shorten
-        >>> parser = Parser(exit_on_error=False)
-        >>> _ = parser.add_argument("--limit", type=int | None)
-        >>> parser.parse_args(["--limit", "many"])
+        >>> from nnx_alexnet.cli.base_parser import value_check
+        >>> value_check(("int", "None"))("ten")
         Traceback (most recent call last):
-        argparse.ArgumentError: `limit` (=many) must be an integer or null.
+        argparse.ArgumentTypeError: takes an integer or null, got 'ten'.
     """
-    found = _NO_TYPE.match(message)
-    if found is None:
-        return message
-    key, value = found["key"], found["value"].strip()
-    reasons = [reason.strip() for reason in re.split(r"^\s*- ", found["reasons"], flags=re.M)]
-    types = [match[1] for reason in reasons if (match := _EXPECTED_TYPE.fullmatch(reason))]
-    problems = dict.fromkeys(
-        reason for reason in reasons if reason and not _EXPECTED_TYPE.fullmatch(reason)
-    )
-    if not problems:
-        known = [_TYPES.get(name, name) for name in types]
-        return f"`{key}` (={value}) must be {' or '.join(known)}."
-    lines = [f"`{key}`:" if value.startswith("NestedArg") else f"`{key}` (={value}):"]
-    for problem in problems:
-        name = problem.removeprefix("Expected a dot import path string: ")
-        text = problem if name == problem else f"{name} is not a class that can be imported."
-        lines += [line.strip() for line in text.splitlines()]
-    return "\n  ".join(lines)
+
+    def check(value: str) -> str:
+        if fits(value, kinds):
+            return value
+        choices = [kind[1:-1] for kind in kinds if kind[0] in "'\""]
+        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+        raise argparse.ArgumentTypeError(
+            f"takes {in_words(kinds)}, got {value!r}.{hint(near, dashes='')}"
+        )
+
+    return check
+
+
+def choice(*values: str) -> Callable[[str], str]:
+    """Returns the `type` of an option that accepts only these values.
+
+    Example:
+        >>> from nnx_alexnet.cli.base_parser import choice
+        >>> choice("text", "json")("jsn")
+        Traceback (most recent call last):
+        argparse.ArgumentTypeError: takes text or json, got 'jsn'. Did you mean json?
+    """
+    return value_check(one_of(values))
+
+
+def positive_int(value: str) -> int:
+    """Returns a positive integer; the `type` of an option.
+
+    Example:
+        >>> from nnx_alexnet.cli.base_parser import positive_int
+        >>> positive_int("3")
+        3
+    """
+    return int(value_check((POSITIVE,))(value))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+# The errors of argparse, and sentences in their place.
+_SENTENCES = [
+    (r"argument ([^:/]+)\S*: (takes .*)", r"\1 \2"),
+    (r"argument ([^:/]+)\S*: expected (?:one|at least one) argument", r"\1 requires a value."),
+    (r"argument ([^:/]+)\S*: ignored explicit argument (.*)", r"\1 takes no value, got \2."),
+]
+
+
+def sentence(message: str) -> str:
+    """Returns an error of argparse as a sentence, and others unchanged.
+
+    Example:
+        >>> from nnx_alexnet.cli.base_parser import sentence
+        >>> sentence("argument --data.batch_size: expected one argument")
+        '--data.batch_size requires a value.'
+    """
+    missing = message.removeprefix("the following arguments are required: ")
+    if missing != message:
+        return f"missing: {missing.upper()}."
+    for pattern, template in _SENTENCES:
+        if re.fullmatch(pattern, message, re.DOTALL):
+            return re.sub(pattern, template, message, flags=re.DOTALL)
+    return message

@@ -23,7 +23,7 @@ from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
 from nnx_alexnet.cli.cache_output import cache_line, fill_cache
 from nnx_alexnet.cli.data_option import build_data
-from nnx_alexnet.cli.options import GIVEN_BY_DATA
+from nnx_alexnet.cli.option_groups import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_command import runs

@@ -11,14 +11,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
-
-from nnx_alexnet.cli.commands import COMMANDS, FAILED
-from nnx_alexnet.cli.data_option import import_path_in
-from nnx_alexnet.cli.parser import command_parser, complete
-from nnx_alexnet.data import WorkerDiedError
-from nnx_alexnet.devices import leave, use_compilation_cache
+from nnx_alexnet.cli.base_parser import USAGE_ERROR
+from nnx_alexnet.cli.option_messages import as_options, group_of, is_about_option
+from nnx_alexnet.cli.parser import COMMANDS as NAMES
+from nnx_alexnet.cli.parser import command_parser, parse
+from nnx_alexnet.cli.words import complete, import_path_in
 from nnx_alexnet.support import (
     escape_unencodable,
     existing_working_directory,
@@ -30,6 +29,7 @@ from nnx_alexnet.support import (
     write_message,
 )
 
+FAILED = 1
 UNREAD = 141  # the reader of the output has closed it; shells report SIGPIPE by this number
 
 
@@ -69,28 +69,55 @@ def _prepare_process() -> None:
 
 
 def _run(words: Sequence[str], *, owns_process: bool) -> int:
-    """Parses the arguments, runs the subcommand and returns its exit code."""
+    """Checks the arguments, runs the subcommand and returns its exit code."""
+    if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # as `python -m` does, but last
+    given = list(words[1:])
+    try:
+        arguments, given = parse(words)
+        return _run_command(arguments, given, owns_process=owns_process)
+    except BrokenPipeError:
+        return UNREAD
+    except Exception as raised:
+        error = _cause(raised)
+        if not _is_for_user(error):
+            raise
+        text = _in_options(printable(_text(error), keep=chr(10)), [*words[:1], *given], error)
+        write_message(f"nnx-alexnet: error: {text}")
+        if (jax := sys.modules.get("jax")) is not None and jax.distributed.is_initialized():
+            from nnx_alexnet.devices import leave
+
+            leave(FAILED)
+        return USAGE_ERROR if is_about_option(text) else FAILED
+
+
+def _run_command(arguments: Any, words: Sequence[str], *, owns_process: bool) -> int:
+    """Loads the libraries, and runs the subcommand."""
+    from nnx_alexnet.cli.commands import COMMANDS
+    from nnx_alexnet.cli.options import cache_parser, fit_parser, summary_parser
+    from nnx_alexnet.devices import use_compilation_cache
+
     if owns_process:
         start_times.begin()
     use_compilation_cache()
-    if has_working_directory() and (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # as `python -m` does, but last
-    try:
-        words = complete(words)
-        config = command_parser(import_path_in(words)).parse_args(words)
-        # Outside a run, Ctrl-C ends the command at once, and so does the second one inside a run.
-        if owns_process and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        return COMMANDS[config.command](config[config.command])
-    except BrokenPipeError:
-        return UNREAD
-    except Exception as error:
-        if not _is_for_user(error):
-            raise
-        write_message(f"nnx-alexnet: error: {printable(_text(error), keep=chr(10))}")
-        if jax.distributed.is_initialized():
-            leave(FAILED)
-        return FAILED
+    name = arguments.command
+    words = complete([name, *words])
+    if name in ("fit", "cache"):
+        parser = fit_parser if name == "fit" else cache_parser
+        arguments = parser(import_path_in(words)).parse_args(words[1:])
+    elif name == "summary":
+        arguments = summary_parser().parse_args(words[1:])
+    # Outside a run, Ctrl-C ends the command at once, and so does the second one inside a run.
+    if owns_process and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return COMMANDS[name](arguments)
+
+
+def _cause(error: Exception) -> Exception:
+    """Returns the error of a callback's arguments, which jsonargparse wraps in its own."""
+    module = str(list(traceback.walk_tb(error.__traceback__))[-1][0].f_globals.get("__name__"))
+    cause = error.__cause__
+    return cause if module.startswith("jsonargparse") and isinstance(cause, Exception) else error
 
 
 def _is_for_user(error: Exception) -> bool:
@@ -99,7 +126,7 @@ def _is_for_user(error: Exception) -> bool:
     That is so if this package or the operating system raised it. All others are bugs, which need
     a traceback.
     """
-    if isinstance(error, OSError | WorkerDiedError):
+    if isinstance(error, OSError) or type(error).__name__ == "WorkerDiedError":
         return True
     if not isinstance(error, ValueError | TypeError | FloatingPointError):
         return False
@@ -111,3 +138,15 @@ def _text(error: Exception) -> str:
     """Returns the message of an error with its notes, such as the worker that raised it."""
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return "\n".join([text, *getattr(error, "__notes__", ())])
+
+
+def _in_options(text: str, words: Sequence[str], error: Exception) -> str:
+    """Returns the message of an error in the words of the command line."""
+    if not words or words[0] not in NAMES or isinstance(error, OSError):
+        return text
+    try:
+        parser = command_parser(words[0], words[1:])
+    except ValueError:  # the error is about what the options depend on
+        parser = command_parser(words[0])
+    positionals = ["run", *(action.dest for action in parser._get_positional_actions())]
+    return as_options(text, parser.option_names(), positionals, group_of(error))

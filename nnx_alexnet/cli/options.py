@@ -1,4 +1,4 @@
-"""The options of `fit` and `cache`, derived from the signatures of the library.
+"""Turns the options of `fit`, `cache` and `summary` into a configuration.
 
 The groups are `--distributed` (`initialize_distributed`), `--data` (`load_data`), `--model`,
 `--task`, `--optimizer` (`create_optimizer`) and `--trainer` (`Trainer`). To add an option, add an
@@ -11,22 +11,18 @@ from __future__ import annotations
 
 from flax import nnx
 from jsonargparse import ActionConfigFile
+from jsonargparse.typing import PositiveInt
 
-from nnx_alexnet.cli.base_parser import Parser
+from nnx_alexnet.cli.config_parser import ConfigParser
 from nnx_alexnet.cli.data_option import add_data
+from nnx_alexnet.cli.option_groups import GIVEN_BY_DATA, MODEL, NOT_OF_TRAINER, RECIPE, SHAPES, TASK
 from nnx_alexnet.devices import initialize_distributed
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.task import Task
 from nnx_alexnet.trainer import Trainer
 
-# The arguments of a model that the data determine.
-GIVEN_BY_DATA = ("num_classes", "image_size", "in_channels")
-# The defaults of `fit` that differ from the library's, besides label smoothing. They were chosen
-# for the digits, on 432 training images held out for that purpose.
-RECIPE = {"data.batch_size": 32, "optimizer.schedule": "cosine"}
 
-
-def fit_parser(import_path: str | None = None) -> Parser:
+def fit_parser(import_path: str | None = None) -> ConfigParser:
     """Returns the parser of `fit`.
 
     Args:
@@ -39,34 +35,26 @@ def fit_parser(import_path: str | None = None) -> Parser:
         >>> parser.parse_args(["--trainer.max_epochs", "3"]).trainer.max_epochs
         3
     """
-    parser = Parser(prog="nnx-alexnet fit", description="Train a model.")
-    _add_run_options(parser)
+    parser = ConfigParser(prog="nnx-alexnet fit")
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", default="never")
+    parser.add_argument("--resume-accept", nargs="+", default=[])
+    parser.add_argument("--resume-weights-only", action="store_true")
     parser.add_function_arguments(initialize_distributed, "distributed")
     add_data(parser, import_path)
-    add_model(parser)
-    parser.add_subclass_arguments(
-        Task,
-        "task",
-        default={
-            "class_path": "nnx_alexnet.Classification",
-            "init_args": {"label_smoothing": 0.1},
-        },
-    )
+    _add_model(parser)
+    smoothing = {"label_smoothing": RECIPE["task.label_smoothing"]}
+    task = {"class_path": TASK, "init_args": smoothing}
+    parser.add_subclass_arguments(Task, "task", default=task)
     parser.add_function_arguments(create_optimizer, "optimizer")
-    parser.add_class_arguments(
-        Trainer,
-        "trainer",
-        skip={"model", "data", "task", "optimizer", "seed", "config"},
-        instantiate=False,
-    )
-    is_named = import_path is None
-    parser.set_defaults({k: v for k, v in RECIPE.items() if is_named or not k.startswith("data.")})
-    _describe_short_form(parser, "data", also="|IMPORT_PATH")
-    _describe_short_form(parser, "optimizer")
+    parser.add_class_arguments(Trainer, "trainer", skip=set(NOT_OF_TRAINER), instantiate=False)
+    groups = ("optimizer.", "data.") if import_path is None else ("optimizer.",)
+    parser.set_defaults({name: value for name, value in RECIPE.items() if name.startswith(groups)})
     return parser
 
 
-def cache_parser(import_path: str | None = None) -> Parser:
+def cache_parser(import_path: str | None = None) -> ConfigParser:
     """Returns the parser of `cache`.
 
     Args:
@@ -77,64 +65,34 @@ def cache_parser(import_path: str | None = None) -> Parser:
         >>> cache_parser().parse_args(["--data.root", "photos"]).data.root
         'photos'
     """
-    parser = Parser(description="Decode the files of a dataset in advance; list and remove caches.")
-    parser.add_argument("--list", action="store_true", help="List the caches, newest first.")
-    parser.add_argument(
-        "--remove", metavar="CACHE", help="Remove the cache with this folder or folder name."
-    )
+    parser = ConfigParser(prog="nnx-alexnet cache")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--remove")
     add_data(parser, import_path)
-    _describe_short_form(parser, "data", also="|IMPORT_PATH")
     return parser
 
 
-def _describe_short_form(parser: Parser, group: str, *, also: str = "") -> None:
-    """Sets the help of `--data` or `--optimizer`."""
-    action = parser._option_string_actions.get(f"--{group}")
-    if action is None:  # the data have no arguments
-        return
-    action.metavar = f"NAME{also}|CONFIG"
-    action.help = f"Short for --{group}.name NAME, or the path of a configuration file."
-    if also:
-        action.help += (
-            " An import path, such as my_package.my_data, is the user's own function that "
-            "returns a DataModule; its arguments become the options --data.x."
-        )
+def summary_parser() -> ConfigParser:
+    """Returns the parser of `summary`.
+
+    Example:
+        >>> from nnx_alexnet.cli.options import summary_parser
+        >>> summary_parser().parse_args(["--num_classes", "3"]).num_classes
+        3
+    """
+    parser = ConfigParser(prog="nnx-alexnet summary")
+    _add_model(parser)
+    for name, default in SHAPES.items():
+        parser.add_argument(f"--{name}", type=PositiveInt, default=default)
+    return parser
 
 
-def _add_run_options(parser: Parser) -> None:
-    """Adds the options that belong to no group."""
-    parser.add_argument("--config", action=ActionConfigFile, help="A config.yaml to start from.")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Seed of weights, data order and augmentation."
-    )
-    parser.add_argument(
-        "--resume",
-        default="never",
-        help="never: start a new run; auto: resume the newest run of this name, or start one; or "
-        "the folder of a run to resume, whose config.yaml then replaces the defaults.",
-    )
-    parser.add_argument(
-        "--resume-accept",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="Intended differences from the resumed run, by the names that the error lists, such "
-        "as optimizer or data.",
-    )
-    parser.add_argument(
-        "--resume-weights-only",
-        action="store_true",
-        help="Start a new run with only the weights of the run given by --resume.",
-    )
-
-
-def add_model(parser: Parser) -> None:
+def _add_model(parser: ConfigParser) -> None:
     """Adds the group `--model`."""
     parser.add_subclass_arguments(
         nnx.Module,
         "model",
-        default={"class_path": "nnx_alexnet.AlexNet"},
+        default={"class_path": MODEL},
         skip={"rngs", *GIVEN_BY_DATA},
         instantiate=False,
-        help=f"The model; {', '.join(GIVEN_BY_DATA)} are set by the data.",
     )

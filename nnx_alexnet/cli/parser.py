@@ -1,56 +1,107 @@
-"""Parses the arguments of the command `nnx-alexnet`, including their short forms."""
+"""The commands, and the checks of their arguments before anything is loaded."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Sequence
-from pathlib import Path
+import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from jsonargparse.typing import PositiveInt
-
-from nnx_alexnet.cli.base_parser import Parser
-from nnx_alexnet.cli.data_option import option_for
-from nnx_alexnet.cli.options import add_model, cache_parser, fit_parser
-from nnx_alexnet.cli.prediction_output import Format
-from nnx_alexnet.cli.saved_run import read_config
+from nnx_alexnet.cli.base_parser import Parser, choice, positive_int
+from nnx_alexnet.cli.fit_options import cache_options, fit_options, summary_options
+from nnx_alexnet.cli.suggestions import hint
 from nnx_alexnet.version import __version__
 
 _RUN = "Folder of a run, logs/<name>/version_<n>"
 _CHECKPOINT = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
 
 
-def command_parser(import_path: str | None = None) -> Parser:
-    """Returns the parser of the whole command.
+def parse(words: Sequence[str]) -> tuple[Any, list[str]]:
+    """Checks the arguments of the command; prints the help, or a message about a wrong one.
 
     Args:
-        import_path: see `fit_parser`.
+        words: the arguments.
+
+    Returns:
+        The values, with the name of the subcommand as `command`, and the arguments after it with
+        options spelled as they are declared.
+
+    Raises:
+        SystemExit: with 0 after the help, with 2 after a wrong argument.
+        ValueError: the user's own data or class cannot be imported.
+
+    Example:
+        >>> from nnx_alexnet.cli.parser import parse
+        >>> parse(["runs", "--json"])[0].json
+        True
+    """
+    if not words or words[0] not in COMMANDS:
+        _report_command(main_parser(), words)
+    name, *rest = words
+    command = command_parser(name, rest)
+    return command.parse_args(rest), command.spelled(rest)
+
+
+def command_parser(name: str, words: Sequence[str] = ()) -> Parser:
+    """Returns the parser of a subcommand.
+
+    Args:
+        name: one of `COMMANDS`.
+        words: the arguments after it, on which the options of some commands depend.
+
+    Raises:
+        ValueError: the user's own data or class cannot be imported.
 
     Example:
         >>> from nnx_alexnet.cli.parser import command_parser
-        >>> command_parser().parse_args(["runs", "--json"]).runs.json
-        True
+        >>> command_parser("runs").prog
+        'nnx-alexnet runs'
     """
+    parser = _PARSERS_FOR[name](words) if name in _PARSERS_FOR else _PARSERS[name]()
+    parser.prog = f"nnx-alexnet {name}"
+    parser.set_defaults(command=name)
+    parser.elsewhere = partial(_commands_with, but=name)
+    return parser
+
+
+def main_parser() -> Parser:
+    """Returns the parser of the options before a subcommand, whose help lists the subcommands.
+
+    Example:
+        >>> from nnx_alexnet.cli.parser import main_parser
+        >>> main_parser().prog
+        'nnx-alexnet'
+    """
+    texts = {name: str(command_parser(name).description) for name in COMMANDS}
+    rows = "\n".join(f"  {name:<10}{text.splitlines()[0]}" for name, text in texts.items())
     parser = Parser(
         prog="nnx-alexnet",
-        description="Train AlexNet, or a Flax NNX model of your own, and use it.",
-        version=__version__,
+        usage="nnx-alexnet COMMAND [OPTIONS]",
+        description="Train AlexNet, or a Flax NNX model of your own, and use it.\n\n"
+        f"Commands:\n{rows}",
+        epilog="Options of a command: nnx-alexnet COMMAND --help",
     )
-    commands = parser.add_subcommands(dest="command")
-    for name, command in {
-        "fit": fit_parser(import_path),
-        "validate": _evaluation_parser("validation"),
-        "test": _evaluation_parser("test"),
-        "predict": _predict_parser(),
-        "verify": _verify_parser(),
-        "runs": _runs_parser(),
-        "report": _report_parser(),
-        "summary": _summary_parser(),
-        "cache": cache_parser(import_path),
-    }.items():
-        commands.add_subcommand(name, command, help=command.description)
-        command.prog = f"nnx-alexnet {name}"
+    parser.add_argument(
+        "--version", action="version", version=__version__, help="Print the version."
+    )
     return parser
+
+
+def _report_command(parser: Parser, words: Sequence[str]) -> None:
+    """Prints the help or the version, or the message for an unknown subcommand, and exits."""
+    if words and words[0].startswith("-"):
+        parser.elsewhere = partial(_commands_with, but="")
+        parser.parse_args(words[:1])
+    got = f"unknown command {words[0]!r}." if words else "a command is required."
+    near = difflib.get_close_matches("".join(words[:1]), [*COMMANDS, *_OTHER_NAMES], 1)
+    meant = hint([_OTHER_NAMES.get(name, name) for name in near], dashes="")
+    parser.error(f"{got}{meant} Commands: {', '.join(COMMANDS)}.")
+
+
+def _commands_with(option: str, but: str) -> list[str]:
+    """Returns the other commands that have an option."""
+    others = (name for name in COMMANDS if name != but)
+    return [name for name in others if option in command_parser(name).option_names()]
 
 
 def _evaluation_parser(split: str) -> Parser:
@@ -69,8 +120,16 @@ def _predict_parser() -> Parser:
         help=f"{_RUN} (by default, the newest run in ./logs); then image files, and folders of "
         "image files.",
     )
-    parser.add_argument("--top_k", type=PositiveInt, default=1, help="Classes per image.")
-    parser.add_argument("--format", type=Format, default="text", help="Output format.")
+    parser.add_argument(
+        "--top_k", type=positive_int, default=1, metavar="N", help="Classes per image. (default: 1)"
+    )
+    parser.add_argument(
+        "--format",
+        type=choice("text", "json", "csv"),
+        default="text",
+        metavar="{text,json,csv}",
+        help="Output format. (default: text)",
+    )
     parser.add_argument("--output", help="The file to write. By default, standard output.")
     parser.add_argument("--checkpoint", default="auto", help=_CHECKPOINT)
     return parser
@@ -135,74 +194,24 @@ def _report_parser() -> Parser:
     return parser
 
 
-def _summary_parser() -> Parser:
-    parser = Parser(description="Print a model's layers, parameters and batch statistics.")
-    add_model(parser)
-    for name, default, text in [
-        ("num_classes", 10, "Number of classes."),
-        ("image_size", 96, "Height and width of the images."),
-        ("in_channels", 1, "Channels of the images."),
-        ("batch_size", 10, "Images per batch."),
-    ]:
-        parser.add_argument(f"--{name}", type=PositiveInt, default=default, help=text)
-    return parser
-
-
-def complete(words: Sequence[str]) -> list[str]:
-    """Expands the short forms of arguments, and checks configuration files.
-
-    Args:
-        words: the arguments of the process.
-
-    Raises:
-        ValueError: a configuration file cannot be read.
-
-    Example:
-        >>> from nnx_alexnet.cli.parser import complete
-        >>> complete(["fit", "--data", "mnist", "--optimizer=sgd"])
-        ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
-    """
-    # `--data NAME` is short for `--data.name NAME`, unless the value is a configuration file.
-    words = list(words)
-    for number, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if not equals and number + 1 < len(words):
-            value = words[number + 1]
-        if option == "--data":
-            words[number] = option_for(value) + word.removeprefix(option)
-        elif option == "--optimizer" and re.fullmatch(r"\w+", value):
-            words[number] = f"{option}.name" + word.removeprefix(option)
-    words = _with_saved_config(words)
-    _check_config(words)
-    return words
-
-
-def _with_saved_config(words: list[str]) -> list[str]:
-    """Puts the configuration of a resumed run before the options, which override it."""
-    for number, word in enumerate(words):
-        name, _, value = word.partition("=")
-        run = value or (words[number + 1] if number + 1 < len(words) else "")
-        if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
-            config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
-            if config.is_file():
-                saved = ["fit", "--config", str(config)]
-                if "--resume-weights-only" in words:  # the schedule fits the length of the new run
-                    saved += ["--optimizer.num_steps", "null"]
-                return [*saved, *words[1:]]
-    return words
-
-
-def _check_config(words: list[str]) -> None:
-    """Raises a `ValueError` if the file after `--config` cannot be used."""
-    for number, word in enumerate(words):
-        name, _, value = word.partition("=")
-        value = value or (words[number + 1] if number + 1 < len(words) else "")
-        if name != "--config" or value in ("", "-"):  # "-" is standard input
-            continue
-        path = os.path.expanduser(value)  # noqa: PTH111  # these functions of os.path never raise
-        is_there = os.path.exists(path)  # noqa: PTH110
-        is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
-        # Options may be given instead of a file, and a pipe can be read only once.
-        is_inline = not is_there and any(mark in value for mark in "{:\n")
-        if not (is_pipe or is_inline):
-            read_config(Path(path))
+_PARSERS: dict[str, Callable[[], Parser]] = {
+    "validate": partial(_evaluation_parser, "validation"),
+    "test": partial(_evaluation_parser, "test"),
+    "predict": _predict_parser,
+    "verify": _verify_parser,
+    "runs": _runs_parser,
+    "report": _report_parser,
+}
+# The commands whose options depend on their other arguments.
+_PARSERS_FOR: dict[str, Callable[[Sequence[str]], Parser]] = {
+    "fit": fit_options,
+    "summary": summary_options,
+    "cache": cache_options,
+}
+COMMANDS = ("fit", *_PARSERS, "summary", "cache")
+# Names by which users of other programs may know them.
+_OTHER_NAMES = {
+    "train": "fit", "training": "fit", "eval": "validate", "evaluate": "validate",
+    "val": "validate", "infer": "predict", "inference": "predict", "list": "runs", "ls": "runs",
+    "check": "verify", "tune": "fit", "info": "summary", "model": "summary", "help": "--help",
+}  # fmt: skip

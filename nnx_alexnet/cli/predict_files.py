@@ -15,10 +15,11 @@ from flax import nnx
 from jsonargparse import Namespace
 
 from nnx_alexnet.checkpoints import Choice, load_chosen
-from nnx_alexnet.cli.data_option import IMPORT_PATH, build_data
+from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.prediction_output import PredictedBatch
 from nnx_alexnet.cli.trainer_factory import build_model
+from nnx_alexnet.cli.words import IMPORT_PATH
 from nnx_alexnet.data import (
     READ_FROM_FILES,
     ImageTransform,

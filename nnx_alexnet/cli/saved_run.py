@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 
 from nnx_alexnet.checkpoints import Choice, choose_checkpoint, read_loop
-from nnx_alexnet.cli.data_option import IMPORT_PATH
 from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.cli.words import IMPORT_PATH, read_config
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import absolute_path
 
@@ -50,7 +49,7 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[
     try:
         parsed = parser.parse_object(config)
     except ArgumentError as error:
-        text = " ".join(str(error).split())
+        text = parser.explain(str(error))
         raise ValueError(f"{runs[0] / 'config.yaml'} cannot be used: {text}") from error
     return chosen, parsed, read_loop(chosen.path)["data"]
 
@@ -81,32 +80,3 @@ def split_run(paths: Sequence[str]) -> tuple[str | None, list[str]]:
             f"`paths` must be image files, or folders of them; only the run {paths[0]!r} is given."
         )
     return paths[0], [*paths[1:]]
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Returns the options that a configuration file holds.
-
-    Args:
-        path: the path of a YAML file.
-
-    Raises:
-        ValueError: the file cannot be read, is not YAML, or does not hold options.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from nnx_alexnet.cli.saved_run import read_config
-        >>> read_config(Path("nothing.yaml"))
-        Traceback (most recent call last):
-        ValueError: nothing.yaml cannot be read: No such file or directory.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not YAML, or not UTF-8
-        raise ValueError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{path} must hold options by their names; it holds a {type(config).__name__}."
-        )
-    return config

@@ -10,8 +10,9 @@ import yaml
 from flax import nnx
 from jsonargparse import Namespace
 
-from nnx_alexnet.cli.data_option import IMPORT_PATH, build_data
+from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import fit_parser
+from nnx_alexnet.cli.words import IMPORT_PATH
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.devices import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 
 def check_integer(
     argument: str,
@@ -60,6 +58,8 @@ def as_python(value: Any) -> Any:
         >>> as_python(np.int64(3)), as_python(None)
         (3, None)
     """
+    import numpy as np  # here, because the help of the command does not need it
+
     return int(value) if isinstance(value, np.integer) else value
 
 

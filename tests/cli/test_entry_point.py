@@ -15,27 +15,52 @@ from nnx_alexnet.data import WorkerDiedError
 from nnx_alexnet.support import printable
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "fashon_mnist"], "did you mean 'fashion_mnist'?"),
-        (["--optimizer.name", "adm"], "did you mean 'adam'?"),
-        (["--task.label_smoothing", "2"], "`label_smoothing` (=2.0) must be in [0, 1)"),
-        (["--data", "mnist", "--data.root", "nowhere"], "nowhere"),
-        (["--optimizer.weight_decay", "0.1"], "`weight_decay`"),
-        (["--optimizer", "adm"], "did you mean 'adam'?"),
-        (["--trainer.max_epochs", "0"], "`max_epochs` (=0) must be a positive integer"),
-    ],
-)
-def test_an_invalid_value_is_one_message_without_a_traceback(
-    arguments, message, capsys, tmp_path, monkeypatch
-):
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", *arguments]) == 1
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "fashon_mnist"], 2,
+         "--data (='fashon_mnist') is unknown; did you mean 'fashion_mnist'?"),
+        (["--optimizer", "adm"], 2, "--optimizer (='adm') is unknown; did you mean 'adam'?"),
+        (["--task.label_smoothing", "2"], 2, "--task.label_smoothing (=2.0) must be in [0, 1)"),
+        (["--data.image_size", "32"], 2, "--data.image_size (=32) is too small"),
+        (["--data", "mnist", "--data.root", "nowhere"], 1, "nowhere"),
+        (["--optimizer.weight_decay", "0.1"], 2, "--optimizer.weight_decay (=0.1) is not"),
+        (["--data.seed", "-1"], 2, "--data.seed (=-1) must not be negative."),
+        (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.min_delta", "-1"], 2,
+         "--trainer.callbacks.min_delta (=-1.0) must be 0 or more."),
+        (["--model.dtype", "int8"], 2, "--model.dtype (='int8') must be a floating-point dtype"),
+        (["--data", "digits", "--data.batch_size", "5000"], 2, "--data.batch_size (=5000)"),
+    ],
+)  # fmt: skip
+def test_an_invalid_value_is_one_message_about_the_option(
+    arguments, code, message, capsys, in_folder
+):
+    assert main(["fit", *arguments]) == code
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
-    assert not any(tmp_path.iterdir())
+    assert not any(in_folder.iterdir())
+
+
+def test_help_and_wrong_options_do_not_load_jax(tmp_path):
+    code = (
+        "import sys\nfrom nnx_alexnet.cli import main\n"
+        "for words in ['--help'], ['fit', '--help'], ['fit', '--lr', '1'], ['runs', '--xyz'], "
+        "['fit', '--trainer.max_epochs', 'ten'], ['fit', '--model.help']:\n"
+        "    try:\n        main(words)\n    except SystemExit:\n        pass\n"
+        "print({'jax', 'torch', 'jsonargparse', 'numpy'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "set()", done.stderr
 
 
 class Opens(nnx.Module):
@@ -95,7 +120,7 @@ def test_errors_and_results_are_one_line_each(tmp_path, capsys):
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out == f"{printable(run)}/report.html\n"
     for command in ("validate", "verify"):
-        assert main([command, str(run)]) == 1
+        assert main([command, str(run)]) == 2
         captured = capsys.readouterr()
         assert len(captured.err.splitlines()) == 1
         assert not set(captured.err + captured.out) & {"\x1b", "\u202e"}

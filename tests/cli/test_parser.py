@@ -1,108 +1,69 @@
-"""The arguments of the command: short forms and configuration files."""
-
-import os
-import subprocess
-import sys
+"""The subcommands and their help."""
 
 import pytest
-import yaml
 
 from nnx_alexnet.cli import main
-from nnx_alexnet.cli.parser import command_parser, complete
+from nnx_alexnet.cli.parser import COMMANDS, command_parser, parse
+from nnx_alexnet.version import __version__
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a: [\n", "is not YAML in UTF-8: while parsing a flow node"),
-        (b"\xff\xfe\0", "is not YAML in UTF-8: 'utf-8' codec can't decode"),
-        (b"- 1\n", "must hold options by their names; it holds a list."),
-        (b"", "must hold options by their names; it holds a NoneType."),
-        (b"[" * 10_000, "is not YAML in UTF-8: "),
-    ],
-    ids=["half", "binary", "list", "empty", "deep"],
-)
-@pytest.mark.parametrize("option", ["--config {0}/config.yaml", "--config={0}/config.yaml",
-                                    "--resume {0}"])  # fmt: skip
-def test_an_unreadable_configuration_is_reported_on_one_line(
-    content, message, option, capsys, tmp_path
-):
-    (tmp_path / "config.yaml").write_bytes(content)
-    assert main(["fit", *option.format(tmp_path).split()]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"nnx-alexnet: error: {tmp_path}/config.yaml {message}")
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"), [("", "Is a directory"), ("x.yaml", "No such file or directory")]
-)
-def test_a_missing_configuration_is_reported_on_one_line(name, reason, capsys, tmp_path):
-    assert main(["fit", "--config", str(tmp_path / name)]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"nnx-alexnet: error: {tmp_path / name} cannot be read: {reason}."
-
-
-def test_config_accepts_options_in_place_of_a_file(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--config", "{seed: 7}", "--print_config"])
-    assert stopped.value.code == 0
-    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
-
-
-def test_a_configuration_is_utf_8_in_any_locale(tmp_path):
-    (tmp_path / "run.yaml").write_bytes("trainer: {name: café}".encode())
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "nnx_alexnet", "fit", "--config", "run.yaml", "--print_config"],
-        env={**environment, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert r"  name: caf\xe9" in done.stdout.splitlines()  # as this locale can print it
-
-
-def test_data_has_a_short_form():
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--data", "fashion_mnist", "--print_config"])
-    assert stopped.value.code == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["fit", "--data", "mnist"], ["fit", "--data.name", "mnist"]),
-        (["fit", "--data=mnist"], ["fit", "--data.name=mnist"]),
-        (["fit", "--data", "hf:a/b.csv"], ["fit", "--data.name", "hf:a/b.csv"]),
-        (["fit", "--data=npz:a=b.npz"], ["fit", "--data.name=npz:a=b.npz"]),
-        (["fit", "--data", "shop.images"], ["fit", "--data.import_path", "shop.images"]),
-        (["fit", "--data=shop.images"], ["fit", "--data.import_path=shop.images"]),
-        (["fit", "--optimizer", "sgd"], ["fit", "--optimizer.name", "sgd"]),
-        (["fit", "--data", "data.yaml"], ["fit", "--data", "data.yaml"]),
-        (["fit", "--data={name: mnist}"], ["fit", "--data={name: mnist}"]),
-        (["fit", "--data"], ["fit", "--data"]),
-    ],
-)
-def test_names_of_data_and_optimizers_are_expanded(words, expected):
-    assert complete(words) == expected
-
-
-def test_the_configuration_of_a_resumed_run_precedes_the_options(tmp_path):
-    (tmp_path / "config.yaml").write_text("seed: 1")
-    saved = ["fit", "--config", str(tmp_path / "config.yaml")]
-    words = ["--resume", str(tmp_path), "--seed", "2"]
-    assert complete(["fit", *words]) == [*saved, *words]
-    words.append("--resume-weights-only")
-    assert complete(["fit", *words]) == [*saved, "--optimizer.num_steps", "null", *words]
-    assert complete(["fit", "--resume", "auto"]) == ["fit", "--resume", "auto"]
-
-
-@pytest.mark.parametrize("name", ["fit", "validate", "test", "predict", "verify", "runs", "report",
-                                  "summary"])  # fmt: skip
-def test_every_command_has_help_without_null_defaults(name, capsys, monkeypatch):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_each_default_once(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit) as stopped:
-        command_parser().parse_args([name, "--help"])
+        parse([name, "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: nnx-alexnet {name} ")
-    assert "default: null" not in text
+    assert "None" not in text
+    assert not [line for line in text.splitlines() if line.count("default: ") > 1]
+
+
+def test_the_help_lists_all_commands(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines[: len(COMMANDS)]] == [*COMMANDS]
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("got", "meant"), [("train", "fit"), ("evaluate", "validate"), ("sumary", "summary")]
+)
+def test_an_unknown_command_is_refused_with_the_nearest(got, meant, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([got, "--data", "digits"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert f"unknown command {got!r}. Did you mean {meant}? Commands: fit, validate" in error
+
+
+def test_a_missing_command_is_reported(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "a command is required. Commands: fit, validate" in capsys.readouterr().err
+
+
+def test_the_arguments_of_a_command_are_returned():
+    values, words = parse(["predict", "RUN", "a.png", "b.png", "--top-k", "3"])
+    assert (values.command, values.run, values.paths, values.top_k) == (
+        "predict", "RUN", ["a.png", "b.png"], 3,
+    )  # fmt: skip
+    assert words == ["RUN", "a.png", "b.png", "--top_k", "3"]
+
+
+def test_an_option_of_another_command_is_reported(capsys):
+    with pytest.raises(SystemExit):
+        main(["verify", "RUN", "--top_k", "3"])
+    assert "unknown option --top_k. It is an option of predict." in capsys.readouterr().err
+
+
+def test_options_of_a_command_are_those_of_its_parser():
+    assert command_parser("report").option_names() == ["help", "output"]

@@ -57,7 +57,7 @@ def test_runs_are_sorted_by_a_metric(tmp_path, capsys):
 
 def test_sorting_by_an_unknown_metric_suggests_a_known_one(tmp_path, capsys):
     write_run(tmp_path, "a", [0.5])
-    assert main(["runs", str(tmp_path), "--sort", "val/acuracy"]) == 1
+    assert main(["runs", str(tmp_path), "--sort", "val/acuracy"]) == 2
     assert "did you mean 'val/accuracy'" in capsys.readouterr().err
 
 

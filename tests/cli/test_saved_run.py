@@ -6,12 +6,15 @@ from nnx_alexnet.cli import main
 from nnx_alexnet.cli.saved_run import split_run
 
 
-@pytest.mark.parametrize("content", ["model: 3", "- 1", "a: [", "model: {class_path: nope.Nope}"])
-def test_an_invalid_saved_configuration_is_reported_on_one_line(content, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [("model: 3", 2), ("- 1", 1), ("a: [", 1), ("model: {class_path: nope.Nope}", 2)],
+)
+def test_an_invalid_saved_configuration_is_reported_on_one_line(content, code, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(content)
     (tmp_path / "checkpoints/1/loop").mkdir(parents=True)
     for command in (["validate", str(tmp_path)], ["predict", str(tmp_path), "x.png"]):
-        assert main(command) == 1
+        assert main(command) == code
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("nnx-alexnet: error: ")
         assert str(tmp_path) in line
@@ -19,14 +22,14 @@ def test_an_invalid_saved_configuration_is_reported_on_one_line(content, tmp_pat
 
 def test_a_run_started_from_python_is_refused_with_a_remedy(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("model:\n  class: TinyNet\n")
-    assert main(["test", str(tmp_path)]) == 1
+    assert main(["test", str(tmp_path)]) == 2
     assert "load_checkpoint" in capsys.readouterr().err
 
 
 def test_a_missing_run_is_an_error(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["test"]) == 1
-    assert "`run`" in capsys.readouterr().err
+    assert main(["test"]) == 2
+    assert "RUN (=null) must be the folder of a run" in capsys.readouterr().err
 
 
 def test_the_first_path_of_predict_may_be_a_run(tmp_path):

@@ -249,8 +249,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"`run`.*must be the folder of a run"):
         write_report(tmp_path)
     run_dir = hand_made(tmp_path, config__yaml="")
-    assert main(["report", str(run_dir), "--output", str(tmp_path / "no/a.html")]) == 1
-    assert "`output`" in capsys.readouterr().err
+    assert main(["report", str(run_dir), "--output", str(tmp_path / "no/a.html")]) == 2
+    assert "--output (=" in capsys.readouterr().err
 
 
 @given(rows=ANY_ROWS, environment=ANY_ENVIRONMENTS)

@@ -1,0 +1,177 @@
+"""The words of a command line: short forms, values, and the configuration files that they name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+IMPORT_PATH = "import_path"
+"""The key of the import path of the user's own data, in the group `data` of a configuration."""
+
+_NAME = re.compile(r"\w+|(hf|npz):.+", re.DOTALL)
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def complete(words: Sequence[str]) -> list[str]:
+    """Expands the short forms of arguments, and checks configuration files.
+
+    Args:
+        words: the arguments of the process.
+
+    Raises:
+        ValueError: a configuration file cannot be read.
+
+    Example:
+        >>> from nnx_alexnet.cli.words import complete
+        >>> complete(["fit", "--data", "mnist", "--optimizer=sgd"])
+        ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
+    """
+    words = with_long_forms(words)
+    words = _with_saved_config(words)
+    _check_config(words)
+    return words
+
+
+def with_long_forms(words: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--data.name NAME` and the like in place of `--data NAME`.
+
+    Example:
+        >>> from nnx_alexnet.cli.words import with_long_forms
+        >>> with_long_forms(["--data", "shop.images"])
+        ['--data.import_path', 'shop.images']
+    """
+    # `--data NAME` is short for `--data.name NAME`, unless the value is a configuration file.
+    words = list(words)
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if not equals and number + 1 < len(words):
+            value = words[number + 1]
+        if option == "--data":
+            words[number] = option_for(value) + word.removeprefix(option)
+        elif option == "--optimizer" and re.fullmatch(r"\w+", value):
+            words[number] = f"{option}.name" + word.removeprefix(option)
+    return words
+
+
+def _with_saved_config(words: list[str]) -> list[str]:
+    """Puts the configuration of a resumed run before the options, which override it."""
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        run = value or (words[number + 1] if number + 1 < len(words) else "")
+        if name == "--resume" and "--config" not in words and words[:1] == ["fit"]:
+            config = Path(os.path.expanduser(run)) / "config.yaml"  # noqa: PTH111  # never raises
+            if config.is_file():
+                saved = ["fit", "--config", str(config)]
+                if "--resume-weights-only" in words:  # the schedule fits the length of the new run
+                    saved += ["--optimizer.num_steps", "null"]
+                return [*saved, *words[1:]]
+    return words
+
+
+def _check_config(words: list[str]) -> None:
+    """Raises a `ValueError` if the file after `--config` cannot be used."""
+    for number, word in enumerate(words):
+        name, _, value = word.partition("=")
+        value = value or (words[number + 1] if number + 1 < len(words) else "")
+        if name != "--config" or value in ("", "-"):  # "-" is standard input
+            continue
+        path = os.path.expanduser(value)  # noqa: PTH111  # these functions of os.path never raise
+        is_there = os.path.exists(path)  # noqa: PTH110
+        is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
+        # Options may be given instead of a file, and a pipe can be read only once.
+        is_inline = not is_there and any(mark in value for mark in "{:\n")
+        if not (is_pipe or is_inline):
+            read_config(Path(path))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Returns the options that a configuration file holds.
+
+    Args:
+        path: the path of a YAML file.
+
+    Raises:
+        ValueError: the file cannot be read, is not YAML, or does not hold options.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from nnx_alexnet.cli.words import read_config
+        >>> read_config(Path("nothing.yaml"))
+        Traceback (most recent call last):
+        ValueError: nothing.yaml cannot be read: No such file or directory.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not YAML, or not UTF-8
+        raise ValueError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{path} must hold options by their names; it holds a {type(config).__name__}."
+        )
+    return config
+
+
+def option_for(value: str) -> str:
+    """Returns the option that `--data VALUE` is short for.
+
+    Example:
+        >>> from nnx_alexnet.cli.words import option_for
+        >>> [option_for(value) for value in ("mnist", "npz:a.npz", "shop.images", "shop.yaml")]
+        ['--data.name', '--data.name', '--data.import_path', '--data']
+    """
+    if _NAME.fullmatch(value):
+        return "--data.name"
+    is_file = value.endswith(_CONFIG_SUFFIXES) or os.path.exists(value)  # noqa: PTH110  # never raises
+    return f"--data.{IMPORT_PATH}" if _DOTTED.fullmatch(value) and not is_file else "--data"
+
+
+def import_path_in(words: Sequence[str]) -> str | None:
+    """Returns the import path of the data that the arguments of `fit` choose, or None.
+
+    Args:
+        words: the arguments with their short forms expanded. An option overrides configurations.
+
+    Example:
+        >>> from nnx_alexnet.cli.words import import_path_in
+        >>> import_path_in(["fit", "--config", "{data: {import_path: shop.images}}"])
+        'shop.images'
+    """
+    found = None
+    for option, value in valued(words):
+        if option in ("--config", "--data"):
+            config = _read(value)
+            config = config.get("data", {}) if option == "--config" else config
+            found = config.get(IMPORT_PATH) if isinstance(config, Mapping) else found
+    for option, value in valued(words):
+        if option == f"--data.{IMPORT_PATH}":
+            found = value
+    return found
+
+
+def valued(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields the options that have a value."""
+    for number, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if equals:
+            yield option, value
+        elif number + 1 < len(words):
+            yield option, words[number + 1]
+
+
+def _read(text: str) -> Mapping[str, Any]:
+    """Returns the options in a file, or in the argument itself; none if it cannot be read."""
+    path = os.path.expanduser(text)  # noqa: PTH111  # never raises
+    try:
+        content = Path(path).read_text(encoding="utf-8") if os.path.isfile(path) else text  # noqa: PTH113
+        config = yaml.safe_load(content)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}  # the parser reports the error
+    return config if isinstance(config, Mapping) else {}
