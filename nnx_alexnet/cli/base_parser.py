@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         """
         metavar = value or placeholder(kinds)
         text = help.replace("%", "%%")
-        group.add_argument(*names, type=value_check(kinds), metavar=metavar, help=text)
+        group.add_argument(*names, type=Value(kinds), metavar=metavar, help=text)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Returns the values of the options; exits with 2 after a wrong one."""
@@ -135,29 +135,37 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE_ERROR, text)
 
 
-def value_check(kinds: Kinds) -> Callable[[str], str]:
-    """Returns a function for the `type` of an option: it checks a value and returns it as text.
+class Value:
+    """The `type` of an option: checks a value, and returns it as text.
+
+    Args:
+        kinds: the values that the option accepts.
 
     Example:
-        >>> from nnx_alexnet.cli.base_parser import value_check
-        >>> value_check(("int", "None"))("ten")
+        >>> from nnx_alexnet.cli.base_parser import Value
+        >>> Value(("int", "None"))("ten")
         Traceback (most recent call last):
         argparse.ArgumentTypeError: takes an integer or null, got 'ten'.
+        >>> Value(("bool", "'auto'")).choices
+        ['true', 'false', 'auto']
     """
 
-    def check(value: str) -> str:
-        if fits(value, kinds):
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+        self.choices = ["true", "false"] if "bool" in kinds else []
+        self.choices += [kind[1:-1] for kind in kinds if kind[0] in "'\""]
+
+    def __call__(self, value: str) -> str:
+        """Returns the value, or raises the error that argparse expects."""
+        if fits(value, self.kinds):
             return value
-        choices = [kind[1:-1] for kind in kinds if kind[0] in "'\""]
-        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
         raise argparse.ArgumentTypeError(
-            f"takes {in_words(kinds)}, got {value!r}.{hint(near, dashes='')}"
+            f"takes {in_words(self.kinds)}, got {value!r}.{hint(near, dashes='')}"
         )
 
-    return check
 
-
-def choice(*values: str) -> Callable[[str], str]:
+def choice(*values: str) -> Value:
     """Returns the `type` of an option that accepts only these values.
 
     Example:
@@ -166,7 +174,7 @@ def choice(*values: str) -> Callable[[str], str]:
         Traceback (most recent call last):
         argparse.ArgumentTypeError: takes text or json, got 'jsn'. Did you mean json?
     """
-    return value_check(one_of(values))
+    return Value(one_of(values))
 
 
 def positive_int(value: str) -> int:
@@ -177,7 +185,7 @@ def positive_int(value: str) -> int:
         >>> positive_int("3")
         3
     """
-    return int(value_check((POSITIVE,))(value))
+    return int(Value((POSITIVE,))(value))
 
 
 def _listed(names: Sequence[str]) -> str:

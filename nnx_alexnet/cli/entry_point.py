@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnx_alexnet.cli.base_parser import USAGE_ERROR
+from nnx_alexnet.cli.completion import complete_in_shell
 from nnx_alexnet.cli.option_messages import as_options, group_of, is_about_option
 from nnx_alexnet.cli.parser import COMMANDS as NAMES
 from nnx_alexnet.cli.parser import command_parser, parse
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_standard_descriptors()
     escape_unencodable(sys.stdout)
     if argv is None:
+        complete_in_shell()
         _prepare_process()
     try:
         with existing_working_directory():

@@ -83,6 +83,27 @@ def read_signature(path: str, name: str) -> Signature:
     )
 
 
+def read_keys(path: str, name: str) -> list[str]:
+    """Returns the keys of a dict of this package, without importing it.
+
+    Args:
+        path: the path of its module in the package.
+        name: the name of the dict.
+
+    Example:
+        >>> from nnx_alexnet.cli.signatures import read_keys
+        >>> read_keys("optimizers.py", "OPTIMIZERS")
+        ['adam', 'adamw', 'lion', 'sgd']
+    """
+    tree = ast.parse((_PACKAGE / path).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)):
+            continue
+        if ast.unparse(node.target) == name:
+            return [str(ast.literal_eval(key)) for key in node.value.keys if key is not None]
+    raise KeyError(name)
+
+
 def inspect_signature(target: Any) -> Signature:
     """Returns the signature of a function or class.
 
