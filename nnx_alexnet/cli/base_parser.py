@@ -61,6 +61,7 @@ class Parser(argparse.ArgumentParser):
         self.open_prefixes = tuple(open_prefixes)
         # Returns the other commands that have an option.
         self.elsewhere: Callable[[str], list[str]] | None = None
+        self._positionals.title, self._optionals.title = "Arguments", "Options"
         if add_help:
             self.add_argument("-h", "--help", action="help", help="Show this help.")
 

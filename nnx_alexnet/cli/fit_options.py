@@ -20,6 +20,7 @@ from nnx_alexnet.cli.option_groups import (
     option_groups,
     values_of,
 )
+from nnx_alexnet.cli.signatures import read_keys
 from nnx_alexnet.cli.value_types import may_have_keys
 from nnx_alexnet.cli.words import import_path_in, with_long_forms
 
@@ -32,10 +33,9 @@ _EXAMPLES = """\
 Train a model: AlexNet on the digits, unless options choose others.
 
 Examples:
-  nnx-alexnet fit --data fashion_mnist --data.download true --trainer.name fashion
-  nnx-alexnet fit --resume logs/fashion/version_0 --trainer.max_epochs 20
+  nnx-alexnet fit --data fashion_mnist --data.download true --seed 1
+  nnx-alexnet fit --resume logs/alexnet/version_0 --trainer.max_epochs 20
   nnx-alexnet fit --model my_package.MyModel --data my_package.my_data"""
-_CLASS = "An import path of your own, such as my_package.{}; its arguments become --{}.x"
 _RUN_OPTIONS = [
     Option("seed", ("int",), "Seed of weights, data order and augmentation. (default: 0)"),
     Option(
@@ -47,10 +47,6 @@ _RUN_OPTIONS = [
     ),
     Option("config", ("str",), "A config.yaml to start from; options override it.", "FILE"),
 ]
-_DATA = (
-    "A dataset by name, or the import path of your own function that returns a DataModule, such "
-    "as my_package.my_data; its arguments become --data.x. (default: digits)"
-)
 
 
 def fit_options(words: Sequence[str]) -> Parser:
@@ -94,10 +90,19 @@ def fit_options(words: Sequence[str]) -> Parser:
 
 def _choosers() -> dict[str, Option]:
     """Returns the options that choose data, model, optimizer and task."""
+    names = ", ".join(read_keys("data/datasets.py", "DATASETS"))
+    data = (
+        f"{names}; hf:PATH or hf:NAME (Hugging Face); npz:PATH (arrays); or the import path of "
+        "your own function that returns a DataModule, such as my_package.my_data, whose arguments "
+        "become --data.x. (default: digits)"
+    )
     optimizers = "adam, adamw, lion, or sgd (Nesterov momentum 0.9). (default: adam)"
-    model = f"{_CLASS.format('MyModel', 'model')}. (default: AlexNet)"
+    model = (
+        "The import path of your own class, such as my_package.MyModel, whose arguments become "
+        "--model.x. (default: AlexNet)"
+    )
     return {
-        "data": Option("data", ("str",), _DATA, "NAME"),
+        "data": Option("data", ("str",), data, "NAME"),
         "model": Option("model", ("str",), model, "CLASS"),
         "optimizer": Option("optimizer", ("str",), optimizers, "NAME"),
     }

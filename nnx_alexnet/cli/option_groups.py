@@ -184,6 +184,7 @@ def _options(group: str, signature: Signature, skip: tuple[str, ...] = ()) -> li
             f"{group}.{argument.name}",
             with_positive(argument.kinds) if argument.name in _POSITIVE else argument.kinds,
             _text(group, argument, names - {argument.name}),
+            "NAME" if argument.name == "name" else None,
         )
         for argument in signature.arguments
         if argument.name not in skip

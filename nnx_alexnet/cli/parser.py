@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -73,7 +75,11 @@ def main_parser() -> Parser:
         'nnx-alexnet'
     """
     texts = {name: str(command_parser(name).description) for name in COMMANDS}
-    rows = "\n".join(f"  {name:<10}{text.splitlines()[0]}" for name, text in texts.items())
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    rows = "\n".join(
+        textwrap.fill(f"  {name:<10}{text.splitlines()[0]}", width, subsequent_indent=" " * 12)
+        for name, text in texts.items()
+    )
     parser = Parser(
         prog="nnx-alexnet",
         usage="nnx-alexnet COMMAND [OPTIONS]",
