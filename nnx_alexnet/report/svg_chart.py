@@ -140,13 +140,14 @@ def draw(
 
 def _plot(axes: Axes, line: Line) -> None:
     y = [drawable(value) for value in line.y]
+    clear = 1.9 if len(y) <= 150 else 1.2
     is_sparse = len(y) == 1 or (len(y) <= 12 and not line.is_faint)
     axes.plot(
         line.x,
         y,
         label=line.label if line.in_legend else "_",
         color=line.color,
-        linewidth=0.9 if line.is_faint else 1.9,
+        linewidth=0.9 if line.is_faint else clear,
         alpha=0.5 if line.is_faint else 1,
         zorder=2 if line.is_faint else 3,
         linestyle=(0, (3, 2)) if line.is_dashed else "-",
