@@ -274,7 +274,9 @@ def most_confused(confusion: Ints, num: int) -> list[Confusion]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:num]
     pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
     return [
-        Confusion(int(row), int(column), int(wrong[row, column]), wrong[row, column] / totals[row])
+        Confusion(
+            int(row), int(column), int(wrong[row, column]), float(wrong[row, column] / totals[row])
+        )
         for row, column in pairs
         if wrong[row, column]
     ]
