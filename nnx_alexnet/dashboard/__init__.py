@@ -16,7 +16,13 @@ from nnx_alexnet.dashboard.content import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.dashboard.event_reader import Newest, StoredImage, drop_steps, read_newest
+from nnx_alexnet.dashboard.event_reader import (
+    Newest,
+    StoredImage,
+    drop_steps,
+    read_newest,
+    read_scalars,
+)
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "first_kernel",
     "open_writer",
     "read_newest",
+    "read_scalars",
     "samples",
     "write_columns",
     "write_filters",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from nnx_alexnet.dashboard.event_files import PREFIX, event_files
-from nnx_alexnet.dashboard.tags import image_tag
+from nnx_alexnet.dashboard.tags import image_tag, scalar_tag
 from nnx_alexnet.support import write_whole
 
 if TYPE_CHECKING:
@@ -66,6 +68,27 @@ def read_newest(run_dir: Path, names: Sequence[str]) -> dict[str, Newest]:
         except OSError:
             continue
     return newest
+
+
+def read_scalars(run_dir: Path, names: Sequence[str]) -> dict[str, dict[int, float]]:
+    """Returns the finite values of each name by step; the newest if a step has several.
+
+    Args:
+        run_dir: the folder that holds the event files.
+        names: the names of numbers, as passed to the writer.
+
+    Returns:
+        The values of each name that was found. Files that cannot be read are ignored.
+    """
+    tags = {scalar_tag(name): name for name in names}
+    found: dict[str, dict[int, float]] = {}
+    for path in event_files(run_dir):
+        with contextlib.suppress(OSError):
+            for _, event in _records(path):
+                for value in event.summary.value:
+                    if value.tag in tags and math.isfinite(value.simple_value):
+                        found.setdefault(tags[value.tag], {})[event.step] = value.simple_value
+    return found
 
 
 def drop_steps(run_dir: Path, step: int) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.dashboard import class_labels, read_newest
+from nnx_alexnet.dashboard import class_labels, read_newest, read_scalars
 from nnx_alexnet.report.checkpoint_section import checkpoint_table, read_checkpoints
 from nnx_alexnet.report.example_sections import data, examples
 from nnx_alexnet.report.html_parts import note, section
@@ -18,6 +18,7 @@ from nnx_alexnet.report.measuring import Measurement, measure
 from nnx_alexnet.report.page_header import header
 from nnx_alexnet.report.page_sections import (
     IMAGES,
+    NORMS,
     SUMMARY,
     configuration,
     curves,
@@ -143,7 +144,7 @@ def _page(folder: Path, measured: Measurement | None, why: str) -> str:
     names = _class_names(about, counts)
     bodies: dict[str, Any] = {
         **_results(measured, scores, names, why),
-        "Curves": lambda: curves(rows),
+        "Curves": lambda: curves(rows, read_scalars(folder, [*NORMS])),
         "Metrics": lambda: metrics_table(rows),
         "Checkpoints": lambda: checkpoint_table(kept, step),
         "Data": lambda: data(about, counts, names),

@@ -26,9 +26,13 @@ def header(
     return (
         f'<div class="name"><h1>{escape(title)}</h1>'
         f'<span class="status {kind}">{escape(status)}</span></div>\n'
-        f"<p>{period(run)}</p>\n{end_reason(run)}\n"
+        f"<p>{period(run)}{_tags(run)}</p>\n{end_reason(run)}\n"
         f"<dl>{tiles(run, rows, environment, measured)}</dl>"
     )
+
+
+def _tags(run: Mapping[str, Any]) -> str:
+    return f"; tags: {escape(str(run['tags']))}" if run.get("tags") else ""
 
 
 def period(run: Mapping[str, Any]) -> str:

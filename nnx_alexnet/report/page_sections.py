@@ -31,14 +31,24 @@ IMAGES = _OF_VALIDATION | _OF_TRAINING
 _MAX_IMAGES = 64  # of one tag
 _MAX_FIGURES = 12  # of metrics other than those of training and validation
 _SMALL = 96  # pixels; a smaller image is enlarged, without smoothing
+NORMS = {
+    "norm/gradients": "norm of the gradients",
+    "norm/parameters": "norm of the parameters",
+}
 _RATES = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
 _COLUMNS = ("layer", "type", "input", "output", "parameters", "statistics")
 
 
-def curves(rows: Rows) -> str:
-    """Returns the curves of each training and validation metric, of norms and of rates."""
+def curves(rows: Rows, norms: Mapping[str, Mapping[int, float]] | None = None) -> str:
+    """Returns the curves of each training and validation metric, of norms and of rates.
+
+    Args:
+        rows: the logged metrics.
+        norms: norms of parameters and gradients by step, in addition to those among the metrics
+            (default none).
+    """
     figures, epochs = [], Epochs(rows)
-    charts = [*_metric_curves(rows), *_norms(rows), *_rates(rows)]
+    charts = [*_metric_curves(rows), *_norms(rows, norms or {}), *_rates(rows)]
     for number, (title, metric, lines, from_zero) in enumerate(charts):
         if logged := [line for line in lines if line.values]:
             svg = draw_curves(
@@ -81,12 +91,12 @@ def _is_norm(name: str) -> bool:
     return re.search(r"(^|[/_])norms?([/_]|$)", name) is not None
 
 
-def _norms(rows: Rows) -> Iterable[Chart]:
-    """Yields the norms of gradients, parameters and updates, if callbacks logged them."""
-    names = [name for name in metric_names(rows) if _is_norm(name)]
-    for name in names[:_MAX_FIGURES]:
-        title = name.replace("/", " ").replace("_", " ")
-        yield title, name, [Curve(title, series(rows, name), OTHER)], True
+def _norms(rows: Rows, norms: Mapping[str, Mapping[int, float]]) -> Iterable[Chart]:
+    """Yields the norms of parameters and gradients that were recorded."""
+    logged = {name: series(rows, name) for name in metric_names(rows) if _is_norm(name)}
+    for name, values in [*{**norms, **logged}.items()][:_MAX_FIGURES]:
+        title = NORMS.get(name, name.replace("/", " ").replace("_", " "))
+        yield title, name, [Curve(title, values, OTHER)], True
 
 
 def _rates(rows: Rows) -> Iterable[Chart]:

@@ -9,7 +9,7 @@ from helpers import event_values, events_of
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from nnx_alexnet.dashboard.event_files import event_files
-from nnx_alexnet.dashboard.event_reader import StoredImage, drop_steps, read_newest
+from nnx_alexnet.dashboard.event_reader import StoredImage, drop_steps, read_newest, read_scalars
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 
@@ -37,6 +37,15 @@ def test_the_newest_value_of_each_tag_is_read(tmp_path):
     assert images[0][:2] == (7, 5)
     assert images[0].png.startswith(b"\x89PNG")
     assert isinstance(images[0], StoredImage)
+
+
+def test_numbers_are_read_by_step_and_the_newest_counts(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    for step, value in [(1, 0.5), (2, float("nan")), (3, 0.25), (3, 0.75)]:
+        writer.write_scalars(step, {"lr": value, "other": 1.0})
+    writer.close()
+    write(tmp_path, [4])
+    assert read_scalars(tmp_path, ["lr", "a", "missing"]) == {"lr": {1: 0.5, 3: 0.75}, "a": {4: 4}}
 
 
 @pytest.mark.parametrize(

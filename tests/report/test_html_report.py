@@ -42,6 +42,7 @@ def write_images(run_dir, step=12):
             "train/images": rng.uniform(size=(16, 28, 28, 1)),
         },
     )
+    writer.write_scalars(step, {"norm/parameters": 2.5})
     table = "\n".join(["path   shape", "conv   float32[8] <&>", "wide " + "x" * 300])
     writer.write_texts(0, {"model/summary": f"```\n{table}\n```"})
     writer.close()
@@ -120,11 +121,11 @@ def test_the_header_has_the_status_and_the_best_metric(run, page):
 def test_training_and_validation_share_a_figure_per_metric(page):
     figures = re.findall(r"<figcaption>([^<]*)</figcaption><svg(.*?)</svg>", page, re.S)
     assert [name for name, _ in figures] == [
-        "Loss", "Accuracy", "Learning rate", "Examples per second",
+        "Loss", "Accuracy", "Norm of the parameters", "Learning rate", "Examples per second",
     ]  # fmt: skip
     texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for _, svg in figures]
     assert all({"optimizer step", "epoch"} <= set(words) for words in texts)
-    assert [{"train", "val"} <= set(words) for words in texts] == [True, True, False, False]
+    assert [{"train", "val"} <= set(words) for words in texts] == [True, True, False, False, False]
     identifiers = re.findall(r'\bid="([^"]*)"', page)
     assert len(identifiers) == len(set(identifiers))
 
@@ -315,7 +316,7 @@ def test_a_browser_shows_the_whole_report_without_a_network(measured, width, hei
             "return [...document.querySelectorAll('.curves svg')].map(svg => "
             "[svg.clientWidth, svg.clientHeight])"
         )
-        assert len(boxes) == 7
+        assert len(boxes) == 8
         assert min(min(box) for box in boxes) > 150
         small = driver.execute_script(
             "return Math.min(...[...document.querySelectorAll('.curves svg g[id] text')]"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnx_alexnet.report.page_header import best_metric, end_reason, period, tiles
+from nnx_alexnet.report.page_header import best_metric, end_reason, header, period, tiles
 from nnx_alexnet.report.scores import score
 
 RUN = {"started": None, "ended": None, "error": None, "stop_reason": None}
@@ -26,6 +26,14 @@ RUN = {"started": None, "ended": None, "error": None, "stop_reason": None}
 def test_the_period_has_the_date_of_the_end_if_it_is_another_day(times, text):
     started, ended = times
     assert period({**RUN, "started": started, "ended": ended}) == text
+
+
+def test_the_header_shows_title_status_and_tags():
+    run = {**RUN, "status": "failed", "steps": None, "duration": None, "tags": "a, <b>"}
+    html = header("x<y", run, [], {})
+    assert '<h1>x&lt;y</h1><span class="status failed">failed</span>' in html
+    assert "<p>The start time is unknown; tags: a, &lt;b&gt;</p>" in html
+    assert "tags" not in header("x", {**run, "tags": None, "status": None}, [], {})
 
 
 def test_an_error_takes_precedence_over_the_reason_of_a_stop():

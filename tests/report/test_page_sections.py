@@ -39,8 +39,11 @@ def test_the_metrics_table_has_the_last_and_the_best_value():
 
 def test_each_metric_has_a_figure_and_the_loss_is_first():
     rows = [*ROWS, {"step": 8, "grad_norm": 0.5, "norm/parameters": 2.0, "normal": 1.0}]
-    captions = re.findall("<figcaption>(.*?)</figcaption>", curves(rows))
-    assert captions == ["Loss", "Accuracy", "Grad norm", "Norm parameters", "Learning rate"]
+    html = curves(rows, {"norm/gradients": {8: 3.0}})
+    assert re.findall("<figcaption>(.*?)</figcaption>", html) == [
+        "Loss", "Accuracy", "Norm of the gradients", "Grad norm", "Norm of the parameters",
+        "Learning rate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", [metrics_table, curves])
