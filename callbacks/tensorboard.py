@@ -19,11 +19,13 @@ from nnx_alexnet.dashboard import (
     drop_steps,
     end_session,
     first_kernel,
+    norm,
     samples,
     write_columns,
     write_filters,
     write_histograms,
     write_inputs,
+    write_norm,
     write_results,
     write_texts,
 )
@@ -68,9 +70,11 @@ class TensorBoard(Callback):
               each class were classified;
             - `"val/mistakes"`: the most confident mistakes.
         histograms: whether to write a histogram of each parameter; large ones are sampled.
-        gradients: whether to write histograms of the gradients on the first batch of the epoch
-            (default False: they need the compilation of a second train step, and one more step
-            each time).
+        norms: whether to write `norm/parameters`, the Euclidean norm of all parameters, after each
+            epoch.
+        gradients: whether to write histograms and the norm of the gradients on the first batch of
+            the epoch (default False: they need the compilation of a second train step, and one more
+            step each time).
         texts: whether to write the layers of the model and the configuration.
         every_n_epochs: the period of images and histograms in epochs; None (the default): after
             epochs 1, 2, 4, 8, ...
@@ -89,6 +93,7 @@ class TensorBoard(Callback):
         *,
         images: bool | Sequence[ImageKind] = True,
         histograms: bool = True,
+        norms: bool = True,
         gradients: bool = False,
         texts: bool = True,
         every_n_epochs: int | None = None,
@@ -100,6 +105,7 @@ class TensorBoard(Callback):
                 raise unknown("images", kind, IMAGE_KINDS)
         self.images = frozenset(kinds)
         self.histograms = histograms
+        self.norms = norms
         self.gradients = gradients
         self.texts = texts
         self.every_n_epochs = every_n_epochs
@@ -242,6 +248,8 @@ class TensorBoard(Callback):
             self.on_log(trainer, {"epoch": float(number)}, trainer.global_step)
         if all(name in trainer.metrics for name in _val_names(trainer)):
             self._write_columns(trainer)
+        if self.norms and self._can_write(trainer):
+            self._write_norm(trainer, "parameters", trainer.parameters())
         if self._is_due(number):
             self._write_parameters(trainer)
         if self._is_due(number, period=trainer.validate_every_n_epochs):
@@ -308,10 +316,18 @@ class TensorBoard(Callback):
             named = {f"{kind}/{name}": array for name, array in arrays().items()}
             taken = samples(named)
             sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
+            if kind == "gradients":
+                self._write_norm(trainer, kind, named)
         except Exception as error:  # gradients run the user's train step once more
             self._output.report_drawing(error)
             return
         self._draw(trainer, partial(write_histograms, step=step, arrays=sampled))
+
+    def _write_norm(self, trainer: Trainer, kind: str, arrays: Mapping[str, jax.Array]) -> None:
+        # Computed now, because the next step overwrites the arrays, but read in the background.
+        value = trainer.placement.whole(norm(dict(arrays)))
+        step, name = trainer.global_step, f"norm/{kind}"
+        self._draw(trainer, partial(write_norm, step=step, name=name, value=value))
 
     def _can_write(self, trainer: Trainer) -> bool:
         return self._output.can_write(trainer.run_dir)

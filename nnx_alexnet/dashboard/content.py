@@ -216,6 +216,11 @@ def write_histograms(writer: MetricWriter, *, step: int, arrays: Mapping[str, ja
     writer.write_histograms(step, jax.device_get(dict(arrays)))
 
 
+def write_norm(writer: MetricWriter, *, step: int, name: str, value: jax.Array) -> None:
+    """Writes a norm, which is on the device until then."""
+    writer.write_scalars(step, {name: float(value)})
+
+
 def first_kernel(
     parameters: Mapping[str, jax.Array], image_shape: tuple[int, ...]
 ) -> jax.Array | None:
@@ -229,6 +234,14 @@ def first_kernel(
         return None
     kernels = [a for a in parameters.values() if a.ndim == 4 and a.shape[2] == image_shape[-1]]
     return max(kernels, key=lambda kernel: kernel.shape[0] * kernel.shape[1], default=None)
+
+
+@SharedProgram
+@jax.jit
+def norm(arrays: dict[str, jax.Array]) -> jax.Array:
+    """Returns the Euclidean norm of all values of all arrays."""
+    squares = (jnp.sum(jnp.square(jnp.abs(a).astype(jnp.float32))) for a in arrays.values())
+    return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))
 
 
 @SharedProgram

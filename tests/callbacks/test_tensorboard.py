@@ -13,7 +13,7 @@ from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
 
 def scalars_only(*arguments):
     """The part that needs no model and no data."""
-    return TensorBoard(*arguments, images=False, histograms=False, texts=False)
+    return TensorBoard(*arguments, images=False, histograms=False, norms=False, texts=False)
 
 
 class Recorder:

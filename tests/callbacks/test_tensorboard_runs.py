@@ -76,6 +76,22 @@ def test_images_are_written_after_epochs_1_and_2_and_at_the_end(run):
     assert kinds["z_parameters"] == kinds["z_gradients"] == 6
 
 
+def test_the_norm_of_the_parameters_is_written_after_each_epoch(run):
+    arrays = jax.device_get(run.parameters()).values()
+    expected = np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
+    norms = event_values(run.run_dir, "x_norm/parameters")
+    assert [step for step, _ in norms] == [1 * STEPS, 2 * STEPS, 3 * STEPS]
+    assert norms[-1][1] == pytest.approx(expected, rel=1e-5)
+    gradients = event_values(run.run_dir, "x_norm/gradients")
+    histograms = [
+        [histogram for _, histogram in event_values(run.run_dir, f"z_gradients/{name}")]
+        for name in run.parameters()
+    ]
+    expected = [np.sqrt(sum(each.sum_squares for each in step)) for step in zip(*histograms, strict=True)]
+    assert [step for step, _ in gradients] == [1, STEPS + 1]
+    assert [value for _, value in gradients] == pytest.approx(expected, rel=1e-5)
+
+
 def test_each_tag_has_each_step_once_and_in_order(run):
     for tag, steps in steps_of(run.run_dir).items():
         assert steps == sorted(set(steps)), tag

@@ -11,6 +11,7 @@ from nnx_alexnet.dashboard.content import (
     begin_session,
     end_session,
     first_kernel,
+    norm,
     open_writer,
     samples,
     write_columns,
@@ -169,6 +170,12 @@ def test_filters_and_histograms_are_written_at_their_step():
     write_histograms(writer, step=8, arrays={"parameters/a": jax.numpy.arange(3)})
     assert set(writer.written) == {(8, "model/filters"), (8, "parameters/a")}
     assert writer.written[8, "parameters/a"].tolist() == [0, 1, 2]
+
+
+def test_the_norm_is_that_of_all_values():
+    arrays = {"a": jax.numpy.array([2, 3], "bfloat16"), "b": jax.numpy.array([[6j]])}
+    assert float(norm(arrays)) == 7.0
+    assert float(norm({})) == 0.0
 
 
 def test_a_large_array_is_sampled_over_all_of_its_columns():
