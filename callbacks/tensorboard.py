@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import jax
-import jax.numpy as jnp
-
 from nnx_alexnet.callbacks.base import Callback, Stage
 from nnx_alexnet.callbacks.tensorboard_output import TensorBoardOutput
 from nnx_alexnet.dashboard import (
@@ -18,14 +15,8 @@ from nnx_alexnet.dashboard import (
     begin_session,
     drop_steps,
     end_session,
-    first_kernel,
-    norm,
-    samples,
     write_columns,
-    write_filters,
-    write_histograms,
     write_inputs,
-    write_norm,
     write_results,
     write_texts,
 )
@@ -217,7 +208,8 @@ class TensorBoard(Callback):
             )
             self._draw(trainer, inputs)
         if self.gradients:
-            self._write_histograms(trainer, "gradients", lambda: trainer.gradients(batch))
+            gradients = partial(trainer.gradients, batch)
+            self._output.draw_histograms(trainer, "gradients", gradients, with_norm=True)
 
     def on_validation_start(self, trainer: Trainer) -> None:
         """Starts collecting results, if an image of the validation is wanted."""
@@ -249,7 +241,7 @@ class TensorBoard(Callback):
         if all(name in trainer.metrics for name in _val_names(trainer)):
             self._write_columns(trainer)
         if self.norms and self._can_write(trainer):
-            self._write_norm(trainer, "parameters", trainer.parameters())
+            self._output.draw_norm(trainer, "parameters", trainer.parameters())
         if self._is_due(number):
             self._write_parameters(trainer)
         if self._is_due(number, period=trainer.validate_every_n_epochs):
@@ -281,13 +273,9 @@ class TensorBoard(Callback):
         if not self._can_write(trainer) or not self._is_first("parameters", step):
             return
         if self.histograms:
-            self._write_histograms(trainer, "parameters", trainer.parameters)
-        if "model/filters" in self.images and (shape := trainer.data.image_shape) is not None:
-            kernel = first_kernel(trainer.parameters(), shape)
-            if kernel is not None:
-                # The next step overwrites the original.
-                copy = jnp.array(trainer.placement.whole(kernel), copy=True)
-                self._draw(trainer, partial(write_filters, step=step, kernel=copy))
+            self._output.draw_histograms(trainer, "parameters", trainer.parameters)
+        if "model/filters" in self.images:
+            self._output.draw_filters(trainer)
 
     def _write_results(self, trainer: Trainer) -> None:
         step, results = trainer.global_step, self._results
@@ -307,27 +295,6 @@ class TensorBoard(Callback):
                 tags=self.images,
             )
             self._draw(trainer, drawn)
-
-    def _write_histograms(
-        self, trainer: Trainer, kind: str, arrays: Callable[[], Mapping[str, jax.Array]]
-    ) -> None:
-        step = trainer.global_step
-        try:
-            named = {f"{kind}/{name}": array for name, array in arrays().items()}
-            taken = samples(named)
-            sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
-            if kind == "gradients":
-                self._write_norm(trainer, kind, named)
-        except Exception as error:  # gradients run the user's train step once more
-            self._output.report_drawing(error)
-            return
-        self._draw(trainer, partial(write_histograms, step=step, arrays=sampled))
-
-    def _write_norm(self, trainer: Trainer, kind: str, arrays: Mapping[str, jax.Array]) -> None:
-        # Computed now, because the next step overwrites the arrays, but read in the background.
-        value = trainer.placement.whole(norm(dict(arrays)))
-        step, name = trainer.global_step, f"norm/{kind}"
-        self._draw(trainer, partial(write_norm, step=step, name=name, value=value))
 
     def _can_write(self, trainer: Trainer) -> bool:
         return self._output.can_write(trainer.run_dir)

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 
-from nnx_alexnet.dashboard import MetricWriter, open_writer
+from nnx_alexnet.dashboard import (
+    MetricWriter,
+    first_kernel,
+    norm,
+    open_writer,
+    samples,
+    write_filters,
+    write_histograms,
+    write_norm,
+)
 from nnx_alexnet.devices import is_main, usual_promotion
 from nnx_alexnet.support import logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
 
 _MAX_WAITING = 8  # drawings that have not been started; more would hold too many arrays
 
@@ -98,6 +112,44 @@ class TensorBoardOutput:
                 self.report_drawing(error)
 
         self._waiting.append(self._thread.submit(run))
+
+    def draw_norm(self, trainer: Trainer, kind: str, arrays: Mapping[str, jax.Array]) -> None:
+        """Writes the norm of all values of all arrays as `norm/<kind>`."""
+        # Computed now, because the next step overwrites the arrays, but read in the background.
+        value = trainer.placement.whole(norm(dict(arrays)))
+        step, name = trainer.global_step, f"norm/{kind}"
+        self.draw(trainer.run_dir, partial(write_norm, step=step, name=name, value=value))
+
+    def draw_histograms(
+        self,
+        trainer: Trainer,
+        kind: str,
+        arrays: Callable[[], Mapping[str, jax.Array]],
+        *,
+        with_norm: bool = False,
+    ) -> None:
+        """Writes a histogram of each array as `<kind>/<name>`, and their norm if wanted."""
+        try:
+            named = {f"{kind}/{name}": array for name, array in arrays().items()}
+            taken = samples(named)
+            sampled = {name: trainer.placement.whole(array) for name, array in taken.items()}
+            if with_norm:
+                self.draw_norm(trainer, kind, named)
+        except Exception as error:  # gradients run the user's train step once more
+            self.report_drawing(error)
+            return
+        step = trainer.global_step
+        self.draw(trainer.run_dir, partial(write_histograms, step=step, arrays=sampled))
+
+    def draw_filters(self, trainer: Trainer) -> None:
+        """Writes the filters of the first convolution, if the model has one."""
+        shape = trainer.data.image_shape
+        kernel = None if shape is None else first_kernel(trainer.parameters(), shape)
+        if kernel is not None:
+            # The next step overwrites the original.
+            copy = jnp.array(trainer.placement.whole(kernel), copy=True)
+            filters = partial(write_filters, step=trainer.global_step, kernel=copy)
+            self.draw(trainer.run_dir, filters)
 
     def report_drawing(self, error: Exception) -> None:
         """Logs that an image or a histogram is missing, the first time."""

@@ -87,7 +87,9 @@ def test_the_norm_of_the_parameters_is_written_after_each_epoch(run):
         [histogram for _, histogram in event_values(run.run_dir, f"z_gradients/{name}")]
         for name in run.parameters()
     ]
-    expected = [np.sqrt(sum(each.sum_squares for each in step)) for step in zip(*histograms, strict=True)]
+    expected = [
+        np.sqrt(sum(each.sum_squares for each in step)) for step in zip(*histograms, strict=True)
+    ]
     assert [step for step, _ in gradients] == [1, STEPS + 1]
     assert [value for _, value in gradients] == pytest.approx(expected, rel=1e-5)
 
