@@ -23,7 +23,7 @@ _GROUPS = {
 _OTHER_NAMES = {"path": "run", "which": "checkpoint"}
 # Options of these names have a shorter form.
 _SHORT = {"data.name": "data", "optimizer.name": "optimizer"}
-_ABOUT_OPTION = re.compile(r"(--[\w.+-]+|[A-Z]+) (\(=|takes )")
+_ABOUT_OPTION = re.compile(r"(--[\w.+-]+|[A-Z]+) (\(=|takes |needs )")
 
 
 def as_options(

@@ -1,21 +1,22 @@
 """Draws images side by side on a sheet, each with a caption.
 
 All functions take NumPy arrays and return `uint8[H, W, 3]`, except `show`, which draws with
-`matplotlib.pyplot`. Pillow and Matplotlib are imported when they are needed.
+`matplotlib.pyplot`. NumPy, Pillow and Matplotlib are imported when they are needed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnx_alexnet.support.number_formats import printable
 
-RGB = NDArray[np.uint8]  # [..., 3]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RGB: TypeAlias = "NDArray[np.uint8]"  # [..., 3]
 
 _TILE = 112  # approximate side of a tile, in pixels
 _GAP = 6  # between tiles, in pixels
@@ -38,6 +39,7 @@ def captioned(images: Sequence[NDArray[Any]], captions: Sequence[str]) -> RGB:
         >>> captioned([np.zeros((8, 8, 1)), np.ones((8, 8, 1))], ["black", "white"]).shape[2]
         3
     """
+    import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
     tiles = [_scaled(as_pixels(image)) for image in images]
@@ -99,6 +101,8 @@ def as_pixels(image: NDArray[Any]) -> RGB:
         >>> as_pixels(np.array([[[-1.0], [0.0], [1.0]]]))[0, :, 0].tolist()
         [0, 128, 255]
     """
+    import numpy as np
+
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[..., None]
@@ -137,6 +141,7 @@ def _scaled(pixels: RGB) -> RGB:
         return pixels
     share = _TILE * 1.5 / max(height, width)
     size = max(1, round(width * share)), max(1, round(height * share))
+    import numpy as np
     from PIL import Image
 
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

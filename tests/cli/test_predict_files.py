@@ -467,7 +467,7 @@ def test_a_full_disk_is_reported_with_the_output(run, images, capsys):
 def test_an_unwritable_output_is_reported_before_reading(run, images, capsys):
     output = str(images / "nowhere/classes.csv")
     assert main(["predict", run, str(images), "--output", output]) == 2
-    assert capsys.readouterr().err.startswith("nnx-alexnet: error: `output` (=")
+    assert capsys.readouterr().err.startswith("nnx-alexnet: error: --output (=")
 
 
 def test_many_files_are_predicted_in_batches_in_order(run, images, tmp_path, capsys, monkeypatch):

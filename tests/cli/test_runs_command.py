@@ -119,7 +119,7 @@ def test_without_a_terminal_a_deletion_must_be_explicit(tmp_path, capsys, monkey
     assert main(["runs", str(tmp_path), "--delete", "a/version_0"]) != 0
     assert "--yes" in capsys.readouterr().err
     assert main(["runs", str(tmp_path), "--delete"]) != 0
-    assert "`--filter`" in capsys.readouterr().err
+    assert "or --filter to select them" in capsys.readouterr().err
     assert run_dir.exists()
     assert main(["runs", str(tmp_path), "--delete", "a/version_0", "--yes"]) == 0
     assert not run_dir.exists()
