@@ -45,10 +45,15 @@ def format_comparison(
         duration  -         -
         lr        0.1       0.2
     """
+    limit = width or _UNLIMITED
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    table.add_column("", no_wrap=width is None, overflow="fold")
+    # Of the names, only those that need more than half of the width are folded.
+    names = ["duration", *metric_columns(rows), *differing(settings)]
+    is_narrow = max(map(len, map(printable, names))) <= limit // 2
+    table.add_column("", no_wrap=is_narrow, overflow="fold")
     for row in rows:
-        table.add_column(Text(printable(row["run"])), overflow="fold")
+        name = printable(row["run"])
+        table.add_column(Text(name if width is None else name.replace("/", "/\n")), overflow="fold")
     for name in (*_RESULTS, *metric_columns(rows)):
         table.add_row(name, *(Text(cell_text(name, row.get(name))) for row in rows))
     reasons = [reason_of(row) for row in rows]
@@ -58,7 +63,7 @@ def format_comparison(
         table.add_row(
             Text(printable(name)), *(Text(printable(each.get(name, "-"))) for each in settings)
         )
-    return "\n".join(rendered(table, width or _UNLIMITED))
+    return "\n".join(rendered(table, limit))
 
 
 def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:

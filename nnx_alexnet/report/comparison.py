@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,15 @@ from nnx_alexnet.report.page_sections import environment_lines, shared_metrics
 from nnx_alexnet.report.page_template import page
 from nnx_alexnet.report.svg_chart import SERIES, themed
 from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
-from nnx_alexnet.runs import best_step, has_best, larger_is_better, read_all, series
-from nnx_alexnet.support import format_duration, read_whole
+from nnx_alexnet.runs import (
+    best_step,
+    has_best,
+    larger_is_better,
+    read_all,
+    read_settings,
+    series,
+)
+from nnx_alexnet.support import format_duration
 
 MAX_RUNS = len(SERIES)
 _MAX_METRICS = 12
@@ -96,30 +103,13 @@ def _read(folder: Path, common: Path, color: str) -> ComparedRun:
         color=color,
         run=run,
         rows=rows,
-        settings=_settings(folder),
+        settings={name: _cut(value) for name, value in read_settings(folder).items()},
         environment=environment_lines(environment),
     )
 
 
-def _settings(folder: Path) -> dict[str, str]:
-    """Returns the values of a configuration as text, by dotted names."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(read_whole(folder / "config.yaml"))
-    except Exception:  # missing, not YAML, or too deep
-        return {}
-    return dict(_flat(found, ())) if isinstance(found, dict) else {}
-
-
-def _flat(value: object, path: tuple[str, ...]) -> Iterable[tuple[str, str]]:
-    if isinstance(value, dict) and value and len(path) < 50:
-        for key, inner in value.items():
-            yield from _flat(inner, (*path, str(key)))
-    else:
-        text = "null" if value is None else str(value)
-        shown = text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
-        yield ".".join(path), shown
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}…"
 
 
 def _page(runs: Sequence[ComparedRun]) -> str:
