@@ -4,7 +4,7 @@ from nnx_alexnet.cli.runs_selection import filter_runs, named_runs
 
 ROWS = [
     {"run": "sweep/a/version_0", "path": "/logs/sweep/a/version_0", "status": "failed",
-     "steps": 30, "started": "2026-11-25T10:00:00+0000"},
+     "steps": 30, "tags": "first, slow", "started": "2026-11-25T10:00:00+0000"},
     {"run": "sweep/b/version_0", "path": "/logs/sweep/b/version_0", "status": "finished",
      "steps": 400, "val/accuracy": 0.9, "started": "2026-11-27T10:00:00+0000"},
     {"run": "c/version_1", "path": "/logs/c/version_1", "status": "finished",
@@ -27,6 +27,7 @@ ROWS = [
         (["val/accuracy>0.5"], "b"),
         (["started>=2026-11-26"], "b"),
         (["steps!=30"], "bc"),
+        (["tags=*slow*"], "a"),
     ],
 )
 def test_a_run_must_meet_all_conditions(conditions, names):
