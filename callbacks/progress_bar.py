@@ -143,12 +143,15 @@ class ProgressBar(Callback):
 
     def _format(self, trainer: Trainer) -> Callable[[int], str]:
         """Returns a function that returns tqdm's format for a number of columns."""
-        return partial(_bar_format, trainer, self._work, self._items(trainer))
+        items = [*self._items(trainer), *_validation_items(trainer)]
+        return partial(_bar_format, trainer, self._work, items)
 
     def _items(self, trainer: Trainer) -> list[str]:
-        """Returns the newest loss and speed, and the metrics of the last validation."""
+        """Returns the newest loss and speed."""
         loss = finished_mean(self._losses)
-        return [*([] if loss is None else [f"loss {loss:.4g}"]), *_bar_items(trainer)]
+        speed = trainer.metrics.get("perf/images_per_second")
+        items = [] if loss is None else [f"loss {loss:.4g}"]
+        return items if speed is None else [*items, f"{speed:.0f} examples/s"]
 
 
 def finished_mean(losses: Sequence[Any]) -> float | None:
@@ -208,17 +211,12 @@ def _bar_format(trainer: Trainer, work: str | None, items: Sequence[str], column
     return f"{_epoch(trainer)} |{{bar}}| {steps}  {{remaining}} left{shown}"
 
 
-def _bar_items(trainer: Trainer) -> list[str]:
-    """Returns the newest speed, and the metrics of the last validation."""
-    metrics = trainer.metrics
-    speed = metrics.get("perf/images_per_second")
+def _validation_items(trainer: Trainer) -> list[str]:
+    """Returns the metrics of the last validation."""
     return [
-        *([] if speed is None else [f"{speed:.0f} examples/s"]),
-        *(
-            f"{printable(name)} {value:.4g}"
-            for name, value in metrics.items()
-            if name.startswith("val/")
-        ),
+        f"{printable(name)} {value:.4g}"
+        for name, value in trainer.metrics.items()
+        if name.startswith("val/")
     ]
 
 

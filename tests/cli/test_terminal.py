@@ -163,7 +163,8 @@ def test_in_a_notebook_one_table_is_updated_in_place(tmp_path):
     assert "compiling" in drawn[0][-1]
     progress = [text[-1] for text in drawn if text[-1].startswith("epoch ")]
     assert len(progress) > 4
-    assert all(re.match(r"epoch \d/3 · step \d+ of 30 · ", line) for line in progress)
+    assert all(re.match(r"epoch \d/3 · step \d+ of 30( · |$)", line) for line in progress)
+    assert any(re.search(r" left · loss \d", line) for line in progress)
     assert [row.split()[:2] for row in drawn[-1][1:]] == [
         ["1/3", "10"],
         ["2/3", "20"],
