@@ -1,6 +1,7 @@
 """Settings for every test; they must stand before JAX is imported for the first time."""
 
 import functools
+import gc
 import logging
 import os
 import tempfile
@@ -91,6 +92,13 @@ def pytest_collection():
 
     logger.handlers.clear()
     logger.propagate, logger.level = True, logging.NOTSET
+
+
+def pytest_collection_finish():
+    """Lets Python look for garbage less often, and not among what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_after_sigkill_of_one_the_other_ends_and_one_process_can_resume(tmp_path
 
 
 def test_an_error_in_one_process_ends_both_in_bounded_time(tmp_path):
-    job = DistributedJob(tmp_path, meddler={"what": "fail", "step": 2})
+    job = DistributedJob(tmp_path, model="dense", meddler={"what": "fail", "step": 2})
     started = time.monotonic()
     codes = job.wait()
     assert time.monotonic() - started < 60
