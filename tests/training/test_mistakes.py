@@ -54,7 +54,7 @@ def made(model=None, images=IMAGES, callbacks=(), **arguments):
 def test_the_most_confident_mistakes_are_shown_first(split):
     sheet = made().show_mistakes(split, count=2).get_images()[0].get_array()
     # Images 6, 4 and 2 are even, and called odd with probability 1 / (1 + exp(-k / 4)).
-    captions = ["true: even\n82% odd", "true: even\n73% odd"]
+    captions = [f"predicted\nodd ({share}%),\ntrue even" for share in (82, 73)]
     np.testing.assert_array_equal(sheet, captioned(IMAGES[[6, 4]], captions))
 
 
