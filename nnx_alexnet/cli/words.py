@@ -15,6 +15,7 @@ IMPORT_PATH = "import_path"
 
 _NAME = re.compile(r"\w+|(hf|npz):.+", re.DOTALL)
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_GROUPS = ("data", "optimizer", "trainer", "distributed")
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -87,7 +88,9 @@ def _check_config(words: list[str]) -> None:
         # Options may be given instead of a file, and a pipe can be read only once.
         is_inline = not is_there and any(mark in value for mark in "{:\n")
         if not (is_pipe or is_inline):
-            read_config(Path(path))
+            for group, options in read_config(Path(path)).items():
+                if group in _GROUPS and not isinstance(options, dict):
+                    raise ValueError(f"{path}: {group} must hold options by their names.")
 
 
 def read_config(path: Path) -> dict[str, Any]:

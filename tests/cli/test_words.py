@@ -42,6 +42,12 @@ def test_a_missing_configuration_is_reported_on_one_line(name, reason, capsys, t
     assert line == f"nnx-alexnet: error: {tmp_path / name} cannot be read: {reason}."
 
 
+def test_a_group_of_a_configuration_must_hold_options(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text("trainer: 3\n")
+    assert main(["fit", "--config", str(tmp_path / "run.yaml")]) == 1
+    assert "run.yaml: trainer must hold options by their names." in capsys.readouterr().err
+
+
 def test_config_accepts_options_in_place_of_a_file(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", "{seed: 7}", "--print_config"])
