@@ -363,7 +363,7 @@ def test_alexnet_split_over_two_devices_sends_activations_and_never_a_kernel():
 )
 @pytest.mark.optimized
 def test_a_split_batch_is_summed_and_a_split_state_gathered_once(make):
-    data = alexnet_data(8) if make is alexnet else data_of()
+    data = alexnet_data(8) if make is alexnet else DataModule(tiny_arrays(), batch_size=16)
     summed = collectives(train_program(sgd_trainer(make(), data, devices=2)))
     assert {kind for kind, _ in summed} == {"all-reduce"}
 
