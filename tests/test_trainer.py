@@ -28,7 +28,8 @@ def test_the_defaults_are_enough_to_train_and_leave_a_run(tmp_path, monkeypatch)
     assert [row["epoch"] for row in history] == list(range(10))
     assert trainer.run_dir == tmp_path / "logs/tinynet/version_0"
     assert {path.name.split(".tfevents")[0] for path in trainer.run_dir.iterdir()} == {
-        ".lock", ".step", "checkpoints", "config.yaml", "environment.json", "events.out", "metrics.jsonl"
+        ".lock", ".step", "checkpoints", "config.yaml", "environment.json", "events.out",
+        "metrics.jsonl",
     }  # fmt: skip
 
 
