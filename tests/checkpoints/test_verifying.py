@@ -40,7 +40,8 @@ def test_unreadable_checkpoints_are_told_from_damaged_ones(run, monkeypatch, cap
     with monkeypatch.context() as patch:
         hinder(patch, OSError(errno.EIO, "Input/output error"))
         assert main(["verify", str(run)]) == 3
-        lines = capsys.readouterr().out.splitlines()
+        header, *lines = capsys.readouterr().out.splitlines()
+        assert header.split()[:3] == ["step", "state", "digest"]
         assert [line.split()[:5] for line in lines] == [
             [step, "unknown", "could", "not", "be"] for step in ("10", "20")
         ]
@@ -50,7 +51,7 @@ def test_unreadable_checkpoints_are_told_from_damaged_ones(run, monkeypatch, cap
         assert [row["error"] for row in rows] == ["OSError: [Errno 5] Input/output error"] * 2
     (run / "checkpoints/10/model/_METADATA").write_text("{")
     assert main(["verify", str(run)]) == 1
-    first, second = capsys.readouterr().out.splitlines()
+    _, first, second = capsys.readouterr().out.splitlines()
     assert first.split()[1:4] == ["damaged", "model/_METADATA", "has"]
     assert second.split()[1] == "intact"
 

@@ -291,7 +291,7 @@ def test_the_table_has_the_shapes_of_the_tasks_own_call():
     assert trainer.summary(width=90).splitlines() == [
         "layer    type    input         output          parameters  statistics",
         "words    Embed   int32[8,7]    float32[8,7,4]  40 (160 B)",
-        "numbers  Linear  float32[8,3]  float32[8,4]    16 (64 B)",
+        "numbers  Linear  float32[8,3]  float32[8,4]     16 (64 B)",
         "Total: 56 parameters (224 B) and 0 batch statistics (0 B), 56 in all (224 B).",
     ]
 
