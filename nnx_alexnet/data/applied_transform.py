@@ -1,6 +1,7 @@
 """Applies a transform to a batch, or to the shapes of an example."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -85,6 +86,25 @@ def transformed_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
         return example_structs(
             jax.eval_shape(lambda each: transformed_batch(transform, each), batch)
         )
+
+
+def remembered_spec(transform: Any, spec: ElementSpec) -> ElementSpec:
+    """Returns what `transformed_spec` does; traces equal transforms of equal examples once.
+
+    Args:
+        transform: hashable. Transforms that are equal must return equal shapes.
+        spec: of one example.
+    """
+    leaves, structure = jax.tree.flatten(dict(spec))
+    canonical = jax.dtypes.canonicalize_dtype(np.int64)  # of 32 or 64 bits
+    return dict(_traced_spec(transform, structure, tuple(leaves), canonical))
+
+
+@lru_cache(maxsize=64)
+def _traced_spec(
+    transform: Any, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...], _canonical: Any
+) -> ElementSpec:
+    return transformed_spec(transform, jax.tree.unflatten(structure, leaves))
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.data.applied_transform import example_structs, transformed_spec
+from nnx_alexnet.data.applied_transform import example_structs, remembered_spec, transformed_spec
 from nnx_alexnet.data.batching import Batch
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
@@ -174,7 +174,9 @@ class ImageTransform:
                 "pixels, such as ImageTransform(mean=..., std=...). If the axes of "
                 f"`{name}` are not those of the image, flatten them to one."
             )
-        return transformed_spec(self, spec)
+        # A subclass may have attributes that do not take part in the comparison.
+        is_plain = type(self) is ImageTransform
+        return remembered_spec(self, spec) if is_plain else transformed_spec(self, spec)
 
     def _declared(self) -> dict[str, tuple[str, ...]]:
         return {"masks": self.masks, "boxes": self.boxes, "keypoints": self.keypoints}
@@ -286,4 +288,4 @@ class DefaultTransform:
 
     def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
         """Returns the shapes of one example after the transform; see `ImageTransform.check`."""
-        return transformed_spec(self, spec)
+        return remembered_spec(self, spec)

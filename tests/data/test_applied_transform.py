@@ -1,11 +1,13 @@
 """The application of a transform to a batch."""
 
+from dataclasses import dataclass, field
+
 import jax
 import numpy as np
 import pytest
 
 from nnx_alexnet.data import transformed_batch
-from nnx_alexnet.data.applied_transform import example_structs
+from nnx_alexnet.data.applied_transform import example_structs, remembered_spec
 from nnx_alexnet.data.batching import example_batch
 from nnx_alexnet.data.examples import named_fields
 
@@ -30,6 +32,31 @@ def test_keys_may_be_added_and_dropped_but_mask_and_index_stay():
 
 def test_a_batch_of_a_user_needs_no_mask_and_no_index():
     assert transformed_batch(lambda batch, key: batch, {"x": np.ones(3)}).keys() == {"x"}
+
+
+@dataclass(frozen=True)
+class Widened:
+    """Repeats each row of `x`, and notes the shapes that it was called with."""
+
+    factor: int
+    calls: list = field(default_factory=list, compare=False)
+
+    def __call__(self, batch, key):
+        self.calls.append(batch["x"].shape)
+        return {"x": batch["x"].repeat(self.factor, axis=1)}
+
+
+def test_equal_transforms_of_equal_examples_are_traced_once():
+    narrow, wide = ({"x": jax.ShapeDtypeStruct((size,), "float32")} for size in (3, 5))
+    transform = Widened(2)
+    assert [remembered_spec(transform, spec)["x"].shape for spec in (narrow, wide, narrow)] == [
+        (6,), (10,), (6,),
+    ]  # fmt: skip
+    assert transform.calls == [(2, 3), (2, 5)]
+    assert remembered_spec(Widened(3), narrow)["x"].shape == (9,)
+    again = Widened(3)
+    assert remembered_spec(again, narrow)["x"].shape == (9,)
+    assert again.calls == []
 
 
 def test_the_key_reaches_the_transform():
