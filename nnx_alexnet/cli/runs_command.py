@@ -35,9 +35,9 @@ def runs(arguments: Namespace) -> int:
     if not rows:
         write_message(f"There are no runs in {printable(arguments.logs)}.")
         return 0
-    rows = filter_runs(rows, arguments.filter or ())
     if arguments.sort is not None:
         rows = sort_runs(rows, arguments.sort)
+    rows = filter_runs(rows, arguments.filter or ())
     if arguments.delete is not None:
         if not arguments.delete and not arguments.filter:
             raise ValueError("`delete` needs the names of runs, or `--filter` to select them.")

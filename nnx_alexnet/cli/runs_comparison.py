@@ -55,7 +55,8 @@ def format_comparison(
         name = printable(row["run"])
         table.add_column(Text(name if width is None else name.replace("/", "/\n")), overflow="fold")
     for name in (*_RESULTS, *metric_columns(rows)):
-        table.add_row(name, *(Text(cell_text(name, row.get(name))) for row in rows))
+        cells = (Text(cell_text(name, row.get(name))) for row in rows)
+        table.add_row(Text(printable(name)), *cells)
     reasons = [reason_of(row) for row in rows]
     if any(reasons):
         table.add_row("reason", *(Text(first_sentence(reason or "-")) for reason in reasons))

@@ -38,10 +38,8 @@ def filter_runs(rows: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
         >>> [row["run"] for row in filter_runs(rows, ["run=a/*", "steps<10"])]
         ['a/version_0']
     """
-    for condition in conditions:
-        meets = _parse(condition, rows)
-        rows = [row for row in rows if meets(row)]
-    return [*rows]
+    meets = [_parse(condition, rows) for condition in conditions]
+    return [row for row in rows if all(each(row) for each in meets)]
 
 
 def _parse(condition: str, rows: Sequence[Row]) -> Callable[[Row], bool]:
@@ -74,7 +72,7 @@ def _parse(condition: str, rows: Sequence[Row]) -> Callable[[Row], bool]:
 def _is_equal(found: Any, value: str) -> bool:
     if isinstance(found, int | float):
         return found == _number(value)
-    return found is not None and fnmatchcase(str(found), value)
+    return found is not None and (str(found) == value or fnmatchcase(str(found), value))
 
 
 def _number(text: str) -> float | None:
@@ -103,7 +101,9 @@ def named_runs(rows: Sequence[Row], names: Sequence[str], argument: str) -> list
     """
     found: dict[str, Row] = {}
     for name in names:
-        matching = [row for row in rows if fnmatchcase(row["run"], name) or _is_folder(row, name)]
+        # A folder may have a name with brackets, which would match others as a pattern.
+        matching = [row for row in rows if row["run"] == name or _is_folder(row, name)]
+        matching = matching or [row for row in rows if fnmatchcase(row["run"], name)]
         if not matching:
             raise unknown(argument, name, [row["run"] for row in rows])
         found |= {row["run"]: row for row in matching}

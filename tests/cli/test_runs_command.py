@@ -79,14 +79,15 @@ class Answer(io.StringIO):
         return True
 
 
-def test_filters_select_runs_for_every_form(tmp_path, capsys):
+def test_filters_select_runs_for_every_form(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     write_run(tmp_path, "a", [0.5], status="failed")
     write_run(tmp_path, "b", [0.9])
     _, lines = table(capsys, tmp_path, "--filter", "val/accuracy>0.4", "--filter", "status=failed")
     assert [line[0] for line in lines] == ["a/version_0"]
     assert main(["runs", str(tmp_path), "--filter", "run=b/*", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run"] == "b/version_0"
-    assert main(["runs", str(tmp_path), "--filter", "status=killed"]) == 0
+    assert main(["runs", str(tmp_path), "--filter", "status=killed", "--sort", "val/loss"]) == 0
     assert "No run meets the filter" in capsys.readouterr().err
 
 

@@ -37,3 +37,8 @@ def test_long_values_are_folded_to_the_width(width):
     assert "/photos/" in text
     assert "[red]" in text
     assert "\x1b" not in text
+
+
+def test_names_of_metrics_are_not_markup():
+    rows = [{**row, "val/[/b]": 0.5} for row in ROWS]
+    assert "val/[/b]" in format_comparison(rows, SETTINGS, 80)

@@ -28,6 +28,7 @@ ROWS = [
         (["started>=2026-11-26"], "b"),
         (["steps!=30"], "bc"),
         (["tags=*slow*"], "a"),
+        (["status=failed", "val/accuracy>0.5"], ""),
     ],
 )
 def test_a_run_must_meet_all_conditions(conditions, names):
@@ -47,6 +48,13 @@ def test_a_run_must_meet_all_conditions(conditions, names):
 def test_a_condition_without_a_meaning_is_refused(condition, message):
     with pytest.raises(ValueError, match=message):
         filter_runs(ROWS, [condition])
+
+
+def test_the_name_of_a_run_takes_precedence_over_a_pattern():
+    rows = [{"run": name, "path": f"/logs/{name}"} for name in ("a1/version_0", "a[1]/version_0")]
+    assert named_runs(rows, ["a[1]/version_0"], "delete") == [rows[1]]
+    assert named_runs(rows[:1], ["a[1]/version_0"], "delete") == [rows[0]]
+    assert rows[1] in filter_runs(rows, ["run=a[1]/version_0"])
 
 
 def test_runs_are_named_by_patterns_and_folders():
