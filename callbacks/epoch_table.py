@@ -152,11 +152,15 @@ def _header(columns: Sequence[_Column]) -> list[str]:
     """Returns the splits above their first columns, and the headings."""
     groups = [column.group for column in columns]
     first = [
-        group if group != before else ""
-        for before, group in zip(["", *groups], groups, strict=False)
+        _cut(printable(column.group), column.width) if column.group != before else ""
+        for before, column in zip(["", *groups], columns, strict=False)
     ]
     headings = [_heading(column.name) for column in columns]
     return [_line(columns, texts) for texts in (first, headings) if any(texts)]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _line(columns: Sequence[_Column], texts: Sequence[str]) -> str:

@@ -74,3 +74,13 @@ def test_a_run_of_unknown_length_shows_numbers_only():
 def test_names_cannot_control_the_terminal():
     lines = EpochTable().lines(row(metrics={"val/a\x1b[2J": 0.5}), width=79)
     assert lines[1].split()[2] == r"a\x1b[2J"
+    lines = EpochTable().lines(row(metrics={"val/\x1b[2J/a": 0.5}), width=79)
+    assert lines[0].split() == ["val/\\x1…"]
+
+
+def test_a_long_group_is_cut_to_its_column():
+    metrics = {"val/mean_average_precision/large": 0.5, "val/loss": 1.0}
+    groups, headings, _ = EpochTable().lines(row(metrics=metrics), width=50)
+    assert groups.split() == ["val/mea…", "val"]
+    assert max(len(groups), len(headings)) <= 50
+    assert groups.index("…") == headings.index("large") + 4
