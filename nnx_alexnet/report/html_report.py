@@ -141,7 +141,8 @@ def _page(folder: Path, measured: Measurement | None, why: str) -> str:
         summary = newest[SUMMARY].text
     if measured is not None:
         about, counts, summary = measured.data, measured.class_counts, measured.summary
-    names = _class_names(about, counts)
+    num_classes = len(scores[main_split(scores)].confusion) if scores else 0
+    names = _class_names(about, num_classes)
     bodies: dict[str, Any] = {
         **_results(measured, scores, names, why),
         "Curves": lambda: curves(rows, read_scalars(folder, [*NORMS])),
@@ -174,7 +175,6 @@ def _results(
     }
 
 
-def _class_names(about: dict[str, Any], counts: dict[str, Any]) -> list[str]:
-    num = len(next(iter(counts.values()))) if counts else 0
+def _class_names(about: dict[str, Any], num_classes: int) -> list[str]:
     given = about.get("class_names")
-    return class_labels(given if isinstance(given, list | tuple) else None, num)
+    return class_labels(given if isinstance(given, list | tuple) else None, num_classes)

@@ -19,6 +19,7 @@ from nnx_alexnet.checkpoints import Choice, choose_checkpoint, load_chosen
 from nnx_alexnet.devices import model_state
 from nnx_alexnet.report.notable import Example, Notable
 from nnx_alexnet.report.saliency import saliency
+from nnx_alexnet.support import first_line, logger
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Loader
@@ -152,10 +153,18 @@ def _predictions(trainer: Trainer, loader: Loader) -> Predictions:
     if not labels:
         raise ValueError(f"The split `{loader.argument}` has no examples.")
     examples = notable.examples()
-    mapped = [*chain.from_iterable(found[:_NUM_MAPS] for found in examples.values())]
-    for example, values in zip(mapped, saliency(trainer, mapped), strict=False):
-        example.saliency = values
+    _add_saliency(trainer, [*chain.from_iterable(f[:_NUM_MAPS] for f in examples.values())])
     return Predictions(np.concatenate(labels), np.concatenate(probabilities), is_whole, examples)
+
+
+def _add_saliency(trainer: Trainer, examples: list[Example]) -> None:
+    try:
+        maps = saliency(trainer, examples)
+    except Exception as error:  # examples of several lengths, or a model without gradients
+        logger.warning("The report has no saliency: %s", first_line(error))
+        return
+    for example, values in zip(examples, maps, strict=False):
+        example.saliency = values
 
 
 def _classes(fields: Mapping[str, Any], rows: Any) -> NDArray[np.int64]:
@@ -165,7 +174,14 @@ def _classes(fields: Mapping[str, Any], rows: Any) -> NDArray[np.int64]:
     if is_matrix and isinstance(label, np.ndarray) and label.shape == rows.shape:
         label = label.argmax(axis=1)  # one-hot, or soft
     is_class = isinstance(label, np.ndarray) and label.ndim == 1 and label.dtype.kind in "iub"
+    if is_matrix and not np.isfinite(rows).all():
+        raise ValueError("The model of the checkpoint predicts NaN or infinity.")
     if not is_matrix or not is_class or not np.allclose(rows.sum(axis=1), 1, atol=1e-2):
         raise ValueError("The task of the run does not predict the probabilities of classes.")
     assert isinstance(label, np.ndarray)
+    low, high, num_classes = label.min(initial=0), label.max(initial=0), rows.shape[1]
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"A split has labels from {low} to {high}; the model predicts {num_classes} classes."
+        )
     return label.astype(np.int64)

@@ -55,7 +55,7 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
         for name, split in splits.items()
         if not split.is_whole
     ]
-    if not any(np.isfinite(each.classes.roc_auc).any() for each in scores.values()):
+    if not any(np.isfinite(each.classes.average_precision).any() for each in scores.values()):
         notes.append("Curves and areas are left out: there are too many probabilities.")
     notes.append("loss: cross-entropy without label smoothing. macro: the mean over the classes.")
     return table(head, rows, kind="scores") + note(" ".join(notes))
@@ -170,7 +170,7 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
     chart = reliability_chart(found.calibration, number=f"{split}-reliability")
     ece = f"calibration error (ECE) {percent(found.calibration.ece)}; bars: share of examples"
     parts.append(figure("Reliability", chart, ece))
-    html = f'<div class="curves">{"".join(parts)}{_key(chosen, names)}</div>'
+    html = f'<div class="curves">{"".join(parts)}{_key(chosen, names, len(known))}</div>'
     mean, top = found.overall["mean confidence"], found.overall["accuracy"]
     if mean > top:
         trust = "more confident than it is accurate"
@@ -180,7 +180,7 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
     return html + note(f"On the {SPLITS[split]} split, the model is {trust}: {shares}")
 
 
-def _key(chosen: Ints, names: Sequence[str]) -> str:
+def _key(chosen: Ints, names: Sequence[str], num_known: int) -> str:
     """Returns the colors of the curves, which both ranking charts share."""
     if not len(chosen):
         return ""
@@ -193,10 +193,10 @@ def _key(chosen: Ints, names: Sequence[str]) -> str:
         for text, color in entries
     )
     left_out = ""
-    if len(names) > len(chosen):
+    if num_known > len(chosen):
         left_out = note(
             f"The curves of the {len(chosen)} classes with the lowest average precision; those of "
-            f"the other {len(names) - len(chosen):,} are left out, but count in the mean."
+            f"the other {num_known - len(chosen):,} are left out, but count in the mean."
         )
     caption = "<figcaption>Classes in the curves</figcaption>"
     return f'<figure>{caption}<ul class="key">{items}</ul>{left_out}</figure>'

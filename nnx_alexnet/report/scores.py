@@ -171,7 +171,8 @@ def calibrate(labels: Ints, probabilities: Floats) -> Calibration:
         >>> round(calibrate(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]])).ece, 3)
         0.4
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
+    # Probabilities of a low precision may exceed 1.
+    confidence = np.minimum(probabilities.max(axis=1).astype(np.float64), 1)
     correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, NUM_BINS + 1)
     counts, _ = np.histogram(confidence, edges)

@@ -20,6 +20,7 @@ from nnx_alexnet import DataModule, Trainer
 from nnx_alexnet.checkpoints import choose_checkpoint
 from nnx_alexnet.cli import main
 from nnx_alexnet.dashboard.event_writer import TensorBoardWriter
+from nnx_alexnet.report import measuring
 from nnx_alexnet.report.html_report import write_report
 from nnx_alexnet.report.page_header import best_metric
 from nnx_alexnet.report.page_sections import IMAGES
@@ -181,6 +182,17 @@ def test_a_measured_report_has_the_results_of_the_checkpoint(run, measured):
     assert "<dt>Test accuracy</dt>" in text
     assert "cannot be shown" not in text
     assert len(text) < 600_000
+
+
+def test_classes_are_named_if_the_labels_of_no_whole_split_are_known(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "MAX_EXAMPLES", 16)
+    images, labels = tiny_arrays(num=64)
+    batches = [(images[k : k + 16], labels[k : k + 16]) for k in range(0, 64, 16)]
+    other = Trainer(
+        TinyNet(4, rngs=nnx.Rngs(0)), DataModule(batches, batches), log_dir=None, progress_bar=False
+    )
+    path = write_report(run.run_dir, tmp_path / "report.html", trainer=other)
+    assert "cannot be shown" not in path.read_text()
 
 
 def test_a_run_that_cannot_be_measured_still_has_a_report(run, tmp_path, warnings):

@@ -70,6 +70,32 @@ def test_batches_of_an_iterable_and_one_hot_labels_are_measured(trainer):
     np.testing.assert_array_equal(found.splits["val"].labels, labels)
 
 
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_that_the_model_cannot_predict_are_refused(trainer, label):
+    images, labels = tiny_arrays(num=30, seed=1)
+    labels[3] = label
+    other = tiny_trainer(data=DataModule(tiny_arrays(num=64), test=(images, labels), batch_size=16))
+    with pytest.raises(ValueError, match=r"labels from -?\d to \d; the model predicts 4 classes"):
+        measure(other, trainer.run_dir)
+
+
+def test_a_model_that_predicts_nan_is_refused(trainer):
+    images, labels = tiny_arrays(num=30, seed=1)
+    other = tiny_trainer(data=DataModule(tiny_arrays(num=64), test=(images * np.nan, labels)))
+    with pytest.raises(ValueError, match="predicts NaN"):
+        measure(other, trainer.run_dir)
+
+
+def test_a_model_without_gradients_is_measured_without_saliency(trainer, monkeypatch, warnings):
+    def fail(*_):
+        raise ValueError("no gradient")
+
+    monkeypatch.setattr(measuring, "saliency", fail)
+    found = measure(trainer, trainer.run_dir)
+    assert found.splits["val"].examples["uncertain"][0].saliency is None
+    assert "no saliency: no gradient" in warnings.text
+
+
 def test_only_a_classification_with_another_split_is_measured(trainer):
     data = tiny_data()
     task = loss_task(lambda outputs, batch: outputs[:, 0])

@@ -68,6 +68,14 @@ def test_what_is_left_out_of_very_many_classes_is_stated(monkeypatch):
     assert "These pairs are 10 of 30 mistakes." in html
 
 
+def test_curves_of_a_split_with_one_class_are_not_too_many():
+    found = score(np.zeros(4, int), np.full((4, 3), 1 / 3))
+    given = Predictions(np.zeros(4, int), np.full((4, 3), 1 / 3), is_whole=True, examples={})
+    measured = Measurement(Choice(Path("x"), 7, "step 7"), {"val": given}, {}, {}, "")
+    assert "too many" not in overall(measured, {"val": found})
+    assert "are left out" not in confidence("val", given, found, ["a", "b", "c"])
+
+
 def test_perfect_predictions_have_no_confused_pairs():
     found = score(np.array([0, 1]), np.eye(2))
     assert "No example was misclassified." in classes("val", found, ["a", "b"])

@@ -3,7 +3,14 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nnx_alexnet.report import scores as scores_module
-from nnx_alexnet.report.scores import GRID, most_confused, precision_recall, roc, score
+from nnx_alexnet.report.scores import (
+    GRID,
+    calibrate,
+    most_confused,
+    precision_recall,
+    roc,
+    score,
+)
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 PROBABILITIES = np.array(
@@ -58,6 +65,12 @@ def test_the_calibration_error_is_the_weighted_difference_of_the_bins():
     assert found.counts.sum() == 4
     assert (found.counts[8], found.counts[14]) == (1, 3)
     assert np.isnan(found.accuracy[0])
+
+
+def test_a_probability_above_1_counts_in_the_last_bin():
+    found = calibrate(np.array([0, 1]), np.array([[1.001, 0.0], [1.001, 0.0]]))
+    assert found.counts[-1] == 2
+    assert found.ece == pytest.approx(0.5)
 
 
 def test_more_than_ten_classes_have_a_top_5_accuracy():
