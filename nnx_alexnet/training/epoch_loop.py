@@ -81,15 +81,18 @@ class EpochLoop:
         has_reason = self._progress.stop_reason is not None
         return self._requests.interrupted or has_reason or is_enough
 
-    def take_data(self) -> None:
+    def take_data(self, *, trains: bool = True) -> None:
         """Puts the train split on the devices if it is kept there, and limits the dispatches.
 
         The train step is compiled meanwhile.
+
+        Args:
+            trains: whether a step will follow (default True); else nothing is compiled.
         """
         stays = self._data.stays_on_device()
         check_alike({"keep_on_device": stays})  # the memory of the processes may differ
         self._groups.begin_training(sends_indices=stays)
-        if self._requests.is_alone and self._loader.has_whole_batch:
+        if trains and self._requests.is_alone and self._loader.has_whole_batch:
             self._compile_early(stays)
         data = self._data.on_device(self._placement.replicated) if stays else {}
         self._dispatcher.use_data(data)

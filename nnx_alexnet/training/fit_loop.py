@@ -172,7 +172,7 @@ class FitLoop:
 
     def _train(self) -> None:
         """Trains all epochs, and saves the last state."""
-        self._epoch_loop.take_data()
+        self._epoch_loop.take_data(trains=self._has_more)
         self._hooks.call("on_train_start")
         self._requests.settle()
         while self._has_more:

@@ -89,3 +89,15 @@ def test_batches_of_unknown_sizes_are_compiled_when_they_are_there(compile_log):
     batches = [tiny_arrays(num=4), tiny_arrays(num=4, seed=1)]
     Trainer(Dense(), DataModule(batches), max_epochs=1, log_dir=None, devices=1).fit()
     assert compiled_programs(compile_log, "train_many") == 1
+
+
+def test_a_finished_run_that_is_resumed_compiles_no_train_step(compile_log, tmp_path):
+    def fit():
+        module = DataModule(tiny_arrays(num=16), batch_size=4)
+        options = {"log_dir": tmp_path, "name": "a", "progress_bar": False, "devices": 1}
+        Trainer(Dense(), module, max_epochs=1, **options).fit(resume="auto")
+
+    fit()
+    compile_log.clear()
+    fit()
+    assert compiled_programs(compile_log, "train_many") == 0
