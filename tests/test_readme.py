@@ -231,7 +231,11 @@ def test_a_run_leaves_the_files_of_the_table(tmp_path):
     trainer = Trainer(model, (split, split), max_epochs=2, log_dir=tmp_path)
     trainer.fit()
     assert main(["report", str(trainer.run_dir)]) == 0
-    files = [path for path in trainer.run_dir.iterdir() if not path.name.startswith(".")]
+    files = [
+        path
+        for path in trainer.run_dir.iterdir()
+        if path.name in documented or not path.name.startswith(".")
+    ]
     checkpoints = [path for path in files if path.name == "checkpoints"]
     files += [step for folder in checkpoints for step in folder.iterdir()]
     names = {str(path.relative_to(trainer.run_dir)) for path in files} - {"checkpoints"}
