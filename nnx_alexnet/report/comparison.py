@@ -81,11 +81,9 @@ def write_comparison(run_dirs: Sequence[str | Path], path: str | Path | None = N
     """
     folders = [run_folder(run_dir) for run_dir in run_dirs]
     if not 2 <= len(folders) <= MAX_RUNS:
-        raise ValueError(
-            f"`run` has {len(folders)} folders; a comparison is of 2 to {MAX_RUNS} runs."
-        )
+        raise ValueError(f"`run` has {len(folders)} folders; a comparison needs 2 to {MAX_RUNS}.")
     if len({*folders}) < len(folders):
-        raise ValueError("`run` has a folder twice; name each run once.")
+        raise ValueError("`run` names a folder twice; name each run once.")
     common = Path(os.path.commonpath(folders))
     path = output_file(path, common / "comparison.html")
     compared = [
@@ -98,7 +96,7 @@ def write_comparison(run_dirs: Sequence[str | Path], path: str | Path | None = N
 def _read(folder: Path, common: Path, color: str) -> ComparedRun:
     run, rows, environment = read_all(folder)
     return ComparedRun(
-        # Runs of one name also show it.
+        # If all runs have the same name, their paths begin with it.
         name=folder.relative_to(common.parent if folder.parent == common else common).as_posix(),
         color=color,
         run=run,
@@ -156,7 +154,7 @@ def results(runs: Sequence[ComparedRun]) -> str:
     left_out = len(names) - len(metrics)
     remark = f" {left_out} metrics are left out." if left_out else ""
     return table(head, body, kind="runs", texts=2) + note(
-        "Losses and accuracies of val/ are the best of each run, those of test/ the newest."
+        "Losses and accuracies in val/ are the best of each run; those in test/ are the newest."
         + remark
     )
 
@@ -184,7 +182,7 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
     # Epochs of different lengths are comparable, their steps are not.
     by_epoch = shared is None and all(each.ends for each in known)
     converted: list[Epochs | None] = [*known] if by_epoch else [None] * len(runs)
-    figures = []
+    figures, axis = [], "epoch" if by_epoch else "step"
     for number, (metric, splits) in enumerate([*charts, *rates]):
         curves = [
             curve
@@ -194,7 +192,7 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
         ]
         if curves:
             svg = draw_curves(
-                curves, metric=metric, name=f"{metric} by step", figure=f"c{number}",
+                curves, metric=metric, name=f"{metric} by {axis}", figure=f"c{number}",
                 epochs=shared, by_epoch=by_epoch, from_zero=splits == ("",),
             )  # fmt: skip
             title = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
@@ -206,7 +204,7 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
     left_out = len(metrics) - len(charts)
     remark = f" {left_out} metrics are left out." if left_out > 0 else ""
     return f'<ul class="key">{items}</ul><div class="curves">{"".join(figures)}</div>' + note(
-        f"Lines: validation; dashed: training.{remark}"
+        f"Solid lines: validation; dashed lines: training.{remark}"
     )
 
 
@@ -247,7 +245,7 @@ def differences(names: Sequence[str], settings: Sequence[Mapping[str, str]], nou
     Example:
         >>> from nnx_alexnet.report.comparison import differences
         >>> html = differences(["a", "b"], [{"seed": "0"}, {"seed": "0", "lr": "1"}], "settings")
-        >>> "The same in all runs: 1 settings." in html
+        >>> "Settings that are the same in all runs: 1." in html
         True
     """
     known = dict.fromkeys(name for each in settings for name in each)
@@ -264,5 +262,5 @@ def differences(names: Sequence[str], settings: Sequence[Mapping[str, str]], nou
         return note(f"All {equal:,} {noun} are the same.")
     head = [noun[:-1] if noun == "settings" else "entry", *names]
     return table(head, rows, kind="differences", texts=len(head)) + note(
-        f"The same in all runs: {equal:,} {noun}."
+        f"{noun.capitalize()} that are the same in all runs: {equal:,}."
     )

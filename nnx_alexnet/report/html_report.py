@@ -48,9 +48,9 @@ def write_report(
 ) -> Path:
     """Writes a run as one HTML file: results, curves, examples, data, model, configuration.
 
-    With a `trainer`, a checkpoint of the run is measured on the validation and test splits, for
-    the scores of each class, calibration, examples and saliency. The trainer's model is the same
-    afterwards. Without one, or for a task other than classification, the report has what the run
+    With a `trainer`, a checkpoint of the run is measured on the validation and test splits: the
+    scores of each class, calibration, examples and saliency. The trainer's model does not change.
+    Without one, or if the task is not a classification, the report shows only what the run
     recorded.
 
     Args:
@@ -58,8 +58,8 @@ def write_report(
         path: the file to write (default `report.html` in the run's folder).
         trainer: has the model, the task and the data of the run (default None: nothing is
             measured).
-        checkpoint: the one to measure: `"auto"` (the default: the best if a metric ranked the
-            run's checkpoints, else the latest), `"best"`, `"last"`, or a step.
+        checkpoint: what to measure: `"auto"` (the default: the best if a metric ranked the run's
+            checkpoints, else the latest), `"best"`, `"last"`, or a step.
 
     Returns:
         The file's absolute path.
@@ -80,8 +80,8 @@ def write_report(
     folder = run_folder(run_dir)
     path = output_file(path, folder / "report.html")
     why = (
-        "Nothing was measured for this report: the command rebuilds runs that it started; from "
-        "Python, use write_report(trainer.run_dir, trainer=trainer)."
+        "Nothing was measured for this report. The command can measure runs that it started; from "
+        "Python, call write_report(trainer.run_dir, trainer=trainer)."
     )
     measured = None
     if trainer is not None:

@@ -67,7 +67,7 @@ class Measurement:
 
 
 def measure(trainer: Trainer, run_dir: Path, checkpoint: str | int = "auto") -> Measurement:
-    """Measures a checkpoint of a run; the trainer's model is the same afterwards.
+    """Measures a checkpoint of a run; the trainer's model does not change.
 
     Args:
         trainer: has the model, the task and the data of the run.
@@ -80,7 +80,7 @@ def measure(trainer: Trainer, run_dir: Path, checkpoint: str | int = "auto") -> 
             split, or the task does not predict the probabilities of classes.
     """
     if jax.process_count() > 1:
-        raise ValueError("A run is measured in one process, not in several.")
+        raise ValueError("A run can be measured only in a single process.")
     chosen = choose_checkpoint(run_dir, checkpoint)
     with _weights_of(chosen, trainer.model):
         loaders = {"val": trainer.data.val, "test": trainer.data.test}

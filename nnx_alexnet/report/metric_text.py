@@ -46,7 +46,13 @@ def _with_unit(last: str, value: float) -> str:
 
 
 def is_share(name: str) -> bool:
-    """Returns whether a metric is a share from 0 to 1, such as an accuracy."""
+    """Returns whether a metric is a share from 0 to 1, such as an accuracy.
+
+    Example:
+        >>> from nnx_alexnet.report.metric_text import is_share
+        >>> is_share("val/accuracy"), is_share("val/loss")
+        (True, False)
+    """
     last = _last(name)
     return any(word in last for word in _SHARES) or last.endswith(_SHARES_OF_TIME)
 

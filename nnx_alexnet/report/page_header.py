@@ -20,7 +20,15 @@ def header(
     environment: Mapping[str, Any],
     measured: Mapping[str, Scores] | None = None,
 ) -> str:
-    """Returns the header of a run's report, as HTML; see `tiles` for the arguments."""
+    """Returns the header of a run's report, as HTML.
+
+    Args:
+        title: the name of the run.
+        run: the entry of the run that `read_all` returned.
+        rows: the logged metrics.
+        environment: the environment, including those of earlier starts.
+        measured: the scores of the splits that were measured for the report (default none).
+    """
     status = run["status"] or "unknown"
     kind = status if status.isalpha() else "unknown"
     return (

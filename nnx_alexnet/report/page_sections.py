@@ -1,4 +1,4 @@
-"""The sections of a report that come from the records of a run."""
+"""The sections of a report about the records of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnx_alexnet.support import read_whole
 SUMMARY = "model/summary"  # the tag of the text
 _OF_VALIDATION = {  # tag to title
     "val/confusion_matrix": "Confusion matrix",
-    "val/class_accuracy": "Accuracy per class",
+    "val/class_accuracy": "Recall per class",
     "val/mistakes": "Mistakes",
 }
 _OF_TRAINING = {
@@ -78,7 +78,13 @@ def _metric_curves(rows: Rows) -> Iterable[Chart]:
 
 
 def shared_metrics(rows: Rows) -> list[str]:
-    """Returns the metrics of training and validation without their prefix, the loss first."""
+    """Returns the metrics of training and validation without their prefix, the loss first.
+
+    Example:
+        >>> from nnx_alexnet.report.page_sections import shared_metrics
+        >>> shared_metrics([{"step": 1, "train/top5": 0.9, "train/loss_step": 2.0, "val/loss": 1}])
+        ['loss', 'top5']
+    """
     metrics = dict.fromkeys(
         name.partition("/")[2].removesuffix("_step") if name.startswith("train/") else name[4:]
         for name in metric_names(rows)

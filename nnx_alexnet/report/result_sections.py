@@ -39,7 +39,12 @@ _MAX_PIXELS = 1000  # classes of the largest confusion matrix
 
 
 def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
-    """Returns the scores of each split, with what was measured."""
+    """Returns the table of the scores of each split, and notes about what was measured.
+
+    Args:
+        measured: the checkpoint and its predictions.
+        scores: the scores of each split of `measured`.
+    """
     splits = {name: measured.splits[name] for name in scores}
     head = ["score", *(SPLITS[name] for name in scores)]
     rows = [["examples", *(f"{len(split.labels):,}" for split in splits.values())]]
@@ -51,7 +56,7 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
     ]
     notes = [f"Measured with the checkpoint of {measured.checkpoint.reason}."]
     notes += [
-        f"Of the {SPLITS[name]} split, the first {len(split.labels):,} examples were measured."
+        f"Only the first {len(split.labels):,} examples of the {SPLITS[name]} split were measured."
         for name, split in splits.items()
         if not split.is_whole
     ]
@@ -67,7 +72,13 @@ def main_split(scores: Mapping[str, Scores]) -> str:
 
 
 def classes(split: str, found: Scores, names: Sequence[str]) -> str:
-    """Returns the table of classes, the confusion matrix and the most confused pairs."""
+    """Returns the table of classes, the confusion matrix and the most confused pairs.
+
+    Args:
+        split: the name of the split, `"val"` or `"test"`.
+        found: its scores.
+        names: the name of each class.
+    """
     return "".join(
         [
             heading("Precision, recall and F1", f"{SPLITS[split]} split, lowest F1 first"),
@@ -148,7 +159,14 @@ def _pairs(found: Scores, names: Sequence[str]) -> str:
 
 
 def confidence(split: str, given: Predictions, found: Scores, names: Sequence[str]) -> str:
-    """Returns precision-recall and ROC curves, and the reliability diagram."""
+    """Returns precision-recall and ROC curves, and the reliability diagram.
+
+    Args:
+        split: the name of the split, `"val"` or `"test"`.
+        given: its predictions.
+        found: their scores.
+        names: the name of each class.
+    """
     scores = found.classes
     known = np.flatnonzero(np.isfinite(scores.average_precision))
     lowest = known[np.argsort(scores.average_precision[known], kind="stable")][:_MAX_CURVES]
@@ -160,16 +178,16 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
             pr, names, labels=("recall", "precision"), area="average precision",
             number=f"{split}-pr",
         )  # fmt: skip
-        parts.append(figure("Precision by recall", chart, f"mean area {pr[0].area:.4f}"))
+        parts.append(figure("Precision-recall curves", chart, f"mean area {pr[0].area:.4f}"))
     if curves := roc(*arguments):
         chart = ranking_chart(
             curves, names, labels=("false positive rate", "true positive rate"),
             area="ROC AUC", number=f"{split}-roc",
         )  # fmt: skip
-        parts.append(figure("ROC", chart, f"mean area {curves[0].area:.4f}"))
+        parts.append(figure("ROC curves", chart, f"mean area {curves[0].area:.4f}"))
     chart = reliability_chart(found.calibration, number=f"{split}-reliability")
     ece = f"calibration error (ECE) {percent(found.calibration.ece)}; bars: share of examples"
-    parts.append(figure("Reliability", chart, ece))
+    parts.append(figure("Reliability diagram", chart, ece))
     html = f'<div class="curves">{"".join(parts)}{_key(chosen, names, len(known))}</div>'
     mean, top = found.overall["mean confidence"], found.overall["accuracy"]
     if mean > top:
@@ -195,8 +213,8 @@ def _key(chosen: Ints, names: Sequence[str], num_known: int) -> str:
     left_out = ""
     if num_known > len(chosen):
         left_out = note(
-            f"The curves of the {len(chosen)} classes with the lowest average precision; those of "
-            f"the other {num_known - len(chosen):,} are left out, but count in the mean."
+            f"Only the {len(chosen)} classes with the lowest average precision have curves; the "
+            f"other {num_known - len(chosen):,} count in the mean."
         )
     caption = "<figcaption>Classes in the curves</figcaption>"
     return f'<figure>{caption}<ul class="key">{items}</ul>{left_out}</figure>'

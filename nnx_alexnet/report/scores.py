@@ -188,7 +188,7 @@ class RankingCurve(NamedTuple):
     Attributes:
         number: the class; None for the mean over the classes.
         values: precision by recall, or true positive rate by false positive rate.
-        area: the area under the curve of scikit-learn, which has all points.
+        area: the area under scikit-learn's curve, which has all points.
     """
 
     number: int | None
@@ -202,7 +202,17 @@ GRID = np.linspace(0, 1, _NUM_POINTS)
 def precision_recall(
     labels: Ints, probabilities: Floats, scores: ClassScores, chosen: Ints
 ) -> list[RankingCurve]:
-    """Returns the precision by recall: the mean over the classes, then the chosen classes."""
+    """Returns the precision-recall curves: the mean over the classes, then the chosen classes.
+
+    Args:
+        labels: `[N]`, the class of each example.
+        probabilities: `[N, K]`.
+        scores: the scores of each class, which hold the areas.
+        chosen: the classes to return.
+
+    Returns:
+        The curves; empty if no class has an area.
+    """
     from sklearn.metrics import precision_recall_curve
 
     def curve(k: int) -> Floats:
@@ -218,7 +228,17 @@ def precision_recall(
 def roc(
     labels: Ints, probabilities: Floats, scores: ClassScores, chosen: Ints
 ) -> list[RankingCurve]:
-    """Returns the true by the false positive rate: the mean over the classes, then the chosen."""
+    """Returns the ROC curves: the mean over the classes, then the chosen classes.
+
+    Args:
+        labels: `[N]`, the class of each example.
+        probabilities: `[N, K]`.
+        scores: the scores of each class, which hold the areas.
+        chosen: the classes to return.
+
+    Returns:
+        The curves; empty if no class has an area.
+    """
     from sklearn.metrics import roc_curve
 
     def curve(k: int) -> Floats:
@@ -247,7 +267,7 @@ class Confusion:
         label: the class.
         predicted: the predicted class.
         count: the number of examples.
-        share: of the examples of the class.
+        share: `count` as a share of the examples of the class.
     """
 
     label: int
@@ -260,7 +280,7 @@ def most_confused(confusion: Ints, num: int) -> list[Confusion]:
     """Returns the most frequent pairs of a class and a wrong prediction.
 
     Args:
-        confusion: `[K, K]`, classes by predicted classes.
+        confusion: `[K, K]`, classes (rows) by predicted classes (columns).
         num: the largest number of pairs.
 
     Example:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Matplotlib draws with these colors. The page replaces them by the variables of its style, which
+# Matplotlib draws with these colors. They are replaced with the variables of its style, which
 # are different in dark mode.
 _INK, _MUTED, _LINE, _AXIS = "#010101", "#010102", "#010103", "#010104"
 TRAIN, VAL, OTHER, MEAN = "#010105", "#010106", "#010107", "#010108"
@@ -177,7 +177,13 @@ def drawable(value: float) -> float:
 
 
 def number_text(value: float, _position: int | None = None) -> str:
-    """Returns the text of a tick."""
+    """Returns the text of a tick.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_chart import number_text
+        >>> [number_text(value) for value in (0.25, 1200, 2_500_000)]
+        ['0.25', '1,200', '2.5M']
+    """
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -249,7 +255,13 @@ def _inline(svg: str, prefix: str, name: str, added: str) -> str:
 
 
 def themed(svg: str) -> str:
-    """Replaces the colors of this module by the variables of the page's style."""
+    """Replaces the colors of this module with the variables of the page's style.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_chart import TRAIN, themed
+        >>> themed(f'<path stroke="{TRAIN}"/>')
+        '<path stroke="var(--train)"/>'
+    """
     svg = re.sub(r'fill="(#01\w{4})"', r'style="fill: \1"', svg)  # attributes have no variables
     return re.sub(r"#01\w{4}\b", lambda match: f"var(--{COLORS.get(match[0], match[0])})", svg)
 

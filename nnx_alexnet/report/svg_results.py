@@ -31,7 +31,7 @@ def ranking_chart(
     area: str,
     number: str,
 ) -> str:
-    """Returns the chart of precision-recall or ROC curves.
+    """Returns the chart of precision-recall or ROC curves, as an `<svg>` element.
 
     Args:
         curves: the mean, then those of some classes.
@@ -72,7 +72,12 @@ def ranking_chart(
 
 
 def reliability_chart(found: Calibration, *, number: str) -> str:
-    """Returns the reliability diagram: accuracy by confidence, in bins."""
+    """Returns the reliability diagram, accuracy by confidence, as an `<svg>` element.
+
+    Args:
+        found: the bins of confidence.
+        number: makes the identifiers of each chart unique on the page.
+    """
     known = np.flatnonzero(found.counts)
     x, y = found.confidence[known], found.accuracy[known]
     lines = [
@@ -223,6 +228,12 @@ def balance_chart(counts: Mapping[str, NDArray[Any]], names: Sequence[str]) -> s
 
 
 def shortened(text: str, length: int) -> str:
-    """Returns text on one line with at most `length` characters."""
+    """Returns the text, cut to at most `length` characters.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_results import shortened
+        >>> shortened("labrador retriever", 9)
+        'labrador…'
+    """
     text = printable(text)
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -52,7 +52,7 @@ def test_the_best_result_of_each_metric_is_marked(html):
 def test_only_settings_that_differ_are_listed(html):
     rows = [row for row in cells(html) if row[0].startswith("optimizer.")]
     assert rows == [["optimizer.name", "adam", "&lt;b&gt;"], ["optimizer.lr", "0.1", "-"]]
-    assert "The same in all runs: 1 settings." in html
+    assert "Settings that are the same in all runs: 1." in html
     assert "All 2 settings are the same." in differences(
         ["a", "b"], [{"x": "1", "y": "2"}] * 2, "settings"
     )
@@ -83,9 +83,9 @@ def test_epochs_of_different_lengths_are_compared_by_epoch(runs):
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match=r"`run` has 1 folders; a comparison is of 2 to 10 runs"):
+    with pytest.raises(ValueError, match=r"`run` has 1 folders; a comparison needs 2 to 10"):
         write_comparison(runs[:1])
-    with pytest.raises(ValueError, match="`run` has a folder twice"):
+    with pytest.raises(ValueError, match="`run` names a folder twice"):
         write_comparison([runs[0], runs[0]])
     with pytest.raises(ValueError, match="must be the folder of a run"):
         write_comparison([runs[0], tmp_path])

@@ -34,7 +34,7 @@ def test_the_scores_of_both_splits_are_side_by_side():
     correct = np.mean(val.probabilities.argmax(1) == val.labels)
     assert rows["accuracy"][0] == f"{correct:.2%}"
     assert "the checkpoint of step 7, the best by val/loss (0.5)." in html
-    assert "Of the test split, the first 30 examples were measured." in html
+    assert "Only the first 30 examples of the test split were measured." in html
     assert main_split(scores) == "test"
     assert main_split({"val": scores["val"]}) == "val"
 
@@ -88,7 +88,12 @@ def test_curves_are_those_of_the_classes_with_the_lowest_precision():
     keys = re.findall(r"</i>(class \d+|mean of all classes)</li>", html)
     lowest = sorted(np.argsort(found.classes.average_precision)[:10])
     assert keys == ["mean of all classes", *(f"class {k}" for k in lowest)]
-    assert "those of the other 2 are left out" in html
+    assert "the other 2 count in the mean" in html
     captions = re.findall("<figcaption>(.*?)(?: <span|</figcaption>)", html)
-    assert captions == ["Precision by recall", "ROC", "Reliability", "Classes in the curves"]
+    assert captions == [
+        "Precision-recall curves",
+        "ROC curves",
+        "Reliability diagram",
+        "Classes in the curves",
+    ]
     assert "less confident than it is accurate" in html

@@ -132,8 +132,8 @@ def logs(tmp_path):
     [
         (Unread, (141, "")),
         (Full, (1, "error: Standard output cannot be written: No space left on device.\n")),
-        (closed, (0, "Losses and accuracies of val/ are the best")),
-        (lambda: None, (0, "Losses and accuracies of val/ are the best")),
+        (closed, (0, "")),
+        (lambda: None, (0, "")),
     ],
     ids=["unread", "full", "closed", "none"],
 )
