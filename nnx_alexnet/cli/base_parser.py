@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -16,10 +17,23 @@ _OPTION = re.compile(r"--?[^\W\d][^=\s]*")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each placeholder once, and arguments without dashes in capitals."""
+    """Shows each placeholder once, and arguments without dashes in capitals.
+
+    Lines are wrapped to the terminal, and names such as `nnx-alexnet` stay on one line.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = (
+            textwrap.fill(line, width, initial_indent=indent, break_on_hyphens=False)
+            for line in text.splitlines()
+        )
+        return "\n".join(lines)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_default_metavar_for_positional(self, action: argparse.Action) -> str:
         return action.dest.upper()
@@ -37,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         description: the first line of the help.
-        open_prefixes: options that begin with one of these are not judged here.
+        open_prefixes: options that begin with one of these are not checked here.
         **options: of `argparse.ArgumentParser`.
 
     Example:

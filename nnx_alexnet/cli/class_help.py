@@ -17,7 +17,7 @@ from nnx_alexnet.cli.option_groups import (
 
 _DEFAULTS = {"model": MODEL, "task": TASK, "trainer.callbacks": None}
 _OWN = {
-    "model": "The data set num_classes, image_size and in_channels if the class accepts them.\n"
+    "model": "The data provide num_classes, image_size and in_channels if the class accepts them.\n"
     "Your own: --model my_package.MyModel, an nnx.Module whose __init__ accepts rngs.\n"
     "Its options: --model.help my_package.MyModel",
     "task": "Your own: --task my_package.MyTask, a subclass of Task.\n"
@@ -52,11 +52,11 @@ class ClassHelp(argparse.Action):
 
 
 def class_help(group: str, name: str | None) -> str:
-    """Returns the help for a class, or the list of all.
+    """Returns the help for a class, or the list of the callbacks.
 
     Args:
         group: `"model"`, `"task"` or `"trainer.callbacks"`.
-        name: its import path, or the name of one of this package; None lists them.
+        name: its import path, or the name of a class of this package; None lists the callbacks.
 
     Raises:
         ValueError: the class cannot be imported.

@@ -41,9 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments (default: those of the process).
 
     Returns:
-        The exit code: 0 for success; 1 for an input that does not work, and for `verify` a damaged
-        checkpoint; 3 if `verify` cannot read a checkpoint; 130 after Ctrl-C; 141 if the reader of
-        the output has closed it.
+        The exit code: 0 for success; 1 for an error, and for `verify` a damaged checkpoint; 2 if
+        the library refuses the value of an option; 3 if `verify` cannot read a checkpoint; 130
+        after Ctrl-C; 141 if the reader of the output has closed it.
+
+    Raises:
+        SystemExit: with 0 after the help, with 2 after a wrong command line.
     """
     open_standard_descriptors()
     escape_unencodable(sys.stdout)

@@ -144,7 +144,7 @@ def _add_more(parser: Parser, words: Sequence[str]) -> None:
         nargs="?",
         const="",
         metavar="FLAGS",
-        help="Print the configuration with all options and exit: a start for a --config file.",
+        help="Print the configuration with all options and exit: a starting point for --config.",
     )
     _add_class_help(group, "model")
     _add_class_help(group, "task")

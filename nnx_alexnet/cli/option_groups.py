@@ -110,7 +110,7 @@ def class_group(group: str, class_path: str, name: str | None = None) -> Group:
 
     Args:
         group: `"model"`, `"task"` or `"trainer.callbacks"`.
-        class_path: the import path of the class, or the name of one of this package.
+        class_path: the import path of the class, or the name of a class of this package.
         name: the heading (default: the group and the class).
     """
     title = name or f"{group.rpartition('.')[2].capitalize()}: {class_path.rpartition('.')[2]}"

@@ -173,9 +173,9 @@ def _runs_parser() -> Parser:
         "--delete",
         nargs="*",
         metavar="RUN",
-        help="Delete these runs, or all that meet the filters, after a question.",
+        help="Delete these runs, or all that meet the filters, after asking.",
     )
-    parser.add_argument("--yes", action="store_true", help="Delete without a question.")
+    parser.add_argument("--yes", action="store_true", help="Delete without asking.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object per run.")
     return parser
 
@@ -215,7 +215,7 @@ _PARSERS_FOR: dict[str, Callable[[Sequence[str]], Parser]] = {
     "cache": cache_options,
 }
 COMMANDS = ("fit", *_PARSERS, "summary", "cache")
-# Names by which users of other programs may know them.
+# Names that these commands have in other programs.
 _OTHER_NAMES = {
     "train": "fit", "training": "fit", "eval": "validate", "evaluate": "validate",
     "val": "validate", "infer": "predict", "inference": "predict", "list": "runs", "ls": "runs",

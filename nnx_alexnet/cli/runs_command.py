@@ -55,7 +55,7 @@ def runs(arguments: Namespace) -> int:
         print_result(format_runs(rows, output_columns()))  # a file gets all columns
         if metric_columns(rows):
             write_message(
-                "Losses and accuracies of val/ are each run's best; others are the newest."
+                "Losses and accuracies in val/ are the best of each run; others are the newest."
             )
     return 0
 
@@ -93,7 +93,7 @@ def _is_confirmed(rows: Rows, size: str) -> bool:
     if not is_terminal(sys.stdin):
         raise ValueError(
             f"`delete` asks before it deletes {count} ({size}), but standard input is not a "
-            "terminal. Add `--yes` to delete without a question."
+            "terminal. Add `--yes` to delete without asking."
         )
     print_result(format_runs(rows, output_columns()))
     write_message(f"Delete {count} ({size}) with all checkpoints? [y/N]")

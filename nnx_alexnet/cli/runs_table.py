@@ -57,9 +57,9 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
     """Returns a table with one line per run.
 
     Without a limit, the last column has the reasons why runs ended. With a limit, the error of a
-    run that failed is below its line. A table that is too wide has shorter dates and headings, then
-    no losses of splits that have an accuracy, then run names without their beginnings; then its
-    right end is cut off.
+    run that failed follows its line. A table that is too wide is shortened in this order: dates and
+    headings are abbreviated; losses of splits with an accuracy are left out; run names lose their
+    beginnings; the right end is cut off.
 
     Args:
         rows: what `list_runs` returned.
