@@ -15,10 +15,10 @@ from nnx_alexnet.support import is_terminal, logger
 
 
 class BarDisplay:
-    """A bar of tqdm that is drawn again and again at one place, below the log.
+    """A bar of tqdm that is redrawn on one line, below the log.
 
-    tqdm measures the time and formats the text; drawing and logging are ours. Without a terminal,
-    nothing is drawn and `is_open` stays False.
+    tqdm measures the time and formats the text; this class draws it. Without a terminal, nothing is
+    drawn and `is_open` stays False.
 
     Example:
         >>> from nnx_alexnet.callbacks.bar_display import BarDisplay

@@ -67,7 +67,7 @@ class EpochTable:
     """Formats one line per epoch; a header precedes the first one.
 
     The header is repeated when the columns change and after every 20 rows. If the columns do not
-    fit, those of least interest are omitted: the step, the speed, then metrics other than losses.
+    fit, the least important ones are omitted: the step, the speed, then metrics other than losses.
 
     Example:
         >>> from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
@@ -114,7 +114,7 @@ def _cells(row: EpochRow) -> dict[str, str]:
 
 
 def _columns(row: EpochRow, width: int) -> list[_Column]:
-    """Returns the columns that fit, chosen by their interest."""
+    """Returns the columns that fit; the least important ones are omitted first."""
     widths = {
         "epoch": 5 if row.max_epochs is None else 2 * len(str(row.max_epochs)) + 1,
         "step": max(6, len(str(row.last_step or ""))),
@@ -134,7 +134,7 @@ def _columns(row: EpochRow, width: int) -> list[_Column]:
 
 
 def _rank(column: _Column) -> int:
-    """Returns a number by which the columns of most interest are first."""
+    """Returns the position of a column in the order of importance."""
     name = column.name
     if name in ("epoch", "time"):
         return 0

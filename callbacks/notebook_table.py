@@ -82,7 +82,7 @@ class NotebookTable:
         self._output.show(self.html() + html, "\n".join(filter(None, [self.text(), text])))
 
     def _names(self) -> list[str]:
-        """Returns the metrics to show: those of training, of the validation, then others."""
+        """Returns the metrics to show: those of training, of validation, then others."""
         names = dict.fromkeys(name for row in self._rows for name in row.metrics)
         groups = ("train/", "val/")
         first = [name for group in groups for name in names if name.startswith(group)]

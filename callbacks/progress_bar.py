@@ -1,4 +1,4 @@
-"""`ProgressBar`: a bar in a terminal or a notebook, and one log line per epoch everywhere."""
+"""`ProgressBar`: a bar, and a table with one row per epoch, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class ProgressBar(Callback):
         self._work = None
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
-        """Logs the line of the epoch."""
+        """Logs the row of the epoch, or adds it to the table of the notebook."""
         row = _epoch_row(trainer, time.perf_counter() - self._epoch_start)
         if self._notebook is not None:
             self._notebook.add(row)
@@ -142,7 +142,7 @@ class ProgressBar(Callback):
             self._display.draw(trainer.global_step, last_step(trainer), self._format(trainer))
 
     def _format(self, trainer: Trainer) -> Callable[[int], str]:
-        """Returns a function that returns tqdm's format for a number of columns."""
+        """Returns the function from a number of columns to tqdm's format."""
         items = [*self._items(trainer), *_validation_items(trainer)]
         return partial(_bar_format, trainer, self._work, items)
 

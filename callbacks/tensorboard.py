@@ -60,13 +60,14 @@ class TensorBoard(Callback):
             - `"val/confusion_matrix"` and `"val/class_accuracy"`: how the validation examples of
               each class were classified;
             - `"val/mistakes"`: the most confident mistakes.
-        histograms: whether to write a histogram of each parameter; large ones are sampled.
+        histograms: whether to write a histogram of each parameter (default True); large parameters
+            are sampled.
         norms: whether to write `norm/parameters`, the Euclidean norm of all parameters, after each
-            epoch.
+            epoch (default True).
         gradients: whether to write histograms and the norm of the gradients on the first batch of
-            the epoch (default False: they need the compilation of a second train step, and one more
-            step each time).
-        texts: whether to write the layers of the model and the configuration.
+            the epoch (default False: this compiles a second train step, and costs one more step
+            each time).
+        texts: whether to write the layers of the model and the configuration (default True).
         every_n_epochs: the period of images and histograms in epochs; None (the default): after
             epochs 1, 2, 4, 8, ...
 

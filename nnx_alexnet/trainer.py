@@ -387,9 +387,9 @@ class Trainer:
     def show_mistakes(self, split: Literal["val", "test"] = "val", *, count: int = 16) -> Any:
         """Shows the images that the model misclassifies with the highest probability.
 
-        The caption of each has its class, and the predicted class with its probability. The images
-        are drawn with `matplotlib.pyplot`: a notebook shows them below the cell, and in a script
-        `plt.show()` or `plt.savefig("mistakes.png")` follows. No metrics are published, and no
+        Each caption gives the predicted class with its probability, and the true class. The images
+        are drawn with `matplotlib.pyplot`: a notebook shows them below the cell, and a script calls
+        `plt.show()` or `plt.savefig("mistakes.png")` afterwards. No metrics are published, and no
         callbacks are called.
 
         Args:

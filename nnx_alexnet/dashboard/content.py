@@ -217,7 +217,7 @@ def write_histograms(writer: MetricWriter, *, step: int, arrays: Mapping[str, ja
 
 
 def write_norm(writer: MetricWriter, *, step: int, name: str, value: jax.Array) -> None:
-    """Writes a norm, which is on the device until then."""
+    """Reads a norm from the device, and writes it."""
     writer.write_scalars(step, {name: float(value)})
 
 

@@ -94,11 +94,10 @@ def read_scalars(run_dir: Path, names: Sequence[str]) -> dict[str, dict[int, flo
 def drop_steps(run_dir: Path, step: int) -> None:
     """Removes from a run's event files everything written at this step and at later ones.
 
-    A resumed run repeats those steps. (The event that marks a restart makes programs forget them,
-    but only those programs that know this event, and not the files.) The sessions of the HParams
-    tab are also removed, because each start begins a new one. In a damaged file,
-    everything from the first damaged record on is removed, because TensorBoard does not read it.
-    Other files are not changed.
+    A resumed run repeats those steps. (The event that marks a restart also hides them, but only
+    from programs that know this event.) The sessions of the HParams tab are also removed, because
+    each start begins a new one. In a damaged file, everything from the first damaged record on is
+    removed, because TensorBoard does not read it. Other files are not changed.
 
     Args:
         run_dir: the folder that holds the event files.

@@ -170,9 +170,9 @@ class TensorBoardWriter:
         self._write_summary(0, layout_summary(charts))
 
     def write_restart(self, step: int) -> None:
-        """Writes that a run starts, or starts again; CLU has no such method.
+        """Writes the event that marks a start or a restart; CLU has no such method.
 
-        Programs that have read this step or later ones, before the restart, forget them.
+        Programs then discard this step and later ones that were written before.
 
         Args:
             step: the first step that follows.

@@ -313,16 +313,16 @@ class DataModule:
     ) -> Any:
         """Shows images of the first batch of a split as the model receives them, with labels.
 
-        The images are augmented as in training, but not standardized. They are drawn with
-        `matplotlib.pyplot`: a notebook shows them below the cell, and in a script `plt.show()` or
-        `plt.savefig("batch.png")` follows.
+        Images of the train split are augmented; none are standardized. They are drawn with
+        `matplotlib.pyplot`: a notebook shows them below the cell, and a script calls `plt.show()`
+        or `plt.savefig("batch.png")` afterwards.
 
         Args:
             split: "train" (the default), "val" or "test".
             count: the largest number of images (default 16).
-            epoch: the epoch of the train split, from 0 (default), which determines its order and
-                its augmentation.
-            seed: the seed of both (default 0, as for `Trainer`).
+            epoch: the epoch, from 0 (the default), which determines the order and the augmentation
+                of the train split.
+            seed: the seed of order and augmentation (default 0, as for `Trainer`).
 
         Returns:
             The `matplotlib.axes.Axes`.

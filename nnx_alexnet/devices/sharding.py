@@ -167,7 +167,7 @@ class Placement:
         Args:
             example: a tree of shapes and dtypes `[batch_size, ...]`.
             batch_size: number of rows of the global batch.
-            num_steps: how many batches are stacked (default: None, a single one that is not).
+            num_steps: how many batches are stacked (default None: one batch, not stacked).
         """
         is_stacked = num_steps is not None
         sharding = None

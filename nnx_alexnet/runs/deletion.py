@@ -11,7 +11,7 @@ from nnx_alexnet.runs.lock import RunLock
 
 
 def folder_size(folder: Path) -> int:
-    """Returns the bytes of all files in a folder; those that vanish meanwhile do not count.
+    """Returns the size of a folder's files, in bytes; files that vanish meanwhile do not count.
 
     Example:
         >>> import tempfile

@@ -28,7 +28,7 @@ def write_last_step(run_dir: Path, step: int) -> None:
 
 
 def read_last_step(run_dir: Path) -> int | None:
-    """Returns the number that `write_last_step` has written, None if there is none.
+    """Returns the number that `write_last_step` has written; None if there is none.
 
     Args:
         run_dir: the folder of the run.

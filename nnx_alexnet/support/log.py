@@ -1,7 +1,7 @@
 """The logger of the package, which prints its messages unless logging is configured.
 
-They go to standard error. In a notebook, those below a warning go to standard output, because
-notebooks show standard error in red.
+They go to standard error. In a notebook, messages below the level of a warning go to standard
+output, because notebooks show standard error in red.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Shown:
 class StandardErrorHandler(logging.StreamHandler[Any]):
     """Writes each message to the current standard error; never raises.
 
-    In a notebook, messages below a warning go to standard output.
+    In a notebook, messages below the level of a warning go to standard output.
 
     Example:
         >>> import contextlib, logging, sys

@@ -116,7 +116,7 @@ class Dispatcher:
     def compile_early(
         self, data: Mapping[str, Any], batch: Mapping[str, Any], *, max_steps: int
     ) -> None:
-        """Starts to compile the train step, before its first batch is there.
+        """Starts to compile the train step, before its first batch arrives.
 
         Args:
             data: the shapes of the data on the device; empty if batches are sent.

@@ -1,4 +1,4 @@
-"""`EarlyCompilation`: compiles the train step in a thread, before its first batch is there.
+"""`EarlyCompilation`: compiles the train step in a thread, before its first batch arrives.
 
 Meanwhile the host restores a checkpoint, starts its workers, and reads or sends the data.
 """
@@ -23,7 +23,7 @@ class EarlyCompilation:
         >>> compilation = EarlyCompilation()
         >>> compilation.start(double, jax.ShapeDtypeStruct((2,), np.float32))
         >>> compilation.wait()
-        >>> double(np.ones(2, np.float32)).tolist()  # is compiled already
+        >>> double(np.ones(2, np.float32)).tolist()  # already compiled
         [2.0, 2.0]
     """
 
@@ -36,7 +36,7 @@ class EarlyCompilation:
         JAX then finds the program compiled when it is called with such arguments.
 
         Args:
-            program: not called yet.
+            program: a program that has not been called yet.
             *arguments: the arguments, or their shapes and dtypes. An array that the call gets from
                 the host must have no sharding here.
         """

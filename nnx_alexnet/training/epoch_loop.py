@@ -84,7 +84,7 @@ class EpochLoop:
     def take_data(self, *, trains: bool = True) -> None:
         """Puts the train split on the devices if it is kept there, and limits the dispatches.
 
-        The train step is compiled meanwhile.
+        Meanwhile, a thread compiles the train step.
 
         Args:
             trains: whether a step will follow (default True); else nothing is compiled.

@@ -13,8 +13,8 @@ _MAX_ROWS = 60  # of a table; of a longer history, the first and the last five a
 class History(list[dict[str, Any]]):
     """A list of dicts, one per validation, which is shown as a table and can be plotted.
 
-    The table shows the metrics of training and of the validation first. It leaves out those of
-    `perf/`, which the dicts hold.
+    The table shows the metrics of training and validation first. It omits those of `perf/`, which
+    the dicts hold.
 
     Args:
         rows: dicts with `epoch`, `step` and the metrics of that epoch (default none).
@@ -66,8 +66,8 @@ class History(list[dict[str, Any]]):
     def plot(self, *metrics: str) -> list[Any]:
         """Draws a chart per metric over the steps, with training and validation in one chart.
 
-        The charts are drawn with `matplotlib.pyplot`: a notebook shows them below the cell, and in
-        a script `plt.show()` or `plt.savefig("curves.png")` follows.
+        The charts are drawn with `matplotlib.pyplot`: a notebook shows them below the cell, and a
+        script calls `plt.show()` or `plt.savefig("curves.png")` afterwards.
 
         Args:
             *metrics: which metrics to draw: "loss" for `train/loss` and `val/loss`, or a whole

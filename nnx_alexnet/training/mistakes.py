@@ -47,7 +47,7 @@ class MistakeCollector(Callback):
         if self.results.total is None:
             raise ValueError(
                 f"`show_mistakes` needs a task whose outputs have `logits` [batch, classes] and "
-                f"`labels` int[batch], as `Classification`; {type(trainer.task).__name__} has not."
+                f"`labels` int[batch]; those of {type(trainer.task).__name__} do not."
             )
 
     def show(self, class_names: Sequence[str] | None) -> Any:

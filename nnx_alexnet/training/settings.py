@@ -70,10 +70,13 @@ def as_name(name: str | os.PathLike[str]) -> str:
 
 
 def as_tags(tags: str | Sequence[str]) -> tuple[str, ...]:
-    """Returns the tags of a run, of which one may be given without a list.
+    """Returns the tags of a run as a tuple.
+
+    Args:
+        tags: one tag, or several.
 
     Raises:
-        TypeError: the argument is neither a str nor a list of str.
+        TypeError: `tags` is neither a str nor a list of str.
         ValueError: a tag is empty.
 
     Example:

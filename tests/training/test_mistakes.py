@@ -78,7 +78,7 @@ def test_a_task_without_classes_is_refused():
         def outputs(self, model, batch):
             return {"loss": jnp.square(model(batch["image"])[:, 1])}
 
-    with pytest.raises(ValueError, match=r"`logits`.*Brightness has not"):
+    with pytest.raises(ValueError, match=r"`logits`.*those of Brightness do not"):
         made(task=Brightness()).show_mistakes()
 
 
