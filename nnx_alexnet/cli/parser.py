@@ -182,8 +182,8 @@ def _runs_parser() -> Parser:
 
 def _report_parser() -> Parser:
     parser = Parser(
-        description="Write a run as one HTML file: the results of its best checkpoint on its own "
-        "data, curves, examples, configuration. With several runs, write their comparison."
+        description="Write a run as one HTML file: the results of its best checkpoint, curves, "
+        "examples, configuration. With several runs, write their comparison."
     )
     parser.add_argument("run", nargs="+", help=f"{_RUN}; two to ten to compare them.")
     parser.add_argument(
