@@ -142,7 +142,9 @@ def _is_for_user(error: Exception) -> bool:
 def _text(error: Exception) -> str:
     """Returns the message of an error with its notes, such as the worker that raised it."""
     text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
-    return "\n".join([text, *getattr(error, "__notes__", ())])
+    notes = getattr(error, "__notes__", ())
+    # JAX adds a note about the traceback, which is not shown.
+    return "\n".join([text, *(each for each in notes if "JAX_TRACEBACK_FILTERING" not in each)])
 
 
 def _in_options(text: str, words: Sequence[str], error: Exception) -> str:

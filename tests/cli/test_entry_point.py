@@ -49,6 +49,12 @@ def test_an_invalid_value_is_one_message_about_the_option(
     assert not any(in_folder.iterdir())
 
 
+def test_an_error_has_no_note_about_the_traceback_of_jax(capsys, in_folder):
+    assert main(["summary", "--image_size", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nnx-alexnet: error: --image_size (=1) is too small")
+
+
 def test_help_and_wrong_options_do_not_load_jax(tmp_path):
     code = (
         "import sys\nfrom nnx_alexnet.cli import main\n"
