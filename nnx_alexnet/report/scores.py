@@ -13,6 +13,7 @@ Ints = NDArray[np.integer[Any]]
 
 NUM_BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 _MAX_SCORES = 30_000_000  # probabilities of a split for which ranking curves are computed
+_MAX_RANKED = 2000  # classes for which ranking curves are computed; each takes about 10 ms
 _NUM_POINTS = 101  # of a drawn curve
 
 
@@ -80,7 +81,7 @@ def score(labels: Ints, probabilities: Floats) -> Scores:
 
     Returns:
         The scores. Those that need the ranking of all probabilities are NaN if there are more
-        than 30 million of them.
+        than 30 million of them, or more than 2000 classes.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for the calibration
     error.
@@ -148,7 +149,7 @@ def _rankings(labels: Ints, probabilities: Floats, support: Ints) -> tuple[Float
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     precisions, areas = np.full((2, len(support)), np.nan)
-    if probabilities.size > _MAX_SCORES:
+    if probabilities.size > _MAX_SCORES or len(support) > _MAX_RANKED:
         return precisions, areas
     for k in np.flatnonzero(support):
         is_class = labels == k

@@ -86,8 +86,9 @@ def test_perfect_predictions_have_perfect_scores():
     assert overall["calibration error (ECE)"] == 0
 
 
-def test_too_many_probabilities_are_not_ranked(monkeypatch):
-    monkeypatch.setattr(scores_module, "_MAX_SCORES", 10)
+@pytest.mark.parametrize("limit", [("_MAX_SCORES", 10), ("_MAX_RANKED", 3)])
+def test_too_many_probabilities_or_classes_are_not_ranked(monkeypatch, limit):
+    monkeypatch.setattr(scores_module, *limit)
     found = score(LABELS, PROBABILITIES)
     assert np.isnan(found.classes.roc_auc).all()
     assert precision_recall(LABELS, PROBABILITIES, found.classes, np.array([0])) == []
