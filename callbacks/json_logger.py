@@ -41,7 +41,7 @@ class JSONLogger(Callback):
     """
 
     def __init__(self) -> None:
-        self._failed_write = False
+        self._failed_write = self._has_begun = False
         self._size = 0  # of the file, in bytes
         self._next_write = 0.0  # of the step
 
@@ -52,7 +52,7 @@ class JSONLogger(Callback):
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Forgets an earlier run."""
-        self._failed_write = False
+        self._failed_write = self._has_begun = False
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the size of the file."""
@@ -70,6 +70,7 @@ class JSONLogger(Callback):
         """Removes the lines of steps that will be repeated, and restores lines that were lost."""
         if trainer.run_dir is None or not is_main():
             return
+        self._has_begun = True
         path = trainer.run_dir / "metrics.jsonl"
         try:
             content = read_whole(path) if os.path.lexists(path) else b""
@@ -97,8 +98,8 @@ class JSONLogger(Callback):
             write_last_step(trainer.run_dir, trainer.global_step)
 
     def teardown(self, trainer: Trainer, stage: Stage) -> None:
-        """Writes the last step, however the fit ended."""
-        if stage == "fit" and trainer.run_dir is not None and is_main():
+        """Writes the last step, however the fit ended after its state was restored."""
+        if self._has_begun and trainer.run_dir is not None:
             write_last_step(trainer.run_dir, trainer.global_step)
 
     def on_log(self, trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:

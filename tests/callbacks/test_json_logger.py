@@ -11,7 +11,7 @@ from helpers import Dense, tiny_arrays, trainer_of
 
 from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import JSONLogger
-from nnx_alexnet.runs.last_step import read_last_step
+from nnx_alexnet.runs.last_step import read_last_step, write_last_step
 from nnx_alexnet.runs.reader import read_metrics
 from nnx_alexnet.training.history import History
 
@@ -36,6 +36,15 @@ def test_each_line_is_one_json_object(tmp_path):
         {"step": 10, "epoch": 0, "train/loss": 1.0, "val/loss": 0.5},
         {"step": 20, "epoch": 1, "train/loss": 0.5},
     ]
+
+
+def test_a_resume_that_fails_before_its_state_is_restored_keeps_the_last_step(tmp_path):
+    write_last_step(tmp_path, 7)
+    trainer, logger = FakeTrainer([], run_dir=tmp_path), JSONLogger()
+    logger.setup(trainer, "fit")
+    logger.on_fit_start(trainer)
+    logger.teardown(trainer, "fit")
+    assert read_last_step(tmp_path) == 7
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("boom"), KeyboardInterrupt()])
