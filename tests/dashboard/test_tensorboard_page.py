@@ -14,7 +14,7 @@ from nnx_alexnet.cli import main
 
 # The texts that each tab must show.
 TABS = {
-    "timeseries": ["tinynet/version_0", "train/loss", "val/loss"],
+    "timeseries": ["tinynet/version_0", "train /loss", "val 2 cards"],
     "scalars": ["train/loss", "val/loss", "z_perf/images_per_second", "tinynet/version_0"],
     "custom_scalars": ["training and validation", "accuracy", "train/loss", "val/loss"],
     "images": ["z_model/filters", "y_train/images", "y_val/confusion_matrix",
