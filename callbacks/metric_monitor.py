@@ -109,7 +109,8 @@ def check_monitor(monitor: str, trainer: Trainer) -> None:
         )
     if monitor in _SOMETIMES and not any(name.startswith(f"{monitor}/") for name in known):
         raise ValueError(f"`monitor` (={monitor!r}) is not published here: {_SOMETIMES[monitor]}")
-    raise unknown("monitor", monitor, known)
+    hint = "A callback that logs a metric of its own lists the name in `metric_names`."
+    raise ValueError(f"{unknown('monitor', monitor, known)} {hint}")
 
 
 class MissedValues:

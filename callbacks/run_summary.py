@@ -223,7 +223,8 @@ def _ending(trainer: Trainer, first_step: int) -> str:
     where = f"at step {step:,}"
     if trainer.step_in_epoch:
         where += f", in epoch {trainer.epoch + 1}"
-    return f"{where}: {why}" + ("" if step > first_step else "; nothing was left to train")
+    was_done = step == first_step and not trainer.interrupted
+    return f"{where}: {why}" + ("; nothing was left to train" if was_done else "")
 
 
 def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:

@@ -101,6 +101,13 @@ def pytest_collection_finish():
     gc.set_threshold(10_000, 10, 10)
 
 
+def pytest_runtest_teardown(item):
+    """Collects garbage whose warnings a test ignores, before the next test, which does not."""
+    ignored = [text for mark in item.iter_markers("filterwarnings") for text in mark.args]
+    if any("Unraisable" in text for text in ignored):
+        gc.collect()
+
+
 @pytest.fixture
 def strict_dtype_promotion():
     """An implicit promotion, say of bfloat16 with float32, is an error. For models and steps

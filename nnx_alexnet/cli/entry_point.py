@@ -149,7 +149,8 @@ def _text(error: Exception) -> str:
 
 def _in_options(text: str, words: Sequence[str], error: Exception) -> str:
     """Returns the message of an error in the words of the command line."""
-    if not words or words[0] not in NAMES or isinstance(error, OSError):
+    is_of_system = isinstance(error, OSError) and error.errno is not None
+    if not words or words[0] not in NAMES or is_of_system:
         return text
     try:
         parser = command_parser(words[0], words[1:])

@@ -56,7 +56,7 @@ class StartTimes:
             parts = [
                 f"{name} {seconds:.1f}" for name, seconds in self.parts.items() if seconds >= least
             ]
-            logger.info("start   %.1f s to the first step: %s", total, ", ".join(parts))
+            logger.info("start   %.1f s to step 1, mostly %s", total, ", ".join(parts))
             self.parts = {}
 
 

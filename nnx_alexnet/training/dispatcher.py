@@ -208,7 +208,7 @@ class Dispatcher:
         self._compilation.wait()
         results = self._dispatch(group, key, max_steps)
         self._meter.pause(time.perf_counter() - began)
-        start_times.end("dispatch")
+        start_times.end("compilation")
         start_times.report()
         return results
 

@@ -242,6 +242,15 @@ def test_a_run_of_the_command_line_is_resumed_with_a_command(lines):
     assert text_of(lines, "resume") == "nnx-alexnet fit --resume logs/tiny/version_0"
 
 
+def test_a_run_interrupted_before_its_first_step_has_steps_left(lines):
+    class Interrupted(Callback):
+        def on_train_start(self, trainer):
+            press_ctrl_c(trainer)
+
+    build(callbacks=[Interrupted()]).fit()
+    assert text_of(lines, "ended") == "at step 0: interrupted"
+
+
 def test_resuming_a_finished_run_reports_that_nothing_was_left(lines, caplog):
     build().fit()
     saved = text_of(lines, "saved")

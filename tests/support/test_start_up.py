@@ -27,11 +27,11 @@ def test_parts_are_reported_once_in_their_order(clock, caplog):
         times.report()
         times.end("later")
         times.report()
-    assert caplog.messages == ["start   4.0 s to the first step: imports 1.2, data 0.8, model 2.0"]
+    assert caplog.messages == ["start   4.0 s to step 1, mostly imports 1.2, data 0.8, model 2.0"]
 
 
 def test_only_the_longest_parts_are_reported(clock, caplog):
-    lengths = {"options": 0.25, "data": 0.5, "model": 10.0, "checks": 20.0, "dispatch": 30.0}
+    lengths = {"options": 0.25, "data": 0.5, "model": 10.0, "checks": 20.0, "compilation": 30.0}
     clock += [0.0, 0.25, 0.75, 10.75, 30.75, 60.75]
     times = StartTimes()
     times.begin(15.0)
@@ -40,7 +40,7 @@ def test_only_the_longest_parts_are_reported(clock, caplog):
     with caplog.at_level("INFO", logger="nnx_alexnet"):
         times.report()
     (line,) = caplog.messages
-    assert line == ("start   75.8 s to the first step: imports 15.0, checks 20.0, dispatch 30.0")
+    assert line == ("start   75.8 s to step 1, mostly imports 15.0, checks 20.0, compilation 30.0")
 
 
 def test_nothing_is_measured_or_reported_before_the_beginning(caplog):
