@@ -80,7 +80,8 @@ def _run(code: str, folder: Path) -> dict[str, float]:
     """Runs code in a new process with a compilation cache, and returns its figures."""
     environment = {
         **os.environ,
-        "XDG_CACHE_HOME": str(folder),
+        # Not the working directory, whose folder nnx_alexnet would hide the package.
+        "XDG_CACHE_HOME": str(folder / "cache"),
         "RESULT": str(folder / "result.json"),
         "BEGAN": str(time.time()),
     }
