@@ -13,7 +13,7 @@ _MIN_WIDTH = 8  # of a metric: 0.1234, 123,456 and 1.23e-05 fit
 
 
 class EpochRow(NamedTuple):
-    """What a row of the table shows.
+    """A row of the table.
 
     Attributes:
         epoch: the number of the epoch, from 1.

@@ -160,7 +160,7 @@ def finished_mean(losses: Sequence[Any]) -> float | None:
     It does not wait for the others.
 
     Args:
-        losses: scalars, some of which the device may not have computed yet.
+        losses: scalars; the device may still be computing some of them.
 
     Example:
         >>> import jax.numpy as jnp

@@ -52,7 +52,7 @@ class Option(NamedTuple):
     kinds: Kinds
     help: str
     value: str | None = None
-    """What stands for the value in the help; None: by `kinds`."""
+    """The placeholder of the value in the help (default: None, derived from `kinds`)."""
 
 
 class Group(NamedTuple):

@@ -19,7 +19,7 @@ _GROUPS = {
     "nnx_alexnet.devices.join_job": "distributed",
     "nnx_alexnet.devices": "trainer",
 }
-# What the arguments of functions are called on the command line.
+# The names of function arguments on the command line, where they differ.
 _OTHER_NAMES = {"path": "run", "which": "checkpoint"}
 # Options of these names have a shorter form.
 _SHORT = {"data.name": "data", "optimizer.name": "optimizer"}

@@ -47,7 +47,7 @@ def format_comparison(
     """
     limit = width or _UNLIMITED
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    # Of the names, only those that need more than half of the width are folded.
+    # Long names are wrapped only if they need more than half of the width.
     names = ["duration", *metric_columns(rows), *differing(settings)]
     is_narrow = max(map(len, map(printable, names))) <= limit // 2
     table.add_column("", no_wrap=is_narrow, overflow="fold")

@@ -50,7 +50,7 @@ def checkpoint_table(kept: Mapping[int, Mapping[str, Any]], measured: int | None
     for step in sorted(kept)[-_MAX_ROWS:]:
         why = [f"best by {monitor}"] if step == best else []
         why += ["latest"] if step == max(kept) else []
-        # How many are kept of each kind is not recorded.
+        # The run does not record how many checkpoints of each kind it keeps.
         why = why or ["one of the best or the latest" if step in values else "one of the latest"]
         why += ["measured in this report"] if step == measured else []
         value = metric_text(str(monitor), values[step]) if step in values else ""

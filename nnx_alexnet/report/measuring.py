@@ -49,7 +49,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a run.
+    """The measurements of a run.
 
     Attributes:
         checkpoint: the checkpoint.

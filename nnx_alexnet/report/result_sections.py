@@ -32,7 +32,7 @@ from nnx_alexnet.support import printable
 SPLITS = {"val": "validation", "test": "test"}
 _MAX_CURVES = 10  # classes with curves of their own
 _MAX_PAIRS = 10
-_MAX_BESIDE = 25  # classes of a matrix that is drawn beside the table of pairs
+_MAX_CLASSES_BESIDE_TABLE = 25  # with more, the confusion matrix has the full width
 _MAX_ROWS = 20  # classes in the table before the collapsed part
 _MAX_MORE = 1000  # classes in the collapsed part
 _MAX_PIXELS = 1000  # classes of the largest confusion matrix
@@ -93,7 +93,7 @@ def _confusion(found: Scores, names: Sequence[str]) -> list[str]:
     """Returns the matrix and the pairs, side by side if the matrix is small."""
     matrix = heading("Confusion matrix", "rows: class, columns: predicted class")
     parts = [matrix + _matrix(found, names), heading("Most confused pairs") + _pairs(found, names)]
-    if len(names) > _MAX_BESIDE:
+    if len(names) > _MAX_CLASSES_BESIDE_TABLE:
         return parts
     return [f'<div class="two">{"".join(f"<div>{part}</div>" for part in parts)}</div>']
 

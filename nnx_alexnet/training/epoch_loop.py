@@ -169,9 +169,8 @@ class EpochLoop:
         progress, hooks, groups = self._progress, self._hooks, self._groups
         step, index = progress.global_step, progress.step_in_epoch
         num_rows, lengths = groups.count(index, group[0]), groups.lengths(group[0])
-        self._dispatcher.begin_group(
-            num_rows, lengths
-        )  # before a hook computes gradients of the batch
+        # Before a hook computes gradients of the batch.
+        self._dispatcher.begin_group(num_rows, lengths)
         is_due, is_due_by_step = hooks.callbacks.is_due, hooks.callbacks.is_due_by_step
         if is_due("on_train_batch_start", step + 1):
             first = self._loader.complete(group[0])
