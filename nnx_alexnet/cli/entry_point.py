@@ -93,7 +93,8 @@ def _run(words: Sequence[str], *, owns_process: bool) -> int:
             from nnx_alexnet.devices import leave
 
             leave(FAILED)
-        return USAGE_ERROR if is_about_option(text) else FAILED
+        is_refused = isinstance(error, ValueError | TypeError) and is_about_option(text)
+        return USAGE_ERROR if is_refused else FAILED
 
 
 def _run_command(arguments: Any, words: Sequence[str], *, owns_process: bool) -> int:

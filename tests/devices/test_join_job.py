@@ -51,7 +51,7 @@ def test_the_command_reports_it_in_one_line():
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert f"error: `coordinator` (='{address}') could not be reached" in done.stderr
+    assert f"error: --distributed.coordinator (='{address}') could not be reached" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["timeout", "heartbeat_timeout"])
