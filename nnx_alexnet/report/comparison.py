@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.report.html_parts import breakable, figure, note, section, table
+from nnx_alexnet.report.chart_groups import Chart, chart_groups
+from nnx_alexnet.report.curve_section import chart_grid
+from nnx_alexnet.report.html_parts import breakable, note, section, table
 from nnx_alexnet.report.html_report import output_file, run_folder, write_page
 from nnx_alexnet.report.metric_text import metric_text
-from nnx_alexnet.report.page_sections import environment_lines, shared_metrics
+from nnx_alexnet.report.page_sections import environment_lines
 from nnx_alexnet.report.page_template import page
 from nnx_alexnet.report.svg_chart import SERIES, themed
 from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
@@ -21,6 +23,7 @@ from nnx_alexnet.runs import (
     best_step,
     has_best,
     larger_is_better,
+    metric_names,
     read_all,
     read_settings,
     series,
@@ -174,43 +177,43 @@ def _name(run: ComparedRun) -> str:
 
 def compared_curves(runs: Sequence[ComparedRun]) -> str:
     """Returns one chart per metric, with the validation of each run and, dashed, its training."""
-    metrics = dict.fromkeys(metric for each in runs for metric in shared_metrics(each.rows))
-    charts = [(metric, ("val", "train")) for metric in [*metrics][:_MAX_METRICS]]
-    rates = [("lr", ("",)), ("perf/images_per_second", ("",))]
+    counts: dict[str, int] = {}
+    for each in runs:
+        for name in metric_names(each.rows):
+            counts[name] = max(counts.get(name, 0), len(series(each.rows, name)))
+    found = chart_groups(counts)
+    if not found.groups:
+        return note("The runs have logged no metrics yet.")
     known = [Epochs(each.rows) for each in runs]
     shared = _shared(known)
     # Epochs of different lengths are comparable, their steps are not.
     by_epoch = shared is None and all(each.ends for each in known)
     converted: list[Epochs | None] = [*known] if by_epoch else [None] * len(runs)
-    figures, axis = [], "epoch" if by_epoch else "step"
-    for number, (metric, splits) in enumerate([*charts, *rates]):
-        curves = [
+    axis = "epoch" if by_epoch else "step"
+
+    def draw(chart: Chart, number: int) -> str:
+        lines = [
             curve
             for each, epochs in zip(runs, converted, strict=True)
-            for split in splits
-            if (curve := _curve(each, split, metric, epochs))
+            for split in chart.splits
+            if (curve := _curve(each, split, chart.metric, epochs))
         ]
-        if curves:
-            svg = draw_curves(
-                curves, metric=metric, name=f"{metric} by {axis}", figure=f"c{number}",
-                epochs=shared, by_epoch=by_epoch, from_zero=splits == ("",),
-            )  # fmt: skip
-            title = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
-            text = title.get(metric, metric).replace("_", " ")
-            figures.append(figure(text[:1].upper() + text[1:], svg))
-    if not figures:
-        return note("The runs have logged no metrics yet.")
+        return draw_curves(
+            lines, metric=chart.metric, name=f"{chart.title} by {axis}", figure=f"c{number}",
+            epochs=shared, by_epoch=by_epoch, from_zero=chart.from_zero,
+        )  # fmt: skip
+
     items = "".join(f"<li>{_name(each)}</li>" for each in runs)
-    left_out = len(metrics) - len(charts)
-    remark = f" {left_out} metrics are left out." if left_out > 0 else ""
-    return f'<ul class="key">{items}</ul><div class="curves">{"".join(figures)}</div>' + note(
-        f"Solid lines: validation; dashed lines: training.{remark}"
+    return f'<ul class="key">{items}</ul>{chart_grid(found, draw)}' + note(
+        "Solid lines and filled dots: validation; dashed lines and hollow dots: training."
     )
 
 
 def _curve(run: ComparedRun, split: str, metric: str, epochs: Epochs | None) -> Curve | None:
     """Returns a metric by step, or by epoch if `epochs` is given."""
     values = series(run.rows, f"{split}/{metric}" if split else metric)
+    if split == "train" and not values:  # no epoch has ended
+        values = series(run.rows, f"train/{metric}_step")
     if not values:
         return None
     best: Any = None

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.dashboard import class_labels, read_newest, read_scalars
+from nnx_alexnet.report.chart_groups import NORMS
 from nnx_alexnet.report.checkpoint_section import checkpoint_table, read_checkpoints
+from nnx_alexnet.report.curve_section import curves
 from nnx_alexnet.report.example_sections import data, examples
 from nnx_alexnet.report.html_parts import note, section
 from nnx_alexnet.report.measuring import Measurement, measure
 from nnx_alexnet.report.page_header import header
 from nnx_alexnet.report.page_sections import (
     IMAGES,
-    NORMS,
     SUMMARY,
     configuration,
-    curves,
     environment_table,
     images,
     metrics_table,

@@ -12,8 +12,7 @@ from typing import Any
 from nnx_alexnet.dashboard import Newest, StoredImage
 from nnx_alexnet.report.html_parts import breakable, collapsed, embedded, figure, note, table
 from nnx_alexnet.report.metric_text import metric_text
-from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL
-from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
+from nnx_alexnet.report.svg_curves import Epochs, Rows
 from nnx_alexnet.runs import best_step, has_best, metric_names, series
 from nnx_alexnet.support import read_whole
 
@@ -29,85 +28,8 @@ _OF_TRAINING = {
 }
 IMAGES = _OF_VALIDATION | _OF_TRAINING
 _MAX_IMAGES = 64  # of one tag
-_MAX_FIGURES = 12  # of metrics other than those of training and validation
 _SMALL = 96  # pixels; a smaller image is enlarged, without smoothing
-NORMS = {
-    "norm/gradients": "norm of the gradients",
-    "norm/parameters": "norm of the parameters",
-}
-_RATES = {"lr": "learning rate", "perf/images_per_second": "examples per second"}
 _COLUMNS = ("layer", "type", "input", "output", "parameters", "statistics")
-
-
-def curves(rows: Rows, norms: Mapping[str, Mapping[int, float]] | None = None) -> str:
-    """Returns the curves of each training and validation metric, of norms and of rates.
-
-    Args:
-        rows: the logged metrics.
-        norms: norms of parameters and gradients by step, in addition to those among the metrics
-            (default none).
-    """
-    figures, epochs = [], Epochs(rows)
-    charts = [*_metric_curves(rows), *_norms(rows, norms or {}), *_rates(rows)]
-    for number, (title, metric, lines, from_zero) in enumerate(charts):
-        if logged := [line for line in lines if line.values]:
-            svg = draw_curves(
-                logged, metric=metric, name=f"{title} by step", figure=f"c{number}",
-                epochs=epochs, from_zero=from_zero,
-            )  # fmt: skip
-            figures.append(figure(title[:1].upper() + title[1:], svg))
-    if not figures:
-        return note("The run has logged no metrics yet.")
-    return f'<div class="curves">{"".join(figures)}</div>'
-
-
-Chart = tuple[str, str, list[Curve], bool]  # title, metric, curves, whether the axis is from 0
-
-
-def _metric_curves(rows: Rows) -> Iterable[Chart]:
-    for metric in shared_metrics(rows):
-        val = series(rows, f"val/{metric}")
-        best = best_step(val, metric) if len(val) > 1 and has_best(metric) else None
-        steps = series(rows, f"train/{metric}_step")
-        lines = [
-            Curve("train", series(rows, f"train/{metric}"), TRAIN),
-            Curve("val", val, VAL, best=best),
-            Curve("train, log points", steps, TRAIN, is_faint=True),
-        ]
-        yield metric.replace("_", " "), metric, lines, False
-
-
-def shared_metrics(rows: Rows) -> list[str]:
-    """Returns the metrics of training and validation without their prefix, the loss first.
-
-    Example:
-        >>> from nnx_alexnet.report.page_sections import shared_metrics
-        >>> shared_metrics([{"step": 1, "train/top5": 0.9, "train/loss_step": 2.0, "val/loss": 1}])
-        ['loss', 'top5']
-    """
-    metrics = dict.fromkeys(
-        name.partition("/")[2].removesuffix("_step") if name.startswith("train/") else name[4:]
-        for name in metric_names(rows)
-        if name.startswith(("train/", "val/")) and not _is_norm(name)
-    )
-    return sorted(metrics, key=lambda name: (name != "loss", name != "accuracy"))
-
-
-def _is_norm(name: str) -> bool:
-    return re.search(r"(^|[/_])norms?([/_]|$)", name) is not None
-
-
-def _norms(rows: Rows, norms: Mapping[str, Mapping[int, float]]) -> Iterable[Chart]:
-    """Yields the norms of parameters and gradients that were recorded."""
-    logged = {name: series(rows, name) for name in metric_names(rows) if _is_norm(name)}
-    for name, values in [*{**norms, **logged}.items()][:_MAX_FIGURES]:
-        title = NORMS.get(name, name.replace("/", " ").replace("_", " "))
-        yield title, name, [Curve(title, values, OTHER)], True
-
-
-def _rates(rows: Rows) -> Iterable[Chart]:
-    for name, title in _RATES.items():
-        yield title, name, [Curve(title, series(rows, name), OTHER)], True
 
 
 def metrics_table(rows: Rows) -> str:

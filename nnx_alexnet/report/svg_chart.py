@@ -153,6 +153,7 @@ def _plot(axes: Axes, line: Line) -> None:
         linestyle=(0, (3, 2)) if line.is_dashed else "-",
         marker="o" if is_sparse else "",
         markersize=3.2,
+        markerfacecolor="none" if line.is_dashed else line.color,
         solid_capstyle="round",
         solid_joinstyle="round",
     )

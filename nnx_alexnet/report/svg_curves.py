@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nnx_alexnet.report.metric_text import is_share, metric_text
-from nnx_alexnet.report.svg_chart import Line, Tip, draw, nearest_values, number_text
+from nnx_alexnet.report.svg_chart import Line, Tip, draw, drawable, nearest_values, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,10 +127,13 @@ def draw_curves(
         for curve, values in zip(curves, ordered, strict=True)
     ]  # fmt: skip
     axis = epochs if epochs is not None and epochs.ends else None
+    heights = [y for line in lines for y in line.y]
+    is_percent = is_share(metric) and min(heights) >= 0 and max(heights) <= 1
 
     def prepare(axes: Axes) -> None:
-        _prepare(axes, axis, "epoch" if by_epoch else "optimizer step", from_zero)
-        if is_share(metric) and all(0 <= y <= 1 for line in lines for y in line.y):
+        _prepare(axes, axis, "epoch" if by_epoch else "optimizer step")
+        axes.set_ylim(limits(heights, from_zero=from_zero, top=1.0 if is_percent else math.inf))
+        if is_percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
 
     tips = [*_tips(lines, metric, axis, "epoch" if by_epoch else "step")]
@@ -157,20 +161,51 @@ def _place(x: float) -> str:
     return f"{x:,.0f}" if x == int(x) else f"{x:.4g}"
 
 
-def _prepare(axes: Axes, epochs: Epochs | None, label: str, from_zero: bool) -> None:
-    """Sets the ticks and the margins."""
+def limits(
+    values: Sequence[float], *, from_zero: bool = False, top: float = math.inf
+) -> tuple[float, float]:
+    """Returns the limits of the vertical axis, with room for the width of the lines.
+
+    Args:
+        values: all values of the chart.
+        from_zero: whether the axis begins at 0, unless a value is negative.
+        top: the largest value that is possible.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_curves import limits
+        >>> limits([39.0, 41.0]), limits([0.0, 2.0]), limits([0.5, 1.0], top=1.0)
+        ((38.8, 41.2), (-0.04, 2.2), (0.45, 1.01))
+        >>> limits([2.0, 4.0], from_zero=True), limits([0.5, 0.5])
+        ((-0.08, 4.4), (0.475, 0.525))
+    """
+    low, high = drawable(min(values)), drawable(max(values))
+    is_positive = low >= 0
+    if from_zero and is_positive:
+        low = 0.0
+    # Equal values are in the middle.
+    margin = 0.1 * (high - low) or 0.05 * abs(high) or 0.5
+    bottom = low - margin
+    if is_positive and bottom < 0:
+        bottom = -0.02 * (high or 1)
+    highest = high + margin
+    if highest > top:
+        highest = top + 0.02 * (top - low or margin)
+    return bottom, highest
+
+
+def _prepare(axes: Axes, epochs: Epochs | None, label: str) -> None:
+    """Sets the ticks and the horizontal margins."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlabel(label, loc="right", labelpad=1)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+    whole: Any = {"nbins": 6, "steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+    axes.xaxis.set_major_locator(MaxNLocator(**whole))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(number_text))
-    axes.margins(x=0.03, y=0.1)
-    if from_zero:
-        axes.set_ylim(bottom=0)
+    axes.margins(x=0.03)
     if epochs is not None:
         second = axes.secondary_xaxis(-0.19, functions=(epochs.at, epochs.steps))
         second.set_xlabel("epoch", loc="right", labelpad=1)
-        second.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+        second.xaxis.set_major_locator(MaxNLocator(**whole))
         second.xaxis.set_major_formatter(FuncFormatter(number_text))

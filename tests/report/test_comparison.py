@@ -61,6 +61,7 @@ def test_only_settings_that_differ_are_listed(html):
 def test_a_chart_has_a_curve_of_each_run(html):
     charts = re.findall(r"<figcaption>(\w+).*?(<svg.*?</svg>)", html, re.S)
     assert [name for name, _ in charts] == ["Loss", "Accuracy", "Learning"]
+    assert "dashed lines and hollow dots: training" in html
     for _, svg in charts:
         assert "stroke: var(--series-0)" in svg
         assert "stroke: var(--series-1)" in svg
@@ -68,6 +69,16 @@ def test_a_chart_has_a_curve_of_each_run(html):
     assert {"optimizer step", "epoch"} <= set(
         re.findall(r"<text[^>]*>([^<]*)</text>", charts[0][1])
     )
+
+
+def test_own_metrics_of_any_run_have_a_chart(runs):
+    with (runs[1] / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "fisher/trace": 1}\n{"step": 2, "fisher/trace": 2}\n')
+        file.write('{"step": 2, "train/f1_step": 0.5}\n')
+    html = write_comparison(runs).read_text()
+    charts = dict(re.findall(r"<figcaption>(.*?)</figcaption>(<svg.*?</svg>)", html, re.S))
+    assert [*charts] == ["Loss", "Accuracy", "F1", "Fisher trace", "Learning rate"]
+    assert "sgd/version_0 2" in charts["Fisher trace"]
 
 
 def test_epochs_of_different_lengths_are_compared_by_epoch(runs):

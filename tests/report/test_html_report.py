@@ -121,12 +121,14 @@ def test_the_header_has_the_status_and_the_best_metric(run, page):
 
 def test_training_and_validation_share_a_figure_per_metric(page):
     figures = re.findall(r"<figcaption>([^<]*)</figcaption><svg(.*?)</svg>", page, re.S)
-    assert [name for name, _ in figures] == [
-        "Loss", "Accuracy", "Norm of the parameters", "Learning rate", "Examples per second",
+    assert [name for name, _ in figures][:4] == [
+        "Loss", "Accuracy", "Norm of the parameters", "Learning rate",
     ]  # fmt: skip
+    assert "Examples per second" in [name for name, _ in figures]
     texts = [re.findall(r"<text[^>]*>([^<]*)</text>", svg) for _, svg in figures]
     assert all({"optimizer step", "epoch"} <= set(words) for words in texts)
-    assert [{"train", "val"} <= set(words) for words in texts] == [True, True, False, False, False]
+    is_shared = [{"train", "val"} <= set(words) for words in texts]
+    assert is_shared == [True, True] + [False] * (len(figures) - 2)
     identifiers = re.findall(r'\bid="([^"]*)"', page)
     assert len(identifiers) == len(set(identifiers))
 

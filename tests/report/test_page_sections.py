@@ -10,7 +10,6 @@ from nnx_alexnet.models import summarize
 from nnx_alexnet.report.page_sections import (
     IMAGES,
     configuration,
-    curves,
     environment_table,
     images,
     metrics_table,
@@ -37,18 +36,8 @@ def test_the_metrics_table_has_the_last_and_the_best_value():
     ]
 
 
-def test_each_metric_has_a_figure_and_the_loss_is_first():
-    rows = [*ROWS, {"step": 8, "grad_norm": 0.5, "norm/parameters": 2.0, "normal": 1.0}]
-    html = curves(rows, {"norm/gradients": {8: 3.0}})
-    assert re.findall("<figcaption>(.*?)</figcaption>", html) == [
-        "Loss", "Accuracy", "Norm of the gradients", "Grad norm", "Norm of the parameters",
-        "Learning rate",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("make", [metrics_table, curves])
-def test_a_run_without_metrics_has_a_note(make):
-    assert make([]) == '<p class="note">The run has logged no metrics yet.</p>'
+def test_a_run_without_metrics_has_a_note():
+    assert metrics_table([]) == '<p class="note">The run has logged no metrics yet.</p>'
 
 
 def test_images_are_embedded_and_small_ones_enlarged_by_a_whole_factor():

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL
-from nnx_alexnet.report.svg_curves import Curve, Epochs, draw_curves
+from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL, drawable
+from nnx_alexnet.report.svg_curves import Curve, Epochs, draw_curves, limits
 
 ROWS = [
     {"step": 40, "epoch": 0, "train/loss": 2.0},
@@ -67,3 +67,30 @@ def test_an_axis_from_zero_has_a_tick_at_zero():
     assert "0" not in texts(draw_curves(curves, metric="lr", name="", figure="0"))
     from_zero = texts(draw_curves(curves, metric="lr", name="", figure="0", from_zero=True))
     assert {"0", "1,000", "2,000"} <= set(from_zero)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        ([39.0, 39.1], {}),
+        ([39.0, 39.1], {"from_zero": True}),
+        ([0.0, 2.0], {}),
+        ([0.0, 0.0], {"from_zero": True}),
+        ([-3.0, -1.0], {"from_zero": True}),
+        ([0.0, 1.0], {"top": 1.0}),
+        ([1.0, 1.0], {"top": 1.0}),
+        ([1e308, -1e308], {}),
+    ],
+)
+def test_no_line_is_cut_at_the_edge_of_the_axis(values, options):
+    low, high = limits(values, **options)
+    span = high - low
+    assert min(drawable(value) for value in values) - low >= 0.015 * span
+    assert high - max(drawable(value) for value in values) >= 0.015 * span
+    if options.get("from_zero") and min(values) >= 0:
+        assert -0.05 * span <= low < 0
+
+
+def test_a_curve_that_hardly_changes_fills_its_chart():
+    low, high = limits([39.0, 39.1])
+    assert 38.9 < low < 39 < 39.1 < high < 39.2

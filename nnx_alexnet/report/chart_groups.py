@@ -1,0 +1,136 @@
+"""Selects the metrics of which charts are drawn, in groups: of the package, and users' own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+TRAINING = "Training and validation"
+_OTHERS, _OPTIMIZATION, _PERFORMANCE = "Other metrics", "Optimization", "Performance"
+_MAX_CHARTS = 24  # of training and validation, and of users' own metrics
+NORMS = {
+    "norm/gradients": "norm of the gradients",
+    "norm/parameters": "norm of the parameters",
+}
+_TITLES = NORMS | {
+    "lr": "learning rate",
+    "perf/images_per_second": "examples per second",
+    "perf/compile_seconds": "duration of compilation",
+    "perf/step_seconds": "duration of a step",
+    "perf/data_wait": "share of the time spent waiting for data",
+    "perf/mfu": "model FLOPs utilization",
+    "perf/training_share": "share of the time spent in training",
+    "perf/peak_memory_bytes": "peak memory of the device",
+    "perf/host_memory_bytes": "memory of the host",
+}
+
+
+class Chart(NamedTuple):
+    """A chart of one metric.
+
+    Attributes:
+        title: in words, without a capital.
+        metric: the name; that of a metric of training and validation has no prefix.
+        splits: the prefixes of the curves: `val` and `train`, or one that is empty.
+        from_zero: whether the vertical axis begins at 0, as the ratio of two values matters.
+    """
+
+    title: str
+    metric: str
+    splits: tuple[str, ...] = ("",)
+    from_zero: bool = False
+
+
+class Charts(NamedTuple):
+    """The charts of a page.
+
+    Attributes:
+        groups: the charts by the titles of their groups, in the order of the page.
+        single: users' own metrics without a chart, because they have only one value.
+        num_left_out: how many more metrics have no chart, because there are too many.
+    """
+
+    groups: dict[str, list[Chart]]
+    single: list[str]
+    num_left_out: int
+
+
+def chart_groups(counts: Mapping[str, int]) -> Charts:
+    """Returns the charts of some metrics.
+
+    Training and validation share a chart. A user's own metric is in the group of the first part of
+    its name. Results of tests have no chart.
+
+    Args:
+        counts: the number of steps with a value, by the name of the metric.
+
+    Example:
+        >>> from nnx_alexnet.report.chart_groups import chart_groups
+        >>> found = chart_groups({"lr": 9, "fisher/trace": 9, "val/loss": 2, "temperature": 1})
+        >>> {title: [chart.metric for chart in charts] for title, charts in found.groups.items()}
+        {'Training and validation': ['loss'], 'Fisher': ['fisher/trace'], 'Optimization': ['lr']}
+        >>> found.single
+        ['temperature']
+    """
+    shared = shared_metrics(name for name, count in counts.items() if count)
+    groups: dict[str, list[Chart]] = {
+        TRAINING: [Chart(_in_words(name), name, ("val", "train")) for name in shared[:_MAX_CHARTS]]
+    }
+    others = [name for name in counts if not name.startswith(("train/", "val/", "test/"))]
+    own = [name for name in others if _group(name) not in (_OPTIMIZATION, _PERFORMANCE)]
+    several = [name for name in own if counts[name] > 1]
+    for name in sorted(several[:_MAX_CHARTS], key=lambda name: _group(name) == _OTHERS):
+        groups.setdefault(_group(name), []).append(Chart(_in_words(name), name))
+    for group in (_OPTIMIZATION, _PERFORMANCE):
+        known = [name for name in others if _group(name) == group and counts[name]]
+        known = [name for name in known if counts[name] > 1 or name in _TITLES]
+        groups[group] = [
+            Chart(_in_words(name), name, from_zero=name.startswith(("lr", "perf/")))
+            for name in known
+        ]
+    return Charts(
+        {title: charts for title, charts in groups.items() if charts},
+        [name for name in own if counts[name] == 1],
+        max(0, len(shared) - _MAX_CHARTS) + max(0, len(several) - _MAX_CHARTS),
+    )
+
+
+def shared_metrics(names: Iterable[str]) -> list[str]:
+    """Returns the metrics of training and validation without their prefix, the loss first.
+
+    Example:
+        >>> from nnx_alexnet.report.chart_groups import shared_metrics
+        >>> shared_metrics(["train/top5", "train/loss_step", "val/loss", "lr"])
+        ['loss', 'top5']
+    """
+    metrics = dict.fromkeys(
+        name.removeprefix("train/").removesuffix("_step") if name.startswith("train/") else name[4:]
+        for name in names
+        if name.startswith(("train/", "val/"))
+    )
+    return sorted(metrics, key=lambda name: (name != "loss", name != "accuracy"))
+
+
+def _group(name: str) -> str:
+    """Returns the title of the group of a metric that has no split."""
+    first, slash, _ = name.partition("/")
+    if first == "lr" or _is_norm(name):
+        return _OPTIMIZATION
+    if first == "perf":
+        return _PERFORMANCE
+    return _capital(first.replace("_", " ")) if slash and first.strip("_") else _OTHERS
+
+
+def _is_norm(name: str) -> bool:
+    return re.search(r"(^|[/_])norms?([/_]|$)", name) is not None
+
+
+def _in_words(name: str) -> str:
+    if name.startswith("lr/"):
+        return f"learning rate, {name[3:]}"
+    return _TITLES.get(name, name.removeprefix("perf/").replace("/", " ").replace("_", " "))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
