@@ -10,10 +10,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from nnx_alexnet.cli.runs_comparison import differing, format_comparison
+from nnx_alexnet.cli.runs_comparison import format_comparison
 from nnx_alexnet.cli.runs_selection import filter_runs, named_runs
 from nnx_alexnet.cli.runs_table import format_runs, metric_columns, sort_runs
-from nnx_alexnet.runs import delete_run, folder_size, list_runs, read_settings
+from nnx_alexnet.runs import compare_settings, delete_run, folder_size, list_runs, read_settings
 from nnx_alexnet.support import (
     absolute_path,
     format_bytes,
@@ -31,6 +31,8 @@ _FAILED = 1
 
 def runs(arguments: Namespace) -> int:
     """Prints a table of runs, or compares or deletes some of them."""
+    if arguments.delete is not None and arguments.compare is not None:
+        raise ValueError("`--compare` needs a command of its own, without `--delete`.")
     rows: Rows = list_runs(arguments.logs)
     if not rows:
         write_message(f"There are no runs in {printable(arguments.logs)}.")
@@ -48,6 +50,8 @@ def runs(arguments: Namespace) -> int:
     if not rows:
         write_message("No run meets the filter.")
     elif arguments.json:
+        if arguments.compare is not None:
+            rows = [{**row, "settings": read_settings(Path(row["path"])).values} for row in rows]
         print_result("\n".join(map(json.dumps, rows)))
     elif arguments.compare is not None:
         _compare(rows)
@@ -63,8 +67,11 @@ def runs(arguments: Namespace) -> int:
 def _compare(rows: Rows) -> None:
     settings = [read_settings(Path(row["path"])) for row in rows]
     print_result(format_comparison(rows, settings, output_columns()))
-    if len(rows) > 1 and not differing(settings):
+    differing, unrecorded = compare_settings(settings)
+    if len(rows) > 1 and not differing:
         write_message("The settings of these runs are the same.")
+    if unrecorded:
+        write_message(printable(f"Not recorded by runs from Python: {', '.join(unrecorded)}."))
 
 
 def _delete(rows: Rows, arguments: Namespace) -> int:

@@ -15,6 +15,7 @@ from nnx_alexnet.cli.runs_table import (
     reason_of,
     rendered,
 )
+from nnx_alexnet.runs import Settings, compare_settings
 from nnx_alexnet.support import printable
 
 _UNLIMITED = 1_000_000
@@ -23,20 +24,21 @@ _RESULTS = ("status", "epochs", "steps", "duration")
 
 def format_comparison(
     rows: Sequence[Mapping[str, Any]],
-    settings: Sequence[Mapping[str, str]],
+    settings: Sequence[Settings],
     width: int | None = None,
 ) -> str:
     """Returns a table with a column per run: results, then the settings that differ.
 
     Args:
         rows: the runs, as `list_runs` returns them.
-        settings: the settings of each run by name.
+        settings: the settings of each run, as `read_settings` returns them.
         width: the largest number of columns; longer cells are folded. None does not limit it.
 
     Example:
         >>> from nnx_alexnet.cli.runs_comparison import format_comparison
         >>> rows = [{"run": name, "status": "finished"} for name in "ab"]
-        >>> settings = [{"seed": "0", "lr": "0.1"}, {"seed": "0", "lr": "0.2"}]
+        >>> from nnx_alexnet.runs import Settings
+        >>> settings = [Settings({"seed": "0", "lr": lr}) for lr in ("0.1", "0.2")]
         >>> print(format_comparison(rows, settings))
                   a         b
         status    finished  finished
@@ -48,7 +50,8 @@ def format_comparison(
     limit = width or _UNLIMITED
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     # Long names are wrapped only if they need more than half of the width.
-    names = ["duration", *metric_columns(rows), *differing(settings)]
+    differing, _ = compare_settings(settings)
+    names = ["duration", *metric_columns(rows), *differing]
     is_narrow = max(map(len, map(printable, names))) <= limit // 2
     table.add_column("", no_wrap=is_narrow, overflow="fold")
     for row in rows:
@@ -60,20 +63,8 @@ def format_comparison(
     reasons = [reason_of(row) for row in rows]
     if any(reasons):
         table.add_row("reason", *(Text(first_sentence(reason or "-")) for reason in reasons))
-    for name in differing(settings):
+    for name in differing:
         table.add_row(
-            Text(printable(name)), *(Text(printable(each.get(name, "-"))) for each in settings)
+            Text(printable(name)), *(Text(printable(each.text(name))) for each in settings)
         )
     return "\n".join(rendered(table, limit))
-
-
-def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Returns the names of the settings that are not the same in all runs.
-
-    Example:
-        >>> from nnx_alexnet.cli.runs_comparison import differing
-        >>> differing([{"seed": "0", "lr": "0.1"}, {"seed": "0"}])
-        ['lr']
-    """
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({each.get(name) for each in settings}) > 1]

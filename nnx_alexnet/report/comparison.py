@@ -12,7 +12,7 @@ import numpy as np
 
 from nnx_alexnet.report.chart_groups import Chart, chart_groups
 from nnx_alexnet.report.curve_section import chart_grid
-from nnx_alexnet.report.html_parts import breakable, note, section, table
+from nnx_alexnet.report.html_parts import breakable, collapsed, note, section, table
 from nnx_alexnet.report.html_report import output_file, run_folder, write_page
 from nnx_alexnet.report.metric_text import metric_text
 from nnx_alexnet.report.page_sections import environment_lines
@@ -20,7 +20,9 @@ from nnx_alexnet.report.page_template import page
 from nnx_alexnet.report.svg_chart import SERIES, themed
 from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
 from nnx_alexnet.runs import (
+    Settings,
     best_step,
+    compare_settings,
     has_best,
     larger_is_better,
     metric_names,
@@ -44,7 +46,7 @@ class ComparedRun(NamedTuple):
         color: of its curves.
         run: its summary, as `read_all` returns it.
         rows: its logged metrics.
-        settings: its configuration, by dotted names.
+        settings: its configuration.
         environment: its command, devices and versions.
     """
 
@@ -52,8 +54,8 @@ class ComparedRun(NamedTuple):
     color: str
     run: Mapping[str, Any]
     rows: Rows
-    settings: dict[str, str]
-    environment: dict[str, str]
+    settings: Settings
+    environment: Settings
 
 
 def write_comparison(run_dirs: Sequence[str | Path], path: str | Path | None = None) -> Path:
@@ -104,8 +106,8 @@ def _read(folder: Path, common: Path, color: str) -> ComparedRun:
         color=color,
         run=run,
         rows=rows,
-        settings={name: _cut(value) for name, value in read_settings(folder).items()},
-        environment=environment_lines(environment),
+        settings=read_settings(folder),
+        environment=Settings(environment_lines(environment)),
     )
 
 
@@ -237,8 +239,8 @@ def _shared(epochs: Sequence[Epochs]) -> Epochs | None:
     return longest if same else None
 
 
-def differences(names: Sequence[str], settings: Sequence[Mapping[str, str]], noun: str) -> str:
-    """Returns a table of the settings that differ between runs.
+def differences(names: Sequence[str], settings: Sequence[Settings], noun: str) -> str:
+    """Returns a table of the settings that differ between runs, and of those not always recorded.
 
     Args:
         names: the name of each run.
@@ -247,23 +249,31 @@ def differences(names: Sequence[str], settings: Sequence[Mapping[str, str]], nou
 
     Example:
         >>> from nnx_alexnet.report.comparison import differences
-        >>> html = differences(["a", "b"], [{"seed": "0"}, {"seed": "0", "lr": "1"}], "settings")
+        >>> from nnx_alexnet.runs import Settings
+        >>> runs = [Settings({"seed": "0"}), Settings({"seed": "0", "lr": "1"})]
+        >>> html = differences(["a", "b"], runs, "settings")
         >>> "Settings that are the same in all runs: 1." in html
         True
     """
-    known = dict.fromkeys(name for each in settings for name in each)
+    known = dict.fromkeys(name for each in settings for name in each.values)
     if not known:
         return note(f"The runs have no readable {noun}.")
-    rows = []
-    for name in known:
-        values = [each.get(name) for each in settings]
-        if len({*values}) > 1:
-            shown = [_MISSING if value is None else escape(value) for value in values]
-            rows.append([breakable(name), *shown])
-    equal = len(known) - len(rows)
-    if not rows:
-        return note(f"All {equal:,} {noun} are the same.")
+    differing, unrecorded = compare_settings(settings)
     head = [noun[:-1] if noun == "settings" else "entry", *names]
-    return table(head, rows, kind="differences", texts=len(head)) + note(
-        f"{noun.capitalize()} that are the same in all runs: {equal:,}."
-    )
+
+    def listed(chosen: Sequence[str]) -> str:
+        rows = [
+            [breakable(name), *(escape(_cut(each.text(name))) for each in settings)]
+            for name in chosen
+        ]
+        return table(head, rows, kind="differences", texts=len(head))
+
+    equal = len(known) - len(differing) - len(unrecorded)
+    text = f"{noun.capitalize()} that are the same in all runs: {equal:,}."
+    if not differing:
+        text = f"All {equal:,} {noun}{' that all runs record' if unrecorded else ''} are the same."
+    html = (listed(differing) if differing else "") + note(text)
+    if unrecorded:
+        title = f"{noun.capitalize()} that runs from Python do not record: {len(unrecorded):,}"
+        html += collapsed(title, listed(unrecorded))
+    return html

@@ -134,7 +134,9 @@ td { white-space: nowrap; }
 .layers { font-size: .85rem; }
 .runs .best { font-weight: 650; color: var(--good); }
 .differences > * > * > * { vertical-align: top; }
-.differences td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.differences td {
+  text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 10em;
+}
 .bar {
   display: inline-block; width: 54px; height: 6px; margin-left: 8px; border-radius: 3px;
   background: var(--line); vertical-align: middle; overflow: hidden;

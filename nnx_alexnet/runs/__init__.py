@@ -20,13 +20,15 @@ from nnx_alexnet.runs.reader import (
     series,
 )
 from nnx_alexnet.runs.records import config_text, write_end, write_record
-from nnx_alexnet.runs.settings import read_settings
+from nnx_alexnet.runs.settings import Settings, compare_settings, read_settings
 
 __all__ = [
     "RunLock",
+    "Settings",
     "best_step",
     "check_name",
     "choose_run_dir",
+    "compare_settings",
     "config_text",
     "delete_run",
     "find_runs",

@@ -133,3 +133,18 @@ def test_a_run_that_is_being_written_stops_a_deletion(tmp_path, capsys):
     assert f"{second} is being written" in capsys.readouterr().err
     assert first.exists()
     lock.close()
+
+
+def test_json_of_a_comparison_has_the_settings(tmp_path, capsys):
+    run_dir = write_run(tmp_path, "a", [0.5])
+    (run_dir / "config.yaml").write_text("optimizer: {lr: 0.1}")
+    assert main(["runs", str(tmp_path), "--compare", "a/version_0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == {"optimizer.lr": "0.1"}
+
+
+def test_deleting_and_comparing_at_once_is_refused(tmp_path, capsys):
+    run_dir = write_run(tmp_path, "a", [0.5])
+    words = ["runs", str(tmp_path), "--delete", "a/version_0", "--compare", "a/version_0", "--yes"]
+    assert main(words) == 2
+    assert "--compare needs a command of its own" in capsys.readouterr().err
+    assert run_dir.is_dir()

@@ -1,12 +1,16 @@
 import pytest
 
 from nnx_alexnet.cli.runs_comparison import format_comparison
+from nnx_alexnet.runs import Settings
 
 ROWS = [
     {"run": "a/version_0", "status": "finished", "steps": 40, "val/loss": 0.25, "duration": 62.0},
     {"run": "b/version_0", "status": "failed", "error": "E: it broke. Try this.", "test/loss": 2.0},
 ]
-SETTINGS = [{"seed": "0", "lr": "0.1", "only_a": "1"}, {"seed": "0", "lr": "0.2"}]
+SETTINGS = [
+    Settings({"seed": "0", "lr": "0.1", "only_a": "1"}),
+    Settings({"seed": "0", "lr": "0.2"}),
+]
 
 
 def test_results_and_different_settings_are_compared():
@@ -28,7 +32,7 @@ def test_results_and_different_settings_are_compared():
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_long_values_are_folded_to_the_width(width):
-    settings = [{"data.root": "/photos/" * 20}, {"data.root": "[red]\x1b[2J"}]
+    settings = [Settings({"data.root": text}) for text in ("/photos/" * 20, "[red]\x1b[2J")]
     failed = {**ROWS[1], "error": "E: Step 3 had a loss of 1e28, which is a number"}
     text = format_comparison([ROWS[0], failed], settings, width)
     shown = "".join(line[20:].strip() for line in text.splitlines() if line[20:].strip() != "-")

@@ -5,6 +5,7 @@ from helpers import write_run
 
 from nnx_alexnet.cli import main
 from nnx_alexnet.report.comparison import differences, write_comparison
+from nnx_alexnet.runs import Settings
 
 
 def cells(html):
@@ -16,8 +17,12 @@ def cells(html):
 def runs(tmp_path):
     first = write_run(tmp_path, "adam", [0.5, 0.75], test_accuracy=0.5)
     second = write_run(tmp_path, "sgd", [0.625])
-    (first / "config.yaml").write_text("seed: 0\noptimizer: {name: adam, lr: 0.1}\n")
-    (second / "config.yaml").write_text("seed: 0\noptimizer: {name: <b>}\n")
+    (first / "config.yaml").write_text(
+        "seed: 0\nmodel: {class_path: a.Net}\noptimizer: {name: adam, lr: 0.1}\n"
+    )
+    (second / "config.yaml").write_text(
+        "seed: 0\nmodel: {class_path: a.Net}\noptimizer: {name: <b>}\n"
+    )
     return [first, second]
 
 
@@ -52,10 +57,18 @@ def test_the_best_result_of_each_metric_is_marked(html):
 def test_only_settings_that_differ_are_listed(html):
     rows = [row for row in cells(html) if row[0].startswith("optimizer.")]
     assert rows == [["optimizer.name", "adam", "&lt;b&gt;"], ["optimizer.lr", "0.1", "-"]]
-    assert "Settings that are the same in all runs: 1." in html
+    assert "Settings that are the same in all runs: 2." in html
     assert "All 2 settings are the same." in differences(
-        ["a", "b"], [{"x": "1", "y": "2"}] * 2, "settings"
+        ["a", "b"], [Settings({"x": "1", "y": "2"})] * 2, "settings"
     )
+
+
+def test_what_runs_from_python_do_not_record_is_no_difference(runs):
+    (runs[1] / "config.yaml").write_text("seed: 0\nmodel: {class: Net}\n")
+    html = write_comparison(runs).read_text()
+    assert "All 2 settings that all runs record are the same." in html
+    (part,) = re.findall("<details>.*?Python do not record: 2.*?</details>", html)
+    assert ["optimizer.lr", "0.1", "not recorded"] in cells(part)
 
 
 def test_a_chart_has_a_curve_of_each_run(html):
