@@ -55,8 +55,8 @@ class Profiler(Callback):
         """Refuses a run without a folder."""
         if stage == "fit" and trainer.log_dir is None:
             raise ValueError(
-                "`callbacks` holds a Profiler, or `profile` is True, but `log_dir` is None: there "
-                "is no folder for the trace. Pass a `log_dir`, or remove the Profiler."
+                "`callbacks` holds a Profiler, but `log_dir` is None: there is no folder "
+                "for the trace. Pass a `log_dir`, or remove the Profiler."
             )
 
     def on_train_start(self, trainer: Trainer) -> None:

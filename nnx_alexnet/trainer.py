@@ -34,7 +34,7 @@ from flax import nnx
 from nnx_alexnet.callbacks import Callback, CallbackList, Stage
 from nnx_alexnet.checkpoints import Checkpoints
 from nnx_alexnet.data import DataModule, Loader, as_data_module, prediction_loader
-from nnx_alexnet.devices import Devices, MeshLike, Placement, use_compilation_cache
+from nnx_alexnet.devices import Devices, Placement, use_compilation_cache
 from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
 from nnx_alexnet.support import (
@@ -126,13 +126,12 @@ class Trainer:
         tags: one or several words about the run, which `nnx-alexnet runs` and the HParams tab show
             (default none).
         devices: how many devices share each batch. `"auto"` (the default) means all devices of all
-            processes, or only `jax.default_device` if that is set; with several processes, only
-            `"auto"` works. The batch size of the data is that of the whole batch, and must be a
-            multiple of the number of devices.
-        mesh: instead of `devices`, a `jax.sharding.Mesh`, or the sizes of its axes by name. The
-            axis `data` splits the batch. Every other axis splits the parameters whose sharding
-            metadata name it: `jax.make_mesh((1, 2), ("data", "model"))` splits AlexNet over two
-            devices.
+            processes, or only `jax.default_device` if that is set; with several processes, a number
+            does not work. The batch size of the data is that of the whole batch, and must be a
+            multiple of the number of devices. A `jax.sharding.Mesh`, or the sizes of its axes by
+            name, can also split the model. The axis `data` splits the batch, and every other axis
+            the parameters whose sharding metadata name it: `{"data": 1, "model": 2}` splits
+            AlexNet over two devices.
         shard_state: whether parameters and optimizer state are also split over `data`, for a state
             that is too large for one device (default False: each device has a copy). A step
             gathers the parameters and keeps them until it ends.
@@ -149,8 +148,6 @@ class Trainer:
             (default True).
         progress_bar: whether to show a progress bar, and to log a summary of the run before and
             after it (default True).
-        profile: whether to trace some steps early in the run for TensorBoard's Profile tab
-            (default False; a `Profiler` in `callbacks` chooses the steps).
         config: the content of `config.yaml` and of the HParams tab (default: a summary of the
             Trainer's arguments).
 
@@ -199,14 +196,12 @@ class Trainer:
         name: str | os.PathLike[str] | None = None,
         tags: str | Sequence[str] = (),
         devices: Devices = "auto",
-        mesh: MeshLike | None = None,
         shard_state: bool = False,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
         steps_per_execution: StepsPerExecution = "auto",
         check_finite: bool = True,
         progress_bar: bool = True,
-        profile: bool = False,
         config: Mapping[str, object] | None = None,
     ) -> None:
         check_types(model, data, task)
@@ -225,12 +220,10 @@ class Trainer:
         self._transformation = (
             create_optimizer() if optimizer is None else as_transformation(optimizer)
         )
-        self._placement = Placement(devices, mesh, shard_state=shard_state)
+        self._placement = Placement(devices, shard_state=shard_state)
         self._data = as_data_module(data)
         self._task = Classification() if task is None else task
-        given = with_defaults(
-            callbacks, progress_bar=progress_bar, profile=profile, writes=log_dir is not None
-        )
+        given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self._placement)
         self.config = recorded_config(

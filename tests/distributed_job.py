@@ -168,7 +168,6 @@ def main() -> None:
         log_dir=folder / "logs",
         name="run",
         log_every_n_steps=2,
-        mesh=options.get("mesh"),
         shard_state=options.get("shard_state", False),
         devices=options.get("devices_argument", "auto"),
     )

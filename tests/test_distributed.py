@@ -179,7 +179,7 @@ def test_an_error_in_one_process_ends_both_in_bounded_time(tmp_path):
 def test_a_state_split_over_processes_is_saved_whole(tmp_path, how):
     options = {"model": "split", "checkpoint": {"keep_latest": 9}}
     if how == "split":
-        options |= {"devices": 1, "mesh": {"data": 1, "model": 2}}
+        options |= {"devices": 1, "devices_argument": {"data": 1, "model": 2}}
     else:
         options |= {"shard_state": True}
     first, _ = run_processes(tmp_path, **options)

@@ -1,5 +1,6 @@
 """The Trainer through its public names, with a tiny model on tiny images."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from small_runs import numpy_metrics, tiny_data, tiny_trainer
 from nnx_alexnet import Classification, DataModule, Trainer, create_optimizer
 from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from nnx_alexnet.data import ImageTransform
+
+
+def test_a_trainer_has_at_most_25_arguments():
+    assert len(inspect.signature(Trainer).parameters) <= 25
+
 
 # ---- What fit does -------------------------------------------------------------------------------
 

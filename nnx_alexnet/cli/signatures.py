@@ -183,7 +183,7 @@ def _definition(module: str, name: str) -> str | None:
     place = _PACKAGE.joinpath(*module.split(".")[1:])
     files = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     for file in files:
-        found = re.search(rf"^{name} = (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-        if found is not None:
-            return found[1]
+        found = re.findall(rf"^(?:    )?{name} = (.+)$", file.read_text(encoding="utf-8"), re.M)
+        if found:  # the last one is not for type checkers only
+            return str(found[-1])
     return None

@@ -111,7 +111,7 @@ def build_evaluator(config: Namespace) -> Trainer:
     """
     config.trainer.log_dir, config.trainer.progress_bar = None, False
     # This machine may not have the devices of the run.
-    config.trainer.devices, config.trainer.mesh, config.trainer.shard_state = "auto", None, False
+    config.trainer.devices, config.trainer.shard_state = "auto", False
     return build_trainer(config, build_data(config.data))
 
 

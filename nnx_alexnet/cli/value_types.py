@@ -89,6 +89,8 @@ def fits(value: str, kinds: Kinds) -> bool:
             found = type(read) is bool
         elif kind == "None":
             found = read is None
+        elif kind.startswith("dict["):
+            found = isinstance(read, dict)
         else:
             return True
         if found:
@@ -150,7 +152,7 @@ def _place(kind: str) -> str:
         return "PATH"
     if kind.startswith(("list[", "Sequence[")):
         return "LIST"
-    if kind.startswith(("dict[", "Mapping[")) or kind == "MeshLike":
+    if kind.startswith(("dict[", "Mapping[")):
         return "DICT"
     return _PLACES.get(kind, "TEXT")
 

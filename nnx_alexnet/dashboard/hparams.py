@@ -20,7 +20,6 @@ _LEFT_OUT = (
     "data.download",
     "trainer.log_dir",
     "trainer.log_every_n_steps",
-    "trainer.profile",
     "trainer.progress_bar",
 )
 _METRIC_ORDER = ("val/", "test/", "train/", "", "perf/images", "perf/", "lr")

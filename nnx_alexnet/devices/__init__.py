@@ -3,7 +3,7 @@
 from nnx_alexnet.devices.compilation_cache import compiled, describe, use_compilation_cache
 from nnx_alexnet.devices.host_memory import keep_freed_memory
 from nnx_alexnet.devices.join_job import initialize_distributed, leave
-from nnx_alexnet.devices.mesh import Devices, MeshLike
+from nnx_alexnet.devices.mesh import Devices
 from nnx_alexnet.devices.named_arrays import (
     as_struct,
     describe_leaf,
@@ -26,7 +26,6 @@ from nnx_alexnet.devices.shared_program import SharedProgram
 
 __all__ = [
     "Devices",
-    "MeshLike",
     "NonFiniteError",
     "Placement",
     "SharedProgram",

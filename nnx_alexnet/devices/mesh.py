@@ -1,4 +1,4 @@
-"""The mesh of devices that the arguments of a `Trainer` describe."""
+"""The mesh that the argument `devices` of a `Trainer` describes."""
 
 from __future__ import annotations
 
@@ -12,40 +12,33 @@ from jax.sharding import Mesh
 
 from nnx_alexnet.support import check_integer, format_count
 
-Devices = int | Literal["auto"]
 if TYPE_CHECKING:
-    MeshLike = Mesh | Mapping[str, int]
+    Devices = int | Literal["auto"] | Mesh | Mapping[str, int]
 else:
-    # The command line and config.yaml accept the sizes by name only.
-    MeshLike = dict[str, int]
+    # The command line and config.yaml accept no mesh, only the sizes of its axes by name.
+    Devices = int | Literal["auto"] | dict[str, int]
 
 # The axis of the mesh over which the examples of a batch are split.
 DATA_AXIS = "data"
 
 
-def make_mesh(devices: Devices, mesh: MeshLike | None) -> Mesh:
-    """Returns the mesh that the arguments of a `Trainer` describe.
+def make_mesh(devices: Devices) -> Mesh:
+    """Returns the mesh that the argument `devices` of a `Trainer` describes.
 
     Args:
-        devices: the number of this process's devices, or "auto".
-        mesh: a mesh, or the sizes of its axes by name; None for one axis `data` over `devices`.
+        devices: the number of this process's devices or "auto", for one axis `data` over them; a
+            mesh, or the sizes of its axes by name.
 
     Raises:
-        TypeError: `mesh` is neither a mesh nor a mapping.
-        ValueError: both are given, there are fewer devices than asked for, a process has none of
-            them, or the mesh has no axis `data`.
+        ValueError: `devices` has another form, there are fewer devices than asked for, a process
+            has none of them, or the mesh has no axis `data`.
     """
-    if mesh is None:
+    if isinstance(devices, Mesh | Mapping):
+        made = _as_mesh(devices)
+        given = f"`devices` (={dict(made.shape)})"
+    else:
         made = Mesh(np.array(_choose_devices(devices)), (DATA_AXIS,))
         given = f"`devices` (={devices!r})"
-    elif devices != "auto":
-        raise ValueError(
-            f"`devices` (={devices!r}) and `mesh` (={mesh!r}) both choose the devices; give one of "
-            "them."
-        )
-    else:
-        made = _as_mesh(mesh)
-        given = f"`mesh` (={dict(made.shape)})"
     present = {device.process_index for device in made.devices.flat}
     if missing := sorted({*range(jax.process_count())} - present):
         raise ValueError(
@@ -60,8 +53,8 @@ def describe_mesh(mesh: Mesh) -> str:
     return " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
 
 
-def _choose_devices(devices: Devices) -> list[jax.Device]:
-    """Returns the devices that the argument `devices` of a `Trainer` describes."""
+def _choose_devices(devices: int | Literal["auto"]) -> list[jax.Device]:
+    """Returns the devices that a number or "auto" describes."""
     if devices == "auto":
         default = jax.config.jax_default_device  # type: ignore[attr-defined]
         if default is None:
@@ -73,30 +66,27 @@ def _choose_devices(devices: Devices) -> list[jax.Device]:
     return local[:devices]
 
 
-def _as_mesh(mesh: MeshLike) -> Mesh:
+def _as_mesh(mesh: Mesh | Mapping[str, int]) -> Mesh:
     """Returns a mesh with an axis for the batch, whose axes the compiler divides."""
     if isinstance(mesh, Mapping):
         sizes = tuple(mesh.values())
         there = jax.device_count()
         for axis, size in mesh.items():
-            check_integer(f"mesh[{axis!r}]", size)
+            check_integer(f"devices[{axis!r}]", size)
         if math.prod(sizes) > there:
             raise ValueError(
-                f"`mesh` (={dict(mesh)}) needs {math.prod(sizes)} devices, but there are {there}."
+                f"`devices` (={dict(mesh)}) needs {math.prod(sizes)} devices, but there are "
+                f"{there}."
             )
         if DATA_AXIS in mesh:
             mesh = jax.make_mesh(sizes, tuple(mesh))
-    elif not isinstance(mesh, Mesh):
-        raise TypeError(
-            f"`mesh` (={mesh!r}) must be a jax.sharding.Mesh, or the sizes of its axes by name, "
-            'such as {"data": 1, "model": 2}.'
-        )
     names: Sequence[str] = tuple(mesh) if isinstance(mesh, Mapping) else mesh.axis_names
     if isinstance(mesh, Mapping) or DATA_AXIS not in names:
         axes = ", ".join(repr(name) for name in names)
         raise ValueError(
-            f"`mesh` has the axes ({axes}) but lacks the axis {DATA_AXIS!r}, over which the batch "
-            f'is split. With size 1 it splits nothing: jax.make_mesh((1, 2), ("data", "model")).'
+            f"`devices` has the axes ({axes}) but lacks the axis {DATA_AXIS!r}, over which the "
+            "batch is split. With size 1 it splits nothing: "
+            'jax.make_mesh((1, 2), ("data", "model")).'
         )
     # With explicit axes, the model itself would have to declare how each product is divided.
     return Mesh(mesh.devices, mesh.axis_names)

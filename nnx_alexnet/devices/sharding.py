@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P  # the name that JAX's documentation uses
 
-from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, MeshLike, describe_mesh, make_mesh
+from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, describe_mesh, make_mesh
 from nnx_alexnet.devices.shared_program import SharedProgram
 from nnx_alexnet.devices.state_sharding import check_axes, state_specs
 
@@ -32,8 +32,7 @@ class Placement:
     Args:
         devices: the number of this process's devices to use, or `"auto"` (the default): all
             devices of all processes, or only that of `jax.default_device` if it is set. The batch
-            is split over them.
-        mesh: instead of `devices`, a `jax.sharding.Mesh` or the sizes of its axes by name. The
+            is split over them. Or a `jax.sharding.Mesh`, or the sizes of its axes by name: the
             axis `data` splits the batch; every other axis splits the parameters whose sharding
             metadata name it.
         shard_state: whether parameters and optimizer state are split over `data` as well
@@ -59,11 +58,10 @@ class Placement:
     def __init__(
         self,
         devices: Devices = "auto",
-        mesh: MeshLike | None = None,
         *,
         shard_state: bool = False,
     ) -> None:
-        self.mesh: Mesh = make_mesh(devices, mesh)
+        self.mesh: Mesh = make_mesh(devices)
         self.shard_state = shard_state
         self.batch = NamedSharding(self.mesh, P(DATA_AXIS))
         self.batches = NamedSharding(self.mesh, P(None, DATA_AXIS))
@@ -128,9 +126,9 @@ class Placement:
         ends = sorted({part[0].indices(batch_size)[:2] for part in parts if part is not None})
         if any(stop != start for (_, stop), (start, _) in itertools.pairwise(ends)):
             raise ValueError(
-                f"`mesh` (={dict(self.mesh.shape)}) gives process {jax.process_index()} parts of "
-                f"the axis `{DATA_AXIS}` that are not adjacent. Order its devices by process, as "
-                "jax.make_mesh does."
+                f"`devices` (={dict(self.mesh.shape)}) gives process {jax.process_index()} "
+                f"parts of the axis `{DATA_AXIS}` that are not adjacent. Order its devices by "
+                "process, as jax.make_mesh does."
             )
         return slice(ends[0][0], ends[-1][1])
 

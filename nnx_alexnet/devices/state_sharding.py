@@ -67,7 +67,7 @@ def check_axes(state: nnx.State[Any, Any], mesh: Mesh) -> None:
         if size > 1 and axis != DATA_AXIS and axis not in named:
             known = f"name {sorted(named)}" if named else "name none"
             raise ValueError(
-                f"`mesh` has an axis {axis!r} of {size} devices over which nothing of the "
+                f"`devices` has an axis {axis!r} of {size} devices over which nothing of the "
                 f"model is split: the sharding metadata of its parameters {known}. Leave the "
                 "axis out, or build the layers with kernel_metadata="
                 f'{{"out_sharding": (None, {axis!r}), "eager_sharding": False}}.'
@@ -99,9 +99,9 @@ def _spec_in(mesh: Mesh, leaf: Leaf) -> P:
             if not leaf.is_parameter:
                 return P()
             raise ValueError(
-                f"`mesh` ({describe_mesh(mesh)}) splits `{leaf.name}` of shape {leaf.shape} over "
-                f"{axes}, but {length} is not a multiple of {size}. Another size of the axis, or "
-                "of the layer, works."
+                f"`devices` ({describe_mesh(mesh)}) splits `{leaf.name}` of shape {leaf.shape} "
+                f"over {axes}, but {length} is not a multiple of {size}. Another size of the axis, "
+                "or of the layer, works."
             )
         kept.append(axes[0] if len(axes) == 1 else axes or None)
     return _shortest(kept)

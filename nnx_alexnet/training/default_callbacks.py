@@ -8,7 +8,6 @@ from nnx_alexnet.callbacks import (
     Callback,
     JSONLogger,
     ModelCheckpoint,
-    Profiler,
     ProgressBar,
     RunSummary,
     TensorBoard,
@@ -19,7 +18,6 @@ def with_defaults(
     given: Sequence[Callback] | Callback | None,
     *,
     progress_bar: bool,
-    profile: bool,
     writes: bool,
 ) -> list[Callback]:
     """Returns the given callbacks, and each default callback unless one of its type is given.
@@ -29,7 +27,6 @@ def with_defaults(
     Args:
         given: one callback, several, or None.
         progress_bar: whether to add a progress bar and a summary of the run.
-        profile: whether to add a profiler.
         writes: whether the run has a folder; if so, callbacks for TensorBoard, a metrics file and
             checkpoints are added.
 
@@ -39,8 +36,6 @@ def with_defaults(
     """
     callbacks = _as_list(given)
     defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
-    if profile:
-        defaults.append(Profiler())
     if writes:
         defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]
     callbacks += [

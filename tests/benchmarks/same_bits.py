@@ -194,7 +194,7 @@ RUNS: dict[str, Callable[[Path], list[str]]] = {
     "batches of several sizes": iterable,
     "eight devices": lambda folder: trained(Dense(), split(), folder, devices=8),
     "mesh of 2 x 2, state split": lambda folder: trained(
-        Split(), split(), folder, mesh={"data": 2, "model": 2}, shard_state=True
+        Split(), split(), folder, devices={"data": 2, "model": 2}, shard_state=True
     ),
     "AlexNet": alexnet,
     "AlexNet bfloat16": lambda folder: alexnet(folder, dtype="bfloat16"),

@@ -43,8 +43,8 @@ def test_dispatches_of_several_steps_end_where_the_trace_does(tmp_path):
     assert traced_steps(trainer.run_dir) == [8]
 
 
-def test_profile_true_traces_steps_after_the_compilation(tmp_path):
-    trainer = profiled(tmp_path, profile=True)
+def test_by_default_it_traces_steps_after_the_compilation(tmp_path):
+    trainer = profiled(tmp_path, Profiler())
     trainer.fit()
     assert traced_steps(trainer.run_dir) == [11, 12, 13, 14, 15]
 

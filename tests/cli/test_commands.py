@@ -127,7 +127,7 @@ def test_a_run_on_more_devices_can_be_evaluated_on_fewer(run, tmp_path, capsys):
     copy = tmp_path / "version_0"
     shutil.copytree(run, copy)
     config = yaml.safe_load((copy / "config.yaml").read_text())
-    config["trainer"]["mesh"] = {"data": 512}
+    config["trainer"]["devices"] = {"data": 512}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["test", str(copy)]) == 0
     assert "test/accuracy" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def test_the_help_shows_the_options_of_the_chosen_model():
         ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.patience", "3",
          "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k", "3"],
         ["--model.init_args.dropout_rate", "0.1"],
-        ["--data.rename.img", "image", "--trainer.mesh.data", "1"],
+        ["--data.rename.img", "image", "--trainer.devices.data", "1"],
         ["--data.columns", "[a,b]", "--data.columns+", "c"],
         ["--data", "mnist", "--optimizer=sgd", "--print_config"],
         ["--resume-accept", "data", "model", "--resume-weights-only"],

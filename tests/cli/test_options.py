@@ -21,10 +21,9 @@ def test_the_options_of_fit_are_these():
         "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
         "optimizer.num_steps",
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
-        "trainer.name", "trainer.tags", "trainer.devices", "trainer.mesh", "trainer.shard_state",
+        "trainer.name", "trainer.tags", "trainer.devices", "trainer.shard_state",
         "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
         "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
-        "trainer.profile",
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ return [texts.join(' '), images];
 def logs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--model", "helpers.TinyNet", "--data.image_size", "16", "--data.batch_size", "64"]
-    arguments += ["--trainer.max_epochs", "2", "--trainer.profile", "true"]
+    arguments += ["--trainer.max_epochs", "2", "--trainer.callbacks", "Profiler"]
     arguments += ["--trainer.log_every_n_steps", "5", "--trainer.progress_bar", "false"]
     assert main(["fit", *arguments]) == 0
     return tmp_path / "logs"

@@ -1,4 +1,4 @@
-"""The mesh that the arguments `devices` and `mesh` describe."""
+"""The mesh that the argument `devices` describes."""
 
 import os
 import subprocess
@@ -14,25 +14,25 @@ from nnx_alexnet.devices.mesh import describe_mesh, make_mesh
 
 @pytest.mark.parametrize("number", [1, 2, 8])
 def test_the_first_devices_form_one_axis(number):
-    mesh = make_mesh(number, None)
+    mesh = make_mesh(number)
     assert dict(mesh.shape) == {"data": number}
     assert list(mesh.devices.flat) == jax.local_devices()[:number]
     assert describe_mesh(mesh) == f"data {number}"
 
 
-@pytest.mark.parametrize("number", [0, -1, 9, 2.0, True, "all", None])
+@pytest.mark.parametrize("number", [0, -1, 9, 2.0, True, "all", None, ("data", "model")])
 def test_a_number_of_devices_that_do_not_exist_is_refused(number):
     with pytest.raises(
         ValueError, match=r"`devices` \(=.*must be an integer from 1 to 8 or 'auto': this"
     ):
-        make_mesh(number, None)
+        make_mesh(number)
 
 
 @pytest.mark.parametrize("default", [3, "cpu"])
 def test_auto_uses_only_the_default_device_if_one_is_set(default):
     device = default if isinstance(default, str) else jax.devices()[default]
     with jax.default_device(device):
-        used = list(make_mesh("auto", None).devices.flat)
+        used = list(make_mesh("auto").devices.flat)
     assert used == [jax.devices()[0 if default == "cpu" else default]]
 
 
@@ -59,7 +59,7 @@ def test_auto_uses_all_devices_without_a_default():
     ids=["sizes", "auto axes", "explicit axes", "devices"],
 )
 def test_the_compiler_divides_all_axes_of_a_given_mesh(mesh):
-    made = make_mesh("auto", mesh)
+    made = make_mesh(mesh)
     assert dict(made.shape) == {"data": 2, "model": 4}
     assert set(made.axis_types) == {AxisType.Auto}
     assert describe_mesh(made) == "data 2 x model 4"
@@ -67,45 +67,34 @@ def test_the_compiler_divides_all_axes_of_a_given_mesh(mesh):
 
 def test_a_mesh_keeps_the_order_of_its_devices():
     devices = np.array(jax.devices()[::-1]).reshape(4, 2)
-    made = make_mesh("auto", Mesh(devices, ("data", "model")))
+    made = make_mesh(Mesh(devices, ("data", "model")))
     assert made.devices.tolist() == devices.tolist()
 
 
 def test_sizes_may_leave_devices_unused():
-    assert make_mesh("auto", {"data": 1, "model": 2}).size == 2
+    assert make_mesh({"data": 1, "model": 2}).size == 2
 
 
 @pytest.mark.parametrize("mesh", [{"model": 2}, jax.make_mesh((2,), ("model",)), {}])
 def test_a_mesh_without_the_data_axis_is_refused(mesh):
-    with pytest.raises(ValueError, match=r"`mesh` has the axes .* lacks the axis 'data'"):
-        make_mesh("auto", mesh)
-
-
-def test_devices_and_a_mesh_cannot_both_be_given():
-    with pytest.raises(ValueError, match=r"`devices` \(=2\) and `mesh` \(=.*give one of them"):
-        make_mesh(2, {"data": 2})
+    with pytest.raises(ValueError, match=r"`devices` has the axes .* lacks the axis 'data'"):
+        make_mesh(mesh)
 
 
 def test_a_mesh_larger_than_the_machine_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match="needs 16 devices, but there are 8"):
-        make_mesh("auto", {"data": 4, "model": 4})
+        make_mesh({"data": 4, "model": 4})
 
 
 @pytest.mark.parametrize("size", [0, -2, 2.0, True, "2"])
 def test_an_axis_size_that_is_no_positive_integer_is_refused(size):
-    with pytest.raises(ValueError, match=r"`mesh\['data'\]` \(=.*\) must be a positive integer"):
-        make_mesh("auto", {"data": size})
-
-
-@pytest.mark.parametrize("mesh", [4, ("data", "model"), "data"])
-def test_a_value_that_is_no_mesh_is_refused(mesh):
-    with pytest.raises(TypeError, match=r"`mesh` \(=.*must be a jax.sharding.Mesh"):
-        make_mesh("auto", mesh)
+    with pytest.raises(ValueError, match=r"`devices\['data'\]` \(=.*\) must be a positive integer"):
+        make_mesh({"data": size})
 
 
 def test_a_process_without_devices_is_reported(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     with pytest.raises(ValueError, match=r"`devices` \(=2\) has no device of the processes \[1, 2"):
-        make_mesh(2, None)
-    with pytest.raises(ValueError, match=r"`mesh` \(=\{'data': 2\}\) has no device of"):
-        make_mesh("auto", {"data": 2})
+        make_mesh(2)
+    with pytest.raises(ValueError, match=r"`devices` \(=\{'data': 2\}\) has no device of"):
+        make_mesh({"data": 2})

@@ -15,13 +15,13 @@ from nnx_alexnet.devices.sharding import Placement
 
 
 def test_a_placement_counts_devices_and_parts():
-    placement = Placement(mesh={"data": 2, "model": 4})
+    placement = Placement({"data": 2, "model": 4})
     assert (placement.num_devices, placement.num_parts) == (8, 2)
     assert placement.describe() == "data 2 x model 4"
 
 
 def test_its_context_hides_a_mesh_that_the_caller_has_set():
-    placement = Placement(mesh={"data": 2})
+    placement = Placement({"data": 2})
     other = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(other):
         with placement.context():
@@ -53,7 +53,7 @@ def test_an_uneven_batch_size_is_refused_with_the_nearest_even_ones(parts, size)
 
 
 def test_other_axes_do_not_restrict_the_batch_size():
-    Placement(mesh={"data": 2, "model": 4}).check_batch_size(6)
+    Placement({"data": 2, "model": 4}).check_batch_size(6)
 
 
 def test_one_process_reads_all_rows():
@@ -63,7 +63,7 @@ def test_one_process_reads_all_rows():
 @pytest.mark.parametrize("stacked", [False, True])
 def test_each_device_receives_its_rows_of_a_batch(stacked):
     rows = np.arange(24).reshape(3, 8) if stacked else np.arange(8)
-    sent = Placement(mesh={"data": 4, "model": 2}).send({"x": rows}, 8, stacked=stacked)["x"]
+    sent = Placement({"data": 4, "model": 2}).send({"x": rows}, 8, stacked=stacked)["x"]
     np.testing.assert_array_equal(sent, rows)
     assert len(sent.addressable_shards) == 8
     assert all(shard.data.shape[-1] == 2 for shard in sent.addressable_shards)
@@ -72,7 +72,7 @@ def test_each_device_receives_its_rows_of_a_batch(stacked):
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 6, 9])
 def test_an_uneven_batch_is_replicated(size, stacked):
-    placement = Placement(mesh={"data": 4, "model": 2})
+    placement = Placement({"data": 4, "model": 2})
     rows = np.arange(3 * size).reshape(3, size) if stacked else np.arange(size)
     sent = placement.send({"x": rows}, size, stacked=stacked)["x"]
     np.testing.assert_array_equal(sent, rows)
@@ -83,7 +83,7 @@ def test_an_uneven_batch_is_replicated(size, stacked):
 
 @pytest.mark.parametrize(("size", "spec"), [(8, P("data")), (4, P("data")), (6, P())])
 def test_the_data_axis_decides_whether_a_batch_is_split(size, spec):
-    placement = Placement(mesh={"data": 4, "model": 2})
+    placement = Placement({"data": 4, "model": 2})
     assert placement.of_batch(size).spec == spec
     assert placement.of_batch(size, stacked=True).spec == (P(None, *spec) if spec else P())
 

@@ -24,7 +24,7 @@ def specs(placement, *variables):
 
 
 def test_metadata_name_the_axis_that_splits_each_dimension():
-    placement = Placement(mesh={"data": 2, "model": 4})
+    placement = Placement({"data": 2, "model": 4})
     assert specs(
         placement,
         parameter((6, 8), None, "model"),
@@ -39,7 +39,7 @@ def test_metadata_name_the_axis_that_splits_each_dimension():
 def test_an_axis_missing_from_the_mesh_splits_nothing(mesh):
     # 7 columns do not divide by anything, and need not.
     split = parameter((6, 7), None, "model"), parameter((8, 6), ("model", "data"), None)
-    assert specs(Placement(mesh=mesh), *split) == [P(), P("data")]
+    assert specs(Placement(mesh), *split) == [P(), P("data")]
 
 
 def test_an_uneven_dimension_is_refused_with_the_parameter_name():
@@ -48,11 +48,11 @@ def test_an_uneven_dimension_is_refused_with_the_parameter_name():
         kernel_metadata={"out_sharding": (None, "model"), "eager_sharding": False},
     ))  # fmt: skip
     with pytest.raises(ValueError, match=r"splits `kernel` of shape \(4, 6\).*6 is not a multiple"):
-        Placement(mesh={"data": 2, "model": 4}).shardings(state)
+        Placement({"data": 2, "model": 4}).shardings(state)
 
 
 def test_optimizer_state_of_another_shape_than_its_parameter_is_replicated():
-    placement = Placement(mesh={"data": 1, "model": 4})
+    placement = Placement({"data": 1, "model": 4})
     kept = [
         parameter(shape, None, "model", kind=nnx.optimizer.OptState)
         for shape in [(4, 8), (1, 1), (4,), ()]
@@ -63,11 +63,11 @@ def test_optimizer_state_of_another_shape_than_its_parameter_is_replicated():
 def test_an_axis_that_splits_nothing_is_refused():
     state = nnx.State({"kernel": parameter((8, 8), None, "tensor")})
     with pytest.raises(ValueError, match=r"an axis 'model' of 2 devices .* name \['tensor'\]"):
-        Placement(mesh={"data": 2, "model": 2}).check_axes(state)
+        Placement({"data": 2, "model": 2}).check_axes(state)
     with pytest.raises(ValueError, match="of its parameters name none"):
-        Placement(mesh={"data": 2, "model": 2}).check_axes(nnx.State({"k": parameter((8, 8))}))
-    Placement(mesh={"data": 2, "tensor": 2}).check_axes(state)
-    Placement(mesh={"data": 2, "model": 1}).check_axes(state)
+        Placement({"data": 2, "model": 2}).check_axes(nnx.State({"k": parameter((8, 8))}))
+    Placement({"data": 2, "tensor": 2}).check_axes(state)
+    Placement({"data": 2, "model": 1}).check_axes(state)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_an_axis_that_splits_nothing_is_refused():
     ],
 )
 def test_shard_state_splits_the_longest_free_dimension(variable, spec):
-    placement = Placement(mesh={"data": 4, "model": 2}, shard_state=True)
+    placement = Placement({"data": 4, "model": 2}, shard_state=True)
     assert specs(placement, variable) == [spec]
 
 
 def test_shard_state_splits_nothing_over_a_data_axis_of_one():
-    placement = Placement(mesh={"data": 1, "model": 2}, shard_state=True)
+    placement = Placement({"data": 1, "model": 2}, shard_state=True)
     assert specs(placement, parameter((64, 128))) == [P()]
 
 
@@ -119,7 +119,7 @@ def split_parameters(draw):
 @given(split_parameters(), st.booleans())
 def test_shardings_divide_evenly_and_follow_the_metadata(case, shard_state):
     mesh, shape, axes = case
-    placement = Placement(mesh=mesh, shard_state=shard_state)
+    placement = Placement(mesh, shard_state=shard_state)
     variable = parameter(shape, *axes)
     (sharding,) = placement.shardings(nnx.State({"w": variable}))
     part = sharding.shard_shape(shape)  # raises unless each dimension divides

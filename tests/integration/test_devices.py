@@ -29,14 +29,14 @@ KINDS = {
     "data 2": {"devices": 2},
     "data 4": {"devices": 4},
     "data 8": {"devices": 8},
-    "model 2": {"mesh": {"data": 1, "model": 2}},
-    "model 4": {"mesh": {"data": 1, "model": 4}},
-    "model 8": {"mesh": {"data": 1, "model": 8}},
+    "model 2": {"devices": {"data": 1, "model": 2}},
+    "model 4": {"devices": {"data": 1, "model": 4}},
+    "model 8": {"devices": {"data": 1, "model": 8}},
     "state 2": {"devices": 2, "shard_state": True},
     "state 4": {"devices": 4, "shard_state": True},
     "state 8": {"devices": 8, "shard_state": True},
-    "data 2 x model 2": {"mesh": {"data": 2, "model": 2}},
-    "state 2 x model 2": {"mesh": {"data": 2, "model": 2}, "shard_state": True},
+    "data 2 x model 2": {"devices": {"data": 2, "model": 2}},
+    "state 2 x model 2": {"devices": {"data": 2, "model": 2}, "shard_state": True},
 }
 
 
@@ -508,7 +508,7 @@ def test_a_split_of_a_size_that_divides_by_nothing_is_measured_exactly(as_batche
         held_out = [(images[i : i + 6], labels[i : i + 6]) for i in range(0, 37, 6)]
     data = DataModule(tiny_arrays(), held_out, held_out, batch_size=8)
     model = Dense()
-    if "mesh" in options:
+    if isinstance(options.get("devices"), dict):
         model.dense.kernel.set_metadata(**split("model", None))
     trainer = sgd_trainer(model, data, max_steps=3, **options)
     trainer.fit()
@@ -542,7 +542,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_compiled_or_
 )
 def test_a_mesh_that_does_not_fit_is_refused_before_anything_is_written(mesh, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        sgd_trainer(Dense(), mesh=mesh, log_dir=tmp_path).fit()
+        sgd_trainer(Dense(), devices=mesh, log_dir=tmp_path).fit()
     assert [*tmp_path.iterdir()] == []
 
 
@@ -564,7 +564,7 @@ def test_a_model_that_flax_split_as_it_was_made_trains_and_holds_the_values_afte
     with jax.set_mesh(mesh):
         model = Eager()
     before = arrays_of(model, nnx.Param)
-    trainer = sgd_trainer(model, mesh=mesh, max_steps=3)
+    trainer = sgd_trainer(model, devices=mesh, max_steps=3)
     trainer.fit()
     after = arrays_of(model, nnx.Param)
     assert all(not np.array_equal(before[name], after[name]) for name in before)
@@ -651,9 +651,9 @@ def test_a_mesh_that_the_caller_has_set_for_something_else_changes_nothing(kind)
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(kind,) * 2)
     data = DataModule(tiny_arrays(), tiny_arrays(num=20), tiny_arrays(num=20), batch_size=16)
     found = []
-    for around, given in ((None, mesh), (mesh, None)):
+    for around, given in ((None, mesh), (mesh, "auto")):
         with jax.set_mesh(around):
-            trainer = sgd_trainer(SplitDense(), data, max_steps=1, mesh=given)
+            trainer = sgd_trainer(SplitDense(), data, max_steps=1, devices=given)
             trainer.fit()
             found.append([trainer.validate()["val/loss"], np.square(trainer.predict()).sum()])
     np.testing.assert_allclose(*found, rtol=1e-5)

@@ -277,7 +277,7 @@ def test_split_over_two_devices_it_predicts_as_on_one():
     split = (images, np.arange(4, dtype=np.int32) % 2)
     data = DataModule(split, split, batch_size=4)
     found = {}
-    for name, where in (("one", {"devices": 1}), ("two", {"mesh": {"data": 1, "model": 2}})):
+    for name, where in (("one", {"devices": 1}), ("two", {"devices": {"data": 1, "model": 2}})):
         model = AlexNet(2, image_size=67, in_channels=1, rngs=nnx.Rngs(0))
         sizes = ShardSizes()
         options = {"log_dir": None, "progress_bar": False, "callbacks": sizes}

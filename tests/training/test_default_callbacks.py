@@ -7,14 +7,13 @@ from nnx_alexnet.callbacks import (
     EarlyStopping,
     JSONLogger,
     ModelCheckpoint,
-    Profiler,
     ProgressBar,
     RunSummary,
     TensorBoard,
 )
 from nnx_alexnet.training.default_callbacks import with_defaults
 
-NOTHING = {"progress_bar": False, "profile": False, "writes": False}
+NOTHING = {"progress_bar": False, "writes": False}
 
 
 @pytest.mark.parametrize(
@@ -22,11 +21,10 @@ NOTHING = {"progress_bar": False, "profile": False, "writes": False}
     [
         ({}, []),
         ({"progress_bar": True}, [RunSummary, ProgressBar]),
-        ({"profile": True}, [Profiler]),
         ({"writes": True}, [TensorBoard, JSONLogger, ModelCheckpoint]),
         (
-            {"progress_bar": True, "profile": True, "writes": True},
-            [RunSummary, ProgressBar, Profiler, TensorBoard, JSONLogger, ModelCheckpoint],
+            {"progress_bar": True, "writes": True},
+            [RunSummary, ProgressBar, TensorBoard, JSONLogger, ModelCheckpoint],
         ),
     ],
     ids=str,
@@ -41,7 +39,7 @@ def test_a_default_is_left_out_where_one_of_its_kind_was_given():
         pass
 
     given = [MyBar(), ModelCheckpoint(keep_latest=5)]
-    callbacks = with_defaults(given, progress_bar=True, profile=False, writes=True)
+    callbacks = with_defaults(given, progress_bar=True, writes=True)
     assert callbacks[:2] == given, "those of the user are first"
     assert [type(each) for each in callbacks[2:]] == [RunSummary, TensorBoard, JSONLogger]
 
@@ -56,7 +54,7 @@ def test_callbacks_may_be_one_none_or_any_iterable(given, num):
 
 def test_the_list_of_the_user_stays_as_it_is():
     given = [Callback()]
-    with_defaults(given, progress_bar=True, profile=True, writes=True)
+    with_defaults(given, progress_bar=True, writes=True)
     assert len(given) == 1
 
 

@@ -93,7 +93,7 @@ def _measure(arguments: argparse.Namespace) -> None:
             optimizer=optax.adam(1e-3),
             log_dir=None,
             progress_bar=False,
-            mesh=jax.sharding.Mesh(h100s(1), ("data",)),
+            devices=jax.sharding.Mesh(h100s(1), ("data",)),
         )
         compiled, _ = compiled_step(trainer)
         flops = TRAINING_FACTOR * sum(trainer._preparation.evaluation.forward_flops.values())

@@ -69,7 +69,7 @@ def _placement(arguments: argparse.Namespace) -> dict[str, Any]:
     devices = h100s(num) if arguments.h100 else np.array(jax.devices()[:num])
     sizes = {"model": (1, num), "mixed": (2, num // 2)}.get(arguments.way, (num, 1))
     mesh = jax.sharding.Mesh(devices.reshape(sizes), ("data", "model"))
-    return {"mesh": mesh, "shard_state": arguments.way == "sharded"}
+    return {"devices": mesh, "shard_state": arguments.way == "sharded"}
 
 
 def _trainer(arguments: argparse.Namespace, callbacks: Sequence[Any]) -> Any:
