@@ -33,7 +33,14 @@ from flax import nnx
 
 from nnx_alexnet.callbacks import Callback, CallbackList, Stage
 from nnx_alexnet.checkpoints import Checkpoints
-from nnx_alexnet.data import DataModule, Loader, as_data_module, prediction_loader
+from nnx_alexnet.data import (
+    DataModule,
+    LimitBatches,
+    Loader,
+    as_data_module,
+    limited_data,
+    prediction_loader,
+)
 from nnx_alexnet.devices import Devices, Placement, use_compilation_cache
 from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
@@ -85,6 +92,7 @@ from nnx_alexnet.training import (
     trainer_facts,
     trainer_text,
     with_defaults,
+    without_outputs,
 )
 
 
@@ -138,6 +146,13 @@ class Trainer:
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always ends
             with a validation.
+        limit_batches: batches per pass over each split: a number such as 10, a fraction such as
+            0.1, or a dict of them by split, `{"train": 0.1, "val": 10}` (default: all). A shuffled
+            train split has other examples in each epoch.
+        fast_dev_run: whether to try everything on one batch of each split, for one epoch, without
+            a run folder, checkpoints and early stopping (default False); or the number of batches.
+        overfit_batches: the number of batches to overfit on: training and validation both use
+            these batches of the train split, unshuffled and without augmentation (default None).
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
             the host sends large batches). A dispatch ends where something is due: a log point, a
             save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
@@ -199,12 +214,24 @@ class Trainer:
         shard_state: bool = False,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
+        limit_batches: LimitBatches | None = None,
+        fast_dev_run: bool | int = False,
+        overfit_batches: int | None = None,
         steps_per_execution: StepsPerExecution = "auto",
         check_finite: bool = True,
         progress_bar: bool = True,
         config: Mapping[str, object] | None = None,
     ) -> None:
         check_types(model, data, task)
+        self._data = limited_data(
+            as_data_module(data),
+            limit_batches=limit_batches,
+            overfit_batches=overfit_batches,
+            fast_dev_run=fast_dev_run,
+        )
+        if fast_dev_run:
+            log_dir, max_epochs, max_steps = None, 1, None
+            callbacks = without_outputs(callbacks)
         self._settings = Settings(
             name=type(model).__name__.lower() if name is None else as_name(name),
             log_dir=log_dir,
@@ -221,7 +248,6 @@ class Trainer:
             create_optimizer() if optimizer is None else as_transformation(optimizer)
         )
         self._placement = Placement(devices, shard_state=shard_state)
-        self._data = as_data_module(data)
         self._task = Classification() if task is None else task
         given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
         self._hooks = Hooks(CallbackList(given), self)
@@ -477,8 +503,10 @@ class Trainer:
     def _to_predict(self, data: Any) -> Loader:
         self._lifecycle.check_idle()
         self._parts.requests.begin_verb()
-        is_test = data is None
-        loader = self._preparation.split("test") if is_test else prediction_loader(self.data, data)
+        if data is None:
+            loader = self._preparation.split("test").limited(None)
+        else:
+            loader = prediction_loader(self.data, data)
         self._preparation.for_prediction(loader)
         return loader
 

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.words import IMPORT_PATH
-from nnx_alexnet.data import DataModule
+from nnx_alexnet.data import DataModule, limited_data
 from nnx_alexnet.devices import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
 from nnx_alexnet.support import check_integer, logger
@@ -23,6 +23,8 @@ from nnx_alexnet.training import DEFAULT_EPOCHS
 # The side, in pixels. A step on smaller images may be so short that dispatching the next one early
 # saves more time than keeping freed memory.
 _LARGE_IMAGES = 32
+# The arguments that choose batches, which determine the length of an epoch.
+_LIMITS = ("limit_batches", "overfit_batches", "fast_dev_run")
 
 
 def build_model(config: Namespace, seed: int, given: dict[str, Any]) -> nnx.Module:
@@ -85,7 +87,10 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         record.pop(name, None)  # of this process, not of the run
     optimizer = dict(parts.optimizer)
     if optimizer["schedule"] == "cosine":
-        num_steps = _num_steps(arguments["max_epochs"], arguments["max_steps"], data)
+        limits = {name: arguments[name] for name in _LIMITS}
+        num_steps = _num_steps(
+            arguments["max_epochs"], arguments["max_steps"], limited_data(data, **limits)
+        )
         if optimizer["num_steps"] is None:
             optimizer["num_steps"] = num_steps
             # When the run is resumed with another length, its schedule stays the same.
@@ -104,13 +109,16 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
 
 
 def build_evaluator(config: Namespace) -> Trainer:
-    """Builds a trainer that evaluates a run on the devices of this machine and writes nothing.
+    """Builds a trainer that evaluates a run on all of its data, and writes nothing.
+
+    It uses the devices of this machine, which may be others than those of the run.
 
     Args:
         config: the configuration of the run; changed in place.
     """
     config.trainer.log_dir, config.trainer.progress_bar = None, False
-    # This machine may not have the devices of the run.
+    config.trainer.limit_batches = config.trainer.overfit_batches = None
+    config.trainer.fast_dev_run = False
     config.trainer.devices, config.trainer.shard_state = "auto", False
     return build_trainer(config, build_data(config.data))
 

@@ -26,6 +26,8 @@ from nnx_alexnet.data.image_decoding import resized_side as resized_side
 from nnx_alexnet.data.image_files import find_images as find_images
 from nnx_alexnet.data.image_reader import square_reader as square_reader
 from nnx_alexnet.data.iterable_batches import IterableBatches as IterableBatches
+from nnx_alexnet.data.limited import LimitBatches as LimitBatches
+from nnx_alexnet.data.limited import limited_data as limited_data
 from nnx_alexnet.data.loader import Loader as Loader
 from nnx_alexnet.data.prediction_data import prediction_loader as prediction_loader
 from nnx_alexnet.data.seeding import generator_states as generator_states

@@ -253,7 +253,7 @@ class DataModule:
         Returns:
             `name`, `batch_size`, `drop_last`, `fields` (the shapes and dtypes of an example),
             `examples` (their number in each split), `labels` (a digest of those of train, in their
-            order) and `padding` show whether a resumed run has the same data. `image` (the shape of
+            order), `padding` and, if the passes over train are limited, `train_batches` show whether a resumed run has the same data. `image` (the shape of
             one image before the transform; None without images), `transform` (the arguments of the
             `ImageTransform`, or the name of the function), `num_classes` and `class_names` are what
             a trained model needs to be used without the data.
@@ -272,6 +272,7 @@ class DataModule:
             "transform": self.transform.describe(),
             "num_classes": self.num_classes,
             "class_names": None if self.class_names is None else list(self.class_names),
+            **({"train_batches": self.train.num_batches} if self.train.is_limited else {}),
         }
 
     def sample_digests(self) -> dict[str, str | None]:

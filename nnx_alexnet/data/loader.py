@@ -1,6 +1,8 @@
 """The batches of one split: their order, size and padding."""
 
+import copy
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -73,6 +75,7 @@ class Loader:
         check_integer("num_workers", as_python(num_workers), minimum=0)
         self.argument = argument
         self._padding = Padding() if padding is None else padding
+        self._most: int | None = None  # batches per pass
         self.source = source
         self._batches: IndexedBatches | IterableBatches
         if isinstance(source, IterableSource):
@@ -93,19 +96,37 @@ class Loader:
     def _repr_html_(self) -> str:
         return html_facts(loader_facts(self))
 
-    def in_order(self) -> "Loader":
-        """Returns a loader of the same split that leaves out no example, in the split's order.
+    def limited(self, number: int | None) -> "Loader":
+        """Returns a view of the split whose passes end after at most `number` batches.
+
+        The view shares the workers and the position of an iterable with this loader.
+
+        Args:
+            number: 1 or more; None removes a limit.
+        """
+        if number == self._most:
+            return self
+        view = copy.copy(self)
+        view._most = number
+        return view
+
+    def in_order(self, *, drop_last: bool = False) -> "Loader":
+        """Returns a loader of the same split without a limit, in the split's order.
 
         An iterable keeps its own order and its own batches.
+
+        Args:
+            drop_last: whether an incomplete last batch is left out (default False).
         """
         source = self.source
         if isinstance(source, IterableSource):
             source = source.complete()
             if source is self.source:
-                return self
+                return self.limited(None)
         return Loader(
             source,
             batch_size=self.batch_size,
+            drop_last=drop_last,
             num_workers=self.num_workers,
             padding=self._padding,
             argument=self.argument,
@@ -191,6 +212,11 @@ class Loader:
     # ---- Its batches -------------------------------------------------------------------------
 
     @property
+    def is_limited(self) -> bool:
+        """Whether each pass ends after a fixed number of batches; see `limited`."""
+        return self._most is not None
+
+    @property
     def batch_size(self) -> int:
         """Rows of a batch. For an iterable, those of its first one."""
         return self._batches.batch_size
@@ -212,7 +238,8 @@ class Loader:
         For an iterable, this is the number in the newest complete pass. Before the first one, it
         is the number that the length of the iterable announces.
         """
-        return self._batches.num_batches
+        number = self._batches.num_batches
+        return number if self._most is None else min(number or self._most, self._most)
 
     def count(self, number: int, batch: Batch) -> int:
         """Returns how many examples a batch of an epoch has, of all processes together.
@@ -286,7 +313,7 @@ class Loader:
         for name, value in (("epoch", epoch), ("seed", seed), ("start", start)):
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
-        return self._batches.batches(
+        batches = self._batches.batches(
             epoch=epoch,
             seed=seed,
             start=start,
@@ -296,6 +323,9 @@ class Loader:
             skips=skips,
             records=records,
         )
+        if self._most is None:
+            return batches
+        return itertools.islice(batches, max(0, self._most - start))
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with all fields, which are read on access if it has only indices."""

@@ -1,6 +1,6 @@
 """The parts of a `Trainer`; `fit_loop` contains the order of operations."""
 
-from nnx_alexnet.training.default_callbacks import with_defaults
+from nnx_alexnet.training.default_callbacks import with_defaults, without_outputs
 from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
 from nnx_alexnet.training.descriptions import trainer_facts, trainer_text
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
@@ -67,4 +67,5 @@ __all__ = [
     "trainer_facts",
     "trainer_text",
     "with_defaults",
+    "without_outputs",
 ]

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nnx_alexnet.callbacks import (
     Callback,
+    EarlyStopping,
     JSONLogger,
     ModelCheckpoint,
+    Profiler,
     ProgressBar,
     RunSummary,
     TensorBoard,
@@ -47,6 +49,16 @@ def with_defaults(
             "checkpoints. Let one keep the best (`save_top_k`) and the latest (`keep_latest`)."
         )
     return callbacks
+
+
+def without_outputs(given: Sequence[Callback] | Callback | None) -> list[Callback]:
+    """Returns the callbacks without those that need a run folder or end a run early.
+
+    Args:
+        given: as for `with_defaults`.
+    """
+    left_out = (ModelCheckpoint, TensorBoard, JSONLogger, Profiler, EarlyStopping)
+    return [each for each in _as_list(given) if not isinstance(each, left_out)]
 
 
 def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:

@@ -90,4 +90,4 @@ def test_arguments_must_be_positive_integers(arguments):
 
 def test_a_trace_needs_a_folder(tmp_path):
     with pytest.raises(ValueError, match="`log_dir` is None"):
-        profiled(tmp_path, profile=True, log_dir=None).fit()
+        profiled(tmp_path, Profiler(), log_dir=None).fit()
