@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnx_alexnet.data.composition import Compose, Transform
 from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
-from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import logger
 
@@ -115,6 +115,23 @@ def is_scaled(images: np.ndarray) -> bool:
     if images.dtype == np.uint8:
         return True
     return bool(images.min() >= -_NEARLY and images.max() <= 1 + _NEARLY)
+
+
+def check_unit_range(train: Loader, transform: Transform) -> None:
+    """Raises a `ValueError` if an augmentation needs images from 0 to 1, and these have others.
+
+    Images that a function of the transform may scale are not checked.
+    """
+    if not isinstance(transform, Compose) or transform.has_functions:
+        return
+    name = transform.needs_unit_range
+    images = None if name is None else train.some_images()
+    if images is not None and not is_scaled(images):
+        raise ValueError(
+            f"`transform`: {name} changes images from 0 to 1, but `train` has {images.dtype} "
+            f"images from {images.min():g} to {images.max():g}. Pass uint8 images, or divide by "
+            "the largest value."
+        )
 
 
 def warn_of_scales(train: Loader, other: Loader) -> None:

@@ -15,14 +15,15 @@ from nnx_alexnet.data.checks import (
     check_alike,
     check_class_names,
     check_distinct,
+    check_unit_range,
     transformed_fields,
     warn_of_scales,
 )
+from nnx_alexnet.data.composition import Compose, Transform, as_transform
 from nnx_alexnet.data.convert import is_array, once
 from nnx_alexnet.data.dataset_cache import cached_sources
 from nnx_alexnet.data.descriptions import data_facts, data_text
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
-from nnx_alexnet.data.function_transform import Transform, as_transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, stays_on_device
@@ -61,8 +62,9 @@ class DataModule:
         pad_values: by field, the value that is added (default 0).
         batch_size: rows of a batch (default 64). `DataLoader`s and iterables provide their own
             batches; the examples of a stream of Hugging Face or Grain are put into batches.
-        transform: the transform of the batches in the compiled step: an `ImageTransform`, or a
-            function `(batch, key=None)` or `(batch)`, written with jax.numpy. By default, a uint8
+        transform: the transform of the batches in the compiled step: an `ImageTransform`, a
+            function `(batch, key=None)` or `(batch)` written with jax.numpy, an augmentation such
+            as `ColorJitter()`, or a list of these, which are applied in a row. By default, a uint8
             `image` of two or more axes is scaled to 0..1. An `ImageTransform` that moves pixels is
             refused unless it declares the fields that belong to the image, such as masks and boxes.
         drop_last: whether an incomplete last training batch is left out (default True). Applies to
@@ -90,8 +92,7 @@ class DataModule:
     Raises:
         ValueError: a split is empty, has an unknown form, or does not fit the others or the
             transform.
-        TypeError: `transform` is neither an `ImageTransform` nor a function, or another argument
-            has the wrong type.
+        TypeError: `transform` or another argument has the wrong type.
 
     Example:
         >>> import numpy as np
@@ -116,7 +117,7 @@ class DataModule:
         pad_to: PadTo | None = None,
         pad_values: Mapping[str, float] | None = None,
         batch_size: int = 64,
-        transform: ImageTransform | Callable[..., Any] | None = None,
+        transform: ImageTransform | Callable[..., Any] | Sequence[Any] | None = None,
         drop_last: bool = True,
         num_workers: int = 0,
         on_bad_sample: OnBadSample = "raise",
@@ -171,6 +172,8 @@ class DataModule:
         self.train: Loader = loaders["train"]
         self.val: Loader | None = loaders.get("val")
         self.test: Loader | None = loaders.get("test")
+        if isinstance(self.transform, Compose):
+            self.transform = self.transform.with_num_classes(self.num_classes)
         self._check_splits()
 
     def __repr__(self) -> str:
@@ -192,6 +195,7 @@ class DataModule:
             if loader is not self.train and self.train in known:
                 check_alike(self.train, loader, self.transform)
                 warn_of_scales(self.train, loader)
+        check_unit_range(self.train, self.transform)
         if self.class_names is not None:
             check_class_names(splits, self.class_names)
         check_keep_on_device(self.keep_on_device, self.train)

@@ -11,7 +11,6 @@ import jax
 
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.function_checks import checked_spec, hashable_spec
-from nnx_alexnet.data.transform import DefaultTransform, ImageTransform
 from nnx_alexnet.devices import usual_promotion
 
 SIGNATURE = "transform(batch, key=None)"
@@ -72,32 +71,25 @@ class FunctionTransform:
             )
 
 
-Transform = ImageTransform | FunctionTransform | DefaultTransform
-
-
-def as_transform(value: Any) -> Transform:
-    """Returns a `transform` of any accepted form as one of the three classes.
+def as_function_transform(value: Any) -> FunctionTransform:
+    """Returns a function of a batch as a `FunctionTransform`.
 
     Args:
-        value: an `ImageTransform`, or a function `(batch)` or `(batch, key=None)`; None means
-            `DefaultTransform()`.
+        value: a function `(batch)` or `(batch, key=None)`.
 
     Raises:
         TypeError: the value has another type, or accepts other arguments.
 
     Example:
-        >>> from nnx_alexnet.data.function_transform import as_transform
-        >>> as_transform(None)
-        DefaultTransform()
-        >>> as_transform(lambda batch, key=None: batch).takes_key
+        >>> from nnx_alexnet.data.function_transform import as_function_transform
+        >>> as_function_transform(lambda batch, key=None: batch).takes_key
         True
     """
-    if value is None:
-        return DefaultTransform()
-    if isinstance(value, ImageTransform | FunctionTransform | DefaultTransform):
-        return value
     if isinstance(value, type) or not callable(value):
-        raise TypeError(f"`transform` (={value!r}) must be an ImageTransform, or a function. {HOW}")
+        raise TypeError(
+            f"`transform` (={value!r}) must be an ImageTransform, a function, an augmentation "
+            f"such as ColorJitter(), or a list of these. {HOW}"
+        )
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # functions in C have none

@@ -211,12 +211,16 @@ class ImageTransform:
             ValueError: the batch has no such image, a declared field has another form, `key` is
                 given without `index`, or the number of channels does not fit `mean` or `std`.
         """
+        return self.standardised(self.moved(batch, key))
+
+    def moved(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
+        """Returns the transformed batch before its image is standardised; see `__call__`."""
         spec = example_structs(batch)
         checked = checked_image(spec, "ImageTransform")
         check_declared(spec, checked, self._declared(), fill=self.mask_fill, may_lack=True)
         image = jnp.asarray(batch["image"])
         if self._moving(checked.shape) is None:
-            return {**batch, "image": self._standardise(unit_scaled(image))}
+            return {**batch, "image": unit_scaled(image)}
         if key is not None and "index" not in batch:
             raise ValueError("`key` needs `index` in the batch, the indices of the examples.")
         index = jnp.asarray(batch["index"] if key is not None else 0)
@@ -229,7 +233,7 @@ class ImageTransform:
             key=key,
             index=index,
         )
-        moved = {"image": self._standardise(geometry.images(image))}
+        moved = {"image": geometry.images(image)}
         for name in batch:
             if name in self.masks:
                 moved[name] = geometry.masks(jnp.asarray(batch[name]), self.mask_fill)
@@ -238,6 +242,15 @@ class ImageTransform:
             elif name in self.keypoints:
                 moved[name] = geometry.keypoints(jnp.asarray(batch[name]))
         return {**batch, **moved}
+
+    def standardised(self, batch: Mapping[str, Any]) -> Batch:
+        """Returns the batch with its image standardised."""
+        return {**batch, "image": self._standardise(batch["image"])}
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The keys of the fields that move with the image."""
+        return self.masks + self.boxes + self.keypoints
 
     def _standardise(self, image: jax.Array) -> jax.Array:
         for name, values in (("mean", self.mean), ("std", self.std)):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from nnx_alexnet.data.function_transform import as_transform
+from nnx_alexnet.data.composition import as_transform
 
 
 def structs(**fields):

@@ -12,7 +12,7 @@ from helpers import Dense, tiny_arrays
 
 from nnx_alexnet import Trainer
 from nnx_alexnet.data import DataModule, ImageTransform
-from nnx_alexnet.data.function_transform import as_transform
+from nnx_alexnet.data.composition import as_transform
 from nnx_alexnet.data.transform import DefaultTransform
 
 KEY = jax.random.key(0)
@@ -87,10 +87,9 @@ def test_an_image_transform_and_none_are_accepted():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.5, "`transform` (=0.5) must be an ImageTransform, or a function"),
-        (ImageTransform, "must be an ImageTransform, or a function"),
-        ("flip", "must be an ImageTransform, or a function"),
-        ([ImageTransform()], "must be an ImageTransform, or a function"),
+        (0.5, "`transform` (=0.5) must be an ImageTransform, a function, an augmentation"),
+        (ImageTransform, "must be an ImageTransform, a function, an augmentation"),
+        ("flip", "must be an ImageTransform, a function, an augmentation"),
         (lambda: 0, "`transform` has the arguments ()"),
         (lambda batch, label: batch, "`transform` has the arguments (batch, label)"),
         (lambda *, batch: batch, "`transform` has the arguments (*, batch)"),

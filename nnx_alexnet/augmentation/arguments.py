@@ -1,0 +1,82 @@
+"""Checks and converts the arguments of augmentations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def finite(name: str, value: Any) -> float:
+    """Returns a finite number as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite.
+
+    Example:
+        >>> from nnx_alexnet.augmentation.arguments import finite
+        >>> finite("alpha", 1)
+        1.0
+    """
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` (={value!r}) must be a number.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` (={value!r}) must be finite.")
+    return number
+
+
+def in_range(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Returns a number from `low` to `high` as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is outside of the range.
+    """
+    number = finite(name, value)
+    if not low <= number <= high:
+        rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"`{name}` (={value!r}) must be {rule}.")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """Returns a positive number as a float.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not greater than 0.
+    """
+    number = finite(name, value)
+    if number <= 0:
+        raise ValueError(f"`{name}` (={value!r}) must be greater than 0.")
+    return number
+
+
+def interval(name: str, value: Any, *, largest: float = math.inf) -> tuple[float, float]:
+    """Returns two positive numbers in ascending order as a tuple.
+
+    Args:
+        name: of the argument.
+        value: the two numbers.
+        largest: the second one may not exceed it.
+
+    Raises:
+        TypeError: these are not two numbers.
+        ValueError: they are not in ascending order, or outside of the range.
+
+    Example:
+        >>> from nnx_alexnet.augmentation.arguments import interval
+        >>> interval("scale", [0.1, 1])
+        (0.1, 1.0)
+    """
+    if isinstance(value, str | bytes) or not hasattr(value, "__len__") or len(value) != 2:
+        raise TypeError(f"`{name}` (={value!r}) must be two numbers, such as (0.08, 1.0).")
+    low, high = (finite(name, each) for each in value)
+    if not 0 < low <= high <= largest:
+        rule = "" if largest == math.inf else f" and at most {largest:g}"
+        raise ValueError(f"`{name}` (={value!r}) must be positive, in ascending order{rule}.")
+    return low, high

@@ -1,0 +1,276 @@
+"""Mixup and CutMix, which mix each example with another one of its batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+
+from nnx_alexnet.augmentation.arguments import in_range, positive
+from nnx_alexnet.augmentation.base import Augmentation, Batch
+
+
+@dataclass(frozen=True)
+class Mixing(Augmentation):
+    """The base class of `MixUp` and `CutMix`.
+
+    The partner of an example is the next one in the batch, which training shuffles; the last one
+    has the first one as its partner. The random numbers of a batch depend on the key of the epoch
+    and on the index of its first example. Integer labels become rows of probabilities, float32
+    `[B, num_classes]`. An example whose partner is padding is not mixed.
+
+    Args:
+        alpha: both parameters of the beta distribution from which the share of the own example is
+            drawn, greater than 0.
+        probability: of a batch to be mixed, in [0, 1] (default 1).
+        num_classes: for integer labels (default: that of the data).
+    """
+
+    alpha: float = 1.0
+    probability: float = 1.0
+    num_classes: int | None = None
+    moves_pixels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", positive("alpha", self.alpha))
+        object.__setattr__(self, "probability", in_range("probability", self.probability, 0, 1))
+        if self.num_classes is not None and (
+            isinstance(self.num_classes, bool)
+            or not isinstance(self.num_classes, int)
+            or self.num_classes < 2
+        ):
+            raise ValueError(
+                f"`num_classes` (={self.num_classes!r}) must be an integer of at least 2, or None."
+            )
+
+    def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
+        """Returns the batch with `image` and `label` mixed; the same batch in evaluation.
+
+        Args:
+            batch: `image` (float `[B, H, W, C]`), `label`, `index` (int32 `[B]`) and `mask`.
+            key: of an epoch in training; None in evaluation.
+        """
+        if key is None:
+            return dict(batch)
+        image = batch["image"]
+        coins, shares, places = jax.random.split(jax.random.fold_in(key, batch["index"][0]), 3)
+        share = jax.random.beta(shares, self.alpha, self.alpha)
+        share = jnp.where(jax.random.bernoulli(coins, self.probability), share, 1.0)
+        mask = jnp.asarray(batch.get("mask", jnp.ones(len(image), bool)))
+        can_mix = mask & jnp.roll(mask, -1)
+        own, share = self.own_pixels(share, image.shape[1:3], places)
+        own = jnp.where(can_mix[:, None, None, None], own, 1.0)
+        label = self._soft(batch["label"])
+        shape = (-1,) + (1,) * (label.ndim - 1)
+        weights = jnp.where(can_mix, share, 1.0).reshape(shape)
+        return {**batch, "image": _mixed(image, own), "label": _mixed(label, weights)}
+
+    def own_pixels(
+        self, share: jax.Array, sides: tuple[int, int], key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the weight of each pixel of the own image, and that of the own label.
+
+        Args:
+            share: of the own example, float32 `[]`.
+            sides: height and width of the images.
+            key: of the batch.
+
+        Returns:
+            Weights that broadcast to `[1, H, W, 1]`, and a share `[]`.
+        """
+        raise TypeError(f"{type(self).__name__} must override `own_pixels`.")
+
+    def with_num_classes(self, num_classes: int | None) -> Self:
+        """Returns this augmentation with `num_classes` of the data, unless it has its own."""
+        if self.num_classes is not None:
+            return self
+        return dataclasses.replace(self, num_classes=num_classes)
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Checks the shapes of one example.
+
+        Raises:
+            ValueError: there is no image or label, or `num_classes` is not known.
+        """
+        super().check(spec)
+        name = type(self).__name__
+        label: Any = spec.get("label")
+        if label is None and "label" not in spec:
+            raise ValueError(f"`transform`: {name} mixes `label`, but the keys are {sorted(spec)}.")
+        is_float = hasattr(label, "dtype") and jnp.issubdtype(label.dtype, jnp.floating)
+        if is_float and len(label.shape) <= 1:
+            return
+        if is_float or not hasattr(label, "shape") or label.shape:
+            raise ValueError(
+                f"`transform`: {name} mixes integer labels, and rows of floating-point labels, but "
+                f"`label` is {getattr(label, 'dtype', '')}{list(getattr(label, 'shape', ()))} per "
+                "example. Convert labels of several integers to float32."
+            )
+        if self.num_classes is None:
+            raise ValueError(
+                f"`transform`: {name} turns integer labels into rows of probabilities, but the "
+                f"data do not show how many classes there are. Pass {name}(num_classes=...)."
+            )
+
+    def _soft(self, label: Any) -> jax.Array:
+        label = jnp.asarray(label)
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            return label.astype(jnp.float32)
+        assert self.num_classes is not None, "checked by `check`"
+        rows: jax.Array = jax.nn.one_hot(label, self.num_classes)
+        return rows
+
+
+def _mixed(values: jax.Array, own: jax.Array) -> jax.Array:
+    """Mixes each row with the next one; a weight of 1 keeps the own value, also next to NaN."""
+    others = jnp.roll(values, -1, axis=0)
+    mixed = own * values + (1 - own) * others
+    return jnp.where(own == 1, values, mixed).astype(values.dtype)
+
+
+@dataclass(frozen=True)
+class MixUp(Mixing):
+    """Replaces each example by a weighted mean with another one of its batch.
+
+    The weight is the same for all examples of a batch, as in timm and torchvision. See `Mixing`
+    for partners and labels. The training accuracy compares with the label of the larger weight.
+
+    Args:
+        alpha: both parameters of the beta distribution of the weight, greater than 0 (default
+            0.2).
+        probability: of a batch to be mixed, in [0, 1] (default 1).
+        num_classes: for integer labels (default: that of the data).
+
+    Raises:
+        ValueError: an argument is out of its range.
+        TypeError: an argument is no number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.augmentation import MixUp
+        >>> image = jnp.arange(2.0)[:, None, None, None]
+        >>> batch = {"image": image, "label": jnp.arange(2), "index": jnp.arange(2)}
+        >>> mixed = MixUp(num_classes=2)(batch, jax.random.key(0))
+        >>> bool(jnp.allclose(mixed["image"].ravel(), mixed["label"][:, 1]))
+        True
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2017
+    (https://arxiv.org/abs/1710.09412).
+    """
+
+    alpha: float = 0.2
+
+    def own_pixels(
+        self, share: jax.Array, sides: tuple[int, int], key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns the share as the weight of all pixels."""
+        return share[None, None, None, None], share
+
+
+@dataclass(frozen=True)
+class CutMix(Mixing):
+    """Replaces a rectangle of each image by that of another image of its batch.
+
+    The rectangle is the same for all examples of a batch. Labels are mixed by the area of the
+    rectangle inside the image. See `Mixing` for partners and labels. The training accuracy
+    compares with the label of the larger weight.
+
+    Args:
+        alpha: both parameters of the beta distribution of the area that stays, greater than 0
+            (default 1).
+        probability: of a batch to be mixed, in [0, 1] (default 1).
+        num_classes: for integer labels (default: that of the data).
+
+    Raises:
+        ValueError: an argument is out of its range.
+        TypeError: an argument is no number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.augmentation import CutMix
+        >>> image = jnp.ones((2, 8, 8, 1)) * jnp.arange(2.0)[:, None, None, None]
+        >>> batch = {"image": image, "label": jnp.arange(2), "index": jnp.arange(2)}
+        >>> mixed = CutMix(num_classes=2)(batch, jax.random.key(0))
+        >>> bool(jnp.allclose(mixed["image"].mean(axis=(1, 2, 3)), mixed["label"][:, 1]))
+        True
+
+    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with
+    Localizable Features", 2019 (https://arxiv.org/abs/1905.04899), section 3.
+    """
+
+    def own_pixels(
+        self, share: jax.Array, sides: tuple[int, int], key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns 0 inside a rectangle and 1 outside of it, and the share outside."""
+        half = 0.5 * jnp.sqrt(1 - share)
+        inside = []
+        for side, each in zip(sides, jax.random.split(key), strict=True):
+            centre = jax.random.randint(each, (), 0, side)
+            reach = (half * side).astype(jnp.int32)
+            places = jnp.arange(side)
+            inside.append((places >= centre - reach) & (places < centre + reach))
+        own = 1.0 - (inside[0][:, None] & inside[1]).astype(jnp.float32)
+        return own[None, :, :, None], own.mean()
+
+
+@dataclass(frozen=True)
+class MixUpOrCutMix(Augmentation):
+    """Applies `MixUp` or `CutMix` to each batch.
+
+    Args:
+        mixup: the first one (default `MixUp()`).
+        cutmix: the second one (default `CutMix()`).
+        cutmix_probability: of the second one, in [0, 1] (default 0.5, as in timm).
+
+    Raises:
+        ValueError: `cutmix_probability` is outside of [0, 1].
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.augmentation import MixUpOrCutMix
+        >>> image = jnp.ones((2, 8, 8, 1)) * jnp.arange(2.0)[:, None, None, None]
+        >>> batch = {"image": image, "label": jnp.arange(2), "index": jnp.arange(2)}
+        >>> both = MixUpOrCutMix().with_num_classes(2)
+        >>> both(batch, jax.random.key(0))["label"].shape
+        (2, 2)
+    """
+
+    mixup: MixUp = MixUp()  # frozen
+    cutmix: CutMix = CutMix()
+    cutmix_probability: float = 0.5
+    moves_pixels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        chosen = in_range("cutmix_probability", self.cutmix_probability, 0, 1)
+        object.__setattr__(self, "cutmix_probability", chosen)
+
+    def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
+        """Returns the batch after one of the two; the same batch in evaluation."""
+        if key is None:
+            return dict(batch)
+        # The key of a batch is not that of its mixing, which folds the same index.
+        coins, rest = jax.random.split(key)
+        coin = jax.random.fold_in(coins, batch["index"][0])
+        is_cut = jax.random.bernoulli(coin, self.cutmix_probability)
+        both = self.mixup(batch, rest), self.cutmix(batch, rest)
+        return {
+            name: jnp.where(is_cut, both[1][name], value) if name in ("image", "label") else value
+            for name, value in both[0].items()
+        }
+
+    def with_num_classes(self, num_classes: int | None) -> MixUpOrCutMix:
+        """Returns this augmentation with `num_classes` of the data, where it has none."""
+        return dataclasses.replace(
+            self,
+            mixup=self.mixup.with_num_classes(num_classes),
+            cutmix=self.cutmix.with_num_classes(num_classes),
+        )
+
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Checks the shapes of one example; see `Mixing.check`."""
+        self.mixup.check(spec)
+        self.cutmix.check(spec)

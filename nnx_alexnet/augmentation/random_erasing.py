@@ -1,0 +1,75 @@
+"""Erases a random rectangle of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from nnx_alexnet.augmentation.arguments import finite, in_range, interval
+from nnx_alexnet.augmentation.base import Augmentation
+from nnx_alexnet.augmentation.regions import draw_region
+
+
+@dataclass(frozen=True)
+class RandomErasing(Augmentation):
+    """Replaces a random rectangle of each image, with a probability.
+
+    It runs after the images are standardised, so a `value` of 0 is the mean colour. Masks, boxes
+    and keypoints stay as they are.
+
+    Args:
+        probability: of an image to lose a rectangle, in [0, 1] (default 0.5).
+        scale: smallest and largest area of the rectangle, as a fraction of the image's (default
+            (0.02, 0.33)).
+        ratio: smallest and largest aspect ratio, height by width (default (0.3, 3.3)).
+        value: of the pixels in the rectangle (default 0).
+        noise: whether normal noise, a number for each pixel and channel, takes the place of
+            `value` (default False).
+
+    Raises:
+        ValueError: an argument is out of its range.
+        TypeError: an argument has another type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.augmentation import RandomErasing
+        >>> batch = {"image": jnp.ones((2, 8, 8, 1)), "index": jnp.arange(2)}
+        >>> image = RandomErasing(1.0, scale=(0.25, 0.25), ratio=(1, 1))(batch, jax.random.key(0))
+        >>> image["image"].sum(axis=(1, 2, 3)).tolist()
+        [48.0, 48.0]
+
+    Source: Zhong et al., "Random Erasing Data Augmentation", 2017
+    (https://arxiv.org/abs/1708.04896). The defaults are torchvision's.
+    """
+
+    probability: float = 0.5
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    value: float = 0.0
+    noise: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probability", in_range("probability", self.probability, 0, 1))
+        object.__setattr__(self, "scale", interval("scale", self.scale, largest=1))
+        object.__setattr__(self, "ratio", interval("ratio", self.ratio))
+        object.__setattr__(self, "value", finite("value", self.value))
+        if not isinstance(self.noise, bool):
+            raise TypeError(f"`noise` (={self.noise!r}) must be True or False.")
+
+    def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        """Returns one image without a rectangle."""
+        coins, places, noise = jax.random.split(key, 3)
+        height, width = image.shape[:2]
+        region = draw_region(
+            places, (height, width), self.scale, self.ratio, tall=True, strict=True
+        )
+        rows, columns = (
+            (jnp.arange(side) >= start) & (jnp.arange(side) < start + size)
+            for side, start, size in zip((height, width), region.start, region.size, strict=True)
+        )
+        is_erased = region.found & jax.random.bernoulli(coins, self.probability)
+        inside = rows[:, None, None] & columns[:, None] & is_erased
+        new = jax.random.normal(noise, image.shape, image.dtype) if self.noise else self.value
+        return jnp.where(inside, new, image)

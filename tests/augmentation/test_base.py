@@ -1,0 +1,24 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nnx_alexnet.augmentation import Augmentation, ColorJitter
+
+
+def test_example_must_be_overridden():
+    batch = {"image": jnp.zeros((1, 2, 2, 1)), "index": jnp.zeros(1, jnp.int32)}
+    with pytest.raises(TypeError, match="Augmentation must override `example"):
+        Augmentation()(batch, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"x": jax.ShapeDtypeStruct((3,), jnp.float32)}, r"no `image` and the keys \['x'\]"),
+        ({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}, "`image` is uint8 there"),
+        ({"image": jax.ShapeDtypeStruct((64,), jnp.float32)}, r"`image` \(64,\)"),
+    ],
+)
+def test_unfit_images_are_refused(spec, message):
+    with pytest.raises(ValueError, match=message):
+        ColorJitter().check(spec)
