@@ -248,7 +248,7 @@ class Trainer:
             create_optimizer() if optimizer is None else as_transformation(optimizer)
         )
         self._placement = Placement(devices, shard_state=shard_state)
-        self._task = Classification() if task is None else task
+        self._task = (Classification() if task is None else task).for_data(self._data)
         given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self._placement)

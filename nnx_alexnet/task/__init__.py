@@ -1,5 +1,6 @@
 """Tasks define what a model learns: the loss of each example, and the metrics."""
 
+from nnx_alexnet.task.averages import Loss, weighted_sums
 from nnx_alexnet.task.base import Outputs, Task
 from nnx_alexnet.task.classification import Classification
 from nnx_alexnet.task.contract import (
@@ -14,6 +15,7 @@ from nnx_alexnet.task.metric_checks import check_metrics
 __all__ = [
     "Classification",
     "ContractError",
+    "Loss",
     "Outputs",
     "Task",
     "check_metrics",
@@ -21,4 +23,5 @@ __all__ = [
     "check_predictions",
     "check_same_rows",
     "no_accidental_pairs",
+    "weighted_sums",
 ]

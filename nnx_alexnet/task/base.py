@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from clu.metrics import Average, Collection
+from clu.metrics import Collection
 from flax import nnx
+
+from nnx_alexnet.task.averages import Loss
+
+if TYPE_CHECKING:
+    from nnx_alexnet.data import DataModule
 
 Outputs = dict[str, jax.Array]
 
 # The default metrics of a task: the mean of the loss over the examples.
-LossMetrics: type[Collection] = Collection.create(loss=Average.from_output("loss"))
+LossMetrics: type[Collection] = Collection.create(loss=Loss)
 
 
 class Task:
@@ -45,6 +50,17 @@ class Task:
 
     metrics: type[Collection] = LossMetrics
 
+    def for_data(self, data: DataModule) -> Task:
+        """Returns the task for the data of a trainer: itself, unless a subclass overrides this.
+
+        A subclass may return a copy that knows the class names or the training labels. The trainer
+        calls it once, when it is created.
+
+        Args:
+            data: the splits.
+        """
+        return self
+
     def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Runs the model and returns the loss of each example, inside the compiled step.
 
@@ -57,7 +73,9 @@ class Task:
         Returns:
             A dict with `loss`, and with all other arrays that the metrics read. `loss` is a
             floating-point array `[B]` with one value per example, which the trainer averages over
-            the mask in float32. The first axis of the other arrays is the batch. A loss of another
+            the mask in float32. If the dict has a `weight` (`[B]`, not negative), the loss of a
+            batch and of a split is the weighted mean sum(w l) / sum(w). The first axis of the
+            other arrays is the batch. A loss of another
             shape raises an error before anything is compiled.
         """
         raise TypeError(f"{type(self).__name__} must override `outputs(model, batch)`.")

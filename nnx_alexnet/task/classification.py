@@ -1,18 +1,27 @@
-"""Classification: softmax cross-entropy with accuracy."""
+"""Classification: softmax cross-entropy, weighted or focal, with accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from clu.metrics import Accuracy, Average, Collection, Metric
+from clu.metrics import Collection, Metric
 from flax import nnx
+from numpy.typing import NDArray
 
+from nnx_alexnet.task.averages import Loss, weighted_average
 from nnx_alexnet.task.base import Outputs, Task
+from nnx_alexnet.task.class_weights import checked_weights, train_counts, weights_of_classes
+from nnx_alexnet.task.focal import checked_gamma, focal_factor
+from nnx_alexnet.task.sample_weights import batch_weights
+
+if TYPE_CHECKING:
+    from nnx_alexnet.data import DataModule
 
 # How far the sum of a row of probabilities may be from 1: the rounding error of bfloat16 rows.
 _SUM_TOLERANCE = 1e-2
@@ -50,6 +59,11 @@ def _checked_logits(logits: Any) -> jax.Array:
     return jnp.asarray(logits, jnp.float32)
 
 
+def _is_right(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
+    """Returns whether the right class has the largest logit, `float32[B]`."""
+    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+
+
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Returns whether the right class is among the five largest logits, `float32[B]`.
 
@@ -70,11 +84,11 @@ def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array
 # name (`larger_is_better` in `runs/reader.py`). A run saved without it resumes only with
 # `accept="task"`.
 _METRICS: dict[str, type[Metric]] = {
-    "loss": Average.from_output("loss"),
-    "accuracy": Accuracy,
+    "loss": Loss,
+    "accuracy": weighted_average(_is_right, "example_weight"),
 }
 _METRICS_OF_MANY_CLASSES: dict[str, type[Metric]] = {  # for more than ten
-    "top_5_accuracy": Average.from_fun(_in_top_5),
+    "top_5_accuracy": weighted_average(_in_top_5, "example_weight"),
 }
 ClassificationMetrics: type[Collection] = Collection.create(**_METRICS)
 ManyClassesMetrics: type[Collection] = Collection.create(**_METRICS, **_METRICS_OF_MANY_CLASSES)
@@ -88,12 +102,25 @@ class Classification(Task):
     labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
     probabilities; other floating-point labels are an error.
 
+    The batch key `weight` (`[B]`, optional, not negative) weights the examples: the loss and all
+    metrics are then sum(w x) / sum(w) over the batch in training, and over the split in the
+    metrics, like scikit-learn's `sample_weight`. `class_weights` multiply it in the loss only, like
+    the `weight` of `torch.nn.CrossEntropyLoss`, in training and in evaluation.
+
     Args:
         label_smoothing: the share of each label that is spread evenly over all classes, in
             [0, 1) (default 0; Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7).
+        class_weights: the weight of each class in the loss, one number per class; `"balanced"`: N /
+            (K n) for a class with n of the N training examples, as in scikit-learn, so that all K
+            classes count the same; None (the default): all 1.
+        focal_gamma: the exponent of the focal loss, which multiplies each term of the cross-entropy
+            by (1 - p)^gamma, so that examples that are easy count less (default 0: plain
+            cross-entropy; 2 is common; Lin et al. 2017, https://arxiv.org/abs/1708.02002,
+            equation 4).
 
     Raises:
-        ValueError: `label_smoothing` is outside [0, 1).
+        ValueError: an argument is outside its range; or, when a trainer is created, balanced
+            weights are wanted but the classes of the training examples are not known.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,15 +131,39 @@ class Classification(Task):
         0.6931
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        *,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        focal_gamma: float = 0.0,
+    ) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(
                 f"`label_smoothing` (={label_smoothing}) must be in [0, 1); 0.1 is common."
             )
         self.label_smoothing = label_smoothing
+        self.class_weights = checked_weights(class_weights)
+        self.focal_gamma = checked_gamma(focal_gamma)
+        self._counts: NDArray[np.int64] | None = None  # of the training examples, if balanced
+
+    def for_data(self, data: DataModule) -> Classification:
+        """Returns a copy with the balanced weights of the train split, if they are wanted.
+
+        Raises:
+            ValueError: the classes of the training examples are not known.
+        """
+        if self.class_weights != "balanced":
+            return self
+        bound = copy.copy(self)
+        bound._counts = train_counts(data)
+        return bound
 
     def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Returns `loss` (`[B]`), `logits` (`[B, K]`) and `labels` (`int32[B]`).
+
+        With weights, it also returns `weight` (`[B]`), that of the loss, and `example_weight`, that
+        of the batch.
 
         Raises:
             ValueError: the model does not return logits, or the labels do not fit them.
@@ -133,10 +184,32 @@ class Classification(Task):
                 f"integers, or one-hot or soft labels of shape ({num_classes},) and dtype "
                 "float32. Subclass `Task` to learn from other targets."
             )
+        losses, weight = self._losses(logits, target)
+        found = {"loss": losses, "logits": logits, "labels": labels}
+        return found | batch_weights(batch, weight)
+
+    def _losses(self, logits: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the loss of each example and its weight, from targets that are not smoothed."""
+        num_classes = logits.shape[-1]
+        balance = self._counts
+        if self.class_weights == "balanced" and balance is None:
+            raise ValueError(
+                '`class_weights` (="balanced") are those of a trainer: call for_data(data) first.'
+            )
+        given = None if self.class_weights == "balanced" else self.class_weights
+        weights = weights_of_classes(given, balance, num_classes)
+        smooth = target
         if self.label_smoothing:
-            target = optax.smooth_labels(target, self.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, target)
-        return {"loss": loss, "logits": logits, "labels": labels}
+            smooth = optax.smooth_labels(target, self.label_smoothing)
+        if weights is None and not self.focal_gamma:
+            return optax.softmax_cross_entropy(logits, smooth), None
+        log_p = jax.nn.log_softmax(logits)
+        terms = -smooth * log_p * focal_factor(log_p, self.focal_gamma)
+        if weights is None:
+            return terms.sum(axis=-1), None
+        # The trainer multiplies by `weight` and divides by its sum, as torch does.
+        weight = (target * weights).sum(axis=-1)
+        return (terms * weights).sum(axis=-1) / jnp.where(weight > 0, weight, 1), weight
 
     def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
         """Returns the probability of each class, `float32[B, K]`.

@@ -74,6 +74,11 @@ def check_outputs(outputs: Any, size: int, source: str) -> dict[str, jax.Array]:
                     "repeat a value of the whole batch: "
                     'jnp.broadcast_to(value, batch["mask"].shape).'
                 )
+    if "weight" in outputs and np.shape(outputs["weight"]) != (size,):
+        raise ContractError(
+            f"{source} returned a `weight` of shape {np.shape(outputs['weight'])} for {size} "
+            f"examples; the loss is averaged with it, so it must have the shape ({size},)."
+        )
     return {**outputs, "loss": loss}
 
 

@@ -11,13 +11,15 @@ from flax import nnx
 
 from nnx_alexnet.devices import usual_promotion
 from nnx_alexnet.optimizers import extra_arguments
-from nnx_alexnet.task import Outputs, Task, check_outputs
+from nnx_alexnet.task import Outputs, Task, check_outputs, weighted_sums
 
 Batch = Mapping[str, Any]
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(values: jax.Array, mask: jax.Array, weight: jax.Array | None = None) -> jax.Array:
     """Returns the mean of `values` (`[B]`) where `mask` (`bool[B]`) is True.
+
+    With `weight` (`[B]`, not negative), this is sum(w x) / sum(w), and 0 if no weight is positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -25,6 +27,9 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
         >>> float(masked_mean(jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])))
         2.0
     """
+    if weight is not None:
+        total, count = weighted_sums(values, weight, mask)
+        return total / jnp.where(count > 0, count, 1)
     total = jnp.sum(jnp.where(mask, values, jnp.zeros_like(values)))
     return total / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
 
@@ -56,7 +61,7 @@ def train_step(
 
     def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
         outputs = _outputs(task, model, batch)
-        return masked_mean(outputs["loss"], batch["mask"]), outputs
+        return masked_mean(outputs["loss"], batch["mask"], outputs.get("weight")), outputs
 
     def loss_at(parameters: Any) -> jax.Array:
         return loss_of(nnx.merge(definition, parameters, others))[0]

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from clu.metrics import Average, Collection
+from clu.metrics import Collection
 from flax import nnx
 
 from nnx_alexnet.data import transformed_batch
 from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
 from nnx_alexnet.models import define, drop_rngs, pass_arguments, record_calls, takes_rngs
 from nnx_alexnet.optimizers import rate_leaves
-from nnx_alexnet.task import Outputs, Task, check_metrics, check_outputs, check_predictions
+from nnx_alexnet.task import Loss, Outputs, Task, check_metrics, check_outputs, check_predictions
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
@@ -136,8 +136,7 @@ class StepFunctions:
             collection = task.collection(outputs)
             check_metrics(collection, outputs, mask)
             if "loss" not in collection.__annotations__:
-                loss = Average.from_output("loss")
-                collection = Collection.create(loss=loss, **collection.__annotations__)
+                collection = Collection.create(loss=Loss, **collection.__annotations__)
             self._collection = collection
         return self._collection
 
@@ -188,7 +187,8 @@ class StepFunctions:
             self.optimizer.leaves(optimizer, state.optimizer),
         )
         report_counters(model, numbers)
-        loss = masked_mean(outputs["loss"], batch["mask"]).astype(jnp.float32)
+        loss = masked_mean(outputs["loss"], batch["mask"], outputs.get("weight"))
+        loss = loss.astype(jnp.float32)
         # On a CPU, XLA's maximum may drop a NaN. ReLU can therefore hide a NaN from the loss, but
         # not from the statistics.
         seen = [loss, *jax.tree.leaves(nnx.state(model, nnx.BatchStat))]

@@ -1,0 +1,26 @@
+"""The batch key `weight`."""
+
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import X, Y
+
+from nnx_alexnet import Classification, DataModule, Trainer
+from nnx_alexnet.task.sample_weights import batch_weights
+
+
+def test_a_batch_without_weights_has_no_outputs_for_them():
+    assert batch_weights({"image": X}, None) == {}
+    assert [*batch_weights({"image": X}, np.ones(32))] == ["weight"]
+
+
+@pytest.mark.parametrize("weight", [np.ones((32, 2)), np.ones(32, complex)])
+def test_a_weight_is_one_real_number_per_example(weight):
+    split = {"image": X, "label": Y, "weight": weight}
+    trainer = Trainer(
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule(split, batch_size=16), log_dir=None,
+        task=Classification(), progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"`data` has a `weight` of shape"):
+        trainer.fit()
+    assert trainer.num_compilations == {}
