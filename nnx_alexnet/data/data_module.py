@@ -1,7 +1,7 @@
 """DataModule: the splits of a dataset, and the transform of their batches."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from nnx_alexnet.data.convert import is_array, once
 from nnx_alexnet.data.dataset_cache import cached_sources
 from nnx_alexnet.data.descriptions import data_facts, data_text
 from nnx_alexnet.data.examples import PAIR, check_names, spec_text
+from nnx_alexnet.data.folds import folds
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, stays_on_device
@@ -313,6 +314,30 @@ class DataModule:
         if not folders:
             raise ValueError("The data have no cache. Create the DataModule with `cache=True`.")
         return [*dict.fromkeys(folders)]
+
+    def folds(self, num: int, *, seed: int = 0) -> "Iterator[DataModule]":
+        """Yields the data of each fold of a cross-validation of the train split.
+
+        The train split is divided into `num` parts, with equal shares of each class if the classes
+        are known. Each fold holds out one part as its validation split, and trains on the others.
+        The validation split of this object is not used; the test split and the transform stay the
+        same, including a mean and standard deviation that were computed over all parts.
+
+        Args:
+            num: the number of folds, at least 2.
+            seed: determines the parts (default 0).
+
+        Raises:
+            ValueError: there are fewer examples than folds, or train is an iterable or has a cache.
+
+        Example:
+            >>> import numpy as np
+            >>> from nnx_alexnet import DataModule
+            >>> data = DataModule((np.zeros((12, 3)), np.arange(12) % 2), batch_size=4)
+            >>> [(fold.train.num_examples, fold.val.num_examples) for fold in data.folds(3)]
+            [(8, 4), (8, 4), (8, 4)]
+        """
+        return folds(self, num, seed=seed)
 
     def show_batch(
         self, split: Split = "train", *, count: int = 16, epoch: int = 0, seed: int = 0

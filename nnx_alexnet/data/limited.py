@@ -9,9 +9,9 @@ from typing import Any, cast
 import jax
 
 from nnx_alexnet.data.batching import Batch
+from nnx_alexnet.data.composition import Transform
 from nnx_alexnet.data.data_module import DataModule
 from nnx_alexnet.data.examples import ElementSpec
-from nnx_alexnet.data.function_transform import Transform
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.support import check_integer
 

@@ -1,0 +1,4 @@
+"""Finds a learning rate and a batch size before a run."""
+
+from nnx_alexnet.tuning.learning_rate import LearningRateSearch as LearningRateSearch
+from nnx_alexnet.tuning.learning_rate import find_learning_rate as find_learning_rate
