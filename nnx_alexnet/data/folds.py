@@ -28,7 +28,7 @@ def folds(data: DataModule, num: int, *, seed: int = 0) -> Iterator[DataModule]:
             f"`train` is a {type(train.source).__name__}, whose examples cannot be divided into "
             "folds; that needs arrays, or a map-style dataset without `cache`."
         )
-    num_examples = len(train.source)
+    num_examples = train.num_examples or 0
     if num > num_examples:
         raise ValueError(
             f"`num` (={num}) must be at most the number of training examples, {num_examples}."
@@ -38,7 +38,7 @@ def folds(data: DataModule, num: int, *, seed: int = 0) -> Iterator[DataModule]:
 
 def _folds(data: DataModule, parts: list[np.ndarray]) -> Iterator[DataModule]:
     for held_out in parts:
-        rest = np.setdiff1d(np.arange(len(data.train.source)), held_out)
+        rest = np.setdiff1d(np.arange(data.train.num_examples or 0), held_out)
         fold = copy.copy(data)
         fold.train = _loader(data, rest, is_train=True)
         fold.val = _loader(data, held_out, is_train=False)
@@ -49,7 +49,7 @@ def _parts(train: Loader, num: int, seed: int) -> list[np.ndarray]:
     """Returns the indices of each part: with equal shares of each class if they are known."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    labels, num_examples = train.labels(), len(train.source)
+    labels, num_examples = train.labels(), train.num_examples or 0
     is_stratified = labels is not None and np.bincount(labels - labels.min()).max() >= num
     splitter = (StratifiedKFold if is_stratified else KFold)(num, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
