@@ -82,7 +82,7 @@ def _datasets() -> list[str]:
 
 
 def _optimizers() -> list[str]:
-    return read_keys("optimizers.py", "OPTIMIZERS")
+    return read_keys("optimizers/registry.py", "OPTIMIZERS")
 
 
 def _callbacks() -> list[str]:

@@ -96,7 +96,8 @@ def _choosers() -> dict[str, Option]:
         "your own function that returns a DataModule, such as my_package.my_data, whose arguments "
         "become --data.x. (default: digits)"
     )
-    optimizers = "adam, adamw, lion, or sgd (Nesterov momentum 0.9). (default: adam)"
+    known = ", ".join(read_keys("optimizers/registry.py", "OPTIMIZERS"))
+    optimizers = f"{known}. (default: adam)"
     model = (
         "The import path of your own class, such as my_package.MyModel, whose arguments become "
         "--model.x. (default: AlexNet)"

@@ -80,7 +80,7 @@ def option_groups(
         >>> [group.title for group in option_groups()][:2]
         ['Data', 'Model: AlexNet']
     """
-    optimizer = read_signature("optimizers.py", "create_optimizer")
+    optimizer = read_signature("optimizers/create.py", "create_optimizer")
     trainer = read_signature("trainer.py", "Trainer")
     processes = read_signature("devices/join_job.py", "initialize_distributed")
     return [

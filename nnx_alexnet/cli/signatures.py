@@ -47,7 +47,7 @@ def read_signature(path: str, name: str) -> Signature:
 
     Example:
         >>> from nnx_alexnet.cli.signatures import read_signature
-        >>> found = read_signature("optimizers.py", "create_optimizer")
+        >>> found = read_signature("optimizers/create.py", "create_optimizer")
         >>> found.arguments[0].name, found.arguments[0].default
         ('name', 'adam')
     """
@@ -92,8 +92,8 @@ def read_keys(path: str, name: str) -> list[str]:
 
     Example:
         >>> from nnx_alexnet.cli.signatures import read_keys
-        >>> read_keys("optimizers.py", "OPTIMIZERS")
-        ['adam', 'adamw', 'lion', 'sgd']
+        >>> read_keys("optimizers/registry.py", "OPTIMIZERS")
+        ['adam', 'adamw', 'lamb', 'lars', 'lion', 'polyak_sgd', 'schedule_free_adamw', ...]
     """
     tree = ast.parse((_PACKAGE / path).read_text(encoding="utf-8"))
     for node in tree.body:

@@ -86,11 +86,12 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):
         record.pop(name, None)  # of this process, not of the run
     optimizer = dict(parts.optimizer)
-    if optimizer["schedule"] == "cosine":
-        limits = {name: arguments[name] for name in _LIMITS}
-        num_steps = _num_steps(
-            arguments["max_epochs"], arguments["max_steps"], limited_data(data, **limits)
-        )
+    limited = limited_data(data, **{name: arguments[name] for name in _LIMITS})
+    if optimizer["schedule"] == "step" and optimizer["steps_per_epoch"] is None:
+        num = _steps_per_epoch(limited)
+        optimizer["steps_per_epoch"] = record["optimizer"]["steps_per_epoch"] = num
+    elif optimizer["schedule"] in ("cosine", "linear", "one_cycle"):
+        num_steps = _num_steps(arguments["max_epochs"], arguments["max_steps"], limited)
         if optimizer["num_steps"] is None:
             optimizer["num_steps"] = num_steps
             # When the run is resumed with another length, its schedule stays the same.
@@ -132,6 +133,16 @@ def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) 
     steps = data.train.num_batches
     limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _steps_per_epoch(data: DataModule) -> int:
+    """Returns the number of steps in which `drop_every` counts epochs."""
+    if data.train.num_batches is None:
+        raise ValueError(
+            "`drop_every` counts epochs, whose number of steps is unknown for these data. Set "
+            "--optimizer.steps_per_epoch, or 1 to count steps."
+        )
+    return data.train.num_batches
 
 
 def _report_short_schedule(schedule_steps: int, run_steps: int | None) -> None:

@@ -13,7 +13,7 @@ from nnx_alexnet.cli.options import fit_parser
          "unknown option --trainer.max_epoch. Did you mean --trainer.max_epochs?"),
         ("trainer: {max_epochs: ten}", "--trainer.max_epochs takes an integer or null, got 'ten'."),
         ("optimizer: {schedule: cosin}",
-         "--optimizer.schedule takes constant or cosine, got 'cosin'."),
+         "--optimizer.schedule takes constant, cosine, linear, one_cycle or step, got 'cosin'."),
         ("data: {rename: 3}", "--data.rename takes a dict such as {a: b} or null, got '3'."),
         ("foo: 3", "unknown option --foo."),
         (

@@ -17,7 +17,7 @@ def test_the_groups_have_the_options_of_the_configuration():
 def test_the_help_is_in_the_words_of_the_command_line():
     texts = {option.name: option.help for group in option_groups() for option in group.options}
     assert texts["data.batch_size"] == "Examples per step. (default: 32)"
-    assert "falls to zero at --optimizer.num_steps" in texts["optimizer.schedule"]
+    assert "fall to zero at --optimizer.num_steps" in texts["optimizer.schedule"]
     assert texts["task.label_smoothing"].endswith("(default: 0.1)")
     assert texts["trainer.log_dir"].startswith("The parent folder of all runs; null writes nothing")
     assert not [name for name, text in texts.items() if "`" in text or "None" in text]

@@ -12,7 +12,7 @@ from nnx_alexnet.devices import initialize_distributed
     ("path", "target"),
     [
         ("data/datasets.py", load_data),
-        ("optimizers.py", create_optimizer),
+        ("optimizers/create.py", create_optimizer),
         ("trainer.py", Trainer),
         ("models/alexnet.py", AlexNet),
         ("task/classification.py", Classification),

@@ -53,6 +53,7 @@ def test_a_model_with_arguments_that_the_data_lack_uses_its_defaults():
         (["--trainer.max_epochs", "1", "--trainer.max_steps", "20"], 8),
         ([], 80),
         (["--optimizer.num_steps", "200"], 200),
+        (["--optimizer.schedule", "one_cycle"], 80),
         (["--optimizer.schedule", "constant"], None),
     ],
 )
@@ -69,6 +70,13 @@ def test_a_cosine_schedule_needs_a_known_length():
     data = DataModule(Endless(), class_names=tuple("abcd"))
     with pytest.raises(ValueError, match=r"`num_steps` \(=None\)"):
         built(data=data)
+
+
+def test_drops_are_counted_in_epochs_of_the_data():
+    options = ["--optimizer.schedule", "step", "--optimizer.drop_every", "3"]
+    assert built(*options).config["optimizer"]["steps_per_epoch"] == 8
+    given = built(*options, "--optimizer.steps_per_epoch", "1").config["optimizer"]
+    assert given["steps_per_epoch"] == 1
 
 
 def test_the_record_does_not_hold_the_options_of_a_single_process():

@@ -23,8 +23,8 @@ WRONG = {
     "fit --trainer.max_epochs 0": "--trainer.max_epochs takes a positive integer or null, got '0'.",
     "fit --data.batch_size 6.5": "--data.batch_size takes a positive integer, got '6.5'.",
     "fit --data.augment maybe": "--data.augment takes true or false, got 'maybe'.",
-    "fit --optimizer.schedule cosin": "--optimizer.schedule takes constant or cosine, got 'cosin'. "
-    "Did you mean cosine?",
+    "fit --optimizer.schedule cosin": "--optimizer.schedule takes constant, cosine, linear, "
+    "one_cycle or step, got 'cosin'. Did you mean cosine?",
     "fit --optimizer.learning_rate -1": "--optimizer.learning_rate (=-1.0) must be positive.",
     "fit --data fashon_mnist": "--data (='fashon_mnist') is unknown; did you mean 'fashion_mnist'?",
     "fit --model AlexNt": "--model takes the import path of a class, such as my_package.MyModel, "

@@ -1,0 +1,74 @@
+"""Finds the learning rates in the state of an optimizer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+_RATE = "hyperparams/learning_rate"
+
+
+def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Returns which leaves of an optimizer's state are learning rates, by metric name.
+
+    `optax.inject_hyperparams` stores the learning rate of the optimizer that it wraps. If several
+    parts of an optimizer are wrapped, as with `optax.partition`, each rate is named after its part.
+
+    Args:
+        names: the paths of all leaves.
+        shapes: the shapes of all leaves.
+
+    Returns:
+        `{"lr": index of the leaf}`, or one entry per part; empty if the state contains no rate.
+
+    Example:
+        >>> from nnx_alexnet.optimizers import rate_leaves
+        >>> names = ["body/0/hyperparams/learning_rate", "head/0/hyperparams/learning_rate"]
+        >>> rate_leaves(names, [(), ()])
+        {'lr/body': 0, 'lr/head': 1}
+    """
+    found = {
+        number: name.split("/")
+        for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
+        if name.endswith(_RATE) and shape == ()
+    }
+    if len(found) == 1:
+        return {"lr": next(iter(found))}
+    start = _num_shared([*found.values()])
+    end = _num_shared([path[start:][::-1] for path in found.values()])
+    groups = {number: ".".join(path[start : len(path) - end]) for number, path in found.items()}
+    return {f"lr/{group}" if group else "lr": number for number, group in groups.items()}
+
+
+def scalable_leaves(names: Sequence[str], rates: Mapping[str, int]) -> dict[str, int]:
+    """Returns the leaf of an optimizer's state by which each learning rate can be scaled.
+
+    This is the rate itself if it is constant, and the factor of a `ScalableSchedule`.
+
+    Args:
+        names: the paths of all leaves.
+        rates: the result of `rate_leaves`.
+
+    Returns:
+        Metric names to indices of leaves; rates of other schedules are missing.
+
+    Example:
+        >>> from nnx_alexnet.optimizers import scalable_leaves
+        >>> scalable_leaves(["x/hyperparams/learning_rate"], {"lr": 0})
+        {'lr': 0}
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    found = {}
+    for metric, number in rates.items():
+        state = names[number].removesuffix(_RATE) + "hyperparams_states/learning_rate/"
+        if state + "scale" in numbers:
+            found[metric] = numbers[state + "scale"]
+        elif not any(name.startswith(state) for name in names):
+            found[metric] = number
+    return found
+
+
+def _num_shared(paths: Sequence[Sequence[str]]) -> int:
+    """Returns the length of the longest common prefix of all paths."""
+    columns = zip(*paths, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda parts: len({*parts}) == 1, columns))
