@@ -13,6 +13,7 @@ from nnx_alexnet.callbacks.metric_monitor import MetricMonitor as MetricMonitor
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
 from nnx_alexnet.callbacks.profiler import Profiler as Profiler
 from nnx_alexnet.callbacks.progress_bar import ProgressBar as ProgressBar
+from nnx_alexnet.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
 from nnx_alexnet.callbacks.run_summary import RunSummary as RunSummary
 from nnx_alexnet.callbacks.run_summary import run_facts as run_facts
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
@@ -29,6 +30,7 @@ __all__ = [
     "ModelCheckpoint",
     "Profiler",
     "ProgressBar",
+    "ReduceLROnPlateau",
     "RunSummary",
     "StopReason",
     "TensorBoard",

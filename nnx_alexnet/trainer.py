@@ -558,6 +558,20 @@ class Trainer:
         """Returns the learning rate of the newest step; None if optax stores none, or several."""
         return self.learning_rates().get("lr")
 
+    def scale_learning_rates(self, factors: Mapping[str, float]) -> None:
+        """Multiplies the learning rates of later steps, in a hook of `fit` between two epochs.
+
+        The result is part of the optimizer's state, and so of every checkpoint.
+
+        Args:
+            factors: factors by the names that `learning_rates` returns.
+
+        Raises:
+            ValueError: optax does not store such a rate, or a schedule sets it that is not in a
+                `ScalableSchedule`.
+        """
+        self._arrays.scale_rates(factors)
+
     def log(self, metrics: Mapping[str, float]) -> None:
         """Publishes a callback's own metrics at the current step.
 

@@ -56,6 +56,11 @@ class FakeTrainer:
     def learning_rates(self) -> dict[str, float]:
         return {} if self._learning_rate is None else {"lr": self._learning_rate}
 
+    def scale_learning_rates(self, factors: Mapping[str, float]) -> None:
+        for factor in factors.values():
+            assert self._learning_rate is not None
+            self._learning_rate *= factor
+
     def parameters(self) -> dict[str, jax.Array]:
         return {}
 

@@ -11,9 +11,9 @@ X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 
 
-def linear_trainer(optimizer, *, log_dir=None, epochs=3, model=None, val=False, **arguments):
+def linear_trainer(optimizer, *, log_dir=None, epochs=3, model=None, batch_size=32, **arguments):
     model = nnx.Linear(4, 2, rngs=nnx.Rngs(0)) if model is None else model
-    data = DataModule((X, Y), (X, Y) if val else None, batch_size=32)
+    data = DataModule((X, Y), batch_size=batch_size)
     return Trainer(
         model, data, optimizer=optimizer, max_epochs=epochs, log_dir=log_dir, progress_bar=False,
         **arguments,

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
+from nnx_alexnet.devices import Placement, named_leaves, on_device, on_host, usual_promotion
+from nnx_alexnet.optimizers import rate_leaves, scalable_leaves
 from nnx_alexnet.support import logger
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.step_functions import State
@@ -102,6 +103,27 @@ class ModelArrays:
     def end_training(self) -> None:
         """Drops the optimizer."""
         self.optimizer = None
+
+    def scale_rates(self, factors: Mapping[str, float]) -> None:
+        """Multiplies learning rates in the optimizer's state; see `Trainer.scale_learning_rates`.
+
+        Raises:
+            ValueError: a rate is unknown or cannot be scaled.
+        """
+        state = self.take()
+        names = [*self.named()][len(state.model) :]
+        known = scalable_leaves(names, rate_leaves(names, [leaf.shape for leaf in state.optimizer]))
+        leaves = [*state.optimizer]
+        for name, factor in factors.items():
+            if name not in known:
+                raise ValueError(
+                    f"The learning rate {name!r} cannot be scaled; {[*known]} can. Put the "
+                    "schedule into a ScalableSchedule: "
+                    "optax.inject_hyperparams(optax.adam)(ScalableSchedule(schedule))."
+                )
+            leaf = leaves[known[name]]
+            leaves[known[name]] = on_device(on_host(leaf) * leaf.dtype.type(factor), leaf)
+        self.put(State(state.model, leaves))
 
     def parameters(self) -> dict[str, jax.Array]:
         """Returns the parameters by their path, wherever they are now."""
