@@ -36,12 +36,16 @@ def by_hand(optimizer, steps):
         logits = X[order] @ parameters["kernel"] + parameters["bias"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, Y[order]).mean()
 
-    state, losses = optimizer.init(parameters), []
-    for _ in range(steps):
+    @jax.jit
+    def step(parameters, state):
         loss, gradients = jax.value_and_grad(loss_of)(parameters)
         updates, state = optimizer.update(
             gradients, state, parameters, value=loss, grad=gradients, value_fn=loss_of
         )
-        parameters = optax.apply_updates(parameters, updates)
+        return optax.apply_updates(parameters, updates), state, loss
+
+    state, losses = optimizer.init(parameters), []
+    for _ in range(steps):
+        parameters, state, loss = step(parameters, state)
         losses.append(float(loss))
     return parameters, losses

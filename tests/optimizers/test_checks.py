@@ -1,12 +1,17 @@
 """Which optimizers a Trainer takes, and what they get."""
 
+import itertools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 from linear_runs import by_hand, fit
 
+from nnx_alexnet import DataModule, Task, Trainer
+from nnx_alexnet.callbacks import BETWEEN_DISPATCHES, Callback
 from nnx_alexnet.optimizers import untouched_parameters
 
 
@@ -27,6 +32,46 @@ def test_optimizers_that_need_the_loss_get_it(optimizer):
     parameters, losses = by_hand(optimizer(), steps=5)
     assert [row["train/loss"] for row in history] == pytest.approx(losses, abs=1e-5)
     np.testing.assert_allclose(model.kernel[...], parameters["kernel"], rtol=1e-3, atol=1e-4)
+
+
+class Dispatches(Callback):
+    """The steps after which the host had control."""
+
+    batch_period = BETWEEN_DISPATCHES
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize("num_steps", [1, 10])  # per dispatch
+def test_lbfgs_finds_the_least_squares_solution(num_steps):
+    inputs = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    scaled = inputs * np.array([3, 1, 0.5, 1], np.float32)  # far from round
+    targets = (inputs @ np.arange(4) + np.sin(inputs[:, 0]) + 1).astype(np.float32)
+
+    class Batches:
+        def __iter__(self):
+            return itertools.repeat({"x": scaled, "y": targets}, 20)
+
+    class LeastSquares(Task):
+        def outputs(self, model, batch):
+            return {"loss": jnp.square(model(batch["x"])[:, 0] - batch["y"])}
+
+    dispatches = Dispatches()
+    trainer = Trainer(
+        nnx.Linear(4, 1, rngs=nnx.Rngs(0)), DataModule(Batches()),
+        task=LeastSquares(), optimizer=optax.lbfgs(), max_epochs=1, log_dir=None,
+        steps_per_execution=num_steps, progress_bar=False, callbacks=dispatches,
+    )  # fmt: skip
+    trainer.fit()
+    rows = np.column_stack([scaled, np.ones(32)])
+    expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    found = [*trainer.model.kernel[...][:, 0], trainer.model.bias[...][0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert dispatches.steps == [*range(num_steps, 21, num_steps)]
 
 
 def test_a_line_search_sees_the_dropout_of_its_step():
