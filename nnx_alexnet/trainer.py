@@ -74,6 +74,7 @@ from nnx_alexnet.training import (
     Run,
     Settings,
     StepsPerExecution,
+    Trainable,
     TrainingTrace,
     as_name,
     as_tags,
@@ -87,8 +88,9 @@ from nnx_alexnet.training import (
     predict_step,
     recorded_config,
     report_frozen_layers,
-    report_untouched_parameters,
+    report_trained_parameters,
     train_step,
+    trainable_filter,
     trainer_facts,
     trainer_text,
     with_defaults,
@@ -153,6 +155,11 @@ class Trainer:
             a run folder, checkpoints and early stopping (default False); or the number of batches.
         overfit_batches: the number of batches to overfit on: training and validation both use
             these batches of the train split, unshuffled and without augmentation (default None).
+        trainable: which parameters are trained: the beginning of their paths, such as `"dense3"`; a
+            list of beginnings; or an nnx filter, such as a function of the path (a tuple) and the
+            variable (default None: all). The others are frozen: they have no gradients, no weight
+            decay and no optimizer state. Their layers stay in training mode: BatchNorm statistics
+            are updated, unless `layer.eval()` was called before `fit`.
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
             the host sends large batches). A dispatch ends where something is due: a log point, a
             save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
@@ -217,6 +224,7 @@ class Trainer:
         limit_batches: LimitBatches | None = None,
         fast_dev_run: bool | int = False,
         overfit_batches: int | None = None,
+        trainable: Trainable = None,
         steps_per_execution: StepsPerExecution = "auto",
         check_finite: bool = True,
         progress_bar: bool = True,
@@ -232,6 +240,7 @@ class Trainer:
         if fast_dev_run:
             log_dir, max_epochs, max_steps = None, 1, None
             callbacks = without_outputs(callbacks)
+        trainable_filter(model, trainable)  # refuses a filter that selects nothing
         self._settings = Settings(
             name=type(model).__name__.lower() if name is None else as_name(name),
             log_dir=log_dir,
@@ -272,6 +281,7 @@ class Trainer:
             steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
             placement=self._placement,
             seed=self._settings.seed,
+            trainable=trainable,
         )
         self._agreement = Agreement()
         self._parts = self._new_parts()
@@ -344,7 +354,7 @@ class Trainer:
         self._parts.run.check_resume(resume, accepted)
         evaluation, training = self._preparation.for_training()
         report_frozen_layers(self._arrays.model, training.still_statistics)
-        report_untouched_parameters(self._transformation, self._arrays.model)
+        report_trained_parameters(self._transformation, self._arrays.model, self._arrays.steps.wrt)
         use_compilation_cache()
         start_times.end("checks")
         self._fit_loop = self._new_fit_loop(evaluation, training)
@@ -532,8 +542,9 @@ class Trainer:
     def gradients(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the gradients of a train step at the current parameters, by parameter path.
 
-        Runs `train_step` without changing anything. This is a separate program: the first call
-        compiles it, and each call takes about as long as a step.
+        Parameters that are not `trainable` have none. Runs `train_step` without changing anything.
+        This is a separate program: the first call compiles it, and each call takes about as long
+        as a step.
 
         Args:
             batch: a batch as hooks receive it.

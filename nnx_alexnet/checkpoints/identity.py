@@ -125,13 +125,14 @@ def describe_module(module: nnx.Module) -> dict[str, Any]:
 
 
 def describe_optimizer(
-    optimizer: optax.GradientTransformation, model: nnx.Module
+    optimizer: optax.GradientTransformation, model: nnx.Module, wrt: Any = nnx.Param
 ) -> dict[str, Any]:
     """Returns what an optimizer computes, found by tracing, since its functions hide arguments.
 
     Args:
         optimizer: an optimizer that works for the model's parameters.
         model: only its shapes are used.
+        wrt: the nnx filter of the parameters that are trained (default all).
 
     Returns:
         `optimizer`, a fingerprint of its two functions, and `optimizer_constants`, the numbers in
@@ -149,7 +150,7 @@ def describe_optimizer(
     def update(parameters: Any, gradients: Any, state: Any) -> Any:
         return updated_once(optimizer, gradients, state, parameters)
 
-    parameters = nnx.as_pure(nnx.state(model, nnx.Param))
+    parameters = nnx.as_pure(nnx.state(model, wrt))
     with usual_promotion():
         begun, state = jax.make_jaxpr(optimizer.init, return_shape=True)(parameters)
         updated = jax.make_jaxpr(update)(parameters, parameters, state)

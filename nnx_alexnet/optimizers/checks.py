@@ -40,10 +40,8 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
     remedy = ""
     if isinstance(optimizer, nnx.Optimizer):
         remedy = (
-            " Pass the optax optimizer that it was built from. To train only some parameters, as "
-            'with `wrt`, disable updates of the others: optax.partition({"train": ..., "freeze": '
-            "optax.set_to_zero()}, labels), where labels(parameters) returns the group name of "
-            "each parameter by its path (jax.tree_util.tree_map_with_path)."
+            " Pass the optax optimizer that it was built from, and as `trainable` the filter of "
+            "the parameters to train, which is `wrt` here."
         )
     elif callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
         remedy = f" Call it: {getattr(optimizer, '__name__', 'optax.adam')}(1e-3)."
@@ -53,12 +51,15 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
     )
 
 
-def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) -> None:
+def check_optimizer(
+    optimizer: optax.GradientTransformation, model: nnx.Module, wrt: Any = nnx.Param
+) -> None:
     """Raises a `ValueError` unless an optimizer can update the parameters of a model.
 
     Args:
         optimizer: the optimizer, which is traced with abstract gradients, loss and parameters.
         model: the model, which is not changed.
+        wrt: the nnx filter of the parameters that are trained (default all).
 
     Example:
         >>> import optax
@@ -76,7 +77,7 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
     for what, function in (("initialised with", optimizer.init), ("applied to", update)):
         try:
             with usual_promotion():
-                jax.eval_shape(function, nnx.state(model, nnx.Param))
+                jax.eval_shape(function, nnx.state(model, wrt))
         except Exception as error:
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "
@@ -89,16 +90,17 @@ def check_optimizer(optimizer: optax.GradientTransformation, model: nnx.Module) 
 
 
 def untouched_parameters(
-    optimizer: optax.GradientTransformation, model: nnx.Module
+    optimizer: optax.GradientTransformation, model: nnx.Module, wrt: Any = nnx.Param
 ) -> tuple[list[str], bool]:
     """Returns the parameters with constant updates, such as those of `optax.set_to_zero`.
 
     Args:
         optimizer: an optimizer that `check_optimizer` accepts.
         model: the model, which is not changed.
+        wrt: the nnx filter of the parameters that are trained (default all).
 
     Returns:
-        The paths of these parameters, and whether they are all of the model's parameters.
+        The paths of these parameters, and whether they are all that are trained.
 
     Example:
         >>> import optax
@@ -108,7 +110,7 @@ def untouched_parameters(
         >>> untouched_parameters(optax.set_to_zero(), model)
         (['bias', 'kernel'], True)
     """
-    parameters = nnx.state(model, nnx.Param)
+    parameters = nnx.state(model, wrt)
     with usual_promotion():
         jaxpr = jax.make_jaxpr(lambda state: _updated(optimizer, state)[0])(parameters).jaxpr
     moving = set(jaxpr.invars)

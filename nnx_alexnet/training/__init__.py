@@ -25,9 +25,10 @@ from nnx_alexnet.training.run_config import recorded_config
 from nnx_alexnet.training.run_identity import Ingredients
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name, as_tags
 from nnx_alexnet.training.start_checks import check_types
-from nnx_alexnet.training.start_reports import report_frozen_layers, report_untouched_parameters
+from nnx_alexnet.training.start_reports import report_frozen_layers, report_trained_parameters
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
+from nnx_alexnet.training.trainable import Trainable, trainable_filter
 
 __all__ = [
     "DEFAULT_EPOCHS",
@@ -49,6 +50,7 @@ __all__ = [
     "Run",
     "Settings",
     "StepsPerExecution",
+    "Trainable",
     "TrainingTrace",
     "as_name",
     "as_tags",
@@ -62,8 +64,9 @@ __all__ = [
     "predict_step",
     "recorded_config",
     "report_frozen_layers",
-    "report_untouched_parameters",
+    "report_trained_parameters",
     "train_step",
+    "trainable_filter",
     "trainer_facts",
     "trainer_text",
     "with_defaults",

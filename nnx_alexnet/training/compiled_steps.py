@@ -90,6 +90,7 @@ class CompiledSteps:
         predict: `(state.model, carried, batch) -> (carried, predictions)`; each device has the
             predictions for the whole batch.
         parameter_names: the paths of the model's parameters, such as "conv1/kernel".
+        wrt: the nnx filter of the parameters that are trained.
         traces: how often each step was traced; more than once means a recompilation.
 
     Raises:
@@ -127,13 +128,20 @@ class CompiledSteps:
         *,
         placement: Placement | None = None,
         seed: int = 0,
+        trainable: Any = None,
     ) -> None:
         self._seed = seed
         self._placement = placement = Placement() if placement is None else placement
         self._functions = functions = StepFunctions(
-            model, transform, train_step, eval_step, predict_step, placement=placement
+            model,
+            transform,
+            train_step,
+            eval_step,
+            predict_step,
+            placement=placement,
+            trainable=trainable,
         )
-        self.parameter_names = functions.parameter_names
+        self.parameter_names, self.wrt = functions.parameter_names, functions.wrt
         self.traces: Counter[str] = Counter()
         self._sizes: set[tuple[int, tuple[int, ...]]] = (
             set()
@@ -250,7 +258,8 @@ class CompiledSteps:
     def gradients(self, state: State, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """Returns the gradients that a train step would pass to the optimizer, by parameter path.
 
-        This is a separate program, compiled at the first call. It does not change the state.
+        Parameters that are not trained have none. This is a separate program, compiled at the first
+        call. It does not change the state.
 
         Args:
             state: the current state.
@@ -258,7 +267,7 @@ class CompiledSteps:
             key: the key of the epoch, as for `train`.
         """
         found = self._gradients(state.model, batch, key)
-        return dict(zip(self.parameter_names, found, strict=True))
+        return dict(zip(self._functions.trained_names, found, strict=True))
 
     def to_host(self, state: State) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of all arrays by their path, "model/conv1/kernel", for a checkpoint.

@@ -98,7 +98,7 @@ class ModelArrays:
         self.put(self.steps.split(self.model))
         self.lend()
         with jax.set_mesh(self._placement.mesh), usual_promotion():
-            self.optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
+            self.optimizer = nnx.Optimizer(self.model, transformation, wrt=self.steps.wrt)
 
     def end_training(self) -> None:
         """Drops the optimizer."""

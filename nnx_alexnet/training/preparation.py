@@ -60,6 +60,7 @@ class Preparation:
         steps: returns the functions to compile.
         placement: the devices.
         seed: the seed of the run (default 0).
+        trainable: the parameters that are trained; see `Trainer` (default None: all).
 
     Attributes:
         evaluation: the forward pass that was traced last; None before the first trace.
@@ -76,6 +77,7 @@ class Preparation:
         steps: Callable[[], ModuleSteps],
         placement: Placement,
         seed: int = 0,
+        trainable: Any = None,
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
         self.training: TrainingTrace | None = None
@@ -89,6 +91,7 @@ class Preparation:
         self._steps = steps
         self._placement = placement
         self._seed = seed
+        self._trainable = trainable
 
     def split(self, name: str) -> Loader:
         """Returns a split of the data.
@@ -159,6 +162,7 @@ class Preparation:
                     *self._steps(),
                     placement=self._placement,
                     seed=self._seed,
+                    trainable=self._trainable,
                 )
             )
 
@@ -167,8 +171,9 @@ class Preparation:
             self._trace_evaluation(self._data.val)
         # The train split comes last, because the last trace is kept.
         evaluation = self._trace_evaluation(loader)
-        check_parameters(self._arrays.model)
-        check_optimizer(self._transformation, self._arrays.model)
+        model, wrt = self._arrays.model, self._arrays.steps.wrt
+        check_parameters(model, wrt)
+        check_optimizer(self._transformation, model, wrt)
         with self._fitting(loader) as example:
             self.training = self._arrays.steps.trace_training(
                 self._transformation, evaluation.empty, example

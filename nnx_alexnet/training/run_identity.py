@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
+from flax import nnx
 
 from nnx_alexnet.callbacks import CallbackList
 from nnx_alexnet.checkpoints import (
@@ -58,7 +59,7 @@ def check_processes_alike(run: Ingredients, callbacks: CallbackList, resume: str
             "model": [describe_module(model), manifest_of(leaves, {})["arrays"]],
             "data": [run.data.describe(), run.data.label_digests()],
             "task": plain_attributes(run.task),
-            "optimizer": describe_optimizer(run.transformation, model),
+            "optimizer": describe_optimizer(run.transformation, model, run.arrays.steps.wrt),
             "programs": fingerprints(run.evaluation, run.training),
             "callbacks": [
                 (type(callback).__qualname__, callback.batch_period) for callback in callbacks
@@ -77,7 +78,8 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         run: this run.
         about_data: the result of `DataModule.describe`.
     """
-    arrays, optimizer = run.arrays, describe_optimizer(run.transformation, run.arrays.model)
+    arrays = run.arrays
+    optimizer = describe_optimizer(run.transformation, arrays.model, arrays.steps.wrt)
     leaves = arrays.named()
     constants = [f"model/{name}" for name in run.training.constants]
     train = run.data.train
@@ -94,4 +96,9 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         seed=run.settings.seed,
         config=run.config,
     )
-    return identity if stream is None else {**identity, "stream": stream}
+    trained = {
+        "trainable": [*named_leaves(nnx.state(arrays.model, arrays.steps.wrt))]
+        if arrays.steps.wrt is not nnx.Param
+        else "all"
+    }
+    return {**trained, **identity} | ({} if stream is None else {"stream": stream})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import flax.errors
 import flax.linen
@@ -70,14 +71,15 @@ def _model_remedy(model: object, data: object) -> str:
     return ""
 
 
-def check_parameters(model: nnx.Module) -> None:
-    """Checks that each parameter of a model can have a gradient.
+def check_parameters(model: nnx.Module, wrt: Any = nnx.Param) -> None:
+    """Checks that each parameter that is trained can have a gradient.
 
     Args:
         model: the model that is trained.
+        wrt: the nnx filter of the parameters that are trained (default all).
 
     Raises:
-        ValueError: a parameter is not floating point or complex.
+        ValueError: a parameter is neither floating point nor complex.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,12 +92,13 @@ def check_parameters(model: nnx.Module) -> None:
         Traceback (most recent call last):
         ValueError: `model` has a parameter `table` of dtype int32, which has no gradient. Use ...
     """
-    for name, leaf in named_leaves(nnx.state(model, nnx.Param)).items():
+    for name, leaf in named_leaves(nnx.state(model, wrt)).items():
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise ValueError(
                 f"`model` has a parameter `{name}` of dtype {dtype}, which has no gradient. Use an "
-                "nnx.Variable that is not an nnx.Param, or a floating-point dtype."
+                "nnx.Variable that is not an nnx.Param, or a floating-point dtype; or leave it "
+                "out of `trainable`."
             )
 
 

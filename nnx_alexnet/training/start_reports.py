@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import optax
 from flax import nnx
 
 from nnx_alexnet.data import IterableBatches
+from nnx_alexnet.devices import named_leaves
 from nnx_alexnet.models import frozen_layers
 from nnx_alexnet.optimizers import untouched_parameters
 from nnx_alexnet.support import logger
@@ -43,11 +45,30 @@ def report_frozen_layers(model: nnx.Module, still_statistics: Sequence[str]) -> 
         )
 
 
-def report_untouched_parameters(
-    transformation: optax.GradientTransformation, model: nnx.Module
+def report_trained_parameters(
+    transformation: optax.GradientTransformation, model: nnx.Module, wrt: Any = nnx.Param
 ) -> None:
-    """Logs which parameters the optimizer does not change."""
-    names, are_all = untouched_parameters(transformation, model)
+    """Logs which parameters are frozen, and which of the others the optimizer does not change.
+
+    Args:
+        transformation: the optimizer.
+        model: the model, which is not changed.
+        wrt: the nnx filter of the parameters that are trained (default all).
+    """
+    trained = [*named_leaves(nnx.state(model, wrt))]
+    frozen = [name for name in named_leaves(nnx.state(model, nnx.Param)) if name not in trained]
+    if frozen:
+        logger.info(
+            "Trained parameters: %s. Frozen parameters: %s.", _listed(trained), _listed(frozen)
+        )
+    moving = _normalised_layers(model, frozen, trained)
+    if moving:
+        logger.info(
+            "The parameters of %s are frozen, but the statistics are updated in training. To keep "
+            "the statistics, call eval() of these layers before fit().",
+            _listed(moving),
+        )
+    names, are_all = untouched_parameters(transformation, model, wrt)
     if names and are_all:
         logger.warning(
             "`optimizer` changes no parameter, as with optax.set_to_zero(). Labels or masks "
@@ -57,6 +78,21 @@ def report_untouched_parameters(
         )
     elif names:
         logger.info("`optimizer` does not change these parameters: %s.", _listed(names))
+
+
+def _normalised_layers(
+    model: nnx.Module, frozen: Sequence[str], trained: Sequence[str]
+) -> list[str]:
+    """Returns the layers in training mode that have statistics and only frozen parameters."""
+    in_evaluation, _ = frozen_layers(model)
+    parents = (name.rpartition("/")[0] for name in named_leaves(nnx.state(model, nnx.BatchStat)))
+    return [
+        layer
+        for layer in dict.fromkeys(parents)
+        if layer not in in_evaluation
+        and any(name.startswith(f"{layer}/") for name in frozen)
+        and not any(name.startswith(f"{layer}/") for name in trained)
+    ]
 
 
 def report_stream(stream: IterableBatches | None) -> None:

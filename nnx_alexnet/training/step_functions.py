@@ -24,6 +24,7 @@ from nnx_alexnet.task import Loss, Outputs, Task, check_metrics, check_outputs, 
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
+from nnx_alexnet.training.trainable import trainable_filter
 
 Transform = Callable[[Batch, jax.Array | None], Any]
 TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
@@ -66,13 +67,16 @@ class StepFunctions:
         eval_step: `(model, batch) -> outputs`.
         predict_step: `(model, batch) -> predictions`.
         placement: the devices, and how arrays are split over them.
+        trainable: see `Trainer` (default None: all parameters).
 
     Attributes:
         definitions: the graphs of the model.
+        wrt: the nnx filter of the parameters that are trained.
         placement: the devices, and how arrays are split over them.
         model: the layout of the model's arrays.
         optimizer: the layout of the optimizer's arrays; None before `take_optimizer`.
         parameter_names: the paths of the model's parameters.
+        trained_names: the paths of those that are trained.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
         takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
     """
@@ -86,12 +90,15 @@ class StepFunctions:
         predict_step: PredictStep,
         *,
         placement: Placement,
+        trainable: Any = None,
     ) -> None:
         self.definitions = define(model)
+        self.wrt = trainable_filter(model, trainable)
         state = self.definitions.state
         self.model = Layout(state, placement, "model")
         self.optimizer: Layout | None = None  # a model that is only evaluated has none
         self.parameter_names = list(named_leaves(nnx.filter_state(state, nnx.Param)))
+        self.trained_names = list(named_leaves(nnx.filter_state(state, self.wrt)))
         self.carried: dict[str, list[int]] = {}
         self.takes_rngs = takes_rngs(model)
         self._rate_leaves: dict[str, int] = {}
@@ -209,7 +216,7 @@ class StepFunctions:
     def gradients(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
         """Returns the gradients that a step passes to its optimizer."""
         model = self._training_model(leaves, batch, key)
-        recorder = GradientRecorder(model, optax.identity(), wrt=nnx.Param)
+        recorder = GradientRecorder(model, optax.identity(), wrt=self.wrt)
         self._train_step(model, recorder, self._transformed(batch, key))
         gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
         return [constrained(each, self.placement.replicated) for each in gradients]

@@ -254,7 +254,8 @@ def _abstract_optimizer(
     built: list[Any] = []
 
     def build(state: Any) -> Any:
-        optimizer = nnx.Optimizer(nnx.merge(definition, state), transformation, wrt=nnx.Param)
+        model = nnx.merge(definition, state)
+        optimizer = nnx.Optimizer(model, transformation, wrt=functions.wrt)
         graph, arrays = nnx.split(optimizer)
         built.append(graph)
         return arrays

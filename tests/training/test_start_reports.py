@@ -11,8 +11,9 @@ from flax import nnx
 from nnx_alexnet.training.start_reports import (
     report_frozen_layers,
     report_stream,
-    report_untouched_parameters,
+    report_trained_parameters,
 )
+from nnx_alexnet.training.trainable import trainable_filter
 
 
 class Net(nnx.Module):
@@ -80,12 +81,12 @@ def test_of_many_layers_five_are_named_and_the_others_counted(logs):
 
 
 def test_an_optimizer_that_changes_all_parameters_is_not_reported(logs):
-    report_untouched_parameters(optax.sgd(0.1), Net())
+    report_trained_parameters(optax.sgd(0.1), Net())
     assert levels(logs) == []
 
 
 def test_an_optimizer_that_changes_no_parameter_is_warned_of(logs):
-    report_untouched_parameters(optax.set_to_zero(), Net())
+    report_trained_parameters(optax.set_to_zero(), Net())
     ((level, text),) = levels(logs)
     assert level == "WARNING"
     assert text.startswith("`optimizer` changes no parameter")
@@ -98,10 +99,27 @@ def test_parameters_that_an_optimizer_leaves_out_are_listed(logs):
         )
 
     partition = optax.partition({"head": optax.sgd(0.1), "rest": optax.set_to_zero()}, labels)
-    report_untouched_parameters(partition, Net())
+    report_trained_parameters(partition, Net())
     assert levels(logs) == [
         ("INFO", "`optimizer` does not change these parameters: norm/bias, norm/scale.")
     ]
+
+
+def test_frozen_parameters_and_their_moving_statistics_are_reported(logs):
+    model = Net()
+    report_trained_parameters(optax.sgd(0.1), model, trainable_filter(model, "head"))
+    trained, statistics = [text for _, text in levels(logs)]
+    assert trained == (
+        "Trained parameters: head/bias, head/kernel. Frozen parameters: norm/bias, norm/scale."
+    )
+    assert statistics.startswith("The parameters of norm are frozen, but the statistics are upda")
+
+
+def test_statistics_of_a_frozen_layer_in_evaluation_mode_are_not_reported(logs):
+    model = Net()
+    model.norm.eval()
+    report_trained_parameters(optax.sgd(0.1), model, trainable_filter(model, "head"))
+    assert len(levels(logs)) == 1
 
 
 def test_the_log_says_how_a_resumed_run_finds_its_place_in_a_stream(logs):
