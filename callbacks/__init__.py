@@ -7,6 +7,7 @@ from nnx_alexnet.callbacks.callback_list import CallbackList as CallbackList
 from nnx_alexnet.callbacks.device_monitor import DeviceMonitor as DeviceMonitor
 from nnx_alexnet.callbacks.early_stopping import EarlyStopping as EarlyStopping
 from nnx_alexnet.callbacks.early_stopping import StopReason as StopReason
+from nnx_alexnet.callbacks.gradual_unfreezing import GradualUnfreezing as GradualUnfreezing
 from nnx_alexnet.callbacks.json_logger import JSONLogger as JSONLogger
 from nnx_alexnet.callbacks.learning_rate_monitor import LearningRateMonitor as LearningRateMonitor
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor as MetricMonitor
@@ -24,6 +25,7 @@ __all__ = [
     "Callback",
     "DeviceMonitor",
     "EarlyStopping",
+    "GradualUnfreezing",
     "JSONLogger",
     "LearningRateMonitor",
     "MetricMonitor",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnx_alexnet.support import check_integer, constructor_text
 
 if TYPE_CHECKING:
+    import optax
+
     from nnx_alexnet.data import Batch
     from nnx_alexnet.trainer import Trainer
 
@@ -83,6 +85,16 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned; called on resume, after `on_fit_start`."""
+
+    def configure_optimizer(
+        self, trainer: Trainer, optimizer: optax.GradientTransformation
+    ) -> optax.GradientTransformation:
+        """Returns the optimizer to train with, such as a transformation that wraps `optimizer`.
+
+        Called when the Trainer is built, in callback order. `trainer.data` and
+        `trainer.parameters()` can be read; the run has no folder and no state yet.
+        """
+        return optimizer
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Called first in `fit`, `validate`, `test` and `predict`: check arguments here.

@@ -80,6 +80,12 @@ class CallbackList:
     def __iter__(self) -> Iterator[Callback]:
         return iter(self._callbacks)
 
+    def configure_optimizer(self, trainer: Any, optimizer: Any) -> Any:
+        """Returns the optimizer after each callback has had the chance to wrap it."""
+        for callback in self._callbacks:
+            optimizer = callback.configure_optimizer(trainer, optimizer)
+        return optimizer
+
     def call(self, hook: str, *arguments: Any) -> None:
         """Calls `hook` on every callback that overrides it.
 

@@ -253,9 +253,7 @@ class Trainer:
             check_finite=check_finite,
             tags=as_tags(tags),
         )
-        self._transformation = (
-            create_optimizer() if optimizer is None else as_transformation(optimizer)
-        )
+        transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
         self._placement = Placement(devices, shard_state=shard_state)
         self._task = (Classification() if task is None else task).for_data(self._data)
         given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
@@ -267,9 +265,10 @@ class Trainer:
             model=model,
             task=self._task,
             data=self._data,
-            transformation=self._transformation,
+            transformation=transformation,
             callbacks=self._hooks.callbacks,
         )
+        self._transformation = self._hooks.callbacks.configure_optimizer(self, transformation)
         self._lifecycle = Lifecycle(self._hooks, self._arrays, self._data, self._placement)
         self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
         self._preparation = Preparation(

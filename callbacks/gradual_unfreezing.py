@@ -1,0 +1,177 @@
+"""`GradualUnfreezing`: starts to train groups of parameters one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.support import check_integer, logger, unknown
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
+
+
+class GradualUnfreezing(Callback):
+    """Trains the last layers first, and unfreezes the others at later epochs.
+
+    Each group of parameters has an optimizer of its own, whose state (such as Adam's moments) does
+    not change until the group is unfrozen. Until then, its parameters keep their values: they have
+    no updates and no weight decay. Learning rate schedules follow the steps of the run, not those
+    of the group. Clipping by the global norm applies to each group separately.
+
+    The unfreezing is a function of the step count in the optimizer's state, so a resumed run
+    unfreezes at the same step. The gradients of frozen groups are computed and dropped: this
+    protects pretrained weights, but it does not save time. To save time, use
+    `Trainer(trainable=)`, and start a second run from the weights of the first.
+
+    Source: Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.3.
+
+    Args:
+        groups: how the paths of parameters begin, with the epoch (from 0) that trains them first:
+            `{"dense3": 0, "dense": 1, "": 3}`. The longest beginning that matches a parameter
+            counts; parameters that match none stay frozen. A list stands for epochs 0, 1, 2, ...
+        steps_per_epoch: the optimizer steps per epoch; None (the default) means those of the data.
+
+    Raises:
+        ValueError: no group starts at epoch 0, an epoch is negative, a beginning matches no
+            parameter, or the data do not determine the number of steps per epoch.
+
+    Example:
+        >>> from nnx_alexnet.callbacks import GradualUnfreezing
+        >>> GradualUnfreezing(["dense3", "dense", ""]).groups
+        {'dense3': 0, 'dense': 1, '': 2}
+    """
+
+    def __init__(
+        self, groups: Mapping[str, int] | Sequence[str], *, steps_per_epoch: int | None = None
+    ):
+        check_integer("steps_per_epoch", steps_per_epoch, also=(None,))
+        if isinstance(groups, str):
+            groups = [groups]
+        pairs = groups.items() if isinstance(groups, Mapping) else zip(groups, range(len(groups)))  # noqa: B905
+        self.groups = dict(pairs)
+        self.steps_per_epoch = steps_per_epoch
+        for epoch in self.groups.values():
+            check_integer("groups", epoch, minimum=0)
+        if 0 not in self.groups.values():
+            raise ValueError(
+                f"`groups` (={self.groups}) must train a group from epoch 0, or nothing is trained "
+                'in the first epoch; such as {"dense3": 0, "": 1}.'
+            )
+
+    def configure_optimizer(
+        self, trainer: Trainer, optimizer: optax.GradientTransformation
+    ) -> optax.GradientTransformation:
+        """Gives each group an optimizer that starts at its epoch."""
+        names = [*trainer.parameters()]
+        for beginning in self.groups:
+            if not any(name.startswith(beginning) for name in names):
+                raise unknown("groups", beginning, names)
+        num_steps = self.steps_per_epoch or trainer.steps_per_epoch
+        if num_steps is None:
+            raise ValueError(
+                "`GradualUnfreezing` needs the number of steps per epoch, which the train split "
+                "does not determine. Pass `steps_per_epoch`."
+            )
+        return unfreezing(
+            optimizer, {beginning: epoch * num_steps for beginning, epoch in self.groups.items()}
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer) -> None:
+        """Logs the groups that are unfrozen."""
+        due = [
+            each or "all others" for each, epoch in self.groups.items() if epoch == trainer.epoch
+        ]
+        if due and trainer.step_in_epoch == 0:
+            logger.info("Epoch %d unfreezes %s.", trainer.epoch + 1, ", ".join(due))
+
+
+class DelayedState(NamedTuple):
+    """The number of steps so far, and the state of the optimizer that is delayed."""
+
+    step: jax.Array
+    delayed: Any
+
+
+def unfreezing(
+    optimizer: optax.GradientTransformation, starts: Mapping[str, int]
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimizer of groups of parameters that start at different steps.
+
+    Args:
+        optimizer: applied to each group separately.
+        starts: how the paths of parameters begin, with the number of steps before their first
+            update.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from nnx_alexnet.callbacks.gradual_unfreezing import unfreezing
+        >>> optimizer = unfreezing(optax.sgd(0.5), {"head": 0, "": 1})
+        >>> ones = {"body": jnp.ones(()), "head": jnp.ones(())}
+        >>> updates, state = optimizer.update(ones, optimizer.init(ones), ones)
+        >>> float(updates["body"]), float(updates["head"])
+        (0.0, -0.5)
+        >>> float(optimizer.update(ones, state, ones)[0]["body"])
+        -0.5
+    """
+    frozen = "frozen"
+
+    def group(path: Sequence[Any]) -> str:
+        name = "/".join(_part(key) for key in path)
+        matching = [beginning for beginning in starts if name.startswith(beginning)]
+        return _label(max(matching, key=len)) if matching else frozen
+
+    def labels(parameters: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: group(path), parameters)
+
+    groups = {_label(each): delayed(optimizer, start) for each, start in starts.items()}
+    return optax.partition({**groups, frozen: optax.set_to_zero()}, labels)
+
+
+def delayed(
+    optimizer: optax.GradientTransformation, start: int
+) -> optax.GradientTransformationExtraArgs:
+    """Returns an optimizer whose updates are zero for `start` steps; its schedules do not wait."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(parameters: Any) -> DelayedState:
+        return DelayedState(jnp.zeros((), jnp.int32), inner.init(parameters))
+
+    def update(
+        gradients: Any, state: DelayedState, parameters: Any = None, **extra: Any
+    ) -> tuple[Any, DelayedState]:
+        updates, after = inner.update(gradients, state.delayed, parameters, **extra)
+        if start:
+            is_due = state.step >= start
+            updates = jax.tree.map(lambda u: jnp.where(is_due, u, jnp.zeros_like(u)), updates)
+            after = _held(is_due, state.delayed, after)
+        return updates, DelayedState(optax.safe_increment(state.step), after)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _held(is_due: jax.Array, before: Any, after: Any) -> Any:
+    """Returns the state after a step if it is due, else that before it; schedules always move."""
+
+    def choose(old: Any, new: Any) -> Any:
+        if isinstance(new, optax.ScaleByScheduleState):
+            return new
+        if isinstance(new, optax.InjectStatefulHyperparamsState):
+            return new._replace(inner_state=_held(is_due, old.inner_state, new.inner_state))
+        return jnp.where(is_due, new, old)
+
+    schedules = (optax.ScaleByScheduleState, optax.InjectStatefulHyperparamsState)
+    return jax.tree.map(choose, before, after, is_leaf=lambda node: isinstance(node, schedules))
+
+
+def _part(key: Any) -> str:
+    return str(next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)))
+
+
+def _label(beginning: str) -> str:
+    return beginning or "others"

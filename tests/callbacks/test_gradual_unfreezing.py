@@ -1,0 +1,120 @@
+"""Gradual unfreezing equals optax on each group alone, from the step that unfreezes it."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from small_runs import tiny_data, tiny_trainer
+
+from nnx_alexnet import create_optimizer
+from nnx_alexnet.callbacks import Callback, GradualUnfreezing
+from nnx_alexnet.callbacks.gradual_unfreezing import unfreezing
+from nnx_alexnet.devices import named_leaves
+
+
+def rate(step):
+    return 0.1 / (1 + step)
+
+
+def injected(schedule):
+    return optax.inject_hyperparams(optax.adamw)(schedule, weight_decay=0.3)
+
+
+def plain(schedule):
+    return optax.adamw(schedule, weight_decay=0.3)
+
+
+def run(optimizer, parameters, gradients):
+    state = optimizer.init(parameters)
+    for each in gradients:
+        updates, state = optimizer.update(each, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+    return parameters
+
+
+@pytest.mark.parametrize("build", [plain, injected])
+def test_each_group_trains_as_if_alone_with_the_schedule_of_the_run(build):
+    rng = np.random.default_rng(0)
+    names = {"body": 3, "head": 0, "headless": None}
+
+    def random():
+        return {name: jnp.asarray(rng.normal(size=3), jnp.float32) for name in names}
+
+    start, gradients = random(), [random() for _ in range(6)]
+    found = run(unfreezing(build(rate), {"head": 0, "body": 3, "headl": 9}), start, gradients)
+    for name, begin in {"head": 0, "body": 3}.items():
+        alone = build(lambda step, begin=begin: rate(step + begin))
+        expected = run(alone, {"x": start[name]}, [{"x": g[name]} for g in gradients[begin:]])
+        np.testing.assert_allclose(found[name], expected["x"], rtol=1e-6)
+    np.testing.assert_array_equal(found["headless"], start["headless"])
+
+
+class Snapshots(Callback):
+    """Keeps the parameters at the end of each epoch."""
+
+    def on_fit_start(self, trainer):
+        self.epochs = []
+
+    def on_train_epoch_end(self, trainer):
+        self.epochs.append({name: np.array(leaf) for name, leaf in trainer.parameters().items()})
+
+
+def unfreezing_trainer(**arguments):
+    optimizer = create_optimizer("adamw", 0.05, schedule="cosine", num_steps=12)
+    callbacks = [GradualUnfreezing({"dense": 0, "b": 1, "": 2}), *arguments.pop("callbacks", [])]
+    return tiny_trainer(optimizer=optimizer, callbacks=callbacks, devices=2, **arguments)
+
+
+def test_groups_change_from_their_epoch_on_and_resume_exactly(tmp_path):
+    seen = Snapshots()
+    whole = unfreezing_trainer(callbacks=[seen], max_epochs=3, steps_per_execution=3)
+    initial = {name: np.array(leaf) for name, leaf in whole.parameters().items()}
+    whole.fit()
+    changed = [
+        sorted(name for name in initial if (initial[name] != epoch[name]).any())
+        for epoch in seen.epochs
+    ]
+    dense, bn, conv = ["dense/bias", "dense/kernel"], ["bn/bias", "bn/scale"], ["conv/kernel"]
+    assert changed[0] == dense
+    assert changed[1] == [*bn, *dense]
+    assert {*conv, *bn, *dense} <= {*changed[2]}
+    assert {*whole.learning_rates()} == {"lr/b", "lr/dense", "lr/others"}
+    part = unfreezing_trainer(max_steps=6, log_dir=tmp_path)
+    part.fit()
+    rest = unfreezing_trainer(max_epochs=3, log_dir=tmp_path)
+    rest.fit(resume=part.run_dir)
+    for name, leaf in named_leaves(nnx.state(rest.model, (nnx.Param, nnx.BatchStat))).items():
+        np.testing.assert_array_equal(leaf, named_leaves(whole.model)[name], name)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"dense": 1}, r"must train a group from epoch 0"),
+        ({"dense": 0, "": -1}, r"`groups` \(=-1\)"),
+        ([], r"must train a group from epoch 0"),
+    ],
+)
+def test_groups_that_cannot_be_trained_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        GradualUnfreezing(groups)
+
+
+def test_a_group_without_parameters_is_refused():
+    with pytest.raises(ValueError, match=r"'head'.*dense/kernel"):
+        tiny_trainer(callbacks=GradualUnfreezing(["head", ""]))
+
+
+def test_data_of_unknown_length_need_the_number_of_steps():
+    batches = [{"image": np.zeros((4, 8, 8, 1), np.uint8), "label": np.zeros(4, np.int32)}]
+
+    class Endless:
+        def __iter__(self):
+            return iter(batches)
+
+    data = (Endless(), None)
+    with pytest.raises(ValueError, match="Pass `steps_per_epoch`"):
+        tiny_trainer(data=data, callbacks=GradualUnfreezing(["dense", ""]))
+    tiny_trainer(data=data, callbacks=GradualUnfreezing(["dense", ""], steps_per_epoch=2))
+    assert tiny_data().train.num_batches == 4
