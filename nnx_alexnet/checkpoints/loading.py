@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nnx_alexnet.support import absolute_path, logger, shown
 
 
 def load_checkpoint(
-    path: str | Path, model: nnx.Module, *, which: str | int = "auto"
+    path: str | Path, model: nnx.Module, *, which: str | int = "auto", partial: bool = False
 ) -> dict[str, Any]:
     """Puts the parameters and statistics of a checkpoint into a freshly built model.
 
@@ -35,13 +36,18 @@ def load_checkpoint(
         which: the checkpoint of a run folder: `"auto"` (the default: the best if a metric ranked
             the run's checkpoints, else the latest), `"best"`, `"last"`, or a step. Damaged
             checkpoints are reported and never count as the best or the latest.
+        partial: whether the model may be of another architecture, such as one with another head
+            (default False). The arrays whose path, shape and dtype are those of the checkpoint are
+            loaded, except random keys; all others keep their values.
 
     Returns:
         What was saved besides the weights: `global_step`, `epoch`, `metrics`, `class_names`, ...
+        With `partial`, also the paths of the arrays of the model: `loaded`, `skipped` (another
+        shape or dtype in the checkpoint) and `left` (not in the checkpoint). The log lists them.
 
     Raises:
         ValueError: there is no such checkpoint, it is damaged, or it is of another architecture;
-            the message lists the differences (path, saved, now).
+            the message lists the differences (path, saved, now). With `partial`: no array fits.
         TypeError: `model` is not a module.
         OSError: it could not be read, though nothing shows that it is damaged.
 
@@ -71,7 +77,7 @@ def load_checkpoint(
         choice = choose_checkpoint(path, which, excluded=excluded)
         is_open = str(which) in OPEN_CHOICES and choice.path != absolute_path(path, "path")
         try:
-            loop = load_chosen(choice, model)
+            loop = load_chosen(choice, model, partial=partial)
         except DamagedError as error:
             if not is_open:
                 raise
@@ -85,22 +91,59 @@ def load_checkpoint(
     return loop
 
 
-def load_chosen(choice: Choice, model: nnx.Module) -> dict[str, Any]:
+def load_chosen(choice: Choice, model: nnx.Module, *, partial: bool = False) -> dict[str, Any]:
     """Loads a checkpoint that was chosen before, as `load_checkpoint` does."""
     folder = choice.path
     leaves = named_leaves(model)
     here = {name: describe_leaf(leaf) for name, leaf in leaves.items()}
     there = {name: str(about) for name, about in read_shapes(folder, "model").items()}
-    if lines := differences(there, here):
+    lines = differences(there, here)
+    if lines and not partial:
         raise ValueError(
             f"`model` is not of the architecture saved in {folder}. Build it with the arguments "
-            "that it was trained with. Differences:\n  " + "\n  ".join(lines)
+            "that it was trained with, or load what fits with partial=True. Differences:\n  "
+            + "\n  ".join(lines)
+        )
+    report = _compare(model, here, there) if partial else {"loaded": [*leaves]}
+    if not report["loaded"]:
+        raise ValueError(
+            f"`model` shares no array of the same path and shape with {folder}. Differences:\n  "
+            + "\n  ".join(lines)
         )
     saved = read_checkpoint(folder, items=("model",))
     arrays = saved.item("model")
     with jax.transfer_guard("allow"):
-        restored = {name: on_device(arrays[name], leaf) for name, leaf in leaves.items()}
+        restored = leaves | {
+            name: on_device(arrays[name], leaves[name]) for name in report["loaded"]
+        }
     structure = jax.tree.structure(model_state(model))
     nnx.update(model, jax.tree.unflatten(structure, restored.values()))
     logger.info("Loaded %s: %s.", folder, choice.reason)
-    return saved.loop
+    if not partial:
+        return saved.loop
+    for what, names in zip(_OUTCOMES.values(), report.values(), strict=True):
+        logger.info("%s: %s.", what, ", ".join(names) or "none")
+    return saved.loop | report
+
+
+_NOT_LEARNED = nnx.Any(nnx.RngState, nnx.Intermediate)
+_OUTCOMES = {
+    "loaded": "Loaded from the checkpoint",
+    "skipped": "Skipped, because they have another shape in the checkpoint",
+    "left": "Left as they are, because they are not in the checkpoint",
+}
+
+
+def _compare(
+    model: nnx.Module, here: Mapping[str, str], there: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Returns which arrays of a model are loaded, skipped and left; random keys are not listed."""
+    report: dict[str, list[str]] = {outcome: [] for outcome in _OUTCOMES}
+    for name in named_leaves(nnx.state(model, nnx.Not(_NOT_LEARNED))):
+        if name not in there:
+            report["left"].append(name)
+        elif there[name] != here[name]:
+            report["skipped"].append(name)
+        else:
+            report["loaded"].append(name)
+    return report

@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -25,6 +26,39 @@ def test_a_model_of_another_architecture_is_refused_with_the_differences(run):
     without_bias = nnx.Linear(20, 30, use_bias=False, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"bias: saved float32\[30\], now nothing"):
         load_checkpoint(run, without_bias)
+
+
+@pytest.fixture
+def logs(warnings):
+    warnings.set_level("INFO", logger="nnx_alexnet")
+    return warnings
+
+
+class Tuned(nnx.Module):
+    """The `kernel` of `linear`, a bias of another shape, a part of its own, and a random key."""
+
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.zeros((20, 30)))
+        self.bias = nnx.Param(jnp.zeros(7))
+        self.head = nnx.Param(jnp.zeros(3))
+        self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+
+def test_a_partial_load_takes_what_fits_and_lists_the_rest(run, logs):
+    model = Tuned()
+    about = load_checkpoint(run, model, partial=True)
+    expected = {"loaded": ["kernel"], "skipped": ["bias"], "left": ["head"]}
+    assert {name: about[name] for name in expected} == expected
+    assert about["global_step"] == 10
+    np.testing.assert_array_equal(model.kernel[...], linear(10).kernel[...])
+    assert not model.bias[...].any()
+    assert "Skipped, because they have another shape in the checkpoint: bias." in logs.text
+    assert "Left as they are, because they are not in the checkpoint: head." in logs.text
+
+
+def test_a_partial_load_of_a_model_that_shares_nothing_is_refused(run):
+    with pytest.raises(ValueError, match=r"shares no array of the same path and shape with"):
+        load_checkpoint(run, nnx.Linear(3, 4, rngs=nnx.Rngs(0)), partial=True)
 
 
 @pytest.mark.parametrize("model", ["x", nnx.Linear, None])
