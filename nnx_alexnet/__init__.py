@@ -11,6 +11,7 @@ from nnx_alexnet.version import __version__ as __version__
 if TYPE_CHECKING:
     from nnx_alexnet.callbacks import Callback as Callback
     from nnx_alexnet.checkpoints import load_checkpoint as load_checkpoint
+    from nnx_alexnet.checkpoints import load_model as load_model
     from nnx_alexnet.data import DataModule as DataModule
     from nnx_alexnet.data import load_data as load_data
     from nnx_alexnet.devices import initialize_distributed as initialize_distributed
@@ -32,6 +33,7 @@ __all__ = [
     "initialize_distributed",
     "load_checkpoint",
     "load_data",
+    "load_model",
     "summarize",
 ]
 
@@ -46,6 +48,7 @@ _PACKAGES = {
     "initialize_distributed": "devices",
     "load_checkpoint": "checkpoints",
     "load_data": "data",
+    "load_model": "checkpoints",
     "summarize": "models",
 }
 

@@ -11,6 +11,7 @@ from nnx_alexnet.checkpoints.identity import (
 from nnx_alexnet.checkpoints.items import Checkpoint, read_checkpoint, read_loop
 from nnx_alexnet.checkpoints.loading import load_checkpoint, load_chosen
 from nnx_alexnet.checkpoints.program_digests import fingerprint, unchanged
+from nnx_alexnet.checkpoints.rebuilding import load_model
 from nnx_alexnet.checkpoints.same_run import Difference, check_same
 from nnx_alexnet.checkpoints.store import Checkpoints, OnSaveError
 from nnx_alexnet.checkpoints.verifying import verify_checkpoints
@@ -29,6 +30,7 @@ __all__ = [
     "identify",
     "load_checkpoint",
     "load_chosen",
+    "load_model",
     "manifest_of",
     "plain_attributes",
     "read_checkpoint",

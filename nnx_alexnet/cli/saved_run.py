@@ -40,7 +40,7 @@ def load_run(run: str | None, checkpoint: str) -> tuple[Choice, Namespace, dict[
     if not isinstance(config.get("model"), dict) or "class_path" not in config["model"]:
         raise ValueError(
             f"`run` (={str(runs[0])!r}) was started from Python, so only Python can build its "
-            "model again: build it, then call load_checkpoint(run, model)."
+            "data again: call load_model(run), and pass the model and the data to a Trainer."
         )
     chosen = choose_checkpoint(runs[0], checkpoint)
     data = config.get("data")

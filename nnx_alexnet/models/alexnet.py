@@ -154,6 +154,8 @@ class AlexNet(nnx.Module):
         self.num_classes = num_classes
         self.image_size = image_size
         self.in_channels = in_channels
+        self.dropout_rate = float(dropout_rate)
+        self.dtype, self.param_dtype = compute, stored
 
         num_features = size * size * 256
         self._build(rngs, num_features, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`

@@ -102,6 +102,8 @@ class Saver:
             "callbacks": states,
             "data": self._run.about_data,
             "identity": self._run.identity,
+            "model_class": f"{type(self._arrays.model).__module__}."
+            f"{type(self._arrays.model).__qualname__}",
         }
         if self._stream is not None:
             progress = self._progress
