@@ -113,6 +113,15 @@ def test_the_time_to_an_accuracy_is_that_of_a_cold_and_of_a_warm_start():
 
 
 @pytest.mark.slow
+def test_a_model_is_pretrained_and_fine_tuned(fashion_mnist):
+    argv = [sys.executable, str(BENCHMARKS / "fine_tuning.py"), "--root", str(fashion_mnist)]
+    argv += ["--pretrain-steps", "2", "--max-epochs", "2", "--accuracy", "0.01"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = medians(done.stdout.splitlines())
+    assert found["from scratch"] == found["fine-tuned"] == 40, "steps of an epoch of the digits"
+
+
+@pytest.mark.slow
 def test_each_operation_in_each_way():
     argv = [sys.executable, str(BENCHMARKS / "layers.py"), "--batch", "2", "--rounds", "1"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

@@ -47,6 +47,11 @@ class ModelArrays:
         return self._steps
 
     @property
+    def model_class(self) -> str:
+        """The import path of the model's class, for `load_model`."""
+        return f"{type(self.model).__module__}.{type(self.model).__qualname__}"
+
+    @property
     def num_compilations(self) -> dict[str, int]:
         """How often each step was traced."""
         return {} if self._steps is None else dict(self._steps.traces)

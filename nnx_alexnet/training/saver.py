@@ -102,8 +102,7 @@ class Saver:
             "callbacks": states,
             "data": self._run.about_data,
             "identity": self._run.identity,
-            "model_class": f"{type(self._arrays.model).__module__}."
-            f"{type(self._arrays.model).__qualname__}",
+            "model_class": self._arrays.model_class,
         }
         if self._stream is not None:
             progress = self._progress

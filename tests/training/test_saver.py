@@ -36,6 +36,8 @@ class Store:
 class Arrays:
     """One array, whose value is the state."""
 
+    model_class = "helpers.TinyNet"
+
     def __init__(self, value):
         self.value = value
 
