@@ -19,9 +19,14 @@ from nnx_alexnet.callbacks.run_summary import RunSummary as RunSummary
 from nnx_alexnet.callbacks.run_summary import run_facts as run_facts
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
 from nnx_alexnet.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
+from nnx_alexnet.callbacks.weight_averaging import EMA as EMA
+from nnx_alexnet.callbacks.weight_averaging import SWA as SWA
+from nnx_alexnet.callbacks.weight_averaging import WeightAveraging as WeightAveraging
 
 __all__ = [
     "BETWEEN_DISPATCHES",
+    "EMA",
+    "SWA",
     "Callback",
     "DeviceMonitor",
     "EarlyStopping",
@@ -37,4 +42,5 @@ __all__ = [
     "StopReason",
     "TensorBoard",
     "ThroughputMonitor",
+    "WeightAveraging",
 ]

@@ -375,7 +375,7 @@ def train_program(trainer: Any) -> str:
     loader = trainer.data.train
     evaluation, _ = trainer._preparation.for_training()
     arrays, placement = trainer._arrays, trainer.placement
-    arrays.begin_training(trainer._transformation)
+    arrays.begin_training(trainer._preparation.optimizers)
     batch = placement.send(next(loader.batches(reads=False)), loader.batch_size)
     key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
     compiled = arrays.steps.train.function.lower(

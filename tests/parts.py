@@ -120,10 +120,10 @@ class Parts:
     def ingredients(self) -> Ingredients:
         """What the preparation gives; there is an optimizer from then on."""
         evaluation, training = self.preparation.for_training()
-        self.arrays.begin_training(self.optimizer)
+        self.arrays.begin_training(self.preparation.optimizers)
         return Ingredients(
-            self.arrays, self.data, self.task, self.optimizer, self.settings, {}, self.placement,
-            evaluation, training,
+            self.arrays, self.data, self.task, self.preparation.optimizers, self.settings, {},
+            self.placement, evaluation, training,
         )  # fmt: skip
 
     @cached_property

@@ -1,8 +1,8 @@
 """A small run in a process of its own, to be killed and started again: `resume_job.py LOGS`.
 
 It has all that a resumed run can get wrong: BatchNorm, dropout, Adam, augmentation, shuffling, a
-ragged epoch, validation, and a callback with state. The arguments after the folder are `name=value`
-of `JOB`; what they name is changed.
+ragged epoch, validation, averaged weights, and a callback with state. The arguments after the
+folder are `name=value` of `JOB`; what they name is changed.
 """
 
 import json
@@ -18,7 +18,7 @@ from helpers import TinyNet, tiny_arrays
 from streams import stream_of
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
-from nnx_alexnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, TensorBoard
+from nnx_alexnet.callbacks import EMA, Callback, EarlyStopping, ModelCheckpoint, TensorBoard
 from nnx_alexnet.data import ImageTransform
 
 JOB = {
@@ -44,6 +44,7 @@ JOB = {
     "on_bad_sample": "raise",
     "save_on_exception": True,
     "stream": "",  # of `streams`, instead of `Examples`
+    "ema": 0.9,
     "pictures": False,  # whose programs take longer to compile than a step
 }
 
@@ -126,6 +127,7 @@ def build(log_dir, job, callbacks=()):
         ),
         callbacks=[
             StepLog(job),
+            EMA(job["ema"]),
             *callbacks,
             EarlyStopping("val/loss", patience=50),
             TensorBoard(images=job["pictures"], histograms=job["pictures"], texts=job["pictures"]),

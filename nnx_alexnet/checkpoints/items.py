@@ -1,7 +1,8 @@
 """Writes and reads the items of a checkpoint.
 
 A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
-statistics, dropout keys), `optimizer`, `metrics` (the sums of the running epoch), `loop` (JSON:
+statistics, dropout keys), `optimizer`, `evaluation` (the arrays with which the model was evaluated
+instead of its own, such as averages), `metrics` (the sums of the running epoch), `loop` (JSON:
 the position of the run and of its data, its metrics, the state of its callbacks, and what is
 needed to use the model without its data), and `manifest` (the digests of all of these).
 `files.json` holds the digests of the files.
@@ -36,7 +37,7 @@ from nnx_alexnet.checkpoints.orbax_files import check_arrays, read_arrays, write
 from nnx_alexnet.checkpoints.retention import Ranking
 from nnx_alexnet.support import absolute_path, numbered_folders, parse_number, read_whole
 
-_ITEMS = ("model", "optimizer", "metrics")
+_ITEMS = ("model", "optimizer", "evaluation", "metrics")
 
 
 class Checkpoint(NamedTuple):
@@ -62,6 +63,22 @@ class Checkpoint(NamedTuple):
             for path, array in self.arrays.items()
             if path.startswith(prefix)
         }
+
+    def evaluated_model(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns the model's arrays with which the run was evaluated, by their path.
+
+        They are the averages of a run that kept any, and the trained arrays otherwise. The items
+        `model` and `evaluation` must have been read.
+        """
+        model = self.item("model")
+        # An average may have more bits than the array of the model.
+        return model | {
+            name: _typed(array, model[name]) for name, array in self.item("evaluation").items()
+        }
+
+
+def _typed(array: np.ndarray[Any, Any], like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array if array.dtype == like.dtype else array.astype(like.dtype)
 
 
 def write_checkpoint(folder: Path, arrays: Arrays, loop: Mapping[str, Any]) -> None:

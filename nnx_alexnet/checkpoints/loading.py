@@ -27,7 +27,8 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Puts the parameters and statistics of a checkpoint into a freshly built model.
 
-    The log reports which step was loaded, and why.
+    These are the values with which the checkpoint was evaluated: the averages, if the run kept any
+    (`EMA`, `SWA`, `optax.contrib.schedule_free`). The log reports which step was loaded, and why.
 
     Args:
         path: a run folder (`logs/<name>/version_<n>`) or one checkpoint in it
@@ -110,8 +111,8 @@ def load_chosen(choice: Choice, model: nnx.Module, *, partial: bool = False) -> 
             f"`model` shares no array of the same path and shape with {folder}. Differences:\n  "
             + "\n  ".join(lines)
         )
-    saved = read_checkpoint(folder, items=("model",))
-    arrays = saved.item("model")
+    saved = read_checkpoint(folder, items=("model", "evaluation"))
+    arrays = saved.evaluated_model()
     with jax.transfer_guard("allow"):
         restored = leaves | {
             name: on_device(arrays[name], leaves[name]) for name in report["loaded"]

@@ -43,6 +43,7 @@ _POSITIVE = {
 # The shapes that `summary` assumes.
 SHAPES = {"num_classes": 10, "image_size": 96, "in_channels": 1, "batch_size": 10}
 _PACKAGE = Path(__file__).parents[1]
+_BASES = ("MetricMonitor", "WeightAveraging")  # base classes of callbacks
 
 
 class Option(NamedTuple):
@@ -171,9 +172,11 @@ def known_classes(group: str) -> dict[str, str]:
         name: f"callbacks/{file.name}"
         for file in sorted((_PACKAGE / "callbacks").glob("*.py"))
         for name in re.findall(
-            r"^class (\w+)\((?:Callback|MetricMonitor)\)", file.read_text(encoding="utf-8"), re.M
+            rf"^class (\w+)\((?:Callback|{'|'.join(_BASES)})\)",
+            file.read_text(encoding="utf-8"),
+            re.M,
         )
-        if name != "MetricMonitor"
+        if name not in _BASES
     }
 
 

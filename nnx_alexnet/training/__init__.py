@@ -1,6 +1,10 @@
 """The parts of a `Trainer`; `fit_loop` contains the order of operations."""
 
-from nnx_alexnet.training.default_callbacks import with_defaults, without_outputs
+from nnx_alexnet.training.default_callbacks import (
+    find_averaging,
+    with_defaults,
+    without_outputs,
+)
 from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
 from nnx_alexnet.training.descriptions import trainer_facts, trainer_text
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
@@ -56,6 +60,7 @@ __all__ = [
     "as_tags",
     "check_types",
     "eval_step",
+    "find_averaging",
     "forget_initial_weights",
     "joined",
     "names_at_epoch_ends",

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 
 from nnx_alexnet.devices import (
@@ -32,6 +31,7 @@ from nnx_alexnet.devices import (
 )
 from nnx_alexnet.models import define
 from nnx_alexnet.task import Task
+from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
 from nnx_alexnet.training.step_functions import (
     EvalStep,
@@ -156,6 +156,8 @@ class CompiledSteps:
         # `nnx.jit` would search the arguments of each call for modules. That takes 0.08 ms, as long
         # as a small model takes for a batch.
         self.predict = SharedProgram(jax.jit(predict_program(functions, self.traces)))
+        # A weight that is a part of the state is returned without a copy.
+        self._evaluation_weights = SharedProgram(jax.jit(functions.evaluation_weights))
         self._gradients = _compiled(gradients_program(functions, self.traces))
 
     # ---- Before the first batch -----------------------------------------------------------------
@@ -173,10 +175,10 @@ class CompiledSteps:
         trace_prediction(self._functions, example)
 
     def trace_training(
-        self, transformation: optax.GradientTransformation, empty: Any, example: Batch
+        self, optimizers: OptimizerFactory, empty: Any, example: Batch
     ) -> TrainingTrace:
         """Traces a train step over shapes; see `tracing.trace_training`."""
-        return trace_training(self._functions, self._update, transformation, empty, example)
+        return trace_training(self._functions, self._update, optimizers, empty, example)
 
     def note_size(self, num_rows: int, lengths: tuple[int, ...] = ()) -> bool:
         """Records a batch size of the train step; returns whether the size is new.
@@ -225,6 +227,23 @@ class CompiledSteps:
         if optimizer is not None:
             layout = self._functions.take_optimizer(optimizer)
             nnx.update(optimizer, layout.state(state.optimizer))
+
+    def evaluation_leaves(self, state: State) -> list[jax.Array]:
+        """Returns the model's arrays with which the run is evaluated.
+
+        Those of an average are its averages. Others may be those of the state itself, which the
+        next train step donates.
+        """
+        if not (state.optimizer and self.is_evaluated_elsewhere):
+            return state.model
+        weights = self._evaluation_weights(state)
+        pairs = zip(self._functions.model.names, state.model, strict=True)
+        return [weights.get(name, leaf) for name, leaf in pairs]
+
+    @property
+    def is_evaluated_elsewhere(self) -> bool:
+        """Whether a run is evaluated with other weights than those that it trains."""
+        return self._functions.is_evaluated_elsewhere
 
     def begin_pass(self, verb: str, leaves: list[jax.Array], number: int) -> list[jax.Array]:
         """Returns the carried arrays for the first batch of an evaluation or a prediction.
@@ -275,9 +294,13 @@ class CompiledSteps:
         All processes call it, because each contributes its part. The first process, which writes
         the checkpoint, gets the copies.
         """
-        for leaf in jax.tree.leaves(state):  # start all copies before waiting for one
+        leaves = self.named(state)
+        if state.optimizer and self.is_evaluated_elsewhere:
+            for name, leaf in self._evaluation_weights(state).items():
+                leaves.setdefault(f"evaluation/{name}", leaf)
+        for leaf in leaves.values():  # start all copies before waiting for one
             leaf.copy_to_host_async()
-        gathered = ((name, self._placement.whole(leaf)) for name, leaf in self.named(state).items())
+        gathered = ((name, self._placement.whole(leaf)) for name, leaf in leaves.items())
         return {name: on_host(leaf) for name, leaf in gathered if is_main()}
 
     def from_host(self, arrays: Mapping[str, np.ndarray[Any, Any]], like: State) -> State:
@@ -292,11 +315,20 @@ class CompiledSteps:
         return State(leaves[: len(like.model)], leaves[len(like.model) :])
 
     def named(self, state: State) -> dict[str, jax.Array]:
-        """Returns all arrays by their path, those of the model first."""
+        """Returns all arrays by their path, those of the model first.
+
+        Averages of the model's arrays have the paths "evaluation/conv1/kernel".
+        """
         names = [f"model/{name}" for name in self._functions.model.names]
         if state.optimizer and self._functions.optimizer is not None:
-            names += [f"optimizer/{name}" for name in self._functions.optimizer.names]
+            names += map(_item_name, self._functions.optimizer.names)
         return dict(zip(names, jax.tree.leaves(state), strict=True))
+
+
+def _item_name(name: str) -> str:
+    """Returns the path of an array of the optimizer in a checkpoint, given that within it."""
+    is_average = name.startswith("averages/")
+    return f"evaluation/{name.removeprefix('averages/')}" if is_average else f"optimizer/{name}"
 
 
 def _compiled(program: Program, *, donates_state: bool = False) -> SharedProgram[Any]:

@@ -13,6 +13,7 @@ from nnx_alexnet.callbacks import (
     ProgressBar,
     RunSummary,
     TensorBoard,
+    WeightAveraging,
 )
 
 
@@ -59,6 +60,27 @@ def without_outputs(given: Sequence[Callback] | Callback | None) -> list[Callbac
     """
     left_out = (ModelCheckpoint, TensorBoard, JSONLogger, Profiler, EarlyStopping)
     return [each for each in _as_list(given) if not isinstance(each, left_out)]
+
+
+def find_averaging(callbacks: Sequence[Callback]) -> WeightAveraging | None:
+    """Returns the callback that declares an average of the weights; None if there is none.
+
+    Raises:
+        ValueError: there are several.
+
+    Example:
+        >>> from nnx_alexnet.callbacks import EMA, EarlyStopping
+        >>> from nnx_alexnet.training.default_callbacks import find_averaging
+        >>> find_averaging([EarlyStopping(), EMA(0.99)])
+        EMA(decay=0.99)
+    """
+    found = [each for each in callbacks if isinstance(each, WeightAveraging)]
+    if len(found) > 1:
+        raise ValueError(
+            f"`callbacks` holds {' and '.join(map(repr, found))}, but a run is evaluated with one "
+            "average of the weights. Leave one of them out."
+        )
+    return found[0] if found else None
 
 
 def _as_list(callbacks: Sequence[Callback] | Callback | None) -> list[Callback]:

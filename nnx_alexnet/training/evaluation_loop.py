@@ -79,7 +79,7 @@ class EvaluationLoop:
 
         def step(batch: Any) -> Outputs:
             nonlocal carried, metrics
-            leaves, steps = self._arrays.take().model, self._arrays.steps
+            leaves, steps = self._arrays.evaluation_leaves(), self._arrays.steps
             if carried is None:  # not earlier: hooks may change the model before the first batch
                 carried = steps.begin_pass("evaluate", leaves, self._pass_number())
             outputs: Outputs

@@ -143,7 +143,7 @@ class FitLoop:
         made, arrays = self._ingredients, self._ingredients.arrays
         if not self._requests.is_alone:
             check_processes_alike(made, self._hooks.callbacks, str(resume))
-        arrays.begin_training(made.transformation)
+        arrays.begin_training(made.optimizers)
         saved = None
         if self._policy is not None:
             if self._stream is not None:

@@ -129,8 +129,7 @@ class Lifecycle:
                 if failure is not None:
                     stack.callback(self._hooks.clean_up, failure, "on_exception", failure)
                 stack.callback(self._data.close)
-                stack.callback(self._arrays.end_training)
-                self._arrays.lend()
+                self._arrays.end_training()
 
     def _rest(self) -> None:
         self.is_running = False

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 
-from nnx_alexnet.devices import Placement, named_leaves, on_device, on_host, usual_promotion
+from nnx_alexnet.devices import Placement, named_leaves, on_device, on_host
 from nnx_alexnet.optimizers import rate_leaves, scalable_leaves
 from nnx_alexnet.support import logger
+from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.step_functions import State
 
@@ -39,6 +39,7 @@ class ModelArrays:
         self._steps: CompiledSteps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
         self._is_newer = False  # whether the state has other values than the model
+        self._evaluation: tuple[State, list[jax.Array]] | None = None  # and the state it is of
 
     @property
     def steps(self) -> CompiledSteps:
@@ -84,7 +85,7 @@ class ModelArrays:
 
     def put(self, state: State) -> None:
         """Stores the state that a step returned."""
-        self._state = state
+        self._state, self._evaluation = state, None
         self._is_newer = True
 
     def lend(self) -> nnx.Module:
@@ -95,19 +96,32 @@ class ModelArrays:
                 logger.error("The step failed: the model has older values, not the newest ones.")
             elif self._is_newer:
                 self.steps.join(self._state, self.model, self.optimizer)
-            self._state = None
+            self._state = self._evaluation = None
         return self.model
 
-    def begin_training(self, transformation: optax.GradientTransformation) -> None:
+    def evaluation_leaves(self) -> list[jax.Array]:
+        """Returns the model's arrays for an evaluation: the averages, if the run keeps them."""
+        state = self.take()
+        if self._evaluation is None or self._evaluation[0] is not state:
+            self._evaluation = state, self.steps.evaluation_leaves(state)
+        return self._evaluation[1]
+
+    def begin_training(self, optimizers: OptimizerFactory) -> None:
         """Creates the optimizer on the same devices as the parameters, and split like them."""
         self.put(self.steps.split(self.model))
         self.lend()
-        with jax.set_mesh(self._placement.mesh), usual_promotion():
-            self.optimizer = nnx.Optimizer(self.model, transformation, wrt=self.steps.wrt)
+        with jax.set_mesh(self._placement.mesh):
+            self.optimizer = optimizers.create(self.model)
 
     def end_training(self) -> None:
-        """Drops the optimizer."""
-        self.optimizer = None
+        """Drops the optimizer; the model gets the arrays with which the run was evaluated."""
+        try:
+            self.lend()
+            if self.optimizer is not None and self.steps.is_evaluated_elsewhere:
+                self.put(State(self.evaluation_leaves(), []))
+        finally:
+            self.optimizer = None
+        self.lend()
 
     def scale_rates(self, factors: Mapping[str, float]) -> None:
         """Multiplies learning rates in the optimizer's state; see `Trainer.scale_learning_rates`.

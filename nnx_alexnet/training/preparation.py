@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from nnx_alexnet.callbacks import WeightAveraging
 from nnx_alexnet.data import (
     Batch,
     DataModule,
@@ -27,6 +28,7 @@ from nnx_alexnet.data import (
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.optimizers import check_optimizer
 from nnx_alexnet.task import Task
+from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.python_side_effects import checked_trace
@@ -57,6 +59,7 @@ class Preparation:
         task: what is learned.
         arrays: holds the model, and receives its compiled steps.
         transformation: the optimizer.
+        averaging: the average of the weights that the run keeps (default None).
         steps: returns the functions to compile.
         placement: the devices.
         seed: the seed of the run (default 0).
@@ -65,6 +68,7 @@ class Preparation:
     Attributes:
         evaluation: the forward pass that was traced last; None before the first trace.
         training: the train step that was traced last for the current steps; None before that.
+        optimizers: creates the optimizer of a run.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Preparation:
         transformation: optax.GradientTransformation,
         steps: Callable[[], ModuleSteps],
         placement: Placement,
+        averaging: WeightAveraging | None = None,
         seed: int = 0,
         trainable: Any = None,
     ) -> None:
@@ -87,7 +92,7 @@ class Preparation:
         self._data = data
         self._task = task
         self._arrays = arrays
-        self._transformation = transformation
+        self.optimizers = OptimizerFactory(transformation, averaging)
         self._steps = steps
         self._placement = placement
         self._seed = seed
@@ -173,10 +178,12 @@ class Preparation:
         evaluation = self._trace_evaluation(loader)
         model, wrt = self._arrays.model, self._arrays.steps.wrt
         check_parameters(model, wrt)
-        check_optimizer(self._transformation, model, wrt)
+        check_optimizer(self.optimizers.transformation, model, wrt)
+        self.optimizers = self.optimizers._replace(steps_per_epoch=loader.num_batches, wrt=wrt)
+        self.optimizers.check(model)
         with self._fitting(loader) as example:
             self.training = self._arrays.steps.trace_training(
-                self._transformation, evaluation.empty, example
+                self.optimizers, evaluation.empty, example
             )
         return evaluation, self.training
 

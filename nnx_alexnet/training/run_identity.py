@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import optax
 from flax import nnx
 
 from nnx_alexnet.callbacks import CallbackList
@@ -19,6 +18,7 @@ from nnx_alexnet.checkpoints import (
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.devices import Placement, check_alike, named_leaves, on_host
 from nnx_alexnet.task import Task
+from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace, fingerprints
@@ -30,7 +30,7 @@ class Ingredients(NamedTuple):
     arrays: ModelArrays
     data: DataModule
     task: Task
-    transformation: optax.GradientTransformation
+    optimizers: OptimizerFactory
     settings: Settings
     config: Mapping[str, object]
     placement: Placement
@@ -59,7 +59,9 @@ def check_processes_alike(run: Ingredients, callbacks: CallbackList, resume: str
             "model": [describe_module(model), manifest_of(leaves, {})["arrays"]],
             "data": [run.data.describe(), run.data.label_digests()],
             "task": plain_attributes(run.task),
-            "optimizer": describe_optimizer(run.transformation, model, run.arrays.steps.wrt),
+            "optimizer": describe_optimizer(
+                run.optimizers.transformation, model, run.optimizers.wrt
+            ),
             "programs": fingerprints(run.evaluation, run.training),
             "callbacks": [
                 (type(callback).__qualname__, callback.batch_period) for callback in callbacks
@@ -79,7 +81,9 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         about_data: the result of `DataModule.describe`.
     """
     arrays = run.arrays
-    optimizer = describe_optimizer(run.transformation, arrays.model, arrays.steps.wrt)
+    optimizer = describe_optimizer(
+        run.optimizers.transformation, arrays.model, run.optimizers.wrt
+    )
     leaves = arrays.named()
     constants = [f"model/{name}" for name in run.training.constants]
     train = run.data.train

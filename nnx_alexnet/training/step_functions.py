@@ -21,6 +21,7 @@ from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
 from nnx_alexnet.models import define, drop_rngs, pass_arguments, record_calls, takes_rngs
 from nnx_alexnet.optimizers import rate_leaves
 from nnx_alexnet.task import Loss, Outputs, Task, check_metrics, check_outputs, check_predictions
+from nnx_alexnet.training.averaged_weights import evaluation_weights, is_evaluated_elsewhere
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
@@ -79,6 +80,7 @@ class StepFunctions:
         trained_names: the paths of those that are trained.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
         takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
+        is_evaluated_elsewhere: whether a run is evaluated with other weights than it trains.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class StepFunctions:
         self.trained_names = list(named_leaves(nnx.filter_state(state, self.wrt)))
         self.carried: dict[str, list[int]] = {}
         self.takes_rngs = takes_rngs(model)
+        self.is_evaluated_elsewhere = False
         self._rate_leaves: dict[str, int] = {}
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
@@ -120,6 +123,7 @@ class StepFunctions:
             self.optimizer = Layout(state, self.placement, "optimizer")
             shapes = [struct.shape for struct in self.optimizer.structs]
             self._rate_leaves = rate_leaves(self.optimizer.names, shapes)
+            self.is_evaluated_elsewhere = is_evaluated_elsewhere(optimizer)
         return self.optimizer
 
     def carry(self, verb: str, numbers: list[int] | None) -> None:
@@ -212,6 +216,12 @@ class StepFunctions:
         infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
         rates = self.learning_rates(state).items()
         return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
+
+    def evaluation_weights(self, state: State) -> dict[str, jax.Array]:
+        """Returns the arrays with which the model is evaluated instead of its own, by path."""
+        assert self.optimizer is not None, "call `take_optimizer` first"
+        optimizer = nnx.merge(self._optimizer_definition, self.optimizer.state(state.optimizer))
+        return evaluation_weights(optimizer, dict(zip(self.model.names, state.model, strict=True)))
 
     def gradients(self, leaves: list[jax.Array], batch: Batch, key: jax.Array) -> list[jax.Array]:
         """Returns the gradients that a step passes to its optimizer."""

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 
 from nnx_alexnet.checkpoints import fingerprint, unchanged
-from nnx_alexnet.devices import is_key, named_leaves, placed, usual_promotion
+from nnx_alexnet.devices import is_key, named_leaves, placed
 from nnx_alexnet.models import Calls, recorded_calls
 from nnx_alexnet.support import logger
 from nnx_alexnet.task import ContractError, Task, check_same_rows, no_accidental_pairs
+from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
 from nnx_alexnet.training.flops import product_flops
 from nnx_alexnet.training.step_functions import State, StepFunctions, Update
@@ -198,7 +198,7 @@ def _check_batch_axis(
 def trace_training(
     functions: StepFunctions,
     update: Update,
-    transformation: optax.GradientTransformation,
+    optimizers: OptimizerFactory,
     empty: Any,
     example: Batch,
 ) -> TrainingTrace:
@@ -207,7 +207,7 @@ def trace_training(
     Args:
         functions: the step functions of the model.
         update: the compiled form of `functions.update`, which keeps this trace.
-        transformation: the optimizer.
+        optimizers: creates the optimizer.
         empty: the metrics before any batch.
         example: shapes and dtypes of a batch.
 
@@ -215,7 +215,7 @@ def trace_training(
         ContractError: the task breaks its contract in training mode, or the model or the
             optimizer changes the shape or dtype of an array of the state.
     """
-    optimizer = _abstract_optimizer(functions, transformation)
+    optimizer = _abstract_optimizer(functions, optimizers)
     layout = functions.take_optimizer(optimizer)
 
     def shaped(tree: Any, sharding: jax.sharding.NamedSharding) -> Any:
@@ -246,7 +246,7 @@ def trace_training(
 
 
 def _abstract_optimizer(
-    functions: StepFunctions, transformation: optax.GradientTransformation
+    functions: StepFunctions, optimizers: OptimizerFactory
 ) -> nnx.Optimizer[Any]:
     """Returns an optimizer that contains shapes instead of values."""
     definition = functions.definitions.train
@@ -254,14 +254,13 @@ def _abstract_optimizer(
     built: list[Any] = []
 
     def build(state: Any) -> Any:
-        model = nnx.merge(definition, state)
-        optimizer = nnx.Optimizer(model, transformation, wrt=functions.wrt)
+        optimizer = optimizers.create(nnx.merge(definition, state))
         graph, arrays = nnx.split(optimizer)
         built.append(graph)
         return arrays
 
     # If flax splits a variable when it creates it, it needs the mesh at that time.
-    with jax.set_mesh(functions.placement.mesh), usual_promotion():
+    with jax.set_mesh(functions.placement.mesh):
         arrays = jax.eval_shape(build, state)
     optimizer: nnx.Optimizer[Any] = nnx.merge(built[0], arrays)
     return optimizer

@@ -73,7 +73,7 @@ class Made:
             check=lambda: self.calls.append("check"), prepare=lambda: None
         )
         ingredients = Ingredients(
-            arrays=None, data=self.data, task=None, transformation=None,
+            arrays=None, data=self.data, task=None, optimizers=None,
             settings=Settings(name="run", log_dir=None, **settings), config={},
             placement=Placement(1), evaluation=TRACE, training=None,
         )  # fmt: skip

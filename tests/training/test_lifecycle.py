@@ -28,9 +28,6 @@ class Parts:
         self.failure = failure
         self._note(hook)
 
-    def lend(self):
-        self._note("lend")
-
     def end_training(self):
         self._note("end_training")
 
@@ -49,8 +46,8 @@ def lifecycle_of(**errors):
     return parts, Lifecycle(parts, parts, parts, parts)
 
 
-CLEANED = ["lend", "end_training", "close", "teardown"]
-CLEANED_AFTER_ERROR = ["lend", "end_training", "close", "on_exception", "teardown"]
+CLEANED = ["end_training", "close", "teardown"]
+CLEANED_AFTER_ERROR = ["end_training", "close", "on_exception", "teardown"]
 
 
 def test_a_verb_runs_between_setup_and_teardown():
@@ -99,8 +96,8 @@ def test_all_parts_clean_up_although_the_body_and_one_of_them_failed(part):
 
 
 def test_everything_else_is_cleaned_up_if_the_arrays_cannot_go_back():
-    parts, lifecycle = lifecycle_of(lend=RuntimeError("of lend"))
-    with pytest.raises(RuntimeError, match="of lend"), lifecycle.running("fit"):
+    parts, lifecycle = lifecycle_of(end_training=RuntimeError("of end"))
+    with pytest.raises(RuntimeError, match="of end"), lifecycle.running("fit"):
         pass
     assert parts.calls == ["enter", "setup fit", "leave", *CLEANED]
     assert not lifecycle.is_running
@@ -156,7 +153,7 @@ def test_a_stream_that_is_closed_or_dropped_is_cleaned_up_without_an_error(num_t
     else:
         del stream
     assert not lifecycle.is_running
-    assert parts.calls[-4:] == CLEANED
+    assert parts.calls[-3:] == CLEANED
     assert parts.failure is None
     assert parts.calls.count("closed") == num_taken, "results that have not begun have no end"
 
@@ -171,7 +168,7 @@ def test_a_stream_that_fails_is_reported_to_callbacks():
     assert next(stream) == 1
     with pytest.raises(ValueError, match="of a result"):
         next(stream)
-    assert parts.calls[-5:] == CLEANED_AFTER_ERROR
+    assert parts.calls[-4:] == CLEANED_AFTER_ERROR
     assert not lifecycle.is_running
 
 
