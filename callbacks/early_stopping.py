@@ -20,6 +20,8 @@ class StopReason(enum.Enum):
     """The metric did not improve in `patience` checks."""
     THRESHOLD = "threshold"
     """The metric reached `threshold`."""
+    DIVERGENCE = "divergence"
+    """The metric was worse than `divergence_threshold`."""
     NOT_FINITE = "not finite"
     """The metric was NaN or infinite."""
 
@@ -39,6 +41,12 @@ class EarlyStopping(MetricMonitor):
         threshold: stop as soon as the metric is at least this good; None (the default): never.
         check_finite: whether to stop as soon as the metric is NaN or infinite (default True).
             Otherwise, such a value counts as no improvement.
+        divergence_threshold: stop as soon as the metric is worse than this; None (the default):
+            never.
+        restore_best: whether the model ends with the weights of the best value, whatever ended
+            `fit`, unless an exception did (default False). The last checkpoint and a resumed run
+            keep the last weights. Each improvement copies the model to the memory of the host, and
+            each checkpoint grows by the size of the model; no folder is needed.
 
     Attributes:
         num_bad_checks: the number of checks in a row without improvement.
@@ -66,14 +74,20 @@ class EarlyStopping(MetricMonitor):
         patience: int = 3,
         threshold: float | None = None,
         check_finite: bool = True,
+        divergence_threshold: float | None = None,
+        restore_best: bool = False,
     ):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
         check_integer("patience", patience)
-        if threshold is not None and math.isnan(threshold):
-            raise ValueError(f"`threshold` (={threshold!r}) must be a number or None.")
+        limits = {"threshold": threshold, "divergence_threshold": divergence_threshold}
+        for name, limit in limits.items():
+            if limit is not None and math.isnan(limit):
+                raise ValueError(f"`{name}` (={limit!r}) must be a number or None.")
         self.patience = patience
         self.threshold = threshold
         self.check_finite = check_finite
+        self.divergence_threshold = divergence_threshold
+        self.restore_best = restore_best
         self.num_bad_checks = 0
         self.stop_reason: StopReason | None = None
         self.stopped_step: int | None = None
@@ -113,6 +127,13 @@ class EarlyStopping(MetricMonitor):
                 StopReason.THRESHOLD,
                 f"is {value:.6g} and has reached the threshold {self.threshold:.6g}",
             )
+        elif self._diverged(value):
+            self._stop(
+                trainer,
+                StopReason.DIVERGENCE,
+                f"is {value:.6g}, worse than the divergence threshold "
+                f"{self.divergence_threshold:.6g}",
+            )
         elif self.num_bad_checks >= self.patience:
             best = "never finite"
             if self.best is not None:
@@ -127,6 +148,12 @@ class EarlyStopping(MetricMonitor):
         if self.threshold is None:
             return False
         return value <= self.threshold if self.mode == "min" else value >= self.threshold
+
+    def _diverged(self, value: float) -> bool:
+        limit = self.divergence_threshold
+        if limit is None:
+            return False
+        return value > limit if self.mode == "min" else value < limit
 
     def _stop(self, trainer: Trainer, reason: StopReason, text: str) -> None:
         self.stop_reason = reason

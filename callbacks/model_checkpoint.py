@@ -46,6 +46,9 @@ class ModelCheckpoint(Callback):
             such save; None (the default): not by the clock.
         save_on_exception: whether to save the last finished step when an exception ends the fit,
             so that a resumed run continues from it (default True).
+        restore_best: whether the model ends with the weights of the best checkpoint, whatever ended
+            `fit`, unless an exception did (default False). The last checkpoint and a resumed run
+            keep the last weights. The best checkpoint is read once, at the end.
         on_error: what happens if a save fails, for example on a full disk: `"raise"` (the
             default) ends the run, `"warn"` logs a warning. Earlier checkpoints stay in both cases.
 
@@ -75,6 +78,7 @@ class ModelCheckpoint(Callback):
         every_n_steps: int | None = None,
         every_n_seconds: float | None = None,
         save_on_exception: bool = True,
+        restore_best: bool = False,
         on_error: OnSaveError = "raise",
     ):
         check_mode(mode)
@@ -101,6 +105,7 @@ class ModelCheckpoint(Callback):
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
         self.save_on_exception = save_on_exception
+        self.restore_best = restore_best
         self.on_error: OnSaveError = on_error
         self.ranked_by: str | None = None
         self._last_timed = 0.0
@@ -159,8 +164,16 @@ class ModelCheckpoint(Callback):
                     "folder to save to. Pass a `log_dir`, or remove the ModelCheckpoint."
                 )
             self.ranked_by = self._choose_metric(trainer)
+            if self.restore_best and self.ranked_by is None:
+                raise ValueError(
+                    f"`restore_best` (=True) needs a metric that ranks the checkpoints, but "
+                    f"`monitor` (={self.monitor!r}) and `save_top_k` (={self.save_top_k}) rank "
+                    'none in this fit. Pass a `monitor`, such as "train/loss".'
+                )
             self._missed = MissedValues(self.ranked_by or "", type(self).__name__)
             self._trainer = trainer
+        elif _has_best_weights(trainer):
+            return
         elif (best := self.best_path) is not None and int(best.name) != trainer.global_step:
             logger.info(
                 "`%s` uses the current weights of the model, from the end of the fit at step %d. "
@@ -212,3 +225,8 @@ class ModelCheckpoint(Callback):
         """Requests a checkpoint of the last state; the trainer never saves a step twice."""
         self._missed.warn()
         trainer.request_checkpoint()
+
+
+def _has_best_weights(trainer: Trainer) -> bool:
+    """Returns whether a fit ends with the best weights in the model."""
+    return any(getattr(callback, "restore_best", False) for callback in trainer.callbacks)

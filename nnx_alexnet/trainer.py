@@ -112,7 +112,9 @@ class Trainer:
     """Trains, evaluates and applies a Flax NNX model.
 
     `Trainer(model, data).fit()` is enough: every other argument has a default. However `fit` ends,
-    even by an exception, `model` holds the newest parameters and statistics afterwards.
+    even by an exception, `model` holds the newest parameters and statistics afterwards: the
+    averages, if the run keeps any (`EMA`, `SWA`). With `restore_best` of a callback, it holds the
+    best ones, unless an exception ended `fit`.
 
     Args:
         model: any `nnx.Module`. The task calls it; its mode and `rngs` are passed if its `__call__`

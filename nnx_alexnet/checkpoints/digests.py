@@ -16,7 +16,7 @@ import numpy as np
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 # The items that determine how training continues; the others are records of the running epoch.
-_STATE = ("model/", "optimizer/", "evaluation/")
+_STATE = ("model/", "optimizer/", "evaluation/", "best/")
 
 
 class ArrayInfo(NamedTuple):

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `checkpoints/<step>/` of items: `model` (parameters, BatchNorm
 statistics, dropout keys), `optimizer`, `evaluation` (the arrays with which the model was evaluated
-instead of its own, such as averages), `metrics` (the sums of the running epoch), `loop` (JSON:
+instead of its own, such as averages), `best` (those of the best epoch, which
+`EarlyStopping(restore_best=True)` keeps), `metrics` (the sums of the running epoch), `loop` (JSON:
 the position of the run and of its data, its metrics, the state of its callbacks, and what is
 needed to use the model without its data), and `manifest` (the digests of all of these).
 `files.json` holds the digests of the files.
@@ -37,7 +38,7 @@ from nnx_alexnet.checkpoints.orbax_files import check_arrays, read_arrays, write
 from nnx_alexnet.checkpoints.retention import Ranking
 from nnx_alexnet.support import absolute_path, numbered_folders, parse_number, read_whole
 
-_ITEMS = ("model", "optimizer", "evaluation", "metrics")
+_ITEMS = ("model", "optimizer", "evaluation", "best", "metrics")
 
 
 class Checkpoint(NamedTuple):

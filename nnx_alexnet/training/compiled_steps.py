@@ -13,7 +13,7 @@ split, and the compiler partitions everything in between.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -302,6 +302,13 @@ class CompiledSteps:
             leaf.copy_to_host_async()
         gathered = ((name, self._placement.whole(leaf)) for name, leaf in leaves.items())
         return {name: on_host(leaf) for name, leaf in gathered if is_main()}
+
+    def leaves_to_host(
+        self, item: str, leaves: Sequence[jax.Array]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns copies of the model's arrays as "<item>/conv1/kernel", in every process."""
+        pairs = zip(self._functions.model.names, leaves, strict=True)
+        return {f"{item}/{name}": on_host(self._placement.whole(leaf)) for name, leaf in pairs}
 
     def from_host(self, arrays: Mapping[str, np.ndarray[Any, Any]], like: State) -> State:
         """Returns the state that `to_host` copied.

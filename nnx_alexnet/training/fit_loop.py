@@ -11,9 +11,9 @@ The order matters, so change it with care. `Preparation` has checked everything 
    `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
    checkpoint is ranked by a value of its own step. Then a requested checkpoint is saved. After a
    signal during the validation, the epoch stays open instead, and the resumed run ends it.
-4. `on_train_end` runs, the last checkpoint is saved, and `on_fit_end` runs. However the run ends,
-   the arrays are put back into the caller's model, then the callbacks' `teardown` runs, then the
-   checkpoints and the lock are closed.
+4. `on_train_end` runs, and the last checkpoint is saved. The model gets the averaged or the best
+   weights, and `on_fit_end` runs. However the run ends, the arrays are put back into the caller's
+   model, then the callbacks' `teardown` runs, then the checkpoints and the lock are closed.
 
 `Requests.settle` is called after every hook that may have requested something, in all processes.
 """
@@ -29,6 +29,7 @@ from nnx_alexnet.callbacks import ModelCheckpoint, RunSummary
 from nnx_alexnet.devices import compiled, describe, on_host
 from nnx_alexnet.support import logger, start_times
 from nnx_alexnet.training import initial_weights
+from nnx_alexnet.training.best_weights import BestWeights
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.epoch_loop import EpochLoop
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
@@ -106,6 +107,7 @@ class FitLoop:
             saver=self._saver,
             check_batch=preparation.check_batch,
         )
+        self._best = BestWeights(hooks.callbacks, ingredients.arrays, progress, run)
         self._ingredients = ingredients
         self._settings = ingredients.settings
         self._data = ingredients.data
@@ -134,6 +136,8 @@ class FitLoop:
             with self._saver.saving_on_exception():
                 self._train()
             requests.settle()  # waits, so no process leaves before the first one has saved
+            self._ingredients.arrays.end_training()
+            self._best.use()
             hooks.call("on_fit_end")
             requests.settle()  # a signal to one process still ends all of them
             requests.end_run()
@@ -233,6 +237,7 @@ class FitLoop:
             self._evaluation.end("validation")
         self._hooks.call("on_train_epoch_end")
         self._requests.settle()
+        self._best.keep()
         has_ended = True
         if data.val is not None and not validates and progress.stop_reason is not None:
             # A callback has just stopped the run, and the last epoch ends with a validation.

@@ -39,6 +39,7 @@ class ModelArrays:
         self._steps: CompiledSteps | None = None
         self._state: State | None = None  # the arrays, while they are not in the model
         self._is_newer = False  # whether the state has other values than the model
+        self._best: dict[str, np.ndarray[Any, Any]] = {}  # "best/conv1/kernel", on the host
         self._evaluation: tuple[State, list[jax.Array]] | None = None  # and the state it is of
 
     @property
@@ -108,6 +109,7 @@ class ModelArrays:
 
     def begin_training(self, optimizers: OptimizerFactory) -> None:
         """Creates the optimizer on the same devices as the parameters, and split like them."""
+        self._best = {}
         self.put(self.steps.split(self.model))
         self.lend()
         with jax.set_mesh(self._placement.mesh):
@@ -156,11 +158,25 @@ class ModelArrays:
 
     def to_host(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of all arrays by their path; see `CompiledSteps.to_host`."""
-        return self.steps.to_host(self.take())
+        return self.steps.to_host(self.take()) | self._best
 
     def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Continues from the arrays that `to_host` returned; other entries are ignored."""
         self.put(self.steps.from_host(arrays, like=self.take()))
+        self._best = {name: array for name, array in arrays.items() if name.startswith("best/")}
+
+    def keep_best(self) -> None:
+        """Copies the arrays for an evaluation to the host, for `use_best` and for checkpoints."""
+        self._best = self.steps.leaves_to_host("best", self.evaluation_leaves())
+
+    def use_best(self) -> bool:
+        """Puts the arrays of `keep_best` into the model; returns False if there are none."""
+        best, self._best = self._best, {}
+        if best:
+            names = {f"model/{name.removeprefix('best/')}": array for name, array in best.items()}
+            self.restore_model(names)
+            self.lend()
+        return bool(best)
 
     def model_to_host(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns copies of the model's arrays, without those of the optimizer."""

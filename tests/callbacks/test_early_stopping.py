@@ -30,6 +30,8 @@ def fit(stopping, epochs):
         ({"threshold": 0.5}, [1, 0.6, 0.5, 0.1], 3, StopReason.THRESHOLD),
         ({"threshold": 0.9, "mode": "max"}, [0.5, 0.95], 2, StopReason.THRESHOLD),
         ({"threshold": 0.4, "min_delta": 1}, [0.5, 0.3], 2, StopReason.THRESHOLD),
+        ({"divergence_threshold": 5}, [1, 5, 5.5, 0.1], 3, StopReason.DIVERGENCE),
+        ({"divergence_threshold": 0.1, "mode": "max"}, [0.5, 0.05], 2, StopReason.DIVERGENCE),
         ({}, [1, math.nan, 0.5], 2, StopReason.NOT_FINITE),
         ({"mode": "max"}, [1, math.inf, 2], 2, StopReason.NOT_FINITE),
         ({"check_finite": False, "patience": 2}, [math.nan, 1, math.nan, math.inf], 4, "patience"),
@@ -51,6 +53,9 @@ def test_the_reason_names_metric_and_values():
     )
     assert fit(EarlyStopping(threshold=0.5), losses(0.25))[0].stop_reason == (
         "val/loss is 0.25 and has reached the threshold 0.5"
+    )
+    assert fit(EarlyStopping(divergence_threshold=2), losses(3))[0].stop_reason == (
+        "val/loss is 3, worse than the divergence threshold 2"
     )
     assert fit(EarlyStopping(), losses(math.nan))[0].stop_reason == "val/loss is nan"
 
@@ -101,6 +106,7 @@ def test_a_stale_value_is_not_checked():
         {"patience": 0},
         {"patience": 2.5},
         {"threshold": math.nan},
+        {"divergence_threshold": math.nan},
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments):
