@@ -27,13 +27,14 @@ from nnx_alexnet.cli.option_groups import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
 from nnx_alexnet.cli.runs_command import runs
-from nnx_alexnet.cli.saved_run import load_run, split_run
+from nnx_alexnet.cli.saved_run import load_run, newest_run, split_run
 from nnx_alexnet.cli.trainer_factory import build_evaluator, build_model, build_trainer
 from nnx_alexnet.cli.verify_output import VERIFY_HEADER, verify_line
+from nnx_alexnet.cli.words import run_folder_of
 from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
-from nnx_alexnet.report import write_comparison, write_report
+from nnx_alexnet.report import run_folder, write_comparison, write_report
 from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import (
     first_line,
@@ -101,7 +102,8 @@ def _where_to_look(trainer: Trainer, run_dir: Path) -> list[str]:
 def verify(arguments: Namespace) -> int:
     """Prints whether each checkpoint of a run is intact, and the digest of its state."""
     status, width = 0, output_columns()
-    for number, row in enumerate(verify_checkpoints(arguments.run)):
+    run = newest_run() if arguments.run is None else run_folder_of(arguments.run)
+    for number, row in enumerate(verify_checkpoints(run)):
         if "damage" in row:
             status = DAMAGED
         elif "error" in row:
@@ -159,16 +161,25 @@ def summary(arguments: Namespace) -> int:
     size = arguments.image_size
     shape = (arguments.batch_size, size, size, arguments.in_channels)
     width = max(60, output_columns() or 120)
-    print_result(printable(summarize(model, shape, width=width), keep="\n"))
+    try:
+        text = summarize(model, shape, width=width)
+    except Exception as error:  # whatever the layers raise for another shape
+        raise ValueError(
+            f"`image_size` (={size}) with `in_channels` (={arguments.in_channels}) does not suit "
+            f"{arguments.model.class_path}: {type(error).__name__}: {first_line(error)} Use the "
+            "size and the channels of the images that the model takes."
+        ) from error
+    print_result(printable(text, keep="\n"))
     return 0
 
 
 def report(arguments: Namespace) -> int:
     """Writes a run, or the comparison of several, as one HTML file."""
-    if len(arguments.run) > 1:
-        path = write_comparison(arguments.run, arguments.output)
+    runs = [*map(run_folder_of, arguments.run)] or [newest_run()]
+    if len(runs) > 1:
+        path = write_comparison(runs, arguments.output)
     else:
-        run, checkpoint = arguments.run[0], arguments.checkpoint
+        run, checkpoint = str(run_folder(runs[0])), arguments.checkpoint
         trainer = None if checkpoint == "none" else _evaluator(run, checkpoint)
         path = write_report(run, arguments.output, trainer=trainer, checkpoint=checkpoint)
     with contextlib.suppress(OSError):  # the report is complete without this output

@@ -14,7 +14,8 @@ from nnx_alexnet.cli.fit_options import cache_options, fit_options, summary_opti
 from nnx_alexnet.cli.suggestions import hint
 from nnx_alexnet.version import __version__
 
-_RUN = "Folder of a run, logs/<name>/version_<n>"
+_RUN = "Folder of a run, logs/<name>/version_<n>, or its name in ./logs"
+_NEWEST = "By default, the newest run in ./logs."
 _CHECKPOINT = "auto (the best if a metric ranked them, else the latest), best, last, or a step."
 
 
@@ -112,7 +113,7 @@ def _commands_with(option: str, but: str) -> list[str]:
 
 def _evaluation_parser(split: str) -> Parser:
     parser = Parser(description=f"Evaluate a run on the {split} split.")
-    parser.add_argument("run", nargs="?", help=f"{_RUN}. By default, the newest run in ./logs.")
+    parser.add_argument("run", nargs="?", help=f"{_RUN}. {_NEWEST}")
     parser.add_argument("--checkpoint", default="auto", help=_CHECKPOINT)
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     return parser
@@ -146,7 +147,9 @@ def _verify_parser() -> Parser:
         description="Check the files of a run's checkpoints against their digests, and print a "
         "digest of each intact training state."
     )
-    parser.add_argument("run", help="Folder of a run, or of one checkpoint in it.")
+    parser.add_argument(
+        "run", nargs="?", help=f"Folder of a run, or of one checkpoint in it. {_NEWEST}"
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON object per checkpoint.")
     return parser
 
@@ -185,7 +188,7 @@ def _report_parser() -> Parser:
         description="Write a run as one HTML file: the results of its best checkpoint, curves, "
         "examples, configuration. With several runs, write their comparison."
     )
-    parser.add_argument("run", nargs="+", help=f"{_RUN}; two to ten to compare them.")
+    parser.add_argument("run", nargs="*", help=f"{_RUN}; two to ten to compare them. {_NEWEST}")
     parser.add_argument(
         "--output",
         help="The file to write. By default, report.html in the folder of the run, or "

@@ -112,6 +112,9 @@ def named_runs(rows: Sequence[Row], names: Sequence[str], argument: str) -> list
 
 def _is_folder(row: Row, name: str) -> bool:
     try:
-        return Path(name).resolve() == Path(row["path"]).resolve()
-    except (OSError, ValueError, RuntimeError):
+        folder = Path(row["path"])
+        logs = folder.parents[row["run"].count("/")]
+        # A name may lead through a link in the log folder, which lists each run once.
+        return folder.resolve() in (Path(name).resolve(), (logs / name).resolve())
+    except (OSError, ValueError, RuntimeError, IndexError):
         return False

@@ -34,6 +34,7 @@ def complete(words: Sequence[str]) -> list[str]:
         ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
     """
     words = with_long_forms(words)
+    words = _with_run_folder(words)
     words = _with_saved_config(words)
     _check_config(words)
     return words
@@ -58,6 +59,37 @@ def with_long_forms(words: Sequence[str]) -> list[str]:
         elif option == "--optimizer" and re.fullmatch(r"\w+", value):
             words[number] = f"{option}.name" + word.removeprefix(option)
     return words
+
+
+def run_folder_of(run: str, log_dir: str = "logs") -> str:
+    """Returns the folder of a run that is given by its folder, or by its name in the log folder.
+
+    Args:
+        run: what the user gave; it is returned if no such run is in `log_dir`.
+        log_dir: the folder of all runs.
+
+    Example:
+        >>> from nnx_alexnet.cli.words import run_folder_of
+        >>> run_folder_of("missing/version_0")
+        'missing/version_0'
+    """
+    inside = os.path.join(os.path.expanduser(log_dir), run)  # noqa: PTH111, PTH118  # never raise
+    is_name = re.search(r"(^|/)version_\d+(/|$)", run) and not run.startswith(("/", "~"))
+    is_there = os.path.lexists(run)
+    return inside if is_name and not is_there and os.path.isdir(inside) else run  # noqa: PTH112
+
+
+def _with_run_folder(words: list[str]) -> list[str]:
+    """Replaces the name of the run to resume with its folder."""
+    log_dir = [value for option, value in valued(words) if option == "--trainer.log_dir"]
+    found = list(words)
+    for number, word in enumerate(words):
+        name, equals, run = word.partition("=")
+        if name == "--resume" and equals:
+            found[number] = f"--resume={run_folder_of(run, *log_dir[-1:])}"
+        elif word == "--resume" and number + 1 < len(words):
+            found[number + 1] = run_folder_of(words[number + 1], *log_dir[-1:])
+    return found
 
 
 def _with_saved_config(words: list[str]) -> list[str]:

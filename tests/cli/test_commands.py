@@ -173,6 +173,23 @@ def test_summary_prints_the_table_of_alexnet(capsys):
     assert "21,601,674 parameters (86.4 MB) and 2,752 batch statistics (11.0 KB)" in out
 
 
+def test_summary_names_the_image_size_that_does_not_suit_a_model(tmp_path, monkeypatch, capsys):
+    (tmp_path / "fixed_size.py").write_text(
+        "from flax import nnx\n"
+        "class Net(nnx.Module):\n"
+        "    def __init__(self, *, rngs):\n"
+        "        self.dense = nnx.Linear(64, 4, rngs=rngs)\n"
+        "    def __call__(self, image):\n"
+        "        return self.dense(image.reshape(len(image), -1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["summary", "--model", "fixed_size.Net"]) == 2
+    assert (
+        "error: --image_size (=96) with --in_channels (=1) does not suit fixed_size.Net: TypeError"
+    ) in capsys.readouterr().err
+    assert main(["summary", "--model", "fixed_size.Net", "--image_size", "8"]) == 0
+
+
 def test_nan_is_null_in_json(run, elsewhere, capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", lambda self: {"val/loss": math.nan, "val/a": 0.5})
     assert main(["validate", str(run), "--json"]) == 0

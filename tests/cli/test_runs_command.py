@@ -148,3 +148,10 @@ def test_deleting_and_comparing_at_once_is_refused(tmp_path, capsys):
     assert main(words) == 2
     assert "--compare needs a command of its own" in capsys.readouterr().err
     assert run_dir.is_dir()
+
+
+def test_a_run_may_be_named_through_a_link_in_the_log_folder(tmp_path, capsys):
+    run_dir = write_run(tmp_path, "real", [0.5])
+    (tmp_path / "zlink").symlink_to(run_dir.parent)
+    assert main(["runs", str(tmp_path), "--delete", "zlink/version_0", "--yes"]) == 0
+    assert not run_dir.exists()

@@ -121,3 +121,16 @@ def test_the_import_path_is_found_before_the_options(words, expected, tmp_path, 
     (tmp_path / "run.yaml").write_text("data: {import_path: c.d}")
     (tmp_path / "data.yaml").write_text("import_path: e.f")
     assert import_path_in(words) == expected
+
+
+@pytest.mark.parametrize("words", [["--resume", "a/version_0"], ["--resume=a/version_0"]])
+@pytest.mark.parametrize("log_dir", ["logs", "other"])
+def test_a_run_to_resume_may_be_named_in_the_log_folder(words, log_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / log_dir / "a/version_0").mkdir(parents=True)
+    words = [*words, "--trainer.log_dir", log_dir]
+    assert complete(["fit", *words])[1:-2] == [
+        word.replace("a/", f"{log_dir}/a/") for word in words[:-2]
+    ]
+    (tmp_path / "a/version_0").mkdir(parents=True)  # a folder takes precedence
+    assert complete(["fit", *words]) == ["fit", *words]

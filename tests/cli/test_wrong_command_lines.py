@@ -42,7 +42,8 @@ WRONG = {
     "cache.",
     "runs --sort_by val/loss": "unknown option --sort_by. Did you mean --sort?",
     "cache --lst": "unknown option --lst. Did you mean --list?",
-    "report": "missing: RUN.",
+    "report": "RUN (=null) must be the folder of a run: there is no run in ./logs.",
+    "verify": "RUN (=null) must be the folder of a run: there is no run in ./logs.",
 }  # fmt: skip
 
 
