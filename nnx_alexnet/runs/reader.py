@@ -166,10 +166,10 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         run_dir: the folder of the run.
 
     Returns:
-        `status`, `epochs`, `steps`, `started` and `ended` (of the newest start), `duration` in
-        seconds, `stop_reason`, `error`, `tags` (as one text), and each metric by its name: the best
-        value of losses and accuracies in `val/`, the newest value of other metrics. `best_steps`
-        has the steps of the best values. `status` is "running" while a process holds the run's
+        `status`, `epochs`, `steps`, `started` (for the first time), `ended`, `duration` in seconds
+        over all starts, `stop_reason`, `error`, `tags` (as one text), and each metric by its name:
+        the best value of losses and accuracies in `val/`, the newest value of other metrics.
+        `best_steps` has the steps of the best values. `status` is "running" while a process holds the run's
         lock, then what the run recorded at its end: "finished", "interrupted" or "failed"; "killed"
         if it recorded nothing.
     """
@@ -195,7 +195,7 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
         "status": "running" if is_running else ended,
         "epochs": num_epochs(rows),
         "steps": max(known_steps, default=None),
-        "started": _text(environment.get("started")),
+        "started": _text([*environment.get("before", []), environment][0].get("started")),
         "ended": None if is_running else _text(environment.get("ended")),
         "duration": duration(environment, is_running),
         "stop_reason": _text(environment.get("stop_reason")),

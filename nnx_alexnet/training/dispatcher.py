@@ -100,7 +100,8 @@ class Dispatcher:
         self.data = data
 
     def release(self) -> None:
-        """Frees the data on the device, and drops the steps under way."""
+        """Frees the data on the device, and drops the steps under way; waits for the compiler."""
+        self._compilation.wait()
         self.data = {}
         self._in_flight.clear()
         self._ahead.drop()

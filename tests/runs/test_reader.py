@@ -218,3 +218,10 @@ def test_a_run_with_any_records_is_listed_with_the_others(tmp_path_factory, rows
     write_record(run_dir, {})
     write_end(run_dir, "finished", seconds=1.0)
     assert read_environment(run_dir)["status"] == "finished"
+
+
+def test_a_resumed_run_has_its_first_start_and_its_newest_end(tmp_path):
+    run_dir = write_run(tmp_path, "a", [0.5], before=[{"started": "2026-11-20T08:00:00+0000"}])
+    run = read_run(run_dir)
+    assert run["started"] == "2026-11-20T08:00:00+0000"
+    assert run["ended"] == "2026-11-25T11:02:03+0000"

@@ -1,6 +1,7 @@
 """Compiling the train step before its first batch is there."""
 
 import logging
+import time
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ from flax import nnx
 from helpers import Dense, TinyNet, tiny_arrays
 
 from nnx_alexnet import Trainer
+from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.devices import SharedProgram
+from nnx_alexnet.training import early_compilation
 from nnx_alexnet.training.early_compilation import EarlyCompilation
 
 
@@ -101,3 +104,25 @@ def test_a_finished_run_that_is_resumed_compiles_no_train_step(compile_log, tmp_
     compile_log.clear()
     fit()
     assert compiled_programs(compile_log, "train_many") == 0
+
+
+def test_no_compilation_outlives_a_fit_that_fails(monkeypatch):
+    finished = []
+
+    def compile_slowly(lowered):
+        time.sleep(0.3)
+        finished.append(lowered)
+
+    class Fails(Callback):
+        def on_train_start(self, trainer):
+            raise RuntimeError("no")
+
+    monkeypatch.setattr(early_compilation, "_compile", compile_slowly)
+    split = tiny_arrays(num=16, size=8)
+    trainer = Trainer(
+        Dense(), DataModule(split, batch_size=8), callbacks=[Fails()], max_epochs=1, log_dir=None,
+        progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match="no"):
+        trainer.fit()
+    assert len(finished) == 1
