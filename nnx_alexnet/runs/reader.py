@@ -169,9 +169,9 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         `status`, `epochs`, `steps`, `started` (for the first time), `ended`, `duration` in seconds
         over all starts, `stop_reason`, `error`, `tags` (as one text), and each metric by its name:
         the best value of losses and accuracies in `val/`, the newest value of other metrics.
-        `best_steps` has the steps of the best values. `status` is "running" while a process holds the run's
-        lock, then what the run recorded at its end: "finished", "interrupted" or "failed"; "killed"
-        if it recorded nothing.
+        `best_steps` has the steps of the best values. `status` is "running" while a process holds
+        the run's lock, then what the run recorded at its end: "finished", "interrupted" or
+        "failed"; "killed" if it recorded nothing.
     """
     return read_all(run_dir)[0]
 
