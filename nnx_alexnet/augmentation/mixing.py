@@ -119,7 +119,7 @@ class Mixing(Augmentation):
     def _soft(self, label: Any) -> jax.Array:
         label = jnp.asarray(label)
         if jnp.issubdtype(label.dtype, jnp.floating):
-            return label.astype(jnp.float32)
+            return jnp.asarray(label, jnp.float32)
         assert self.num_classes is not None, "checked by `check`"
         rows: jax.Array = jax.nn.one_hot(label, self.num_classes)
         return rows

@@ -64,6 +64,11 @@ class Compose:
                 f"`transform` (=[{', '.join(names)}]) must have at most one ImageTransform, and "
                 "the augmentations after it."
             )
+        if self.image_transform.ten_crops and self.has_functions:
+            raise ValueError(
+                "`transform` has an ImageTransform(ten_crops=True) and a function, which would not "
+                "change the ten views. Use one of the two."
+            )
         if self.needs_unit_range and type(self.image_transform).__call__ is not _WHOLE:
             raise TypeError(
                 f"`transform`: {type(self.image_transform).__name__} overrides `__call__`, so the "
@@ -141,16 +146,19 @@ class Compose:
         for part in self.parts:
             if not isinstance(part, Augmentation):
                 spec = part.check(spec, may_lack_fields=may_lack_fields)
-                continue
-            if may_lack_fields:  # data that are only evaluated
-                continue
-            part.check(spec)
-            if part.moves_pixels and (left := self._located(spec)):
-                raise ValueError(
-                    f"`transform`: {type(part).__name__} moves the pixels of `image`, but not "
-                    f"`{left}`, which belongs to it. Leave it out, or move both in a function."
-                )
+            elif not may_lack_fields:  # other data are only evaluated
+                self._check_augmentation(part, spec)
         return spec
+
+    def _check_augmentation(self, part: Augmentation, spec: ElementSpec) -> None:
+        if self.image_transform.ten_crops:  # its views are those of evaluation
+            spec = {name: struct for name, struct in spec.items() if name != "views"}
+        part.check(spec)
+        if part.moves_pixels and (left := self._located(spec)):
+            raise ValueError(
+                f"`transform`: {type(part).__name__} moves the pixels of `image`, but not "
+                f"`{left}`, which belongs to it. Leave it out, or move both in a function."
+            )
 
     def with_num_classes(self, num_classes: int | None) -> Compose:
         """Returns the transform for data with so many classes."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from nnx_alexnet.augmentation import central_region, draw_region
 
 _NEARLY = 1e-4  # of a pixel: 227 / 256 * 256 need not be 227 in floating point
 
@@ -28,7 +31,7 @@ class Geometry(NamedTuple):
 
     Attributes:
         sides: height and width of the images.
-        region: height and width of the region.
+        region: height and width of the region; float32 `[B, 2]` if it differs between images.
         size: height and width of the result.
         margin: whole pixels by which an exact region may leave the image, vertically and
             horizontally.
@@ -38,7 +41,7 @@ class Geometry(NamedTuple):
     """
 
     sides: Sides
-    region: tuple[float, float]
+    region: tuple[float, float] | jax.Array
     size: Sides
     margin: Sides
     is_exact: bool
@@ -50,7 +53,11 @@ class Geometry(NamedTuple):
         image = self._mirror(image)
         if self.is_exact:  # the pixels move before they become four times as large
             return unit_scaled(self._cut(image, 0))
-        scale, image = jnp.array(self._scale(), jnp.float32), unit_scaled(image)
+        image = unit_scaled(image)
+        if isinstance(self.region, jax.Array):
+            resized = partial(_resize_region, size=self.size)
+            return jax.vmap(resized)(image, self.start, self.region)
+        scale = jnp.array(self._scale(), jnp.float32)
         return jax.vmap(_resample, (0, 0, None, None))(image, self.start, scale, self.size)
 
     def masks(self, mask: jax.Array, fill: float) -> jax.Array:
@@ -85,6 +92,7 @@ class Geometry(NamedTuple):
         return self._move(moved[:, :, None])[:, :, 0].astype(points.dtype)
 
     def _scale(self) -> tuple[float, float]:
+        assert not isinstance(self.region, jax.Array)
         height, width = (s / r for s, r in zip(self.size, self.region, strict=True))
         return height, width
 
@@ -107,8 +115,13 @@ class Geometry(NamedTuple):
         where, inside = [], []
         for axis, side in enumerate(self.sides):
             # The centres of the pixels of the result; float64, so that ties are exact.
-            centres = (np.arange(self.size[axis]) + 0.5) * self.region[axis] / self.size[axis]
-            place = jnp.floor(self.start[:, axis, None] + centres.astype(np.float32))
+            centres = np.arange(self.size[axis]) + 0.5
+            offsets: jax.Array
+            if isinstance(self.region, jax.Array):
+                offsets = centres * self.region[:, axis, None] / self.size[axis]
+            else:
+                offsets = jnp.array(centres * self.region[axis] / self.size[axis], jnp.float32)
+            place = jnp.floor(self.start[:, axis, None] + offsets)
             inside.append((place >= 0) & (place < side))
             where.append(jnp.clip(place, 0, side - 1).astype(jnp.int32))
         taken = jax.vmap(lambda plane, rows, columns: plane[rows][:, columns])(planes, *where)
@@ -117,7 +130,10 @@ class Geometry(NamedTuple):
 
     def _move(self, points: jax.Array) -> jax.Array:
         """Moves points (x, y) of the mirrored image, float32 `[B, N, P, 2]`."""
-        scale = jnp.array(self._scale()[::-1], jnp.float32)
+        if isinstance(self.region, jax.Array):
+            scale = (jnp.array(self.size, jnp.float32) / self.region)[:, None, None, ::-1]
+        else:
+            scale = jnp.array(self._scale()[::-1], jnp.float32)
         return (points - self.start[:, None, None, ::-1]) * scale
 
 
@@ -165,6 +181,70 @@ def draw_geometry(
     return Geometry((height, width), region, size, margin, is_exact, start, mirrored)
 
 
+def draw_resized_crop(
+    shape: tuple[int, ...],
+    *,
+    image_size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: bool,
+    key: jax.Array,
+    index: jax.Array,
+) -> Geometry:
+    """Chooses a region of random area and aspect ratio of each image, as torchvision does.
+
+    Args:
+        shape: of the batch of images, `(B, H, W, C)`.
+        image_size: side of the result.
+        scale: smallest and largest area, as a fraction of the image's.
+        ratio: smallest and largest aspect ratio, width by height.
+        flip: whether half of the images are mirrored.
+        key: the key of an epoch.
+        index: int32 `[B]`; gives each example its own random numbers.
+    """
+    sides = shape[1], shape[2]
+    usual = central_region(sides, ratio)
+
+    def draw(index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        places, coin = jax.random.split(jax.random.fold_in(key, index))
+        drawn = draw_region(places, sides, scale, ratio)
+        start = jnp.where(drawn.found, drawn.start, usual.start)
+        size = jnp.where(drawn.found, drawn.size, usual.size)
+        return start.astype(jnp.float32), size.astype(jnp.float32), jax.random.bernoulli(coin)
+
+    start, region, coins = jax.vmap(draw)(index)
+    size = (image_size, image_size)
+    return Geometry(sides, region, size, (0, 0), False, start, coins if flip else None)
+
+
+def ten_crops(shape: tuple[int, ...], *, image_size: int | None, crop: float) -> list[Geometry]:
+    """Returns the corners and the centre, then the same of the mirrored images.
+
+    Args:
+        shape: of the batch of images, `(B, H, W, C)`.
+        image_size: as of `ImageTransform`.
+        crop: as of `ImageTransform`.
+    """
+    central = draw_geometry(
+        shape,
+        image_size=image_size,
+        translate=0,
+        crop=crop,
+        flip=False,
+        key=None,
+        index=jnp.zeros((), jnp.int32),
+    )
+    assert not isinstance(central.region, jax.Array)
+    down, right = (side - part for side, part in zip(shape[1:3], central.region, strict=True))
+    corners = [(0.0, 0.0), (0.0, right), (down, 0.0), (down, right)]
+    starts = [jnp.broadcast_to(jnp.array(each, jnp.float32), (shape[0], 2)) for each in corners]
+    return [
+        central._replace(start=start, mirrored=mirrored)
+        for mirrored in (None, jnp.ones(shape[0], bool))
+        for start in (*starts, central.start)
+    ]
+
+
 def _draw(key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Draws four numbers in [0, 1), `[B, 2, 2]`, and a coin, `[B]`, for each example."""
 
@@ -183,6 +263,27 @@ def _patch(image: jax.Array, start: jax.Array, size: Sides) -> jax.Array:
     """Cuts whole pixels out of one image `[H, W, C]`."""
     begin = (start[0], start[1], jnp.zeros((), start.dtype))
     return jax.lax.dynamic_slice(image, begin, (*size, image.shape[-1]))
+
+
+def _resize_region(image: jax.Array, start: jax.Array, region: jax.Array, size: Sides) -> jax.Array:
+    """Resizes the region of one image `[H, W, C]`, without the pixels around it."""
+    rows, columns = (
+        _triangles(image.shape[axis], start[axis], region[axis], size[axis]) for axis in (0, 1)
+    )
+    precision = jax.lax.Precision.HIGHEST
+    resized: jax.Array = jnp.einsum("yh,hwc,xw->yxc", rows, image, columns, precision=precision)
+    return resized
+
+
+def _triangles(side: int, start: jax.Array, region: jax.Array, size: int) -> jax.Array:
+    """Returns the weights of a bilinear resize with antialiasing along one axis, `[size, side]`."""
+    step = region / size
+    centres = start + (jnp.arange(size) + 0.5) * step
+    places = jnp.arange(side) + 0.5
+    distances = jnp.abs(centres[:, None] - places) / jnp.maximum(step, 1)
+    inside = (places > start) & (places < start + region)
+    weights = jnp.where(inside, jnp.maximum(0, 1 - distances), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _resample(image: jax.Array, start: jax.Array, scale: jax.Array, size: Sides) -> jax.Array:

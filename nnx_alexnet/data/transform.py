@@ -11,10 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnx_alexnet.augmentation import interval
 from nnx_alexnet.data.applied_transform import example_structs, remembered_spec, transformed_spec
 from nnx_alexnet.data.batching import Batch
 from nnx_alexnet.data.examples import ElementSpec
-from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
+from nnx_alexnet.data.geometry import (
+    Geometry,
+    draw_geometry,
+    draw_resized_crop,
+    ten_crops,
+    unit_scaled,
+)
 from nnx_alexnet.data.transform_arguments import (
     fill_value,
     key_names,
@@ -56,6 +63,13 @@ class ImageTransform:
     whole pixels: with `crop=227/256` on images of 256x256 these are the random patches and
     mirror images of the AlexNet paper.
 
+    With `resized_crop`, a region of random area and aspect ratio is resized to `image_size` in
+    training, instead of one of side `crop`.
+
+    With `ten_crops`, batches in evaluation have a field `views`, `[B, 10, S, S, C]`: the regions of
+    side `crop` in the four corners and in the centre of the image, and the same of the mirrored
+    image. `Classification` averages the probabilities of the views.
+
     Fields that are located in the image move with it, in training and evaluation. Their names are
     declared in `masks`, `boxes` and `keypoints`. Positions are in pixels from the top left corner
     of the image, so the pixel in row `r` and column `c` covers x from `c` to `c + 1` and y from
@@ -69,6 +83,11 @@ class ImageTransform:
             0); the area outside of the image is black.
         crop: side of the region, as a fraction of the image's side, in (0, 1] (default 1).
         flip: whether to mirror left and right in training (default False).
+        resized_crop: smallest and largest area of the region in training, as a fraction of the
+            image's; (0.08, 1.0) is common for ImageNet (default None: a region of side `crop`).
+        ratio: smallest and largest aspect ratio of this region, width by height (default
+            (3/4, 4/3)).
+        ten_crops: whether batches in evaluation have ten views of each image (default False).
         masks: keys of masks, `[B, H, W]` or `[B, H, W, C]`, of any dtype, which they keep. Each
             pixel of the result has the value of the pixel that contains its centre (nearest
             neighbour).
@@ -96,7 +115,8 @@ class ImageTransform:
         [[[12.0, 0.0, 16.0, 8.0]], [[0.0, 0.0, 4.0, 8.0]]]
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
-    Neural Networks", NIPS 2012, section 4.1.
+    Neural Networks", NIPS 2012, section 4.1. `resized_crop`: Szegedy et al., "Going Deeper with
+    Convolutions", 2014 (https://arxiv.org/abs/1409.4842), section 6.
     """
 
     image_size: int | None = None
@@ -106,6 +126,9 @@ class ImageTransform:
     crop: float = 1.0
     flip: bool = False
     _: dataclasses.KW_ONLY
+    resized_crop: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ten_crops: bool = False
     masks: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
     keypoints: tuple[str, ...] = ()
@@ -127,9 +150,11 @@ class ImageTransform:
             object.__setattr__(self, "image_size", whole_number("image_size", self.image_size))
             if self.image_size < 1:
                 raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
-        if not isinstance(self.flip, (bool, np.bool_)):
-            raise TypeError(f"`flip` (={self.flip!r}) must be True or False.")
-        object.__setattr__(self, "flip", bool(self.flip))
+        for name in ("flip", "ten_crops"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"`{name}` (={getattr(self, name)!r}) must be True or False.")
+            object.__setattr__(self, name, bool(getattr(self, name)))
+        self._check_crops()
         object.__setattr__(self, "mask_fill", fill_value("mask_fill", self.mask_fill))
         for kind, value in self._declared().items():
             object.__setattr__(self, kind, key_names(kind, value))
@@ -140,11 +165,34 @@ class ImageTransform:
                 f"(={self.keypoints!r}) must name each key once, but {twice[0]!r} occurs twice."
             )
 
+    def _check_crops(self) -> None:
+        object.__setattr__(self, "ratio", interval("ratio", self.ratio))
+        if self.ten_crops and self.crop == 1:
+            raise ValueError(
+                "`ten_crops` (=True) needs a region that is smaller than the image, such as "
+                f"crop=0.875, but `crop` is {self.crop}."
+            )
+        if self.resized_crop is None:
+            return
+        found = interval("resized_crop", self.resized_crop, largest=1)
+        object.__setattr__(self, "resized_crop", found)
+        if self.translate > 0 or self.image_size is None:
+            raise ValueError(
+                f"`resized_crop` (={found}) needs an `image_size` (={self.image_size}), and cannot "
+                f"be combined with `translate` (={self.translate})."
+            )
+
     def describe(self) -> dict[str, Any]:
-        """Returns the arguments as plain values, without empty `masks`, `boxes` and `keypoints`."""
+        """Returns the arguments as plain values; those of features that are not used are left out.
+
+        These are `masks`, `boxes`, `keypoints`, `resized_crop` and `ten_crops`.
+        """
         values = dataclasses.asdict(self)
-        fields = {kind: values.pop(kind) for kind in (*self._declared(), "mask_fill")}
-        return values | {kind: value for kind, value in fields.items() if value}
+        if self.resized_crop is None:
+            values.pop("ratio")
+        rest = (*self._declared(), "mask_fill", "resized_crop", "ten_crops")
+        fields = {name: values.pop(name) for name in rest}
+        return values | {name: value for name, value in fields.items() if value}
 
     def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
         """Returns the shapes of one example after the transform.
@@ -191,6 +239,7 @@ class ImageTransform:
             "translate": self.translate > 0,
             "crop": self.crop < 1,
             "flip": self.flip,
+            "resized_crop": self.resized_crop is not None,
         }
         texts = [f"{name}={getattr(self, name)}" for name, moves in found.items() if moves]
         return ", ".join(texts) or None
@@ -224,16 +273,11 @@ class ImageTransform:
         if key is not None and "index" not in batch:
             raise ValueError("`key` needs `index` in the batch, the indices of the examples.")
         index = jnp.asarray(batch["index"] if key is not None else 0)
-        geometry = draw_geometry(
-            image.shape,
-            image_size=self.image_size,
-            translate=self.translate,
-            crop=self.crop,
-            flip=self.flip,
-            key=key,
-            index=index,
-        )
+        geometry = self._geometry(image.shape, key, index)
         moved = {"image": geometry.images(image)}
+        if self.ten_crops and key is None:
+            crops = ten_crops(image.shape, image_size=self.image_size, crop=self.crop)
+            moved["views"] = jnp.stack([crop.images(image) for crop in crops], axis=1)
         for name in batch:
             if name in self.masks:
                 moved[name] = geometry.masks(jnp.asarray(batch[name]), self.mask_fill)
@@ -243,9 +287,34 @@ class ImageTransform:
                 moved[name] = geometry.keypoints(jnp.asarray(batch[name]))
         return {**batch, **moved}
 
+    def _geometry(
+        self, shape: tuple[int, ...], key: jax.Array | None, index: jax.Array
+    ) -> Geometry:
+        if self.resized_crop is not None and key is not None:
+            assert self.image_size is not None, "checked with `resized_crop`"
+            return draw_resized_crop(
+                shape,
+                image_size=self.image_size,
+                scale=self.resized_crop,
+                ratio=self.ratio,
+                flip=self.flip,
+                key=key,
+                index=index,
+            )
+        return draw_geometry(
+            shape,
+            image_size=self.image_size,
+            translate=self.translate,
+            crop=self.crop,
+            flip=self.flip,
+            key=key,
+            index=index,
+        )
+
     def standardised(self, batch: Mapping[str, Any]) -> Batch:
-        """Returns the batch with its image standardised."""
-        return {**batch, "image": self._standardise(batch["image"])}
+        """Returns the batch with its image standardised, and its views if it has any."""
+        names = ("image", "views") if self.ten_crops and "views" in batch else ("image",)
+        return {**batch, **{name: self._standardise(batch[name]) for name in names}}
 
     @property
     def declared(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -64,6 +64,20 @@ def _is_right(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
+def _logits_of(model: Callable[..., Any], batch: Mapping[str, Any]) -> jax.Array:
+    """Returns the logits of `image`, or the logarithms of the mean probabilities of `views`.
+
+    `ImageTransform(ten_crops=True)` adds `views`, `[B, V, ...]`, in evaluation.
+    """
+    if "views" not in batch:
+        return _checked_logits(model(batch["image"]))
+    views = batch["views"]
+    num, count = views.shape[:2]
+    logits = _checked_logits(model(views.reshape(num * count, *views.shape[2:])))
+    logs = jax.nn.log_softmax(logits).reshape(num, count, -1)
+    return jax.nn.logsumexp(logs, axis=1) - jnp.log(count)
+
+
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Returns whether the right class is among the five largest logits, `float32[B]`.
 
@@ -100,7 +114,11 @@ class Classification(Task):
     With more than ten classes, top-5 accuracy is added. A subclass can replace the metrics by
     setting `metrics`. The loss is computed in float32, whatever the model's precision. For integer
     labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
-    probabilities; other floating-point labels are an error.
+    probabilities; other floating-point labels are an error. The accuracy compares with the class
+    of the largest probability.
+
+    If a batch has several `views` of each image, as from `ImageTransform(ten_crops=True)`, the
+    mean of their probabilities takes the place of those of `image`.
 
     The batch key `weight` (`[B]`, optional, not negative) weights the examples: the loss and all
     metrics are then sum(w x) / sum(w) over the batch in training, and over the split in the
@@ -169,7 +187,7 @@ class Classification(Task):
             ValueError: the model does not return logits, or the labels do not fit them.
         """
         label = batch["label"]
-        logits = _checked_logits(model(batch["image"]))
+        logits = _logits_of(model, batch)
         num_classes = logits.shape[-1]
         if label.ndim == 1 and not jnp.issubdtype(label.dtype, jnp.inexact):
             labels = label.astype(jnp.int32)
@@ -217,7 +235,7 @@ class Classification(Task):
         Raises:
             ValueError: the model does not return logits.
         """
-        return jax.nn.softmax(_checked_logits(model(batch["image"])))
+        return jax.nn.softmax(_logits_of(model, batch))
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""

@@ -138,3 +138,14 @@ def test_a_jitted_list_is_traced_with_shapes_only():
     found = jax.eval_shape(transform, batch_of(slice(None)), KEY)
     assert (found["image"].shape, found["label"].shape) == ((8, 16, 16, 3), (8, 4))
     assert found["label"].dtype == jnp.float32
+
+
+def test_ten_crops_go_with_augmentations_but_not_with_functions():
+    cropped = ImageTransform(mean=0.5, crop=0.75, ten_crops=True)
+    data = DataModule((IMAGES, LABELS), batch_size=4, transform=[cropped, JITTER, MixUp()])
+    batch = batch_of(slice(None))
+    views = data.transform(batch)["views"]
+    np.testing.assert_array_equal(views, cropped(batch)["views"])
+    assert "views" not in jax.eval_shape(data.transform, batch, KEY)
+    with pytest.raises(ValueError, match="would not change the ten views"):
+        as_transform([cropped, lambda batch: batch])

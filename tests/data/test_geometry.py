@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 from torchvision.tv_tensors import BoundingBoxes
 
 from nnx_alexnet.data import ImageTransform
-from nnx_alexnet.data.geometry import draw_geometry, unit_scaled
+from nnx_alexnet.data.geometry import draw_geometry, draw_resized_crop, ten_crops, unit_scaled
 
 KEY = jax.random.key(1)
 FIELDS = {"masks": ("mask_", "label"), "boxes": ("boxes",), "keypoints": ("points",)}
@@ -306,3 +306,48 @@ def test_images_become_float32_on_the_scale_of_0_to_1():
     assert unit_scaled(jnp.array([255, 51], jnp.uint8)).tolist() == pytest.approx([1, 0.2])
     half = unit_scaled(jnp.array([3.0, 0.5], jnp.bfloat16))
     assert (half.dtype, half.tolist()) == (jnp.float32, [3.0, 0.5])
+
+
+SCENES = np.random.default_rng(5).random((3, 20, 30, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize("side", [8, 25])
+def test_resized_crop_is_that_of_torchvision(side):
+    geometry = draw_resized_crop(
+        SCENES.shape, image_size=side, scale=(0.1, 1.0), ratio=(0.75, 1.3), flip=True,
+        key=jax.random.key(1), index=jnp.arange(3),
+    )  # fmt: skip
+    found = geometry.images(jnp.asarray(SCENES))
+    for number, image in enumerate(torch.tensor(SCENES).permute(0, 3, 1, 2)):
+        mirrored = tv.hflip(image) if geometry.mirrored[number] else image
+        top, left = map(int, geometry.start[number])
+        height, width = map(int, geometry.region[number])
+        wanted = tv.resized_crop(mirrored, top, left, height, width, [side, side], antialias=True)
+        np.testing.assert_allclose(found[number], wanted.permute(1, 2, 0), atol=1e-5)
+
+
+def test_resized_crop_moves_fields_with_the_image():
+    rows, columns = np.mgrid[:20, :30].astype(np.float32)
+    ramps = np.stack([np.stack([rows, columns], -1)] * 8)
+    geometry = draw_resized_crop(
+        ramps.shape, image_size=16, scale=(0.2, 0.6), ratio=(0.75, 1.3), flip=True,
+        key=jax.random.key(2), index=jnp.arange(8),
+    )  # fmt: skip
+    # The point (14.5, 9.5) is the centre of the pixel in row 9 and column 14.
+    points = geometry.keypoints(jnp.full((8, 1, 2), jnp.array([14.5, 9.5])))
+    boxes = geometry.boxes(jnp.full((8, 1, 4), jnp.array([14.0, 9.0, 15.0, 10.0])))
+    masks = np.asarray(geometry.masks(jnp.asarray(ramps), -1))
+    for number in range(8):
+        x, y = np.asarray(points[number, 0])
+        if 0.5 < x < 15.5 and 0.5 < y < 15.5:
+            assert masks[number, int(y), int(x)].tolist() == [9.0, 14.0]
+            middle = (boxes[number, 0, :2] + boxes[number, 0, 2:]) / 2
+            np.testing.assert_allclose(middle, (x, y), atol=0.5)
+
+
+def test_ten_crops_are_those_of_torchvision():
+    crops = ten_crops((3, 20, 20, 3), image_size=None, crop=0.8)
+    found = [crop.images(jnp.asarray(SCENES[:, :, :20])) for crop in crops]
+    wanted = tv.ten_crop(torch.tensor(SCENES[:, :, :20]).permute(0, 3, 1, 2), [16, 16])
+    for one, two in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, two.permute(0, 2, 3, 1))

@@ -317,3 +317,37 @@ def test_by_default_any_batch_is_accepted():
     pair = {"image": {"left": jax.ShapeDtypeStruct((4, 4), np.uint8)}}
     assert DefaultTransform().check(pair) == pair
     assert DefaultTransform().describe() == ImageTransform().describe()
+
+
+def test_resized_crop_is_random_in_training_and_central_in_evaluation():
+    transform = ImageTransform(6, resized_crop=(0.1, 0.3), crop=0.75)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    batch = {"image": images, "index": np.arange(4)}
+    np.testing.assert_allclose(transform(batch)["image"], images[:, 1:7, 1:7] / 255, rtol=1e-6)
+    trained = transform(batch, jax.random.key(0))["image"]
+    assert trained.shape == (4, 6, 6, 3)
+    alone = transform({"image": images[2:3], "index": np.array([2])}, jax.random.key(0))["image"]
+    np.testing.assert_allclose(trained[2], alone[0], atol=1e-6)
+    assert ImageTransform(**transform.describe()) == transform
+
+
+def test_views_are_added_in_evaluation_only():
+    transform = ImageTransform(mean=0.5, std=0.5, crop=0.75, ten_crops=True)
+    batch = {"image": np.full((2, 8, 8, 1), 255, np.uint8), "index": np.arange(2)}
+    views = transform(batch)["views"]
+    assert (views.shape, float(views.min()), float(views.max())) == ((2, 10, 6, 6, 1), 1.0, 1.0)
+    assert "views" not in transform(batch, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resized_crop": (0.0, 1.0), "image_size": 8}, "`resized_crop` .* must be positive"),
+        ({"resized_crop": (0.1, 1.0)}, "needs an `image_size`"),
+        ({"resized_crop": (0.1, 1.0), "image_size": 8, "translate": 0.1}, "with `translate`"),
+        ({"ten_crops": True}, "smaller than the image, such as crop=0.875"),
+    ],
+)
+def test_crops_that_do_not_fit_together_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ImageTransform(**arguments)

@@ -223,3 +223,21 @@ def test_rounded_probabilities_are_accepted(dtype):
     rows = rng.dirichlet(np.ones(1000), 32).astype(dtype).astype(np.float32)
     outputs = {"logits": jax.ShapeDtypeStruct((32, 1000), jnp.float32)}
     assert Classification().label_problem(rows, outputs) is None
+
+
+def test_views_have_the_mean_of_their_probabilities():
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(4, 3)).astype(np.float32)
+    views = random.normal(size=(5, 10, 4)).astype(np.float32)
+    batch = {"image": views[:, 0] * 0, "views": views, "label": np.array([0, 1, 2, 0, 1])}
+    exponentials = np.exp(views.astype(np.float64) @ weights)
+    means = (exponentials / exponentials.sum(-1, keepdims=True)).mean(axis=1)
+
+    def model(image):
+        return image @ weights
+
+    np.testing.assert_allclose(Classification().predict(model, batch), means, rtol=1e-5)
+    outputs = Classification().outputs(model, batch)
+    wanted = -np.log(means[np.arange(5), batch["label"]])
+    np.testing.assert_allclose(outputs["loss"], wanted, rtol=1e-5)
+    np.testing.assert_array_equal(outputs["logits"].argmax(-1), means.argmax(-1))
