@@ -69,6 +69,8 @@ def rebuild_predictor(
     # A checkpoint knows the arguments of an ImageTransform, but only the name of a function.
     import_path = config.data.get(IMPORT_PATH)
     is_known = import_path is None
+    # Augmentations change nothing in evaluation; a list of `load_data` has no functions.
+    arguments = {name: value for name, value in about["transform"].items() if name != "with"}
     if is_known and "function" in about["transform"]:
         raise ValueError(
             f"`run` (={str(chosen.path.parent.parent)!r}) was trained with the transform "
@@ -90,9 +92,7 @@ def rebuild_predictor(
             "not known. Use Trainer.predict from Python."
         )
     shape = (min(MAX_BATCH_SIZE, max(1, num_files)), *image)
-    transform: Any = (
-        ImageTransform(**about["transform"]) if is_known else build_data(config.data).transform
-    )
+    transform: Any = ImageTransform(**arguments) if is_known else build_data(config.data).transform
     transformed = transform.check(
         {"image": jax.ShapeDtypeStruct(image, np.uint8)}, may_lack_fields=True
     )

@@ -12,7 +12,7 @@ _ELSEWHERE = {
     "data.image_size": "imgsz img_size input_size resolution crop_size size",
     "data.root": "data_dir datadir data_path data_root",
     "data.num_workers": "workers j num_proc dataloader_num_workers",
-    "data.augment": "augmentation aug augmentations",
+    "data.augment": "augmentation aug",
     "model": "arch architecture net network backbone",
     "model.dropout_rate": "dropout drop drop_rate p",
     "model.dtype": "precision amp fp16 bf16 half mixed_precision",

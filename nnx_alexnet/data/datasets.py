@@ -50,6 +50,7 @@ from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, sp
 from nnx_alexnet.data.hugging_face_splits import hugging_face
 from nnx_alexnet.data.image_folder import image_folder, imagenet
 from nnx_alexnet.data.map_source import OnBadSample
+from nnx_alexnet.data.named_augmentations import named_transforms
 from nnx_alexnet.data.resident_data import KeepOnDevice
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import unknown
@@ -65,6 +66,7 @@ def load_data(
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
     augment: bool = True,
+    augmentations: Mapping[str, Any] | None = None,
     num_workers: int | None = None,
     download: bool = False,
     drop_last: bool = True,
@@ -96,6 +98,10 @@ def load_data(
             "imagenet" the one that contains train/. Default: ~/.cache/nnx_alexnet/data.
         seed: determines which examples are held out for validation, and nothing else.
         augment: whether training images are translated, and mirrored where that keeps the class.
+        augmentations: more augmentation of the training images, by name: "resized_crop",
+            "color_jitter", "lighting", "erasing", "mixup" and "cutmix", such as {"mixup": 0.2};
+            the README of the data lists them. "flip" and "translate" replace the values of the
+            dataset, and "ten_crops" evaluates ten views of each image.
         num_workers: processes per split that decode the files of "folder" and "imagenet";
             default: one per CPU, at most 8. The other datasets are in memory and need none.
         download: whether missing files may be downloaded, and archives in `root` unpacked.
@@ -153,7 +159,7 @@ def load_data(
         pad_to=pad_to,
         pad_values=pad_values,
         batch_size=batch_size,
-        transform=_transform(splits, image_size, augment=augment),
+        transform=_transform(splits, image_size, augment=augment, wanted=augmentations),
         drop_last=drop_last,
         num_workers=splits.num_workers if num_workers is None else num_workers,
         on_bad_sample=on_bad_sample,
@@ -190,10 +196,16 @@ def _check_columns(name: str, columns: object, rename: object, root: object) -> 
             raise ValueError(f"`{argument}` (={value!r}) does not apply to {name!r}, {what}.")
 
 
-def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransform | None:
+def _transform(
+    splits: Splits, image_size: int, *, augment: bool, wanted: Mapping[str, Any] | None
+) -> ImageTransform | list[Any] | None:
+    if wanted and not augment:
+        raise ValueError(f"`augmentations` (={dict(wanted)}) need `augment`, which is False.")
     if splits.mean is None or splits.std is None:
+        if wanted:
+            raise ValueError(f"`augmentations` (={dict(wanted)}) need images, and there are none.")
         return None
-    return ImageTransform(
+    transform = ImageTransform(
         image_size,
         mean=splits.mean,
         std=splits.std,
@@ -201,6 +213,7 @@ def _transform(splits: Splits, image_size: int, *, augment: bool) -> ImageTransf
         translate=splits.translate if augment else 0.0,
         flip=splits.flip and augment,
     )
+    return named_transforms(transform, wanted) if wanted else transform
 
 
 def _rows_of_digits() -> np.ndarray:

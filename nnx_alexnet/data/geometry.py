@@ -118,7 +118,7 @@ class Geometry(NamedTuple):
             centres = np.arange(self.size[axis]) + 0.5
             offsets: jax.Array
             if isinstance(self.region, jax.Array):
-                offsets = centres * self.region[:, axis, None] / self.size[axis]
+                offsets = jnp.asarray(centres) * self.region[:, axis, None] / self.size[axis]
             else:
                 offsets = jnp.array(centres * self.region[axis] / self.size[axis], jnp.float32)
             place = jnp.floor(self.start[:, axis, None] + offsets)

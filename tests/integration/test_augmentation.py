@@ -1,0 +1,62 @@
+"""A run with all kinds of augmentation is the same however it is divided and resumed."""
+
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from helpers import Dense, tiny_arrays, trainer_of, tree_equal
+
+from nnx_alexnet import DataModule
+from nnx_alexnet.augmentation import ColorJitter, MixUpOrCutMix, RandomErasing
+from nnx_alexnet.data import ImageTransform
+
+AUGMENTED = [
+    ImageTransform(12, resized_crop=(0.3, 1.0), mean=0.5, std=0.25),
+    ColorJitter(),
+    RandomErasing(),
+    MixUpOrCutMix(),
+]
+
+
+def run_of(transform=AUGMENTED, **arguments):
+    data = DataModule(
+        tiny_arrays(num=64), tiny_arrays(num=20, seed=1), batch_size=16, transform=transform
+    )
+    arguments = {"max_epochs": 2, "optimizer": optax.adam(1e-3)} | arguments
+    return trainer_of(Dense(4, rngs=nnx.Rngs(0)), data, **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    trainer = run_of(steps_per_execution=1, log_dir=tmp_path_factory.mktemp("whole"))
+    return trainer, trainer.fit()
+
+
+def test_steps_per_dispatch_change_nothing(whole):
+    trainer = run_of(steps_per_execution=4)
+    trainer.fit()
+    assert tree_equal(nnx.state(trainer.model), nnx.state(whole[0].model))
+
+
+def test_two_devices_compute_the_same(whole):
+    trainer = run_of(devices=2)
+    history = trainer.fit()
+    for name in ("train/loss", "val/loss"):
+        assert history[-1][name] == pytest.approx(whole[1][-1][name], rel=1e-4)
+
+
+def test_resumed_run_is_that_of_one_piece(whole):
+    first = run_of(max_steps=5)
+    first.fit()
+    second = run_of()
+    second.fit(resume=first.run_dir)
+    assert tree_equal(nnx.state(second.model), nnx.state(whole[0].model))
+
+
+def test_augmentation_changes_training_but_not_validation(whole):
+    plain = run_of(AUGMENTED[0]).fit()[0]
+    assert not np.isclose(plain["train/loss"], whole[1][0]["train/loss"])
+    trainer = whole[0]
+    twin = run_of(ImageTransform(12, mean=0.5, std=0.25))
+    nnx.update(twin.model, nnx.state(trainer.model))
+    assert twin.validate() == trainer.validate()
