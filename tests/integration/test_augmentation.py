@@ -8,6 +8,7 @@ from helpers import Dense, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule
 from nnx_alexnet.augmentation import ColorJitter, MixUpOrCutMix, RandomErasing
+from nnx_alexnet.callbacks import Callback, ModelCheckpoint
 from nnx_alexnet.data import ImageTransform
 
 AUGMENTED = [
@@ -23,7 +24,7 @@ def run_of(transform=AUGMENTED, **arguments):
         tiny_arrays(num=64), tiny_arrays(num=20, seed=1), batch_size=16, transform=transform
     )
     arguments = {"max_epochs": 2, "optimizer": optax.adam(1e-3)} | arguments
-    return trainer_of(Dense(4, rngs=nnx.Rngs(0)), data, **arguments)
+    return trainer_of(Dense(12), data, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,21 @@ def test_two_devices_compute_the_same(whole):
         assert history[-1][name] == pytest.approx(whole[1][-1][name], rel=1e-4)
 
 
-def test_resumed_run_is_that_of_one_piece(whole):
-    first = run_of(max_steps=5)
-    first.fit()
-    second = run_of()
-    second.fit(resume=first.run_dir)
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        if trainer.global_step == 5:
+            raise RuntimeError("stopped here")
+
+
+def test_resumed_run_is_that_of_one_piece(whole, tmp_path):
+    arguments = {"log_dir": tmp_path, "steps_per_execution": 1}
+    first = run_of(callbacks=[ModelCheckpoint(every_n_steps=1), Stop()], **arguments)
+    with pytest.raises(RuntimeError, match="stopped here"):
+        first.fit()
+    assert first.global_step < 8
+    second = run_of(callbacks=[ModelCheckpoint(every_n_steps=1)], **arguments)
+    second.fit(resume="auto")
+    assert second.global_step == 8
     assert tree_equal(nnx.state(second.model), nnx.state(whole[0].model))
 
 
