@@ -19,6 +19,7 @@ from nnx_alexnet.support import best_first, read_whole
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 _ENDS = ("finished", "interrupted", "failed")  # how a run can record its end
+_SCORES = {"f1", "precision", "recall", "auroc"}
 _MAX_COUNT = 2**53  # of steps and epochs; floats do not represent all larger integers
 
 
@@ -91,14 +92,19 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def larger_is_better(name: str) -> bool:
-    """Returns whether a metric is an accuracy; smaller values of all other metrics are better.
+    """Returns whether larger values of a metric are better: of accuracy, F1, recall, AUROC, ...
+
+    The name of a class may follow, as in `val/f1/cat`. Smaller values of all other metrics are
+    better.
 
     Example:
         >>> from nnx_alexnet.runs.reader import larger_is_better
         >>> larger_is_better("val/accuracy"), larger_is_better("val/loss")
         (True, False)
     """
-    return "accuracy" in name.rsplit("/", 1)[-1]
+    parts = name.split("/")
+    is_score = any(part.removesuffix("_step") in _SCORES for part in parts)
+    return is_score or "accuracy" in parts[-1]
 
 
 def has_best(name: str) -> bool:

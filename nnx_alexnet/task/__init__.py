@@ -10,7 +10,7 @@ from nnx_alexnet.task.contract import (
     check_same_rows,
     no_accidental_pairs,
 )
-from nnx_alexnet.task.metric_checks import check_metrics
+from nnx_alexnet.task.metric_checks import check_metrics, metric_name
 
 __all__ = [
     "Classification",
@@ -22,6 +22,7 @@ __all__ = [
     "check_outputs",
     "check_predictions",
     "check_same_rows",
+    "metric_name",
     "no_accidental_pairs",
     "weighted_sums",
 ]

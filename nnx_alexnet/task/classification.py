@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnx_alexnet.task.averages import Loss, weighted_average
 from nnx_alexnet.task.base import Outputs, Task
+from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, with_scores
 from nnx_alexnet.task.class_weights import checked_weights, train_counts, weights_of_classes
 from nnx_alexnet.task.focal import checked_gamma, focal_factor
 from nnx_alexnet.task.sample_weights import batch_weights
@@ -78,6 +79,13 @@ def _logits_of(model: Callable[..., Any], batch: Mapping[str, Any]) -> jax.Array
     return jax.nn.logsumexp(logs, axis=1) - jnp.log(count)
 
 
+def _classes(outputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Returns the predicted and the right class, each `bool[B, K]` with one True per row."""
+    numbers = jnp.arange(outputs["logits"].shape[-1])
+    predicted = jnp.argmax(outputs["logits"], axis=-1)
+    return predicted[:, None] == numbers, outputs["labels"][:, None] == numbers
+
+
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Returns whether the right class is among the five largest logits, `float32[B]`.
 
@@ -135,6 +143,9 @@ class Classification(Task):
             by (1 - p)^gamma, so that examples that are easy count less (default 0: plain
             cross-entropy; 2 is common; Lin et al. 2017, https://arxiv.org/abs/1708.02002,
             equation 4).
+        metrics: further metrics: `"precision"`, `"recall"` and `"f1"` are means over the classes
+            (macro), as `val/f1`; with at most 100 classes, each class has its own, as
+            `val/f1/cat` (default: none).
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, balanced
@@ -155,6 +166,7 @@ class Classification(Task):
         *,
         class_weights: Literal["balanced"] | Sequence[float] | None = None,
         focal_gamma: float = 0.0,
+        metrics: Sequence[ClassMetric] = (),
     ) -> None:
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(
@@ -163,18 +175,22 @@ class Classification(Task):
         self.label_smoothing = label_smoothing
         self.class_weights = checked_weights(class_weights)
         self.focal_gamma = checked_gamma(focal_gamma)
+        self.class_metrics = checked_class_metrics(metrics)
+        self._class_names: tuple[str, ...] | None = None
         self._counts: NDArray[np.int64] | None = None  # of the training examples, if balanced
 
     def for_data(self, data: DataModule) -> Classification:
-        """Returns a copy with the balanced weights of the train split, if they are wanted.
+        """Returns a copy with the class names, and the balanced weights if they are wanted.
 
         Raises:
             ValueError: the classes of the training examples are not known.
         """
-        if self.class_weights != "balanced":
+        if self.class_weights != "balanced" and not self.class_metrics:
             return self
         bound = copy.copy(self)
-        bound._counts = train_counts(data)
+        bound._class_names = data.class_names
+        if self.class_weights == "balanced":
+            bound._counts = train_counts(data)
         return bound
 
     def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
@@ -241,8 +257,9 @@ class Classification(Task):
         """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""
         if self.metrics is not Task.metrics or "logits" not in outputs:  # a subclass's own
             return self.metrics
-        many = outputs["logits"].shape[-1] > 10
-        return ManyClassesMetrics if many else ClassificationMetrics
+        num_classes = outputs["logits"].shape[-1]
+        found = ManyClassesMetrics if num_classes > 10 else ClassificationMetrics
+        return with_scores(found, self.class_metrics, _classes, self._class_names, num_classes)
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]

@@ -21,17 +21,22 @@ from nnx_alexnet.task.contract import ContractError, listed
 
 def check_metrics(
     collection: Any, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
-) -> None:
+) -> tuple[str, ...]:
     """Checks that the metrics of a task can be accumulated and computed.
+
+    A metric may compute a dict. Its entries are then metrics of their own, named by `metric_name`.
 
     Args:
         collection: the result of `Task.collection`, a subclass of `clu.metrics.Collection`.
         outputs: the shapes and dtypes that `Task.outputs` returns.
         mask: shape and dtype of the batch's mask.
 
+    Returns:
+        The names of all metrics.
+
     Raises:
         ContractError: the collection is not such a class; or a metric reads a missing output,
-            cannot be compiled, or does not compute a single number.
+            cannot be compiled, or does not compute a number or a dict of numbers.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -49,16 +54,29 @@ def check_metrics(
             'Average.from_output("loss")), with Collection and Average from clu.metrics.'
         )
     names = _annotations(collection)
+    computed: list[str] = []
     for name, metric in names.items():
         _check_class(name, metric)
         new = _from_outputs(name, metric, outputs, mask)
-        _check_value(name, metric, new)
+        computed += (metric_name(name, key) for key in _check_value(name, metric, new))
     for name in names:
         if name.endswith("_step") and name.removesuffix("_step") in names:
             raise ContractError(
                 f"The metric `{name}` has the name under which the trainer logs "
                 f"`{name.removesuffix('_step')}` at log points. Choose another name."
             )
+    return tuple(computed)
+
+
+def metric_name(name: str, key: str) -> str:
+    """Returns the name of an entry of the dict that a metric computes.
+
+    Example:
+        >>> from nnx_alexnet.task.metric_checks import metric_name
+        >>> metric_name("f1", "cat"), metric_name("f1", "")
+        ('f1/cat', 'f1')
+    """
+    return f"{name}/{key}" if key else name
 
 
 def _annotations(collection: type[Collection]) -> Mapping[str, Any]:
@@ -130,8 +148,12 @@ def _from_outputs(
         ) from error
 
 
-def _check_value(name: str, metric: type[Metric], new: Any) -> None:
-    """Checks that an empty metric can be merged with `new`, and computes a real number."""
+def _check_value(name: str, metric: type[Metric], new: Any) -> list[str]:
+    """Checks that an empty metric can be merged with `new`, and computes real numbers.
+
+    Returns:
+        The keys of the dict that it computes; an empty one for a single number.
+    """
     try:
         with usual_promotion():
             empty = jax.eval_shape(metric.empty)
@@ -145,12 +167,21 @@ def _check_value(name: str, metric: type[Metric], new: Any) -> None:
             f"The metric `{name}` has a different structure when it is empty; `empty` must return "
             "the same arrays as `from_model_output`."
         )
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_number(metric_name(name, key), np.asarray(each) if np.isscalar(each) else each)
+        return [*value]
+    _check_number(name, value)
+    return [""]
+
+
+def _check_number(name: str, value: Any) -> None:
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
     if not hasattr(value, "dtype") or shapes != [()]:
         what = f"an array of shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} values"
         raise ContractError(
             f"The metric `{name}` computes {what}; it must compute a single number. Take a mean, "
-            "or use one metric per entry."
+            "use one metric per entry, or return a dict of numbers."
         )
     if not jnp.issubdtype(jnp.result_type(value), jnp.number) or jnp.iscomplexobj(value):
         raise ContractError(
@@ -166,7 +197,8 @@ def _computed(metric: Any) -> Any:
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
         with jax.debug_nans(False), np.errstate(all="ignore"):
             ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), metric)
-            return np.asarray(ones.compute())
+            value = ones.compute()
+            return value if isinstance(value, Mapping) else np.asarray(value)
 
 
 def _described(value: object) -> str:

@@ -288,7 +288,11 @@ class Dispatcher:
         if done.window is not None:
             window = jax.device_get(done.window)
             self._meter.add(window)
-            metrics = {f"train/{name}_step": value for name, value in computed(window).items()}
+            metrics = {
+                f"train/{name}_step": value
+                for name, value in computed(window).items()
+                if "/" not in name  # those of single classes appear at the end of the epoch
+            }
             metrics |= self._speed(self._meter.window_rates())
             if publishes:
                 self._progress.publish(metrics, done.step)

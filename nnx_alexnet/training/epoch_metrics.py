@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 from clu.metrics import Collection
 
 from nnx_alexnet.devices import usual_promotion
+from nnx_alexnet.task import metric_name
 
 
 def computed(metrics: Any) -> dict[str, float]:
@@ -23,7 +25,12 @@ def computed(metrics: Any) -> dict[str, float]:
         {'loss': 1.5}
     """
     with usual_promotion():
-        return {name: float(value) for name, value in jax.device_get(metrics).compute().items()}
+        found = jax.device_get(metrics).compute()
+    return {
+        metric_name(name, key): float(each)
+        for name, value in found.items()
+        for key, each in (value.items() if isinstance(value, Mapping) else [("", value)])
+    }
 
 
 class _Mark(NamedTuple):

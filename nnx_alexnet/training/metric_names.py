@@ -10,7 +10,7 @@ from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 
 def names_at_log_points(evaluation: EvaluationTrace) -> frozenset[str]:
     """Returns the metrics that are published at log points, such as "train/loss_step"."""
-    return frozenset(f"train/{name}_step" for name in evaluation.metric_names)
+    return frozenset(f"train/{name}_step" for name in evaluation.metric_names if "/" not in name)
 
 
 def names_at_epoch_ends(

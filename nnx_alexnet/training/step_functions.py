@@ -79,6 +79,7 @@ class StepFunctions:
         parameter_names: the paths of the model's parameters.
         trained_names: the paths of those that are trained.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
+        metric_names: the metrics that accumulate, by their names in the logs.
         takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
         is_evaluated_elsewhere: whether a run is evaluated with other weights than it trains.
     """
@@ -104,6 +105,7 @@ class StepFunctions:
         self.carried: dict[str, list[int]] = {}
         self.takes_rngs = takes_rngs(model)
         self.is_evaluated_elsewhere = False
+        self.metric_names: tuple[str, ...] = ()  # before `choose_metrics`
         self._rate_leaves: dict[str, int] = {}
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
@@ -145,8 +147,9 @@ class StepFunctions:
         """
         if self._collection is None:
             collection = task.collection(outputs)
-            check_metrics(collection, outputs, mask)
+            self.metric_names = check_metrics(collection, outputs, mask)
             if "loss" not in collection.__annotations__:
+                self.metric_names = ("loss", *self.metric_names)
                 collection = Collection.create(loss=Loss, **collection.__annotations__)
             self._collection = collection
         return self._collection

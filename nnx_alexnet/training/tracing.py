@@ -110,7 +110,7 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
     )
     return EvaluationTrace(
         outputs=outputs,
-        metric_names=tuple(collection.__annotations__),
+        metric_names=functions.metric_names,
         empty=empty,
         forward_flops=flops,
         can_loop_on_device=not (has_convolution and jax.default_backend() == "cpu"),
