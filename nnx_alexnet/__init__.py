@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from nnx_alexnet.models import AlexNet as AlexNet
     from nnx_alexnet.models import summarize as summarize
     from nnx_alexnet.optimizers import create_optimizer as create_optimizer
+    from nnx_alexnet.task import BinaryClassification as BinaryClassification
     from nnx_alexnet.task import Classification as Classification
+    from nnx_alexnet.task import MultiLabelClassification as MultiLabelClassification
     from nnx_alexnet.task import Task as Task
     from nnx_alexnet.trainer import Trainer as Trainer
 
 __all__ = [
     "AlexNet",
+    "BinaryClassification",
     "Callback",
     "Classification",
     "DataModule",
+    "MultiLabelClassification",
     "Task",
     "Trainer",
     "create_optimizer",
@@ -39,9 +43,11 @@ __all__ = [
 
 _PACKAGES = {
     "AlexNet": "models",
+    "BinaryClassification": "task",
     "Callback": "callbacks",
     "Classification": "task",
     "DataModule": "data",
+    "MultiLabelClassification": "task",
     "Task": "task",
     "Trainer": "trainer",
     "create_optimizer": "optimizers",

@@ -167,7 +167,11 @@ def known_classes(group: str) -> dict[str, str]:
     if group == "model":
         return {"AlexNet": "models/alexnet.py"}
     if group == "task":
-        return {"Classification": "task/classification.py"}
+        return {
+            "Classification": "task/classification.py",
+            "BinaryClassification": "task/binary.py",
+            "MultiLabelClassification": "task/binary.py",
+        }
     return {
         name: f"callbacks/{file.name}"
         for file in sorted((_PACKAGE / "callbacks").glob("*.py"))

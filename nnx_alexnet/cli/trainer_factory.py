@@ -80,7 +80,11 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
     parts = parser.instantiate(config)
     image = data.image_shape
     size, _, channels = image if image is not None and len(image) == 3 else (None, None, None)
-    given = {"num_classes": data.num_classes, "image_size": size, "in_channels": channels}
+    given = {
+        "num_classes": parts.task.num_outputs(data),
+        "image_size": size,
+        "in_channels": channels,
+    }
     arguments = dict(parts.trainer)
     record = yaml.safe_load(parser.dump(config))
     for name in ("distributed", "resume", "resume_accept", "resume_weights_only"):

@@ -2,6 +2,7 @@
 
 from nnx_alexnet.task.averages import Loss, weighted_sums
 from nnx_alexnet.task.base import Outputs, Task
+from nnx_alexnet.task.binary import BinaryClassification, MultiLabelClassification
 from nnx_alexnet.task.classification import Classification
 from nnx_alexnet.task.contract import (
     ContractError,
@@ -13,9 +14,11 @@ from nnx_alexnet.task.contract import (
 from nnx_alexnet.task.metric_checks import check_metrics, metric_name
 
 __all__ = [
+    "BinaryClassification",
     "Classification",
     "ContractError",
     "Loss",
+    "MultiLabelClassification",
     "Outputs",
     "Task",
     "check_metrics",

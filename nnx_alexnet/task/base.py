@@ -61,6 +61,14 @@ class Task:
         """
         return self
 
+    def num_outputs(self, data: DataModule) -> int | None:
+        """Returns the `num_classes` of the model that the command builds, None if it is not known.
+
+        Args:
+            data: the splits.
+        """
+        return data.num_classes
+
     def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Runs the model and returns the loss of each example, inside the compiled step.
 

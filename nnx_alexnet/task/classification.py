@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _SUM_TOLERANCE = 1e-2
 
 _OTHER_TASKS = (
-    "Subclass `Task` for another loss: optax.squared_error(outputs, labels).mean(axis=-1) for "
-    "numbers, optax.sigmoid_binary_cross_entropy(logits, labels).mean(axis=-1) for binary labels "
-    "and for several labels per example."
+    "For binary labels use `BinaryClassification`, for several labels per example "
+    "`MultiLabelClassification`. For numbers subclass `Task`, with the loss "
+    "optax.squared_error(outputs, labels).mean(axis=-1)."
 )
 
 

@@ -157,7 +157,7 @@ def test_logits_must_be_floating_point(refused, head, match):
     "labels", [Y, Y[:, None].astype(np.float32), (3 * X[:, :1] + 1).astype(np.float32)]
 )
 def test_a_single_logit_is_refused_and_other_losses_suggested(refused, labels):
-    match = r"one logit per example; .*optax.squared_error.*optax.sigmoid_binary_cross_entropy"
+    match = r"one logit per example; .*`BinaryClassification`.*optax.squared_error"
     refused(Classification(), match, num_outputs=1, labels=labels)
 
 

@@ -45,7 +45,7 @@ class OnHost(Vector):
 @flax.struct.dataclass
 class Dictionary(Vector):
     def compute(self):
-        return {"a": self.total[0], "b": self.total[1]}
+        return {"a": self.total, "b": self.total[1]}
 
 
 class Undecorated(Vector):
@@ -101,7 +101,7 @@ LOSS = Average.from_output("loss")
         (lambda: Collection.create(v=Vector), r"`v` computes an array of shape \(3,\); it must c"),
         (lambda: Collection.create(v=Failing), "`v` cannot be merged or computed: Runtime"),
         (lambda: Collection.create(v=Undecorated), "Decorate it with @flax.struct.dataclass"),
-        (lambda: Collection.create(v=Dictionary), "`v` computes 2 values"),
+        (lambda: Collection.create(v=Dictionary), r"`v/a` computes an array of shape \(3,\)"),
         (lambda: Collection.create(v=OtherWhenEmpty), "`v` has a different structure when"),
         (
             lambda: Collection.create(v=clu.metrics.CollectingMetric.from_outputs(("loss",))),

@@ -1,0 +1,261 @@
+"""Binary and multi-label classification: sigmoid cross-entropy from labels of 0 and 1."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu.metrics import Collection
+from flax import nnx
+from numpy.typing import NDArray
+
+from nnx_alexnet.task.averages import Loss, weighted_average
+from nnx_alexnet.task.base import Outputs, Task
+from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, with_scores
+from nnx_alexnet.task.focal import checked_gamma, focal_factor
+from nnx_alexnet.task.pos_weights import balanced_pos_weight, checked_pos_weight
+from nnx_alexnet.task.sample_weights import batch_weights
+
+if TYPE_CHECKING:
+    from nnx_alexnet.data import DataModule
+
+
+class MultiLabelClassification(Task):
+    """Sigmoid cross-entropy of K independent labels per example, with accuracy.
+
+    The labels are `[B, K]`, 0 or 1, or probabilities. The loss of an example is the mean over its
+    labels, in float32; the accuracy is the share of labels that are right. The batch key `weight`
+    (`[B]`, optional) weights the examples in the loss and the metrics, as in `Classification`.
+
+    Args:
+        threshold: the probability above which a label is predicted, in (0, 1) (default 0.5). It
+            changes the metrics only.
+        pos_weight: the factor of the loss of the labels that are 1: a number, or one per label;
+            `"balanced"`: the number of training labels that are 0, divided by those that are 1;
+            None (the default): 1. The loss is not divided by it, as in
+            `torch.nn.BCEWithLogitsLoss`.
+        focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
+            `Classification`).
+        metrics: further metrics: `"precision"`, `"recall"` and `"f1"`: means over the labels, as
+            `val/f1`, and with at most 100 labels each label has its own, as `val/f1/cat` (default:
+            none).
+
+    Raises:
+        ValueError: an argument is outside its range; or, when a trainer is created, a balanced
+            weight is wanted but the training labels are not in memory.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task.binary import MultiLabelClassification
+        >>> batch = {"image": jnp.zeros((1, 2)), "label": jnp.array([[1, 0]])}
+        >>> outputs = MultiLabelClassification().outputs(lambda image: image, batch)
+        >>> print(f"{outputs['loss'][0]:.4f}")  # log(2): both values are equally likely
+        0.6931
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        *,
+        pos_weight: float | Sequence[float] | Literal["balanced"] | None = None,
+        focal_gamma: float = 0.0,
+        metrics: Sequence[ClassMetric] = (),
+    ) -> None:
+        if not 0.0 < threshold < 1.0:
+            raise ValueError(f"`threshold` (={threshold}) must be in (0, 1); 0.5 is common.")
+        self.threshold = threshold
+        self.pos_weight = checked_pos_weight(pos_weight)
+        self.focal_gamma = checked_gamma(focal_gamma)
+        self.class_metrics = checked_class_metrics(metrics)
+        self._class_names: tuple[str, ...] | None = None
+        self._pos_weight = None if self.pos_weight == "balanced" else self.pos_weight
+
+    def for_data(self, data: DataModule) -> Task:
+        """Returns a copy with the names of the labels, and the balanced weight if it is wanted.
+
+        Raises:
+            ValueError: the training labels are not in memory, or are not 0 and 1.
+        """
+        bound = copy.copy(self)
+        bound._class_names = data.class_names
+        if self.pos_weight == "balanced":
+            bound._pos_weight = balanced_pos_weight(data.train.labels_in_memory())
+        return bound
+
+    def num_outputs(self, data: DataModule) -> int | None:
+        """Returns the number of labels."""
+        label: Any = data.train.element_spec().get("label")
+        return int(label.shape[0]) if getattr(label, "ndim", 0) == 1 else None
+
+    def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
+        """Returns `loss` (`[B]`), `logits` and `labels` (`float32[B, K]` and `int32[B, K]`).
+
+        For `BinaryClassification`, these are `[B]`. With weights, also `weight` and
+        `example_weight`, `[B]`.
+
+        Raises:
+            ValueError: the model does not return logits, or the labels do not fit them.
+        """
+        logits = self._logits(model(batch["image"]))
+        target = self._target(batch["label"], logits)
+        losses = self._losses(logits, target).reshape(len(logits), -1).mean(axis=1)
+        labels = (target > 0.5).astype(jnp.int32)
+        return {"loss": losses, "logits": logits, "labels": labels, **batch_weights(batch, None)}
+
+    def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
+        """Returns the probability of each label, `float32[B, K]` (`[B]` if it is binary)."""
+        return jax.nn.sigmoid(self._logits(model(batch["image"])))
+
+    def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
+        """Returns loss, accuracy, and the chosen metrics."""
+        if self.metrics is not Task.metrics or "logits" not in outputs:  # a subclass's own
+            return self.metrics
+        accuracy = weighted_average(self._share_right, "example_weight")
+        found = Collection.create(loss=Loss, accuracy=accuracy)
+        shape = outputs["logits"].shape
+        num_classes = shape[1] if len(shape) > 1 else 1
+        return with_scores(found, self.class_metrics, self._classes, self._class_names, num_classes)
+
+    def label_problem(
+        self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> str | None:
+        """Returns which labels are not 0, 1 or between."""
+        if "logits" not in outputs or not labels.size:
+            return None
+        low, high = float(labels.min()), float(labels.max())
+        if low >= 0 and high <= 1:  # False for NaN
+            return None
+        several = "Use `Classification` for several classes per label." if high > 1 else ""
+        return (
+            f"has labels from {low:g} to {high:g}; `{type(self).__name__}` requires 0 and 1, or "
+            f"probabilities. {several}"
+        ).rstrip()
+
+    def _logits(self, logits: Any) -> jax.Array:
+        """Returns logits as `float32[B, K]`."""
+        is_matrix = getattr(logits, "ndim", None) == 2
+        if not is_matrix or not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise ValueError(
+                f"`model` returns {_described(logits)} for a batch; `{type(self).__name__}` "
+                "requires floating-point logits of shape (batch, num_labels)."
+            )
+        return jnp.asarray(logits, jnp.float32)
+
+    def _target(self, label: Any, logits: jax.Array) -> jax.Array:
+        """Returns the labels as floats of the shape of the logits."""
+        if label.shape != logits.shape or jnp.iscomplexobj(label):
+            raise ValueError(
+                f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
+                f"example; `{type(self).__name__}` with a model of {logits.shape[-1]} logits "
+                f"requires 0 and 1 of shape {logits.shape[1:]}."
+            )
+        target: jax.Array = label.astype(jnp.float32)
+        return target
+
+    def _losses(self, logits: jax.Array, target: jax.Array) -> jax.Array:
+        log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+        positive = -target * log_p * focal_factor(log_p, self.focal_gamma)
+        negative = -(1 - target) * log_not_p * focal_factor(log_not_p, self.focal_gamma)
+        if self.pos_weight is None:
+            return positive + negative
+        if self._pos_weight is None:
+            raise ValueError(
+                '`pos_weight` (="balanced") is that of a trainer: call for_data(data) first.'
+            )
+        factor: NDArray[np.float32] = np.asarray(self._pos_weight, np.float32)
+        if factor.shape not in ((), (1,), logits.shape[1:]):
+            raise ValueError(
+                f"`pos_weight` has {len(factor)} numbers for {logits[0].size} labels; give a "
+                "single number, or one per label."
+            )
+        return jnp.asarray(factor) * positive + negative
+
+    def _is_predicted(self, logits: jax.Array) -> jax.Array:
+        return logits > math.log(self.threshold / (1 - self.threshold))
+
+    def _share_right(self, logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
+        right = self._is_predicted(logits) == (labels > 0)
+        return right.reshape(len(right), -1).mean(axis=1, dtype=jnp.float32)
+
+    def _classes(self, outputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns the predicted and the right labels, `bool[B, K]`."""
+        size = len(outputs["logits"])
+        predicted = self._is_predicted(outputs["logits"]).reshape(size, -1)
+        return predicted, (outputs["labels"] > 0).reshape(size, -1)
+
+
+class BinaryClassification(MultiLabelClassification):
+    """Sigmoid cross-entropy of one logit per example, with accuracy.
+
+    The model returns `[B]` or `[B, 1]`. The labels are `[B]` or `[B, 1]`, 0 or 1, or probabilities.
+    Precision, recall and F1 are those of class 1.
+
+    Args:
+        threshold: the probability above which class 1 is predicted, in (0, 1) (default 0.5). It
+            changes the metrics only.
+        pos_weight: the factor of the loss of the examples of class 1; `"balanced"`: the number of
+            training examples of class 0, divided by those of class 1; None (the default): 1. The
+            loss is not divided by it, as in `torch.nn.BCEWithLogitsLoss`.
+        focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
+            `Classification`).
+        metrics: further metrics: `"precision"`, `"recall"` and `"f1"` (default: none).
+
+    Raises:
+        ValueError: see `MultiLabelClassification`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task.binary import BinaryClassification
+        >>> batch = {"image": jnp.array([[2.0]]), "label": jnp.array([1])}
+        >>> print(f"{BinaryClassification().predict(lambda image: image, batch)[0]:.4f}")
+        0.8808
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        *,
+        pos_weight: float | Literal["balanced"] | None = None,
+        focal_gamma: float = 0.0,
+        metrics: Sequence[ClassMetric] = (),
+    ) -> None:
+        super().__init__(threshold, pos_weight=pos_weight, focal_gamma=focal_gamma, metrics=metrics)
+
+    def num_outputs(self, data: DataModule) -> int | None:
+        """Returns 1."""
+        return 1
+
+    def _logits(self, logits: Any) -> jax.Array:
+        """Returns logits as `float32[B]`."""
+        shape: tuple[int, ...] = getattr(logits, "shape", ())
+        is_column = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+        if not is_column or not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise ValueError(
+                f"`model` returns {_described(logits)} for a batch; `BinaryClassification` "
+                "requires one floating-point logit per example, of shape (batch,) or (batch, 1). "
+                "For two logits use `Classification`."
+            )
+        return jnp.asarray(logits, jnp.float32).reshape(shape[0])
+
+    def _target(self, label: Any, logits: jax.Array) -> jax.Array:
+        is_column = label.ndim == 2 and label.shape[1] == 1
+        label = label[:, 0] if is_column else label
+        if label.ndim != 1 or jnp.iscomplexobj(label):
+            raise ValueError(
+                f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
+                "example; `BinaryClassification` requires a single 0 or 1. For several labels use "
+                "`MultiLabelClassification`."
+            )
+        target: jax.Array = label.astype(jnp.float32)
+        return target
+
+
+def _described(outputs: Any) -> str:
+    if hasattr(outputs, "dtype"):
+        return f"{outputs.dtype}{list(outputs.shape)}"
+    return str(jax.tree.map(jnp.shape, outputs))
