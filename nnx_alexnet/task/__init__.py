@@ -12,6 +12,7 @@ from nnx_alexnet.task.contract import (
     no_accidental_pairs,
 )
 from nnx_alexnet.task.metric_checks import check_metrics, metric_name
+from nnx_alexnet.task.split_metrics import SplitMetric
 
 __all__ = [
     "BinaryClassification",
@@ -20,6 +21,7 @@ __all__ = [
     "Loss",
     "MultiLabelClassification",
     "Outputs",
+    "SplitMetric",
     "Task",
     "check_metrics",
     "check_outputs",

@@ -11,6 +11,7 @@ from clu.metrics import Collection
 from flax import nnx
 
 from nnx_alexnet.task.averages import Loss
+from nnx_alexnet.task.split_metrics import SplitMetric
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import DataModule
@@ -112,6 +113,19 @@ class Task:
             `metrics`, unless a subclass overrides this method.
         """
         return self.metrics
+
+    def split_metrics(
+        self, outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> Mapping[str, SplitMetric]:
+        """Returns metrics that need all examples of a split at once (default: none).
+
+        They are computed on the host at the end of a validation or test, and not in training. The
+        outputs that they read are kept in the memory of the host during the pass.
+
+        Args:
+            outputs: the shapes and dtypes that `outputs` returns.
+        """
+        return {}
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]

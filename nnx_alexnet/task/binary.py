@@ -20,6 +20,7 @@ from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, wi
 from nnx_alexnet.task.focal import checked_gamma, focal_factor
 from nnx_alexnet.task.pos_weights import balanced_pos_weight, checked_pos_weight
 from nnx_alexnet.task.sample_weights import batch_weights
+from nnx_alexnet.task.split_metrics import SplitMetric, auroc
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import DataModule
@@ -42,8 +43,8 @@ class MultiLabelClassification(Task):
         focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
             `Classification`).
         metrics: further metrics: `"precision"`, `"recall"` and `"f1"`: means over the labels, as
-            `val/f1`, and with at most 100 labels each label has its own, as `val/f1/cat` (default:
-            none).
+            `val/f1`, and with at most 100 labels each label has its own, as `val/f1/cat`;
+            `"auroc"`, in validation and test only (default: none; see `Classification`).
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, a balanced
@@ -120,6 +121,15 @@ class MultiLabelClassification(Task):
         shape = outputs["logits"].shape
         num_classes = shape[1] if len(shape) > 1 else 1
         return with_scores(found, self.class_metrics, self._classes, self._class_names, num_classes)
+
+    def split_metrics(
+        self, outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> Mapping[str, SplitMetric]:
+        """Returns AUROC if it was chosen."""
+        if "auroc" not in self.class_metrics or "logits" not in outputs:
+            return {}
+        names = ("logits", "labels", "example_weight")
+        return {"auroc": SplitMetric(auroc, tuple(name for name in names if name in outputs))}
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
@@ -203,7 +213,8 @@ class BinaryClassification(MultiLabelClassification):
             loss is not divided by it, as in `torch.nn.BCEWithLogitsLoss`.
         focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
             `Classification`).
-        metrics: further metrics: `"precision"`, `"recall"` and `"f1"` (default: none).
+        metrics: further metrics: `"precision"`, `"recall"`, `"f1"`, and in validation and test
+            `"auroc"` (default: none).
 
     Raises:
         ValueError: see `MultiLabelClassification`.

@@ -13,7 +13,7 @@ from clu.metrics import Collection, Metric
 
 from nnx_alexnet.support import unknown
 
-ClassMetric = Literal["precision", "recall", "f1"]
+ClassMetric = Literal["precision", "recall", "f1", "auroc"]
 CLASS_METRICS: tuple[ClassMetric, ...] = get_args(ClassMetric)
 Outputs = Mapping[str, Any]
 MAX_NAMED = 100
@@ -143,8 +143,9 @@ def with_scores(
         names: see `class_score`.
         num_classes: see `class_score`.
     """
-    if not scores:
+    counted = [score for score in scores if score != "auroc"]  # which `split_metrics` computes
+    if not counted:
         return collection
-    added = {score: class_score(score, classes, names, num_classes) for score in scores}
+    added = {score: class_score(score, classes, names, num_classes) for score in counted}
     whole: type[Collection] = Collection.create(**collection.__annotations__, **added)
     return whole

@@ -20,6 +20,7 @@ from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, wi
 from nnx_alexnet.task.class_weights import checked_weights, train_counts, weights_of_classes
 from nnx_alexnet.task.focal import checked_gamma, focal_factor
 from nnx_alexnet.task.sample_weights import batch_weights
+from nnx_alexnet.task.split_metrics import SplitMetric, class_auroc
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import DataModule
@@ -145,7 +146,9 @@ class Classification(Task):
             equation 4).
         metrics: further metrics: `"precision"`, `"recall"` and `"f1"` are means over the classes
             (macro), as `val/f1`; with at most 100 classes, each class has its own, as
-            `val/f1/cat` (default: none).
+            `val/f1/cat`. `"auroc"`, the area under the ROC curve of each class against the rest
+            (macro), is computed in validation and test only, because it needs all logits of a split
+            in the host's memory (default: none).
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, balanced
@@ -260,6 +263,15 @@ class Classification(Task):
         num_classes = outputs["logits"].shape[-1]
         found = ManyClassesMetrics if num_classes > 10 else ClassificationMetrics
         return with_scores(found, self.class_metrics, _classes, self._class_names, num_classes)
+
+    def split_metrics(
+        self, outputs: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> Mapping[str, SplitMetric]:
+        """Returns AUROC if it was chosen."""
+        if "auroc" not in self.class_metrics or "logits" not in outputs:
+            return {}
+        names = ("logits", "labels", "example_weight")
+        return {"auroc": SplitMetric(class_auroc, tuple(name for name in names if name in outputs))}
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]

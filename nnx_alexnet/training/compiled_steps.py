@@ -30,7 +30,7 @@ from nnx_alexnet.devices import (
     placed,
 )
 from nnx_alexnet.models import define
-from nnx_alexnet.task import Task
+from nnx_alexnet.task import SplitMetric, Task
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
 from nnx_alexnet.training.step_functions import (
@@ -165,6 +165,11 @@ class CompiledSteps:
     def are_of(self, model: nnx.Module) -> bool:
         """Returns whether the model is still built as it was, including its dropout rates."""
         return bool(define(model)[:2] == self._functions.definitions[:2])
+
+    @property
+    def split_metrics(self) -> Mapping[str, SplitMetric]:
+        """The metrics of a whole split in evaluation; none before a trace."""
+        return self._functions.split_metrics
 
     def trace_evaluation(self, task: Task, example: Batch) -> EvaluationTrace:
         """Traces a forward pass over shapes; see `tracing.trace_evaluation`."""

@@ -20,6 +20,7 @@ from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.split_rows import SplitRows
 
 CheckBatch = Callable[[Loader, Batch], None]
 
@@ -86,11 +87,14 @@ class EvaluationLoop:
             carried, metrics, outputs = steps.evaluate(leaves, carried, metrics, batch)
             return outputs
 
-        for outputs, _ in self._pass(kind, loader, step):
+        rows = SplitRows(self._arrays.steps.split_metrics, self._placement.whole)
+        for outputs, counts in self._pass(kind, loader, step):
             jax.block_until_ready(outputs)  # limits the batches in memory
+            rows.add(outputs, counts)
         if self._requests.is_cut_short:
             return {}
-        return {f"{split}/{name}": value for name, value in computed(metrics).items()}
+        values = computed(metrics) | rows.values()
+        return {f"{split}/{name}": value for name, value in values.items()}
 
     def predict(self, loader: Loader, *, at_once: bool = False) -> Generator[Any, None, None]:
         """Yields the task's predictions for each batch as NumPy, without padding and in order.

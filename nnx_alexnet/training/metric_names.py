@@ -24,6 +24,7 @@ def names_at_epoch_ends(
     names = {name for callback in callbacks for name in callback.metric_names}
     splits = ["train", "val"] if has_val else ["train"]
     names |= {f"{split}/{metric}" for split in splits for metric in evaluation.metric_names}
+    names |= {f"val/{metric}" for metric in evaluation.split_metrics if has_val}
     names |= {*training.rate_names, *EpochMeter.names, "perf/compile_seconds"}
     # Not every device reports these.
     if flops_utilization(1.0, evaluation.forward_flops) is not None:
@@ -35,6 +36,6 @@ def names_at_epoch_ends(
 
 def own_names(evaluation: EvaluationTrace | None) -> set[str]:
     """Returns the metrics that only the trainer may publish."""
-    names = () if evaluation is None else evaluation.metric_names
+    names = [] if evaluation is None else [*evaluation.metric_names, *evaluation.split_metrics]
     at_ends = {f"{split}/{name}" for split in ("train", "val", "test") for name in names}
     return at_ends | {f"train/{name}_step" for name in names}

@@ -20,7 +20,15 @@ from nnx_alexnet.data import transformed_batch
 from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
 from nnx_alexnet.models import define, drop_rngs, pass_arguments, record_calls, takes_rngs
 from nnx_alexnet.optimizers import rate_leaves
-from nnx_alexnet.task import Loss, Outputs, Task, check_metrics, check_outputs, check_predictions
+from nnx_alexnet.task import (
+    Loss,
+    Outputs,
+    SplitMetric,
+    Task,
+    check_metrics,
+    check_outputs,
+    check_predictions,
+)
 from nnx_alexnet.training.averaged_weights import evaluation_weights, is_evaluated_elsewhere
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
 from nnx_alexnet.training.module_layout import Layout, constrained
@@ -80,6 +88,7 @@ class StepFunctions:
         trained_names: the paths of those that are trained.
         carried: by verb, which of the model's arrays a pass carries from batch to batch.
         metric_names: the metrics that accumulate, by their names in the logs.
+        split_metrics: the metrics of a whole split in evaluation.
         takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
         is_evaluated_elsewhere: whether a run is evaluated with other weights than it trains.
     """
@@ -106,6 +115,7 @@ class StepFunctions:
         self.takes_rngs = takes_rngs(model)
         self.is_evaluated_elsewhere = False
         self.metric_names: tuple[str, ...] = ()  # before `choose_metrics`
+        self.split_metrics: Mapping[str, SplitMetric] = {}
         self._rate_leaves: dict[str, int] = {}
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
@@ -148,6 +158,7 @@ class StepFunctions:
         if self._collection is None:
             collection = task.collection(outputs)
             self.metric_names = check_metrics(collection, outputs, mask)
+            self.split_metrics = task.split_metrics(outputs)
             if "loss" not in collection.__annotations__:
                 self.metric_names = ("loss", *self.metric_names)
                 collection = Collection.create(loss=Loss, **collection.__annotations__)

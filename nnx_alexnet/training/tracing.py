@@ -18,7 +18,7 @@ from nnx_alexnet.checkpoints import fingerprint, unchanged
 from nnx_alexnet.devices import is_key, named_leaves, placed
 from nnx_alexnet.models import Calls, recorded_calls
 from nnx_alexnet.support import logger
-from nnx_alexnet.task import ContractError, Task, check_same_rows, no_accidental_pairs
+from nnx_alexnet.task import ContractError, SplitMetric, Task, check_same_rows, no_accidental_pairs
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
 from nnx_alexnet.training.flops import product_flops
@@ -41,6 +41,7 @@ class EvaluationTrace(NamedTuple):
         calls: the inputs and outputs of the model's layers.
         program: the jaxpr.
         num_rows: the number of examples in the batch that was traced.
+        split_metrics: the metrics of a whole split in evaluation.
     """
 
     outputs: Mapping[str, jax.ShapeDtypeStruct]
@@ -51,6 +52,7 @@ class EvaluationTrace(NamedTuple):
     calls: Calls
     program: Any
     num_rows: int
+    split_metrics: Mapping[str, SplitMetric]
 
 
 class TrainingTrace(NamedTuple):
@@ -117,6 +119,7 @@ def trace_evaluation(functions: StepFunctions, task: Task, example: Batch) -> Ev
         calls=calls,
         program=jaxpr,
         num_rows=num_rows,
+        split_metrics=functions.split_metrics,
     )
 
 

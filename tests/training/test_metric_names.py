@@ -7,7 +7,9 @@ import pytest
 from nnx_alexnet.callbacks import CallbackList, LearningRateMonitor
 from nnx_alexnet.training.metric_names import names_at_epoch_ends, names_at_log_points, own_names
 
-EVALUATION = SimpleNamespace(metric_names=("loss", "accuracy"), forward_flops={"bfloat16": 1e9})
+EVALUATION = SimpleNamespace(
+    metric_names=("loss", "accuracy"), split_metrics={}, forward_flops={"bfloat16": 1e9}
+)
 TRAINING = SimpleNamespace(rate_names=("lr/head", "lr/body"))
 SPEED = {
     "perf/images_per_second", "perf/step_seconds", "perf/data_wait", "perf/compile_seconds"
@@ -28,6 +30,14 @@ def test_epochs_end_with_their_metrics_the_rates_and_the_speed():
 
 def test_a_validation_adds_its_own_metrics():
     assert at_ends(has_val=True) - at_ends() == {"val/loss", "val/accuracy"}
+
+
+def test_a_metric_of_a_whole_split_is_one_of_validation():
+    evaluation = SimpleNamespace(**{**vars(EVALUATION), "split_metrics": {"auroc": None}})
+    for has_val, new in ((True, {"val/auroc"}), (False, set())):
+        callbacks = CallbackList(())
+        found = names_at_epoch_ends(evaluation, TRAINING, callbacks, has_val=has_val)
+        assert found - at_ends(has_val=has_val) == new
 
 
 def test_callbacks_add_the_metrics_that_they_declare():

@@ -1,0 +1,53 @@
+"""`SplitRows`: the outputs of all examples of an evaluation, for the metrics that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnx_alexnet.task import SplitMetric
+
+
+class SplitRows:
+    """Collects rows on the host, and computes the metrics of the whole split.
+
+    Args:
+        metrics: by name.
+        whole: returns an array of a batch that this process can read; all processes call it
+            together.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.task import SplitMetric
+        >>> from nnx_alexnet.training.split_rows import SplitRows
+        >>> rows = SplitRows({"median": SplitMetric(np.median, ("loss",))}, np.asarray)
+        >>> rows.add({"loss": np.array([1.0, 9.0, np.nan])}, np.array([True, True, False]))
+        >>> rows.values()
+        {'median': 5.0}
+    """
+
+    def __init__(self, metrics: Mapping[str, SplitMetric], whole: Callable[[Any], Any]) -> None:
+        self._metrics = metrics
+        self._whole = whole
+        names = (name for metric in metrics.values() for name in metric.outputs)
+        self._rows: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in names}
+
+    def add(self, outputs: Mapping[str, Any], counts: np.ndarray[Any, Any]) -> None:
+        """Adds a batch; waits for it.
+
+        Args:
+            outputs: of the task.
+            counts: bool[B], False for padding.
+        """
+        for name, rows in self._rows.items():
+            rows.append(np.asarray(self._whole(outputs[name]))[counts])
+
+    def values(self) -> dict[str, float]:
+        """Returns the metrics by name."""
+        arrays = {name: np.concatenate(rows) for name, rows in self._rows.items()}
+        return {
+            name: float(metric.compute(*(arrays[each] for each in metric.outputs)))
+            for name, metric in self._metrics.items()
+        }
