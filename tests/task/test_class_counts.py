@@ -1,11 +1,14 @@
 """Precision, recall and F1, against scikit-learn."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from flax import nnx
 from sklearn.metrics import precision_recall_fscore_support
 
 from nnx_alexnet import Classification, DataModule, Trainer
+from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.task.class_counts import MAX_NAMED, class_score
 
 RNG = np.random.default_rng(0)
@@ -76,3 +79,34 @@ def test_classes_have_metrics_of_their_own_unless_they_are_many(names, num, keys
 def test_unknown_metrics_are_refused(metrics):
     with pytest.raises(ValueError, match=r"`metrics` \(="):
         Classification(metrics=metrics)
+
+
+class Interrupts(Callback):
+    """Stops like Ctrl-C after the second step, in the middle of the epoch."""
+
+    every_n_steps = 1
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        if trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_run_resumed_within_an_epoch_has_the_same_scores(tmp_path):
+    split = {"image": X, "label": Y, "weight": WEIGHT}
+
+    def fit(name, *callbacks, resume="never"):
+        trainer = Trainer(
+            nnx.Linear(4, 4, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16),
+            task=Classification(class_weights="balanced", focal_gamma=1.0, metrics=SCORES),
+            max_epochs=1, log_dir=tmp_path, name=name, progress_bar=False,
+            callbacks=[*callbacks],
+        )  # fmt: skip
+        return trainer.fit(resume=resume)[-1]
+
+    expected = fit("whole")
+    with contextlib.suppress(KeyboardInterrupt):
+        fit("parts", Interrupts())
+    got = fit("parts", resume="auto")
+    scores = {name for name in expected if not name.startswith("perf/")}
+    assert {"train/f1", "val/f1/3", "train/loss"} < scores
+    assert {name: got[name] for name in scores} == {name: expected[name] for name in scores}
