@@ -29,7 +29,8 @@ class StopReason(enum.Enum):
 class EarlyStopping(MetricMonitor):
     """Stops training when a metric has stopped improving.
 
-    The metric is checked at the end of each epoch that produced it: with a validation every second
+    The metric is checked at the end of each epoch that produced it, and after each validation
+    within an epoch: with a validation every second
     epoch, `patience=3` spans six epochs. On resume, the number of checks without improvement and
     the best value are those of the checkpoint; the arguments are those in the code.
 
@@ -107,6 +108,11 @@ class EarlyStopping(MetricMonitor):
         self.num_bad_checks = 0
         self.stop_reason = None
         self.stopped_step = None
+
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """Checks the metric, if a validation within an epoch produced it."""
+        if trainer.is_validating_within_epoch and trainer.current_value(self.monitor) is not None:
+            self.on_train_epoch_end(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Checks the metric, if this epoch produced it."""

@@ -53,6 +53,7 @@ class MetricMonitor(Callback):
         self.best: float | None = None
         self.best_step: int | None = None
         self._missed = MissedValues(monitor, type(self).__name__)
+        self._seen_step: int | None = None  # of the newest call of `current`
 
     @property
     def state_key(self) -> str:
@@ -77,6 +78,7 @@ class MetricMonitor(Callback):
         """Forgets an earlier fit."""
         self.best = None
         self.best_step = None
+        self._seen_step = None
         self._missed = MissedValues(self.monitor, type(self).__name__)
 
     def on_train_end(self, trainer: Trainer) -> None:
@@ -86,9 +88,12 @@ class MetricMonitor(Callback):
     def current(self, trainer: Trainer) -> float | None:
         """Returns the value of the metric if the current step produced it, else None.
 
-        Call it once at the end of each epoch: it also counts the epochs without a value, which
-        `on_train_end` reports.
+        Call it once at the end of each epoch, and of a validation within an epoch: it also counts
+        those without a value, which `on_train_end` reports. A value is returned only once.
         """
+        if self._seen_step == trainer.global_step:
+            return None
+        self._seen_step = trainer.global_step
         self._missed.note(trainer)
         return trainer.current_value(self.monitor)
 

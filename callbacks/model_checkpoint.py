@@ -36,11 +36,11 @@ class ModelCheckpoint(Callback):
         keep_latest: how many of the newest to keep (default 2); 1 or more. With 2, there is a
             fallback if the newest is damaged.
         every_n_epochs: save at the end of every n-th epoch; None: not at the ends of epochs.
-            `"auto"` (the default): at the end of every epoch, unless epochs are shorter than a
-            save. While a save is running, and for as long again as it took, only checkpoints
-            among the `save_top_k` best are requested. Such a checkpoint waits in memory for that
-            time, training does not wait, and if others have replaced it among the best by then,
-            it is not written.
+            `"auto"` (the default): at the end of every epoch and after each validation within it,
+            unless they follow each other faster than a save. While a save is running, and for as
+            long again as it took, only checkpoints among the `save_top_k` best are requested. Such
+            a checkpoint waits in memory for that time, training does not wait, and if others have
+            replaced it among the best by then, it is not written.
         every_n_steps: save after every n-th optimizer step; None (the default): not by steps.
         every_n_seconds: save at the next step once this many seconds have passed since the last
             such save; None (the default): not by the clock.
@@ -207,19 +207,27 @@ class ModelCheckpoint(Callback):
         """Starts the clock of `every_n_seconds`."""
         self._last_timed = time.monotonic()
 
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """Requests a checkpoint after a validation within an epoch, if `"auto"` asks for it."""
+        if trainer.is_validating_within_epoch and self.every_n_epochs == "auto":
+            self._request_in_time(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Requests a checkpoint that is due by epochs, or in time for `"auto"`."""
         if self.ranked_by is not None:
             self._missed.note(trainer)
         if self.every_n_epochs == "auto":
-            checkpoints = trainer.checkpoints  # None in all processes but the first
-            if checkpoints is not None:
-                if checkpoints.has_rested:
-                    trainer.request_checkpoint()
-                elif checkpoints.would_be_best(trainer.current_value(self.ranked_by)):
-                    trainer.request_checkpoint(gives_way=True)
+            self._request_in_time(trainer)
         elif self.every_n_epochs is not None and (trainer.epoch + 1) % self.every_n_epochs == 0:
             trainer.request_checkpoint()
+
+    def _request_in_time(self, trainer: Trainer) -> None:
+        checkpoints = trainer.checkpoints  # None in all processes but the first
+        if checkpoints is not None:
+            if checkpoints.has_rested:
+                trainer.request_checkpoint()
+            elif checkpoints.would_be_best(trainer.current_value(self.ranked_by)):
+                trainer.request_checkpoint(gives_way=True)
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Requests a checkpoint of the last state; the trainer never saves a step twice."""

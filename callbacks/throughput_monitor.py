@@ -71,6 +71,11 @@ class ThroughputMonitor(Callback):
         """Stops the clock of training."""
         self._pause()
 
+    def on_validation_end(self, trainer: Trainer) -> None:
+        """Starts the clock of training again after a validation within an epoch."""
+        if trainer.is_validating_within_epoch:
+            self._training_since = time.perf_counter()
+
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Stops the clock of training, and publishes the totals."""
         self._pause()

@@ -151,6 +151,8 @@ class Trainer:
         log_every_n_steps: the period of `train/loss_step`, `lr` and `perf/` (default 50).
         validate_every_n_epochs: the period of validation (default 1); the last epoch always ends
             with a validation.
+        validate_every_n_steps: the period of validations within an epoch, in optimizer steps, in
+            addition to those at its end (default None: there are none).
         limit_batches: batches per pass over each split: a number such as 10, a fraction such as
             0.1, or a dict of them by split, `{"train": 0.1, "val": 10}` (default: all). A shuffled
             train split has other examples in each epoch.
@@ -224,6 +226,7 @@ class Trainer:
         shard_state: bool = False,
         log_every_n_steps: int = 50,
         validate_every_n_epochs: int = 1,
+        validate_every_n_steps: int | None = None,
         limit_batches: LimitBatches | None = None,
         fast_dev_run: bool | int = False,
         overfit_batches: int | None = None,
@@ -252,6 +255,7 @@ class Trainer:
             seed=as_python(seed),
             log_every_n_steps=as_python(log_every_n_steps),
             validate_every_n_epochs=as_python(validate_every_n_epochs),
+            validate_every_n_steps=as_python(validate_every_n_steps),
             steps_per_execution=steps_per_execution,
             check_finite=check_finite,
             tags=as_tags(tags),
@@ -338,9 +342,10 @@ class Trainer:
                 none). For an accepted hyperparameter, the value in the code is used from then on.
 
         Returns:
-            A list with one dict per epoch that ended with a validation, or per epoch if there is
-            no validation split. Each dict holds `epoch`, `step` and the metrics of that epoch. The
-            list includes the epochs before a resume. `to_pandas()` converts it to a `DataFrame`.
+            A list with one dict per validation, or per epoch if there is no validation split. Each
+            dict holds `epoch`, `step`, the metrics of the validation and, at the end of an epoch,
+            those of the epoch. The list includes the epochs before a resume. `to_pandas()` converts
+            it to a `DataFrame`.
 
         Raises:
             ValueError: the data, the model, the task or a callback do not fit together; or the
@@ -677,6 +682,11 @@ class Trainer:
     def num_examples(self) -> int:
         """The number of examples of this epoch that were trained on since this start of the run."""
         return self._parts.progress.num_examples
+
+    @property
+    def is_validating_within_epoch(self) -> bool:
+        """Whether a validation is running between two steps, as `validate_every_n_steps` asks."""
+        return self._parts.progress.is_validating_within_epoch
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -44,6 +44,7 @@ class FakeTrainer:
         self.epoch_metric_names = self.metric_names - {"train/loss_step"}
         self.stop_reason: str | None = None
         self.interrupted = False
+        self.is_validating_within_epoch = False
         self.checkpoints: Any = None
         self.history: list[dict[str, Any]] = []
         self.num_examples = 0

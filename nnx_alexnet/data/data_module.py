@@ -258,11 +258,11 @@ class DataModule:
         Returns:
             `name`, `batch_size`, `drop_last`, `fields` (the shapes and dtypes of an example),
             `examples` (their number in each split), `labels` (a digest of those of train, in their
-            order), `padding` and, if the passes over train are limited, `train_batches` show
-            whether a resumed run has the same data. `image` (the shape of one image before the
-            transform; None without images), `transform` (the arguments of the `ImageTransform`, or
-            the name of the function), `num_classes` and `class_names` are what a trained model
-            needs to be used without the data.
+            order), `padding` and `train_batches` (if limited) show whether a resumed run has the
+            same data. `image` (the shape of one image before the transform; None without images),
+            `transform` (the arguments of the `ImageTransform`, or the name of the function),
+            `num_classes` and `class_names` are what a trained model needs to be used without the
+            data.
         """
         spec = self.train.element_spec()
         image = spec.get("image")

@@ -72,6 +72,8 @@ class BatchGroups:
         self._sends_indices = sends_indices
         ends = (self.loader.num_batches, self._callbacks.next_train_batch(0))
         periods = [end + 1 for end in ends if end is not None]
+        if self._settings.validate_every_n_steps is not None:
+            periods.append(self._settings.validate_every_n_steps)
         self._longest = min([self._settings.log_every_n_steps, *periods])
 
     def begin_epoch(self, batches: Iterator[Batch], *, start: int) -> None:
@@ -169,8 +171,10 @@ class BatchGroups:
 
     def _steps_ahead(self, step: int, most: int) -> int:
         """Returns the number of steps, at most `most`, until something is due on the host."""
-        ends = [step + most, next_multiple(step, self._settings.log_every_n_steps)]
-        limits = (self._settings.max_steps, self._callbacks.next_train_batch(step))
+        settings = self._settings
+        periods = (settings.log_every_n_steps, settings.validate_every_n_steps)
+        ends = [step + most, *(next_multiple(step, each) for each in periods if each is not None)]
+        limits = (settings.max_steps, self._callbacks.next_train_batch(step))
         return min([*ends, *(end for end in limits if end is not None)]) - step
 
     def report_sizes(self) -> None:

@@ -268,6 +268,10 @@ class Dispatcher:
         if not self._in_flight or is_ready(self._in_flight[-1].info["loss"]):
             self._meter.wait(seconds)
 
+    def pause(self, seconds: float) -> None:
+        """Leaves time that was not spent on training out of the speed of the epoch."""
+        self._meter.pause(seconds)
+
     def read_all(self, *, publishes: bool = True) -> None:
         """Waits for all steps under way, and raises if one was not finite."""
         while self._in_flight:

@@ -20,6 +20,7 @@ from nnx_alexnet.training.requests import Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_identity import Ingredients
 from nnx_alexnet.training.saver import Saver
+from nnx_alexnet.training.validation import Validation
 
 
 class EpochLoop:
@@ -34,6 +35,7 @@ class EpochLoop:
         dispatcher: sends the steps.
         saver: saves between two dispatches.
         check_batch: raises if the task cannot learn from the labels of a batch.
+        validation: validates within the epoch.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class EpochLoop:
         dispatcher: Dispatcher,
         saver: Saver,
         check_batch: CheckBatch,
+        validation: Validation,
     ) -> None:
         loader = ingredients.data.train
         assert loader is not None, "`Preparation` has checked it"
@@ -60,6 +63,7 @@ class EpochLoop:
         self._dispatcher = dispatcher
         self._saver = saver
         self._check_batch = check_batch
+        self._validation = validation
         self._loader = loader
         self._groups = BatchGroups(
             loader,
@@ -134,8 +138,11 @@ class EpochLoop:
                 if not group:
                     groups.report_sizes()
                     return True
-                self._saver.save_if_asked()
-                if self.is_stopping:  # requested during the wait for the batches or the save
+                if self._validation.is_due_by_step:  # at the end of the epoch, `FitLoop` validates
+                    self._validation.run_within_epoch()
+                if not self.is_stopping:
+                    self._saver.save_if_asked()
+                if self.is_stopping:  # requested since the last dispatch
                     groups.give_back(group)
                     break
                 num_trained = self._train_group(group, key)

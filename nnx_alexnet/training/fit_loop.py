@@ -5,7 +5,8 @@ The order matters, so change it with care. `Preparation` has checked everything 
 1. The callbacks' `setup` runs. The run folder, its lock and the checkpoint to resume from are
    opened; the checkpoint is compared with this run before its arrays are read. `on_fit_start`
    runs, the saved state is restored, and `on_train_start` runs.
-2. Each epoch starts with `on_train_epoch_start`, and then runs its steps (`EpochLoop`).
+2. Each epoch starts with `on_train_epoch_start`, and then runs its steps (`EpochLoop`). Between
+   two steps, it validates if `validate_every_n_steps` asks for it, and saves if a hook did.
 3. Each epoch ends with the validation, if it is due. Then the device may start the next
    epoch (`StepsAhead`). The metrics of validation and training are published together, before
    `on_validation_end` and `on_train_epoch_end`, so that every hook sees all of them and a
@@ -45,6 +46,7 @@ from nnx_alexnet.training.saver import Saver
 from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.signals import graceful_stop
 from nnx_alexnet.training.start_reports import report_stream
+from nnx_alexnet.training.validation import Validation
 
 
 class FitLoop:
@@ -56,7 +58,7 @@ class FitLoop:
         requests: the requests of hooks, signals and other processes.
         hooks: the callbacks.
         run: the folder.
-        evaluation: validates.
+        evaluation: runs the passes of validations.
         lifecycle: calls `setup` and `teardown`.
         preparation: checks the labels of batches.
 
@@ -97,6 +99,16 @@ class FitLoop:
             policy=self._policy,
             stream=self._stream,
         )
+        self._validation = Validation(
+            data=ingredients.data,
+            settings=ingredients.settings,
+            empty=ingredients.evaluation.empty,
+            progress=progress,
+            requests=requests,
+            evaluation=evaluation,
+            dispatcher=self.dispatcher,
+            saver=self._saver,
+        )
         self._epoch_loop = EpochLoop(
             ingredients=ingredients,
             progress=progress,
@@ -106,6 +118,7 @@ class FitLoop:
             dispatcher=self.dispatcher,
             saver=self._saver,
             check_batch=preparation.check_batch,
+            validation=self._validation,
         )
         self._best = BestWeights(hooks.callbacks, ingredients.arrays, progress, run)
         self._ingredients = ingredients
@@ -115,7 +128,6 @@ class FitLoop:
         self._requests = requests
         self._hooks = hooks
         self._run = run
-        self._evaluation = evaluation
         self._lifecycle = lifecycle
         self._compiled_before = compiled()
 
@@ -223,28 +235,29 @@ class FitLoop:
             Whether the epoch has ended: False if a signal interrupted the validation.
         """
         progress, data = self._progress, self._data
-        validates = self._is_validation_due and data.val is not None
-        measured = self._validate() if validates else {}
+        is_done = self._validation.is_done  # a callback then stopped the run within the epoch
+        validates = self._is_validation_due and data.val is not None and not is_done
+        measured = self._validation.measure() if validates else {}
         if self._requests.interrupted:
             if validates:  # lets callbacks undo changes that they made for the validation
-                self._evaluation.end("validation")
+                self._validation.end()
             return False
         metrics = self.dispatcher.end_epoch() | self._costs() | measured
         self._epoch_loop.send_ahead()
         progress.begin_row()
         progress.publish(metrics, progress.global_step)
         if validates:
-            self._evaluation.end("validation")
+            self._validation.end()
         self._hooks.call("on_train_epoch_end")
         self._requests.settle()
         self._best.keep()
         has_ended = True
-        if data.val is not None and not validates and progress.stop_reason is not None:
+        if not (data.val is None or validates or is_done) and progress.stop_reason is not None:
             # A callback has just stopped the run, and the last epoch ends with a validation.
-            progress.publish(self._validate(), progress.global_step)
-            self._evaluation.end("validation")
+            progress.publish(self._validation.measure(), progress.global_step)
+            self._validation.end()
             validates, has_ended = True, not self._requests.interrupted
-        progress.end_row(keeps=has_ended and (validates or data.val is None))
+        progress.end_row(keeps=has_ended and (validates or is_done or data.val is None))
         return has_ended
 
     # ---- Questions ------------------------------------------------------------------------------
@@ -267,13 +280,8 @@ class FitLoop:
         num_done = self._progress.epoch + 1
         is_last = num_done >= (self._settings.max_epochs or math.inf)
         is_due = num_done % self._settings.validate_every_n_epochs == 0
+        is_due |= self._validation.is_due_by_step
         return is_due or is_last or self._epoch_loop.is_stopping
-
-    def _validate(self) -> dict[str, float]:
-        loader = self._data.val
-        assert loader is not None
-        empty = self._ingredients.evaluation.empty
-        return self._evaluation.evaluate("validation", "val", loader, empty)
 
     def _costs(self) -> dict[str, float]:
         """Returns the time spent compiling and the peak memory of this fit so far."""

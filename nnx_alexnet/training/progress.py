@@ -21,13 +21,14 @@ class Progress:
         step_in_epoch: optimizer steps of this epoch.
         global_step: optimizer steps of the run.
         is_epoch_open: whether the epoch has had a step, but its metrics are not published yet.
+        is_validating_within_epoch: whether a validation is running between two steps.
         num_examples: examples of this epoch since this start of the run, in all processes; the
             only counter that is not saved.
         stop_reason: why a callback stopped the run, or None.
         metrics: the newest value of each metric.
         metric_steps: the step at which each of those was measured.
-        history: one row per epoch that ended with a validation, or per epoch if there is no
-            validation split.
+        history: one row per validation, or per epoch if there is no validation split. The row
+            at the end of an epoch also has its training metrics.
 
     Example:
         >>> from nnx_alexnet.training.progress import Progress
@@ -46,6 +47,7 @@ class Progress:
         self.step_in_epoch = 0
         self.global_step = 0
         self.is_epoch_open = False
+        self.is_validating_within_epoch = False
         self.num_examples = 0
         self.stop_reason: str | None = None
         self.metrics: dict[str, float] = {}
@@ -108,8 +110,14 @@ class Progress:
         self._row = {"epoch": self.epoch, "step": self.global_step}
 
     def end_row(self, *, keeps: bool) -> None:
-        """Ends the row, and appends it to the history if `keeps` is True."""
+        """Ends the row, and appends it to the history if `keeps` is True.
+
+        It is merged with an earlier row of the same step: that of a validation within the epoch.
+        """
         if keeps and self._row is not None:
+            place = [(row["epoch"], row["step"]) for row in (*self.history[-1:], self._row)]
+            if place[0] == place[-1] and self.history:
+                self._row = self.history.pop() | self._row
             earlier = {n: value for n, value in self._logged.items() if n not in self._row}
             self.history.append(self._row | earlier)
         self._row = None

@@ -59,6 +59,7 @@ def recorded_config(
             "max_steps": settings.max_steps,
             "log_every_n_steps": settings.log_every_n_steps,
             "validate_every_n_epochs": settings.validate_every_n_epochs,
+            "validate_every_n_steps": settings.validate_every_n_steps,
             **tags,
         },
     }

@@ -37,6 +37,7 @@ class Settings:
     seed: int = 0
     log_every_n_steps: int = 50
     validate_every_n_epochs: int = 1
+    validate_every_n_steps: int | None = None
     steps_per_execution: StepsPerExecution = "auto"
     check_finite: bool = True
     tags: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Settings:
         check_integer("seed", self.seed, minimum=0)
         check_integer("log_every_n_steps", self.log_every_n_steps)
         check_integer("validate_every_n_epochs", self.validate_every_n_epochs)
+        check_integer("validate_every_n_steps", self.validate_every_n_steps, also=(None,))
         check_integer("steps_per_execution", self.steps_per_execution, also=("auto",))
 
     def shared(self) -> dict[str, str]:

@@ -25,6 +25,7 @@ def test_the_options_of_fit_are_these():
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
         "trainer.name", "trainer.tags", "trainer.devices", "trainer.shard_state",
         "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
+        "trainer.validate_every_n_steps",
         "trainer.limit_batches", "trainer.fast_dev_run", "trainer.overfit_batches",
         "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
     }  # fmt: skip

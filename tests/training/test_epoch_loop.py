@@ -83,6 +83,7 @@ class Made:
             run=SimpleNamespace(checkpoints=checkpoints if store else None),
             dispatcher=dispatcher, saver=SimpleNamespace(save_if_asked=self.save_if_asked),
             check_batch=check or (lambda loader, batch: None),
+            validation=SimpleNamespace(is_due_by_step=False),
         )  # fmt: skip
 
     def compile_early(self, data, batch, *, max_steps):
