@@ -35,7 +35,7 @@ from nnx_alexnet.data import cache_place, find_images, list_caches, remove_cache
 from nnx_alexnet.devices import initialize_distributed, is_main, on_main
 from nnx_alexnet.models import summarize
 from nnx_alexnet.report import run_folder, write_comparison, write_report
-from nnx_alexnet.runs import find_runs
+from nnx_alexnet.runs import find_runs, record_evaluation
 from nnx_alexnet.support import (
     first_line,
     is_terminal,
@@ -117,11 +117,13 @@ def verify(arguments: Namespace) -> int:
 
 
 def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
-    """Evaluates a checkpoint of a run on its own data and prints the metrics."""
+    """Evaluates a checkpoint of a run on its own data, prints and records the metrics."""
     chosen, config, _ = load_run(arguments.run, arguments.checkpoint)
     trainer = build_evaluator(config)
     load_chosen(chosen, trainer.model)
     metrics = trainer.validate() if split == "val" else trainer.test()
+    run_dir = chosen.path.parent.parent
+    record_evaluation(run_dir, metrics, split=split, step=chosen.step, reason=chosen.reason)
     if arguments.json:
         # JSON has neither NaN nor infinity.
         numbers = {name: v if math.isfinite(v) else None for name, v in metrics.items()}

@@ -1,6 +1,7 @@
 """The folder of a run: its name, its lock, and its records."""
 
 from nnx_alexnet.runs.deletion import delete_run, folder_size
+from nnx_alexnet.runs.evaluations import read_evaluations, record_evaluation
 from nnx_alexnet.runs.folder import (
     check_name,
     choose_run_dir,
@@ -40,7 +41,9 @@ __all__ = [
     "parse_row",
     "parse_time",
     "read_all",
+    "read_evaluations",
     "read_settings",
+    "record_evaluation",
     "series",
     "write_end",
     "write_last_step",

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nnx_alexnet.runs.evaluations import read_evaluations
 from nnx_alexnet.runs.last_step import read_last_step
 from nnx_alexnet.runs.lock import is_locked
 from nnx_alexnet.support import best_first, read_whole
@@ -174,10 +175,10 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     Returns:
         `status`, `epochs`, `steps`, `started` (for the first time), `ended`, `duration` in seconds
         over all starts, `stop_reason`, `error`, `tags` (as one text), and each metric by its name:
-        the best value of losses and accuracies in `val/`, the newest value of other metrics.
-        `best_steps` has the steps of the best values. `status` is "running" while a process holds
-        the run's lock, then what the run recorded at its end: "finished", "interrupted" or
-        "failed"; "killed" if it recorded nothing.
+        the best value of losses and accuracies in `val/`, the newest value of other metrics, also
+        of those that `nnx-alexnet test` has recorded. `best_steps` has the steps of the best
+        values. `status` is "running" while a process holds the run's lock, then what the run
+        recorded at its end: "finished", "interrupted" or "failed"; "killed" if it recorded nothing.
     """
     return read_all(run_dir)[0]
 
@@ -218,6 +219,9 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
             metrics[name] = values[best_steps[name]]
         else:
             metrics[name] = [*values.values()][-1]
+    for evaluation in read_evaluations(run_dir):  # the newest one of each split remains
+        if evaluation["split"] == "test":
+            metrics |= {n: float(v) for n, v in evaluation.items() if _is_test_value(n, v)}
     # The first `found` determines the order, the second overrides metrics of these names.
     run = {**found, **metrics, **found, "best_steps": best_steps}
     return run, rows, environment
@@ -225,6 +229,10 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
 
 def _tags(value: object) -> str | None:
     return ", ".join(map(str, value)) or None if isinstance(value, list) else None
+
+
+def _is_test_value(name: str, value: Any) -> bool:
+    return name.startswith("test/") and _is_number(value)
 
 
 def _text(value: object) -> str | None:

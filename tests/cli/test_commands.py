@@ -133,6 +133,24 @@ def test_a_run_on_more_devices_can_be_evaluated_on_fewer(run, tmp_path, capsys):
     assert "test/accuracy" in capsys.readouterr().out
 
 
+def test_each_test_is_recorded_in_the_run(run, tmp_path, capsys):
+    copy = tmp_path / "tinynet/version_0"
+    shutil.copytree(run, copy)
+    for checkpoint in ("best", "last"):
+        assert main(["test", str(copy), "--checkpoint", checkpoint, "--json"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [json.loads(line) for line in (copy / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["split"] for row in rows] == ["test", "test"]
+    for row, shown in zip(rows, printed, strict=True):
+        assert row["test/accuracy"] == shown["test/accuracy"]
+        assert row["step"] == int(Path(shown["checkpoint"]).name)
+        assert row["reason"] == shown["reason"]
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["test/accuracy"] == rows[1]["test/accuracy"]
+    assert main(["report", str(copy), "--checkpoint", "none"]) == 0
+    assert f"{rows[1]['test/accuracy']:.2%}" in Path(capsys.readouterr().out.strip()).read_text()
+
+
 def test_predict_prints_class_and_probability_of_each_file(run, elsewhere, tmp_path, capsys):
     paths, _ = save_digits(tmp_path, 3)
     assert main(["predict", str(run), *paths]) == 0
