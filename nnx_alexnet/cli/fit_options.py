@@ -128,7 +128,7 @@ def _add_resume(parser: Parser) -> None:
         nargs="+",
         metavar="NAME",
         help="Intended differences from the resumed run, by the names that the error lists, such "
-        "as optimizer or data.",
+        "as optimizer or data; schedule: train an extended run at the rate of its ended schedule.",
     )
     group.add_argument(
         "--resume-weights-only",

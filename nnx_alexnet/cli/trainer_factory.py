@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,10 +13,11 @@ from jsonargparse import Namespace
 
 from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import fit_parser
-from nnx_alexnet.cli.words import IMPORT_PATH
+from nnx_alexnet.cli.words import IMPORT_PATH, read_config
 from nnx_alexnet.data import DataModule, limited_data
 from nnx_alexnet.devices import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
+from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import check_integer, logger
 from nnx_alexnet.trainer import Trainer
 from nnx_alexnet.training import DEFAULT_EPOCHS
@@ -101,7 +103,7 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
             # When the run is resumed with another length, its schedule stays the same.
             record["optimizer"]["num_steps"] = num_steps
         else:
-            _report_short_schedule(optimizer["num_steps"], num_steps)
+            _check_short_schedule(config, optimizer["num_steps"], num_steps, limited)
     return Trainer(
         build_model(parts.model, config.seed, given),
         data,
@@ -149,11 +151,44 @@ def _steps_per_epoch(data: DataModule) -> int:
     return data.train.num_batches
 
 
-def _report_short_schedule(schedule_steps: int, run_steps: int | None) -> None:
-    if run_steps is not None and schedule_steps < run_steps:
-        logger.warning(
-            "The schedule ends at step %d (`--optimizer.num_steps`), after which the learning "
-            "rate is 0, but the run has %d steps. For a longer schedule use `--optimizer.num_steps "
-            "%d`, and when resuming also `--resume-accept optimizer`.",
-            schedule_steps, run_steps, run_steps,
-        )  # fmt: skip
+def _check_short_schedule(
+    config: Namespace, schedule_steps: int, run_steps: int | None, data: DataModule
+) -> None:
+    """Warns of a schedule that ends before the run; refuses one that ends before an extended run.
+
+    Raises:
+        ValueError: `--resume` makes a run longer than it was, its schedule does not reach the new
+            end, and `--resume-accept schedule` is not given.
+    """
+    if run_steps is None or schedule_steps >= run_steps:
+        return
+    text = (
+        f"The schedule ends at step {schedule_steps} (`--optimizer.num_steps`), after which the "
+        f"learning rate is 0, but the run has {run_steps} steps."
+    )
+    longer = f"use `--optimizer.num_steps {run_steps}`"
+    saved_steps = _saved_steps(config, data)
+    if saved_steps is not None and saved_steps < run_steps:
+        longer += " with `--resume-accept optimizer`: the rate then differs from step 0 on"
+        if "schedule" not in config.resume_accept:
+            raise ValueError(
+                f"{text} The run to resume had {saved_steps} steps. To train the others at a rate "
+                f"of 0 anyway, use `--resume-accept schedule`; for a longer schedule, {longer}."
+            )
+    logger.warning("%s For a longer schedule, %s.", text, longer)
+
+
+def _saved_steps(config: Namespace, data: DataModule) -> int | None:
+    """Returns the number of steps that the run to resume was to have; None if it is unknown."""
+    if config.resume == "never" or config.resume_weights_only:
+        return None
+    run_dir = Path(config.resume)
+    if config.resume == "auto":
+        found = find_runs(Path(config.trainer.log_dir or "logs") / (config.trainer.name or ""))
+        if not found:
+            return None
+        run_dir = found[-1]
+    if not (run_dir / "config.yaml").is_file():
+        return None
+    saved = read_config(run_dir / "config.yaml").get("trainer") or {}
+    return _num_steps(saved.get("max_epochs"), saved.get("max_steps"), data)

@@ -81,9 +81,7 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         about_data: the result of `DataModule.describe`.
     """
     arrays = run.arrays
-    optimizer = describe_optimizer(
-        run.optimizers.transformation, arrays.model, run.optimizers.wrt
-    )
+    optimizer = describe_optimizer(run.optimizers.transformation, arrays.model, run.optimizers.wrt)
     leaves = arrays.named()
     constants = [f"model/{name}" for name in run.training.constants]
     train = run.data.train

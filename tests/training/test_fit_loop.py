@@ -274,3 +274,19 @@ def test_accepted_hyperparameters_are_those_of_the_code(tmp_path):
     trainer.fit(resume="auto", accept="optimizer")
     assert float(trainer.model.weight[...]) == 8.0 - 4 * 0.25 - 4 * 0.5
     np.testing.assert_allclose(trainer.history[-1]["lr"], 0.5)
+
+
+def test_a_finished_run_that_is_extended_equals_a_longer_one_from_the_start(tmp_path):
+    def run(name, epochs, resume="never"):
+        trainer = scale_trainer(
+            log_dir=tmp_path, name=name, max_epochs=epochs, train=split_of(*map(float, range(8))),
+            optimizer=optax.adam(0.1),
+        )  # fmt: skip
+        return trainer, trainer.fit(resume=resume)
+
+    whole, expected = run("whole", 4)
+    run("short", 2)
+    extended, history = run("short", 4, "auto")
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert [row["val/loss"] for row in history] == [row["val/loss"] for row in expected]
+    assert extended.model.weight[...] == whole.model.weight[...]
