@@ -20,6 +20,7 @@ from nnx_alexnet.callbacks.run_summary import run_facts as run_facts
 from nnx_alexnet.callbacks.tensorboard import TensorBoard as TensorBoard
 from nnx_alexnet.callbacks.throughput_monitor import ThroughputMonitor as ThroughputMonitor
 from nnx_alexnet.callbacks.timer import Timer as Timer
+from nnx_alexnet.callbacks.validate_at_start import ValidateAtStart as ValidateAtStart
 from nnx_alexnet.callbacks.weight_averaging import EMA as EMA
 from nnx_alexnet.callbacks.weight_averaging import SWA as SWA
 from nnx_alexnet.callbacks.weight_averaging import WeightAveraging as WeightAveraging
@@ -44,5 +45,6 @@ __all__ = [
     "TensorBoard",
     "ThroughputMonitor",
     "Timer",
+    "ValidateAtStart",
     "WeightAveraging",
 ]

@@ -627,6 +627,14 @@ class Trainer:
         """
         self._parts.requests.stop(reason)
 
+    def request_validation(self) -> None:
+        """Requests a validation before the next step, unless this step has been validated.
+
+        With several processes, all of them must call it at the same step, such as in
+        `on_train_start`.
+        """
+        self._parts.progress.is_validation_asked = True
+
     def request_checkpoint(self, *, gives_way: bool = False) -> None:
         """Requests a checkpoint of this step, which is saved after every hook has run.
 

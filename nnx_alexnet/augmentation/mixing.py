@@ -116,10 +116,10 @@ class Mixing(Augmentation):
                 f"data do not show how many classes there are. Pass {name}(num_classes=...)."
             )
 
-    def _soft(self, label: Any) -> jax.Array:
-        label = jnp.asarray(label)
+    def _soft(self, values: Any) -> jax.Array:
+        label: jax.Array = jnp.asarray(values)
         if jnp.issubdtype(label.dtype, jnp.floating):
-            return jnp.asarray(label, jnp.float32)
+            return label.astype(jnp.float32)
         assert self.num_classes is not None, "checked by `check`"
         rows: jax.Array = jax.nn.one_hot(label, self.num_classes)
         return rows

@@ -21,6 +21,7 @@ class Progress:
         step_in_epoch: optimizer steps of this epoch.
         global_step: optimizer steps of the run.
         is_epoch_open: whether the epoch has had a step, but its metrics are not published yet.
+        is_validation_asked: whether a callback requested a validation before the next step.
         is_validating_within_epoch: whether a validation is running between two steps.
         num_examples: examples of this epoch since this start of the run, in all processes; the
             only counter that is not saved.
@@ -47,6 +48,7 @@ class Progress:
         self.step_in_epoch = 0
         self.global_step = 0
         self.is_epoch_open = False
+        self.is_validation_asked = False
         self.is_validating_within_epoch = False
         self.num_examples = 0
         self.stop_reason: str | None = None

@@ -51,11 +51,13 @@ class Validation:
 
     @property
     def is_due_by_step(self) -> bool:
-        """Whether `validate_every_n_steps` asks for a validation at this step, not yet done."""
-        period, step = self._settings.validate_every_n_steps, self._progress.global_step
-        if period is None or self._data.val is None or self._progress.step_in_epoch == 0:
+        """Whether `validate_every_n_steps` or a callback asks for it at this step, not yet done."""
+        progress, period = self._progress, self._settings.validate_every_n_steps
+        if self._data.val is None or self.is_done:
             return False
-        return step % period == 0 and not self.is_done
+        is_in_epoch = progress.step_in_epoch > 0
+        is_due = period is not None and is_in_epoch and progress.global_step % period == 0
+        return is_due or progress.is_validation_asked
 
     @property
     def is_done(self) -> bool:
@@ -81,7 +83,7 @@ class Validation:
         began, progress = time.perf_counter(), self._progress
         self._dispatcher.read_all()
         self._saver.begin_end_of_epoch()
-        progress.is_validating_within_epoch = True
+        progress.is_validating_within_epoch, progress.is_validation_asked = True, False
         try:
             measured = self.measure()
             if self._requests.interrupted:
@@ -95,4 +97,5 @@ class Validation:
         finally:
             progress.is_validating_within_epoch = False
         self._saver.epoch_ended()
-        self._dispatcher.pause(time.perf_counter() - began)
+        if progress.step_in_epoch:  # else, the clock of the epoch has not started
+            self._dispatcher.pause(time.perf_counter() - began)
