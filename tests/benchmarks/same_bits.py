@@ -123,7 +123,9 @@ def optimizer_run(name: str) -> Callable[[Path], list[str]]:
     """Returns a run with one of the command's optimizers, a schedule and clipping."""
 
     def run(folder: Path) -> list[str]:
-        arguments = {"schedule": "cosine", "num_steps": 15, "clip_norm": 1.0}
+        is_free = name.startswith("schedule_free")  # these accept a warm-up only
+        schedule = {"warmup_steps": 3} if is_free else {"schedule": "cosine", "num_steps": 15}
+        arguments = {**schedule, "clip_norm": 1.0}
         return trained(Dense(), split(), folder, create_optimizer(name, 0.01, **arguments))
 
     return run
