@@ -174,7 +174,7 @@ class Value:
         """Returns the value, or raises the error that argparse expects."""
         if fits(value, self.kinds):
             return value
-        near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.6)
         raise argparse.ArgumentTypeError(
             f"takes {in_words(self.kinds)}, got {value!r}.{hint(near, dashes='')}"
         )
@@ -225,7 +225,7 @@ def sentence(message: str) -> str:
     """
     missing = message.removeprefix("the following arguments are required: ")
     if missing != message:
-        return f"missing: {missing.upper()}."
+        return f"missing: {f'--{missing}' if '.' in missing else missing.upper()}."
     for pattern, template in _SENTENCES:
         if re.fullmatch(pattern, message, re.DOTALL):
             return re.sub(pattern, template, message, flags=re.DOTALL)

@@ -206,7 +206,11 @@ def cache(arguments: Namespace) -> int:
     place = cache_place(given)
     assert place is not None
     if arguments.remove is not None:
-        print_result(f"Removed {cache_line(remove_cache(place / arguments.remove))}")
+        try:
+            removed = remove_cache(place / arguments.remove)
+        except ValueError as error:
+            raise ValueError(f"`--remove` (={arguments.remove}): {error}") from error
+        print_result(f"Removed {cache_line(removed)}")
     elif arguments.list:
         lines = [cache_line(info) for info in list_caches(place)]
         if lines:

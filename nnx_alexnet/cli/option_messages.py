@@ -23,6 +23,13 @@ _GROUPS = {
 _OTHER_NAMES = {"path": "run", "which": "checkpoint"}
 # Options of these names have a shorter form.
 _SHORT = {"data.name": "data", "optimizer.name": "optimizer"}
+# Calls of Python, and what the command has in their place.
+_CALLS = {
+    "call load_checkpoint(path, model) and fit()": "add --resume-weights-only",
+    "call load_checkpoint(run, model) first": "add --resume-weights-only",
+    "To use its weights in a new run, call load_checkpoint(run, model).": "To use its weights in a "
+    "new run, add --resume-weights-only.",
+}
 _ABOUT_OPTION = re.compile(r"(--[\w.+-]+|[A-Z]+) (\(=|takes |needs )")
 
 
@@ -72,6 +79,9 @@ def as_options(
         found = option(match[1])
         return match[0] if found is None else f"{found} {_value(match[2])}"
 
+    if "resume-weights-only" in options:
+        for call, written in _CALLS.items():
+            text = text.replace(call, written)
     result = re.sub(r"`([^`\n]+)`", in_backticks, text)
     result = re.sub(r"(?<![\w(`.])(?<!, )([a-z_]+)=(\"[^\"]*\"|\w+)", with_value, result)
     if result == text:

@@ -77,13 +77,15 @@ def suggest(got: str, known: Iterable[str]) -> list[str]:
     found = sorted([*elsewhere, *same_part], key=lambda name: name.rpartition(".")[0] != group)
     if group and not (found and found[0].startswith(f"{group}.")):
         found = [*_near(last, [name for name in known if name.startswith(f"{group}.")]), *found]
-    return list(dict.fromkeys(found or _near(last, known)))[:3]
+    # In another group, only a misspelling of the same name is meant.
+    found = found or _near(last, known, cutoff=0.85 if group else 0.65)
+    return list(dict.fromkeys(found))[:3]
 
 
-def _near(last: str, known: Sequence[str]) -> list[str]:
+def _near(last: str, known: Sequence[str], cutoff: float = 0.65) -> list[str]:
     """Returns the option whose last part is the nearest."""
     by_part = {_last(name): name for name in reversed(known)}
-    return [by_part[part] for part in difflib.get_close_matches(last, by_part, n=1, cutoff=0.65)]
+    return [by_part[part] for part in difflib.get_close_matches(last, by_part, n=1, cutoff=cutoff)]
 
 
 def _last(name: str) -> str:

@@ -26,13 +26,15 @@ def complete(words: Sequence[str]) -> list[str]:
         words: the arguments of the process.
 
     Raises:
-        ValueError: a configuration file cannot be read.
+        ValueError: a configuration file cannot be read, or `--data` is empty.
 
     Example:
         >>> from nnx_alexnet.cli.words import complete
         >>> complete(["fit", "--data", "mnist", "--optimizer=sgd"])
         ['fit', '--data.name', 'mnist', '--optimizer.name=sgd']
     """
+    if ("--data", "") in valued(words):
+        raise ValueError("`--data` (='') must be the name of a dataset, or an import path.")
     words = with_long_forms(words)
     words = _with_run_folder(words)
     words = _with_saved_config(words)
@@ -119,10 +121,18 @@ def _check_config(words: list[str]) -> None:
         is_pipe = is_there and not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113
         # Options may be given instead of a file, and a pipe can be read only once.
         is_inline = not is_there and any(mark in value for mark in "{:\n")
-        if not (is_pipe or is_inline):
-            for group, options in read_config(Path(path)).items():
-                if group in _GROUPS and not isinstance(options, dict):
-                    raise ValueError(f"{path}: {group} must hold options by their names.")
+        if is_pipe:
+            continue
+        try:
+            config = _read(value) if is_inline else read_config(Path(path))
+        except ValueError as error:
+            reason = str(error).removeprefix(str(Path(path)))
+            raise ValueError(f"`--config` (={value}){reason}") from error
+        for group, options in config.items():
+            if group in _GROUPS and not isinstance(options, dict):
+                raise ValueError(
+                    f"`--config` (={value}): {group} must hold options by their names."
+                )
 
 
 def read_config(path: Path) -> dict[str, Any]:

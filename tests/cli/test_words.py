@@ -28,24 +28,24 @@ def test_an_unreadable_configuration_is_reported_on_one_line(
     content, message, option, capsys, tmp_path
 ):
     (tmp_path / "config.yaml").write_bytes(content)
-    assert main(["fit", *option.format(tmp_path).split()]) == 1
+    assert main(["fit", *option.format(tmp_path).split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"nnx-alexnet: error: {tmp_path}/config.yaml {message}")
+    assert line.startswith(f"nnx-alexnet: error: --config (={tmp_path}/config.yaml) {message}")
 
 
 @pytest.mark.parametrize(
     ("name", "reason"), [("", "Is a directory"), ("x.yaml", "No such file or directory")]
 )
 def test_a_missing_configuration_is_reported_on_one_line(name, reason, capsys, tmp_path):
-    assert main(["fit", "--config", str(tmp_path / name)]) == 1
+    assert main(["fit", "--config", str(tmp_path / name)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"nnx-alexnet: error: {tmp_path / name} cannot be read: {reason}."
+    assert line == f"nnx-alexnet: error: --config (={tmp_path / name}) cannot be read: {reason}."
 
 
 def test_a_group_of_a_configuration_must_hold_options(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("trainer: 3\n")
-    assert main(["fit", "--config", str(tmp_path / "run.yaml")]) == 1
-    assert "run.yaml: trainer must hold options by their names." in capsys.readouterr().err
+    assert main(["fit", "--config", str(tmp_path / "run.yaml")]) == 2
+    assert "run.yaml): trainer must hold options by their names." in capsys.readouterr().err
 
 
 def test_config_accepts_options_in_place_of_a_file(capsys):

@@ -42,6 +42,17 @@ WRONG = {
     "cache.",
     "runs --sort_by val/loss": "unknown option --sort_by. Did you mean --sort?",
     "cache --lst": "unknown option --lst. Did you mean --list?",
+    "fit --model.num_classes 3": "unknown option --model.num_classes.\n",
+    "fit --optimizer.schedule linear": "--optimizer.schedule takes constant or cosine, got "
+    "'linear'.\n",
+    "fit --config nope.yaml": "--config (=nope.yaml) cannot be read: No such file",
+    "fit --config {\"trainer\":3}": "--config (={\"trainer\":3}): trainer must hold options",
+    "fit --data=": "--data (='') must be the name of a dataset, or an import path.",
+    "fit --data os.system": "missing: --data.command.",
+    "fit --resume nope": "--resume (='nope') must be \"auto\", \"never\", or the folder of a run "
+    "with its `checkpoints`, such as logs/alexnet/version_0. To start a new run from the weights "
+    "of a checkpoint, add --resume-weights-only.",
+    "cache --remove nope": "--remove (=nope): ",
     "report": "RUN (=null) must be the folder of a run: there is no run in ./logs.",
     "verify": "RUN (=null) must be the folder of a run: there is no run in ./logs.",
 }  # fmt: skip
