@@ -11,7 +11,7 @@ def test_the_options_of_fit_are_these():
         "distributed.coordinator", "distributed.num_processes", "distributed.process_id",
         "distributed.timeout", "distributed.heartbeat_timeout",
         "data.name", "data.image_size", "data.batch_size", "data.root", "data.seed",
-        "data.augment", "data.num_workers", "data.download", "data.drop_last",
+        "data.augment", "data.augmentations", "data.num_workers", "data.download", "data.drop_last",
         "data.on_bad_sample", "data.keep_on_device", "data.columns", "data.rename",
         "data.pad_to", "data.pad_values", "data.cache",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",

@@ -39,6 +39,7 @@ def test_steps_per_dispatch_change_nothing(whole):
     assert tree_equal(nnx.state(trainer.model), nnx.state(whole[0].model))
 
 
+@pytest.mark.slow
 def test_two_devices_compute_the_same(whole):
     trainer = run_of(devices=2)
     history = trainer.fit()
