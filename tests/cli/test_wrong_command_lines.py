@@ -43,8 +43,6 @@ WRONG = {
     "runs --sort_by val/loss": "unknown option --sort_by. Did you mean --sort?",
     "cache --lst": "unknown option --lst. Did you mean --list?",
     "fit --model.num_classes 3": "unknown option --model.num_classes.\n",
-    "fit --optimizer.schedule linear": "--optimizer.schedule takes constant or cosine, got "
-    "'linear'.\n",
     "fit --config nope.yaml": "--config (=nope.yaml) cannot be read: No such file",
     "fit --config {\"trainer\":3}": "--config (={\"trainer\":3}): trainer must hold options",
     "fit --data=": "--data (='') must be the name of a dataset, or an import path.",
