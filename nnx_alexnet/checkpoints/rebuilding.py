@@ -42,6 +42,12 @@ def load_model(run: str | Path, *, which: str | int = "auto") -> nnx.Module:
         ValueError: there is no such run or checkpoint, the class cannot be imported, or the saved
             arguments do not determine the model; the message says what to do instead.
         OSError: the checkpoint could not be read, though nothing shows that it is damaged.
+
+    Example:
+        >>> from nnx_alexnet.checkpoints.rebuilding import load_model
+        >>> load_model("nowhere/version_0")
+        Traceback (most recent call last):
+        ValueError: `path` (=...) holds no intact checkpoint; it must be a run folder, ...
     """
     folder = absolute_path(run, "run")
     choice = choose_checkpoint(folder, which)

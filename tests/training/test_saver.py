@@ -155,6 +155,7 @@ def test_a_checkpoint_holds_arrays_position_records_and_states():
         "stop_reason": None, "metrics": {"train/loss_step": 0.5},
         "metric_steps": {"train/loss_step": 6}, "history": [], "logged": {},
         "callbacks": {"Counts": {"count": 3}}, "data": {"name": "digits"}, "identity": {"seed": 0},
+        "model_class": "helpers.TinyNet",
     }  # fmt: skip
 
 
