@@ -23,6 +23,7 @@ _ELSEWHERE = {
     "optimizer.weight_decay": "wd decay l2",
     "optimizer.clip_norm": "clip grad_clip clip_grad clipnorm gradient_clip_val max_grad_norm",
     "task.label_smoothing": "smoothing label_smooth",
+    "task.class_weights": "class_weight",
     "trainer.max_epochs": "epochs epoch num_epochs n_epochs num_train_epochs ep e",
     "trainer.max_steps": "steps iterations iters num_train_steps total_steps",
     "trainer.name": "name run_name experiment experiment_name exp project project_name",

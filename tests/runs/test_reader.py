@@ -14,6 +14,7 @@ from nnx_alexnet.runs.last_step import write_last_step
 from nnx_alexnet.runs.reader import (
     best_step,
     duration,
+    larger_is_better,
     metric_names,
     num_epochs,
     parse_row,
@@ -225,3 +226,9 @@ def test_a_resumed_run_has_its_first_start_and_its_newest_end(tmp_path):
     run = read_run(run_dir)
     assert run["started"] == "2026-11-20T08:00:00+0000"
     assert run["ended"] == "2026-11-25T11:02:03+0000"
+
+
+@pytest.mark.parametrize("name", ["val/f1", "val/f1/cat", "val/auroc", "train/recall_step"])
+def test_larger_scores_of_classes_are_better(name):
+    assert larger_is_better(name)
+    assert not larger_is_better("val/loss")
