@@ -89,7 +89,7 @@ def test_a_checkpoint_loads_the_averages_that_were_measured(ema_run):
     assert not tree_equal(weights(loaded), trained[4])
 
 
-@pytest.mark.parametrize("stop", [4, 6])
+@pytest.mark.parametrize("stop", [pytest.param(4, marks=pytest.mark.slow), 6])
 def test_a_resumed_run_continues_averages_and_weights_bit_for_bit(ema_run, tmp_path, stop):
     arguments = {"log_dir": tmp_path, "name": "run"}
     ranking = [EMA(0.8), ModelCheckpoint("val/loss", every_n_epochs=1)]
@@ -216,7 +216,7 @@ class States(Callback):
         self.state = jax.tree.map(jnp.copy, nnx.as_pure(optimizer.opt_state))
 
 
-@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("chained", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_schedule_free_is_evaluated_as_optax_does(tmp_path, chained):
     optimizer = optax.contrib.schedule_free_sgd(0.5)
     if chained:

@@ -60,7 +60,7 @@ def test_the_best_weights_are_used_if_the_last_epoch_ends_the_run():
     assert tree_equal(weights(trainer.model), scores.weights[1])
 
 
-@pytest.mark.parametrize("kind", ["stopping", "checkpoint"])
+@pytest.mark.parametrize("kind", [pytest.param("stopping", marks=pytest.mark.slow), "checkpoint"])
 def test_checkpoints_keep_the_last_weights_and_a_finished_run_ends_alike(tmp_path, kind):
     scores = Scores(3.0, 1.0, 2.0, 2.0, 0.5)
     trainer = run(scores, owner_of(kind), log_dir=tmp_path)
