@@ -43,7 +43,7 @@ from nnx_alexnet.data import (
 )
 from nnx_alexnet.devices import Devices, Placement, use_compilation_cache
 from nnx_alexnet.models import layer_table
-from nnx_alexnet.optimizers import as_transformation, create_optimizer
+from nnx_alexnet.optimizers import as_transformation, count_skipped, create_optimizer
 from nnx_alexnet.support import (
     as_number,
     as_python,
@@ -65,6 +65,7 @@ from nnx_alexnet.training import (
     Ingredients,
     Lifecycle,
     Metrics,
+    MicroBatches,
     MistakeCollector,
     ModelArrays,
     ModuleSteps,
@@ -165,6 +166,10 @@ class Trainer:
             variable (default None: all). The others are frozen: they have no gradients, no weight
             decay and no optimizer state. Their layers stay in training mode: BatchNorm statistics
             are updated, unless `layer.eval()` was called before `fit`.
+        num_micro_batches: into how many parts a train step divides its batch (default 1). Only one
+            part at a time takes memory for activations. The step averages the gradients of all
+            parts and updates the parameters once, as for the undivided batch; BatchNorm's
+            statistics are those of each part.
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
             the host sends large batches). A dispatch ends where something is due: a log point, a
             save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
@@ -172,7 +177,8 @@ class Trainer:
             stops it one dispatch later. On a CPU, a model with convolutions always takes single
             steps, which are faster there.
         check_finite: whether a loss or a BatchNorm statistic that is NaN or infinite ends the run
-            (default True).
+            (default True). A number n skips up to n such steps in a row, and ends the run at the
+            next one: the state stays as it was before the step.
         progress_bar: whether to show a progress bar, and to log a summary of the run before and
             after it (default True).
         config: the content of `config.yaml` and of the HParams tab (default: a summary of the
@@ -231,8 +237,9 @@ class Trainer:
         fast_dev_run: bool | int = False,
         overfit_batches: int | None = None,
         trainable: Trainable = None,
+        num_micro_batches: int = 1,
         steps_per_execution: StepsPerExecution = "auto",
-        check_finite: bool = True,
+        check_finite: bool | int = True,
         progress_bar: bool = True,
         config: Mapping[str, object] | None = None,
     ) -> None:
@@ -256,8 +263,9 @@ class Trainer:
             log_every_n_steps=as_python(log_every_n_steps),
             validate_every_n_epochs=as_python(validate_every_n_epochs),
             validate_every_n_steps=as_python(validate_every_n_steps),
+            num_micro_batches=as_python(num_micro_batches),
             steps_per_execution=steps_per_execution,
-            check_finite=check_finite,
+            check_finite=as_python(check_finite),
             tags=as_tags(tags),
         )
         transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
@@ -275,7 +283,10 @@ class Trainer:
             transformation=transformation,
             callbacks=self._hooks.callbacks,
         )
-        self._transformation = self._hooks.callbacks.configure_optimizer(self, transformation)
+        configured = self._hooks.callbacks.configure_optimizer(self, transformation)
+        self._transformation = (
+            count_skipped(configured) if self._settings.max_skipped else configured
+        )
         self._lifecycle = Lifecycle(self._hooks, self._arrays, self._data, self._placement)
         self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
         self._preparation = Preparation(
@@ -571,7 +582,8 @@ class Trainer:
         for `optax.inject_hyperparams(optax.adam)(rate)`; its name is `lr`. If several parts of an
         optimizer store a rate, each name is `lr/<part>`.
         """
-        return {} if self._fit_loop is None else self._fit_loop.dispatcher.learning_rates()
+        found = {} if self._fit_loop is None else self._fit_loop.dispatcher.learning_rates()
+        return {name: rate for name, rate in found.items() if name.partition("/")[0] == "lr"}
 
     def learning_rate(self) -> float | None:
         """Returns the learning rate of the newest step; None if optax stores none, or several."""
@@ -776,8 +788,8 @@ class Trainer:
         return self._settings.steps_per_execution
 
     @property
-    def check_finite(self) -> bool:
-        """Whether a loss that is NaN or infinite ends the run."""
+    def check_finite(self) -> bool | int:
+        """Whether a loss that is NaN or infinite ends the run, or how many are skipped first."""
         return self._settings.check_finite
 
     @property
@@ -848,7 +860,8 @@ class Trainer:
         Returns:
             The `loss` of each example, `float32[B]`, and the values that the task's metrics read.
         """
-        return train_step(self.task, model, optimizer, batch)
+        micro = MicroBatches(self._settings.num_micro_batches, self.placement.num_parts)
+        return train_step(self.task, model, optimizer, batch, micro)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
         """Runs one step of validation or test: like `train_step`, without an update."""

@@ -37,7 +37,7 @@ MODEL, TASK = "nnx_alexnet.AlexNet", "nnx_alexnet.Classification"
 # Arguments that must be positive, although their annotations accept any integer.
 _POSITIVE = {
     "batch_size", "image_size", "max_epochs", "max_steps", "log_every_n_steps",
-    "validate_every_n_epochs", "validate_every_n_steps", "overfit_batches",
+    "validate_every_n_epochs", "validate_every_n_steps", "overfit_batches", "num_micro_batches",
     "steps_per_execution", "num_processes", "every_n_steps",
     "every_n_epochs", "patience",
 }  # fmt: skip

@@ -103,6 +103,9 @@ class AlexNet(nnx.Module):
             (default None: the dtype that the images and the parameters promote to).
             BatchNorm computes in float32 in any case.
         param_dtype: what the parameters are stored in (default float32).
+        remat: whether a train step computes the convolutional blocks again in the backward pass,
+            instead of keeping their activations (default False): less memory, more time (Chen et
+            al. 2016, https://arxiv.org/abs/1604.06174).
         rngs: random keys for the weights ("params") and for dropout ("dropout").
 
     Raises:
@@ -129,6 +132,7 @@ class AlexNet(nnx.Module):
         dropout_rate: float = 0.5,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
         if num_classes < 1:
@@ -156,6 +160,7 @@ class AlexNet(nnx.Module):
         self.in_channels = in_channels
         self.dropout_rate = float(dropout_rate)
         self.dtype, self.param_dtype = compute, stored
+        self.remat = remat
 
         num_features = size * size * 256
         self._build(rngs, num_features, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`
@@ -226,11 +231,14 @@ class AlexNet(nnx.Module):
                 "images, or set `image_size` and `in_channels`."
             )
         # B: batch; then height, width and channels, with the numbers of a 227x227 image.
-        x = conv_norm_relu_max_pool(self.conv1, self.bn1, image)  # B 55 55 96, then B 27 27 96
-        x = conv_norm_relu_max_pool(self.conv2, self.bn2, x)  # B 27 27 256, then B 13 13 256
-        x = conv_norm_relu(self.conv3, self.bn3, x)  # B 13 13 384
-        x = conv_norm_relu(self.conv4, self.bn4, x)  # B 13 13 384
-        x = conv_norm_relu_max_pool(self.conv5, self.bn5, x)  # B 13 13 256, then B 6 6 256
+        block, pooled = conv_norm_relu, conv_norm_relu_max_pool
+        if self.remat and not self.bn1.use_running_average:
+            block, pooled = nnx.remat(block), nnx.remat(pooled)
+        x = pooled(self.conv1, self.bn1, image)  # B 55 55 96, then B 27 27 96
+        x = pooled(self.conv2, self.bn2, x)  # B 27 27 256, then B 13 13 256
+        x = block(self.conv3, self.bn3, x)  # B 13 13 384
+        x = block(self.conv4, self.bn4, x)  # B 13 13 384
+        x = pooled(self.conv5, self.bn5, x)  # B 13 13 256, then B 6 6 256
         x = x.reshape(x.shape[0], -1)  # B 9216
         x = self.dropout1(nnx.relu(self.dense1(x)))  # B 4096
         x = self.dropout2(nnx.relu(self.dense2(x)))  # B 4096

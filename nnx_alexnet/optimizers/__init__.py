@@ -8,6 +8,14 @@ from nnx_alexnet.optimizers.checks import (
     updated_once,
 )
 from nnx_alexnet.optimizers.create import create_optimizer
+from nnx_alexnet.optimizers.gradients import (
+    count_skipped,
+    dynamic_loss_scale,
+    log_grad_norm,
+    loss_scale,
+    scalar_leaves,
+    skip_leaves,
+)
 from nnx_alexnet.optimizers.groups import decayed, label_by_path, layer_factors
 from nnx_alexnet.optimizers.rates import rate_leaves, scalable_leaves
 from nnx_alexnet.optimizers.registry import OPTIMIZERS
@@ -18,13 +26,19 @@ __all__ = [
     "ScalableSchedule",
     "as_transformation",
     "check_optimizer",
+    "count_skipped",
     "create_optimizer",
     "decayed",
+    "dynamic_loss_scale",
     "extra_arguments",
     "label_by_path",
     "layer_factors",
+    "log_grad_norm",
+    "loss_scale",
     "rate_leaves",
     "scalable_leaves",
+    "scalar_leaves",
+    "skip_leaves",
     "untouched_parameters",
     "updated_once",
 ]

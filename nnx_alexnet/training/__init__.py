@@ -19,6 +19,7 @@ from nnx_alexnet.training.metric_names import (
     names_at_log_points,
     own_names,
 )
+from nnx_alexnet.training.micro_batches import MicroBatches
 from nnx_alexnet.training.mistakes import MistakeCollector
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.preparation import ModuleSteps, Preparation
@@ -45,6 +46,7 @@ __all__ = [
     "Ingredients",
     "Lifecycle",
     "Metrics",
+    "MicroBatches",
     "MistakeCollector",
     "ModelArrays",
     "ModuleSteps",

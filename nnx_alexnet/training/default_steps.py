@@ -10,8 +10,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nnx_alexnet.devices import usual_promotion
-from nnx_alexnet.optimizers import extra_arguments
+from nnx_alexnet.optimizers import extra_arguments, loss_scale
 from nnx_alexnet.task import Outputs, Task, check_outputs, weighted_sums
+from nnx_alexnet.training.micro_batches import (
+    WHOLE,
+    MicroBatches,
+    Share,
+    accumulated,
+    averaged_loss,
+)
 
 Batch = Mapping[str, Any]
 
@@ -35,7 +42,11 @@ def masked_mean(values: jax.Array, mask: jax.Array, weight: jax.Array | None = N
 
 
 def train_step(
-    task: Task, model: nnx.Module, optimizer: nnx.Optimizer[Any], batch: Batch
+    task: Task,
+    model: nnx.Module,
+    optimizer: nnx.Optimizer[Any],
+    batch: Batch,
+    micro: MicroBatches = WHOLE,
 ) -> Outputs:
     """Takes one optimizer step, in place.
 
@@ -47,6 +58,8 @@ def train_step(
         model: in training mode; its parameters, statistics and dropout keys change.
         optimizer: its state changes.
         batch: transformed, with the keys of the data, `mask` and `index`.
+        micro: into how many parts the batch is divided (default one). The gradients are those of
+            the mean loss of the whole batch.
 
     Returns:
         The outputs of `task.outputs` for the model before the update.
@@ -58,17 +71,39 @@ def train_step(
     # copied, because a call changes the keys of its model.
     definition, *states = nnx.split(model, optimizer.wrt, True)
     others = nnx.as_pure(states[1])
+    scale, size = loss_scale(optimizer.opt_state), len(batch["mask"])
 
-    def loss_of(model: nnx.Module) -> tuple[jax.Array, Outputs]:
-        outputs = _outputs(task, model, batch)
-        return masked_mean(outputs["loss"], batch["mask"], outputs.get("weight")), outputs
+    def loss_of(model: nnx.Module, rows: Batch) -> tuple[jax.Array, Outputs]:
+        outputs = _outputs(task, model, rows)
+        loss = masked_mean(outputs["loss"], rows["mask"], outputs.get("weight"))
+        return loss if scale is None else loss * scale, outputs
+
+    def share_of(model: nnx.Module, rows: Batch) -> Share:
+        outputs = _outputs(task, model, rows)
+        weight = outputs.get("weight", jnp.ones_like(outputs["loss"]))
+        total, weight = weighted_sums(outputs["loss"], weight, rows["mask"])
+        total, weight = total / size, weight / size  # in the range of a mean, also in 16 bits
+        return total if scale is None else total * scale, (weight, outputs)
 
     def loss_at(parameters: Any) -> jax.Array:
-        return loss_of(nnx.merge(definition, parameters, others))[0]
+        def model() -> nnx.Module:
+            return nnx.merge(definition, parameters, others)
 
-    wrt = nnx.DiffState(0, optimizer.wrt)
+        if micro.num == 1:
+            loss = loss_of(model(), batch)[0]
+        else:
+            loss = averaged_loss(lambda rows: share_of(model(), rows), batch, micro)
+        return loss if scale is None else loss / scale
+
     outputs: Outputs
-    (loss, outputs), gradients = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model)
+    if micro.num == 1:
+        wrt = nnx.DiffState(0, optimizer.wrt)
+        found = nnx.value_and_grad(loss_of, argnums=wrt, has_aux=True)(model, batch)
+        (loss, outputs), gradients = found
+    else:
+        loss, outputs, gradients = accumulated(share_of, model, optimizer.wrt, batch, micro)
+    if scale is not None:
+        loss, gradients = loss / scale, jax.tree.map(lambda g: g / scale, gradients)
     # JAX's gradient of a complex parameter is the conjugate of the direction of ascent:
     # https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
     gradients = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)

@@ -85,6 +85,7 @@ class Dispatcher:
         self._compilation = EarlyCompilation()
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
+        self._is_measured = False  # whether the window that is read has a step that was not skipped
         self._num_rows = 0  # of each batch of the newest group, in all processes
         self._lengths: tuple[int, ...] = ()
         self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
@@ -281,8 +282,12 @@ class Dispatcher:
         """Waits for dispatched steps; at a log point, reads and publishes their metrics."""
         info = {name: np.atleast_1d(value) for name, value in jax.device_get(done.info).items()}
         num = len(done.batches)
-        if self._settings.check_finite and not info["is_finite"][:num].all():
-            first = int(np.argmin(info["is_finite"][:num]))
+        is_bad = ~info["is_finite"][:num]
+        self._is_measured |= not (self._settings.max_skipped and is_bad.all())
+        if self._settings.max_skipped:
+            is_bad = info["skipped_in_row"][:num] > self._settings.max_skipped
+        if self._settings.check_finite and is_bad.any():
+            first = int(np.argmax(is_bad))
             batch = self._complete(done.batches[first])
             number = done.step - num + first + 1
             loss = float(info["loss"][first])
@@ -294,15 +299,19 @@ class Dispatcher:
             self._meter.add(window)
             metrics = {
                 f"train/{name}_step": value
-                for name, value in computed(window).items()
+                for name, value in (computed(window) if self._is_measured else {}).items()
                 if "/" not in name  # those of single classes appear at the end of the epoch
             }
+            self._is_measured = False
             metrics |= self._speed(self._meter.window_rates())
             if publishes:
                 self._progress.publish(metrics, done.step)
 
     def learning_rates(self) -> dict[str, float]:
-        """Waits for the newest step that was dispatched, and returns its learning rates."""
+        """Waits for the newest step that was dispatched, and returns its learning rates.
+
+        They include the other metrics in the optimizer's state, such as `grad_norm`.
+        """
         rates = self._newest_rates
         if not rates and self._arrays.optimizer is not None:  # before the first step
             rates = self._arrays.steps.learning_rates(self._arrays.take())

@@ -38,8 +38,9 @@ class Settings:
     log_every_n_steps: int = 50
     validate_every_n_epochs: int = 1
     validate_every_n_steps: int | None = None
+    num_micro_batches: int = 1
     steps_per_execution: StepsPerExecution = "auto"
-    check_finite: bool = True
+    check_finite: bool | int = True
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,7 +51,15 @@ class Settings:
         check_integer("log_every_n_steps", self.log_every_n_steps)
         check_integer("validate_every_n_epochs", self.validate_every_n_epochs)
         check_integer("validate_every_n_steps", self.validate_every_n_steps, also=(None,))
+        check_integer("num_micro_batches", self.num_micro_batches)
+        if not isinstance(self.check_finite, bool):
+            check_integer("check_finite", self.check_finite)
         check_integer("steps_per_execution", self.steps_per_execution, also=("auto",))
+
+    @property
+    def max_skipped(self) -> int:
+        """The number of consecutive steps that may be skipped because they are not finite."""
+        return 0 if isinstance(self.check_finite, bool) else self.check_finite
 
     def shared(self) -> dict[str, str]:
         """Returns the settings that must be equal in all processes of a run, as text."""

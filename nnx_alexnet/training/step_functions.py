@@ -19,7 +19,7 @@ from flax import nnx
 from nnx_alexnet.data import transformed_batch
 from nnx_alexnet.devices import Placement, named_leaves, usual_promotion
 from nnx_alexnet.models import define, drop_rngs, pass_arguments, record_calls, takes_rngs
-from nnx_alexnet.optimizers import rate_leaves
+from nnx_alexnet.optimizers import rate_leaves, scalar_leaves, skip_leaves
 from nnx_alexnet.task import (
     Loss,
     Outputs,
@@ -117,6 +117,7 @@ class StepFunctions:
         self.metric_names: tuple[str, ...] = ()  # before `choose_metrics`
         self.split_metrics: Mapping[str, SplitMetric] = {}
         self._rate_leaves: dict[str, int] = {}
+        self._skip_leaves: tuple[int, int] | None = None
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
         self._transform = transform
@@ -134,7 +135,9 @@ class StepFunctions:
             self._optimizer_definition = definition
             self.optimizer = Layout(state, self.placement, "optimizer")
             shapes = [struct.shape for struct in self.optimizer.structs]
-            self._rate_leaves = rate_leaves(self.optimizer.names, shapes)
+            names = self.optimizer.names
+            self._rate_leaves = rate_leaves(names, shapes) | scalar_leaves(names, shapes)
+            self._skip_leaves = skip_leaves(names)
             self.is_evaluated_elsewhere = is_evaluated_elsewhere(optimizer)
         return self.optimizer
 
@@ -218,16 +221,35 @@ class StepFunctions:
         # not from the statistics.
         seen = [loss, *jax.tree.leaves(nnx.state(model, nnx.BatchStat))]
         is_finite = jnp.stack([jnp.isfinite(values).all() for values in seen]).all()
+        measured = self.measured(metrics, outputs, batch)
+        if self._skip_leaves is not None:
+            parameters = jax.tree.leaves(nnx.state(model, nnx.Param))
+            is_finite &= jnp.stack([jnp.isfinite(leaf).all() for leaf in parameters]).all()
+            new, measured = self._unless_skipped(is_finite, (new, measured), (state, metrics))
         info = {"loss": loss, "is_finite": is_finite, **self.learning_rates(new)}
+        if self._skip_leaves is not None:
+            info["skipped_in_row"] = new.optimizer[self._skip_leaves[1]]
         kept = State(
             self.model.kept(new.model, state.model),
             self.optimizer.kept(new.optimizer, state.optimizer),
         )
-        return kept, self.measured(metrics, outputs, batch), info
+        return kept, measured, info
+
+    def _unless_skipped(self, is_finite: jax.Array, new: Any, old: Any) -> Any:
+        """Returns the state and the metrics after a step, or those before it and its count."""
+        assert self._skip_leaves is not None
+        state, measured = jax.tree.map(lambda one, two: jnp.where(is_finite, one, two), new, old)
+        total, in_row = self._skip_leaves
+        before = old[0].optimizer
+        state.optimizer[total] = before[total] + ~is_finite
+        state.optimizer[in_row] = jnp.where(is_finite, 0, before[in_row] + 1)
+        return state, measured
 
     def no_info(self, state: State, num: int) -> Outputs:
         """Returns the scalars of `num` steps, before the first of them."""
         infos = {"loss": jnp.zeros(num, jnp.float32), "is_finite": jnp.ones(num, bool)}
+        if self._skip_leaves is not None:
+            infos["skipped_in_row"] = jnp.zeros(num, jnp.int32)
         rates = self.learning_rates(state).items()
         return infos | {name: jnp.zeros(num, rate.dtype) for name, rate in rates}
 

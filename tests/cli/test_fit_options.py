@@ -90,8 +90,8 @@ def test_an_unknown_class_is_refused_with_the_nearest(words):
 @pytest.mark.parametrize("name", ["max_epochs", "max_steps", "log_every_n_steps"])
 def test_positive_options_are_positive_in_python(name):
     values = {"name": "a", "log_dir": None, "max_epochs": 1, "max_steps": None, "seed": 0,
-              "log_every_n_steps": 1, "validate_every_n_epochs": 1, "steps_per_execution": 1,
-              "check_finite": True}  # fmt: skip
+              "log_every_n_steps": 1, "validate_every_n_epochs": 1, "num_micro_batches": 1,
+              "steps_per_execution": 1, "check_finite": True}  # fmt: skip
     with pytest.raises(ValueError, match="must be a positive integer"):
         Settings(**{**values, name: 0})
 

@@ -15,7 +15,7 @@ def test_the_options_of_fit_are_these():
         "data.on_bad_sample", "data.keep_on_device", "data.columns", "data.rename",
         "data.pad_to", "data.pad_values", "data.cache",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
-        "model.init_args.param_dtype",
+        "model.init_args.param_dtype", "model.init_args.remat",
         "task.class_path", "task.init_args.label_smoothing",
         "optimizer.name", "optimizer.learning_rate", "optimizer.schedule",
         "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
@@ -25,7 +25,7 @@ def test_the_options_of_fit_are_these():
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
         "trainer.name", "trainer.tags", "trainer.devices", "trainer.shard_state",
         "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
-        "trainer.validate_every_n_steps",
+        "trainer.validate_every_n_steps", "trainer.num_micro_batches",
         "trainer.limit_batches", "trainer.fast_dev_run", "trainer.overfit_batches",
         "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
     }  # fmt: skip

@@ -19,7 +19,7 @@ def settings_of(**arguments):
             (name, value, "must be a positive integer")
             for name in (
                 "max_epochs", "max_steps", "log_every_n_steps", "validate_every_n_epochs",
-                "steps_per_execution",
+                "num_micro_batches", "steps_per_execution",
             )
             for value in (0, -1, 2.0, True, "many")
         ),
@@ -62,7 +62,7 @@ def test_processes_share_all_settings_but_the_folder_of_their_runs():
     assert settings_of(seed=3, max_epochs=2, log_dir="/here").shared() == {
         "name": "run", "max_epochs": "2", "max_steps": "None", "seed": "3",
         "log_every_n_steps": "50", "validate_every_n_epochs": "1",
-            "validate_every_n_steps": "None",
+        "validate_every_n_steps": "None", "num_micro_batches": "1",
         "steps_per_execution": "auto", "check_finite": "True", "tags": "()",
     }  # fmt: skip
     assert settings_of(log_dir="/here").shared() == settings_of(log_dir="/there").shared()
