@@ -380,6 +380,20 @@ class Trainer:
         self._fit_loop.run(resume, accepted)
         return self._parts.progress.history
 
+    def step_memory(self) -> int:
+        """Compiles the train step, and returns the bytes that it needs on each device.
+
+        These include the parameters, the optimizer state, the batch and the training data that are
+        kept on the device, but not the memory that validation may need. Nothing is trained.
+
+        Raises:
+            ValueError: model, data and task do not fit together, or the size of a batch is unknown.
+            RuntimeError: a verb of this Trainer is running.
+        """
+        self._lifecycle.check_idle()
+        self._parts, self._fit_loop = self._new_parts(), None
+        return self._new_fit_loop(*self._preparation.for_training()).step_memory()
+
     def _new_fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
         """Builds the loop of a `fit` from its parts."""
         ingredients = Ingredients(

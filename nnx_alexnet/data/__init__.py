@@ -30,6 +30,7 @@ from nnx_alexnet.data.limited import LimitBatches as LimitBatches
 from nnx_alexnet.data.limited import limited_data as limited_data
 from nnx_alexnet.data.loader import Loader as Loader
 from nnx_alexnet.data.prediction_data import prediction_loader as prediction_loader
+from nnx_alexnet.data.resident_data import device_memory as device_memory
 from nnx_alexnet.data.seeding import generator_states as generator_states
 from nnx_alexnet.data.seeding import restored_generators as restored_generators
 from nnx_alexnet.data.transform import ImageTransform as ImageTransform

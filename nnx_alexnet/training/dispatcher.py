@@ -19,7 +19,7 @@ from nnx_alexnet.data import Batch, augmentation_key
 from nnx_alexnet.devices import Placement, non_finite_step, placed
 from nnx_alexnet.support import start_times
 from nnx_alexnet.task import Outputs
-from nnx_alexnet.training.early_compilation import EarlyCompilation
+from nnx_alexnet.training.early_compilation import EarlyCompilation, lower
 from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
 from nnx_alexnet.training.flops import flops_utilization
 from nnx_alexnet.training.model_arrays import ModelArrays
@@ -115,10 +115,8 @@ class Dispatcher:
         key = augmentation_key(seed=self._settings.seed, epoch=epoch)
         return placed(key, self._placement.replicated)
 
-    def compile_early(
-        self, data: Mapping[str, Any], batch: Mapping[str, Any], *, max_steps: int
-    ) -> None:
-        """Starts to compile the train step, before its first batch arrives.
+    def lowered(self, data: Mapping[str, Any], batch: Mapping[str, Any], *, max_steps: int) -> Any:
+        """Returns the train step as it is lowered before its first batch arrives.
 
         Args:
             data: the shapes of the data on the device; empty if batches are sent.
@@ -132,7 +130,11 @@ class Dispatcher:
             program = steps.train_many
             sent = (self._placement.sent(batch, size, num_steps=num_steps), np.int32(0))
         state, key = self._arrays.take(), self.augmentation_key()
-        self._compilation.start(program, state, self._window, data, sent, key)
+        return lower(program, state, self._window, data, sent, key)
+
+    def compile_early(self, lowered: Any) -> None:
+        """Starts to compile the train step; the first dispatch waits for it."""
+        self._compilation.start(lowered)
 
     def begin_group(self, num_rows: int, lengths: tuple[int, ...] = ()) -> None:
         """Sets the size of each batch of the next dispatch.

@@ -12,16 +12,27 @@ from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.support import logger
 
 
+def lower(program: SharedProgram[Any], *arguments: Any) -> Any:
+    """Traces a program, with the settings of this thread, such as the promotion of dtypes.
+
+    Args:
+        program: the program.
+        *arguments: the arguments, or their shapes and dtypes. An array that the call gets from the
+            host must have no sharding here.
+    """
+    return program.function.lower(*arguments)  # type: ignore[attr-defined]
+
+
 class EarlyCompilation:
     """Compiles one program in a thread.
 
     Example:
         >>> import jax, numpy as np
         >>> from nnx_alexnet.devices import SharedProgram
-        >>> from nnx_alexnet.training.early_compilation import EarlyCompilation
+        >>> from nnx_alexnet.training.early_compilation import EarlyCompilation, lower
         >>> double = SharedProgram(jax.jit(lambda x: 2 * x))
         >>> compilation = EarlyCompilation()
-        >>> compilation.start(double, jax.ShapeDtypeStruct((2,), np.float32))
+        >>> compilation.start(lower(double, jax.ShapeDtypeStruct((2,), np.float32)))
         >>> compilation.wait()
         >>> double(np.ones(2, np.float32)).tolist()  # already compiled
         [2.0, 2.0]
@@ -30,18 +41,14 @@ class EarlyCompilation:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
 
-    def start(self, program: SharedProgram[Any], *arguments: Any) -> None:
-        """Traces a program now, and compiles it in the thread.
+    def start(self, lowered: Any) -> None:
+        """Compiles a program in the thread.
 
         JAX then finds the program compiled when it is called with such arguments.
 
         Args:
-            program: a program that has not been called yet.
-            *arguments: the arguments, or their shapes and dtypes. An array that the call gets from
-                the host must have no sharding here.
+            lowered: what `lower` returned for a program that has not been called yet.
         """
-        # The trace depends on settings of this thread, such as the promotion of dtypes.
-        lowered = program.function.lower(*arguments)  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=_compile, args=(lowered,), name="compilation")
         self._thread.start()
 

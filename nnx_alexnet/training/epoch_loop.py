@@ -7,6 +7,8 @@ Each dispatch reads its batches, saves a checkpoint if a hook requested one, cal
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from nnx_alexnet.data import Batch, example_batch
@@ -97,17 +99,25 @@ class EpochLoop:
         check_alike({"keep_on_device": stays})  # the memory of the processes may differ
         self._groups.begin_training(sends_indices=stays)
         if trains and self._requests.is_alone and self._loader.has_whole_batch:
-            self._compile_early(stays)
+            self._dispatcher.compile_early(self.lowered(sends_indices=stays))
         data = self._data.on_device(self._placement.replicated) if stays else {}
         self._dispatcher.use_data(data)
 
-    def _compile_early(self, stays: bool) -> None:
-        """Starts to compile the train step for whole batches."""
+    def lowered(self, *, sends_indices: bool | None = None) -> Any:
+        """Returns the train step for whole batches, lowered but not compiled.
+
+        Args:
+            sends_indices: whether the data are on the device, so that only indices are sent
+                (default: decided as for training).
+        """
+        if sends_indices is None:
+            sends_indices = self._data.stays_on_device()
+            self._groups.begin_training(sends_indices=sends_indices)
         loader, whole = self._loader, self._placement.replicated
         spec, data = loader.element_spec(), {}
         batch = example_batch(spec, loader.batch_size)
         max_steps = self._groups.max_steps(loader.batch_size, self._groups.lengths(batch))
-        if stays:
+        if sends_indices:
             data = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(
                     (loader.num_examples, *leaf.shape), leaf.dtype, sharding=whole
@@ -115,7 +125,7 @@ class EpochLoop:
                 spec,
             )
             batch = {name: batch[name] for name in ("index", "mask")}
-        self._dispatcher.compile_early(data, batch, max_steps=max_steps)
+        return self._dispatcher.lowered(data, batch, max_steps=max_steps)
 
     def run(self) -> bool:
         """Trains on the remaining batches of the epoch; returns whether none is left."""

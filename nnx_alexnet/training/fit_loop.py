@@ -34,7 +34,7 @@ from nnx_alexnet.training.best_weights import BestWeights
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.epoch_loop import EpochLoop
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
-from nnx_alexnet.training.flops import peak_memory
+from nnx_alexnet.training.flops import peak_memory, program_memory
 from nnx_alexnet.training.hooks import Hooks
 from nnx_alexnet.training.lifecycle import Lifecycle
 from nnx_alexnet.training.preparation import Preparation
@@ -153,6 +153,15 @@ class FitLoop:
             hooks.call("on_fit_end")
             requests.settle()  # a signal to one process still ends all of them
             requests.end_run()
+
+    def step_memory(self) -> int:
+        """Returns the bytes that a train step needs on each device; see `Trainer.step_memory`."""
+        arrays = self._ingredients.arrays
+        arrays.begin_training(self._ingredients.optimizers)
+        try:
+            return program_memory(self._epoch_loop.lowered())
+        finally:
+            arrays.drop_optimizer()
 
     def _open(self, resume: str | Path, accept: Sequence[str]) -> None:
         """Opens the run folder, creates the optimizer, and restores the run to resume."""

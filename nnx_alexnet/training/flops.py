@@ -116,3 +116,26 @@ def peak_memory() -> int | None:
     """Returns the most bytes in use on the first device so far; None if it does not report them."""
     stats = jax.local_devices()[0].memory_stats()
     return None if not stats else stats.get("peak_bytes_in_use")
+
+
+def program_memory(lowered: Any) -> int:
+    """Compiles a program, and returns the bytes that it needs on each device.
+
+    These are its arguments, results and temporary arrays; arguments that it overwrites with results
+    count once.
+
+    Args:
+        lowered: what `lower` of a compiled function returns.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nnx_alexnet.training.flops import program_memory
+        >>> x = jax.ShapeDtypeStruct((256,), jnp.float32)
+        >>> program_memory(jax.jit(jnp.sin).lower(x))  # 1 KiB in, 1 KiB out
+        2048
+    """
+    compiled = lowered.compile()
+    memory = getattr(compiled, "compiled", compiled).memory_analysis()
+    shared: int = memory.alias_size_in_bytes
+    total: int = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return total + memory.temp_size_in_bytes - shared

@@ -120,10 +120,15 @@ class ModelArrays:
         try:
             self.lend()
             if self.optimizer is not None and self.steps.is_evaluated_elsewhere:
-                self.put(State(self.evaluation_leaves(), []))
+                leaves, self.optimizer = self.evaluation_leaves(), None
+                self.put(State(leaves, []))
         finally:
-            self.optimizer = None
+            self.drop_optimizer()
+
+    def drop_optimizer(self) -> None:
+        """Drops the optimizer, and keeps the model's arrays as they are."""
         self.lend()
+        self.optimizer = None
 
     def scale_rates(self, factors: Mapping[str, float]) -> None:
         """Multiplies learning rates in the optimizer's state; see `Trainer.scale_learning_rates`.

@@ -16,7 +16,8 @@ def test_the_options_of_fit_are_these():
         "data.pad_to", "data.pad_values", "data.cache",
         "model.class_path", "model.init_args.dropout_rate", "model.init_args.dtype",
         "model.init_args.param_dtype", "model.init_args.remat",
-        "task.class_path", "task.init_args.label_smoothing",
+        "task.class_path", "task.init_args.label_smoothing", "task.init_args.class_weights",
+        "task.init_args.focal_gamma", "task.init_args.metrics",
         "optimizer.name", "optimizer.learning_rate", "optimizer.schedule",
         "optimizer.warmup_steps", "optimizer.weight_decay", "optimizer.clip_norm",
         "optimizer.num_steps", "optimizer.drop_every", "optimizer.drop_factor",
@@ -25,7 +26,7 @@ def test_the_options_of_fit_are_these():
         "trainer.callbacks", "trainer.max_epochs", "trainer.max_steps", "trainer.log_dir",
         "trainer.name", "trainer.tags", "trainer.devices", "trainer.shard_state",
         "trainer.log_every_n_steps", "trainer.validate_every_n_epochs",
-        "trainer.validate_every_n_steps", "trainer.num_micro_batches",
+        "trainer.validate_every_n_steps", "trainer.num_micro_batches", "trainer.trainable",
         "trainer.limit_batches", "trainer.fast_dev_run", "trainer.overfit_batches",
         "trainer.steps_per_execution", "trainer.check_finite", "trainer.progress_bar",
     }  # fmt: skip

@@ -15,7 +15,7 @@ from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import DataModule
 from nnx_alexnet.devices import SharedProgram
 from nnx_alexnet.training import early_compilation
-from nnx_alexnet.training.early_compilation import EarlyCompilation
+from nnx_alexnet.training.early_compilation import EarlyCompilation, lower
 
 
 def compiled_programs(caplog, name):
@@ -38,7 +38,7 @@ def test_a_call_finds_the_program_compiled(compile_log):
     program = SharedProgram(jax.jit(halve))
     compilation = EarlyCompilation()
     compilation.wait()  # nothing was started
-    compilation.start(program, jax.ShapeDtypeStruct((3,), np.float32))
+    compilation.start(lower(program, jax.ShapeDtypeStruct((3,), np.float32)))
     compilation.wait()
     assert compiled_programs(compile_log, "halve") == 1
     assert program(np.array([2, 4, 7], np.float32)).tolist() == [1, 2, 3.5]
@@ -59,7 +59,7 @@ def test_an_error_of_the_compiler_is_left_to_the_call():
 
     program = SharedProgram(Function())
     compilation = EarlyCompilation()
-    compilation.start(program)
+    compilation.start(lower(program))
     compilation.wait()
     with pytest.raises(RuntimeError, match="out of memory"):
         program()

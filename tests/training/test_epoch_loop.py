@@ -66,7 +66,7 @@ class Made:
         dispatcher = SimpleNamespace(
             data={}, augmentation_key=lambda: "key", note_wait=lambda seconds: None,
             begin_group=self.begin_group, send=self.send, use_data=self.use_data,
-            compile_early=self.compile_early,
+            lowered=self.lowered, compile_early=lambda lowered: None,
         )  # fmt: skip
         self.dispatcher = dispatcher
         checkpoints = SimpleNamespace(
@@ -86,7 +86,7 @@ class Made:
             validation=SimpleNamespace(is_due_by_step=False),
         )  # fmt: skip
 
-    def compile_early(self, data, batch, *, max_steps):
+    def lowered(self, data, batch, *, max_steps):
         self.compiled = {name: leaf.shape for name, leaf in batch.items()}, max_steps
 
     def begin_group(self, num_rows, lengths=()):
