@@ -128,7 +128,7 @@ def test_the_example_callbacks_see_what_the_history_holds():
     model, split = TinyNet(4, rngs=nnx.Rngs(0)), tiny_arrays(num=64)
     trainer = Trainer(model, (split, split), callbacks=callbacks, max_epochs=2, log_dir=None)
     history = trainer.fit()
-    worst, _, stopping = callbacks
+    worst, _, stopping, _ = callbacks
     assert worst.worst[0] == max(row["val/loss"] for row in history)
     gaps = [row["val/gap"] for row in history]
     assert gaps == [row["val/loss"] - row["train/loss"] for row in history]
