@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.optimizers import GradNormState, LossScaleState
 from nnx_alexnet.support import check_integer, logger, unknown
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ class GradualUnfreezing(Callback):
     Each group of parameters has an optimizer of its own, whose state (such as Adam's moments) does
     not change until the group is unfrozen. Until then, its parameters keep their values: they have
     no updates and no weight decay. Learning rate schedules follow the steps of the run, not those
-    of the group. Clipping by the global norm applies to each group separately.
+    of the group. Clipping by the global norm applies to each group separately, and so do
+    `log_grad_norm` and `dynamic_loss_scale`: each group has a metric `grad_norm/<group>` and a
+    `loss_scale/<group>`. The smallest of these scales is used.
 
     The unfreezing is a function of the step count in the optimizer's state, so a resumed run
-    unfreezes at the same step. The gradients of frozen groups are computed and dropped: this
-    protects pretrained weights, but it does not save time. To save time, use
-    `Trainer(trainable=)`, and start a second run from the weights of the first.
+    unfreezes at the same step. Steps that `check_finite` skips do not count. The gradients of
+    frozen groups are computed and dropped: this protects pretrained weights, but it does not save
+    time. To save time, use `Trainer(trainable=)`, and start a second run from the weights of the
+    first.
 
     Source: Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.3.
 
@@ -119,7 +123,7 @@ def unfreezing(
         >>> float(optimizer.update(ones, state, ones)[0]["body"])
         -0.5
     """
-    frozen = "frozen"
+    frozen = "not trained"  # not the name of a group
 
     def group(path: Sequence[Any]) -> str:
         name = "/".join(_part(key) for key in path)
@@ -156,17 +160,32 @@ def delayed(
 
 
 def _held(is_due: jax.Array, before: Any, after: Any) -> Any:
-    """Returns the state after a step if it is due, else that before it; schedules always move."""
+    """Returns the state after a step if it is due, else that before it.
+
+    Schedules, norms of gradients and loss scales always move.
+    """
 
     def choose(old: Any, new: Any) -> Any:
-        if isinstance(new, optax.ScaleByScheduleState):
+        if isinstance(new, optax.ScaleByScheduleState | GradNormState):
             return new
         if isinstance(new, optax.InjectStatefulHyperparamsState):
             return new._replace(inner_state=_held(is_due, old.inner_state, new.inner_state))
+        if isinstance(new, LossScaleState):
+            return new._replace(inner=_held(is_due, old.inner, new.inner))
         return jnp.where(is_due, new, old)
 
-    schedules = (optax.ScaleByScheduleState, optax.InjectStatefulHyperparamsState)
-    return jax.tree.map(choose, before, after, is_leaf=lambda node: isinstance(node, schedules))
+    def is_moving(node: Any) -> bool:
+        return isinstance(node, _MOVING)
+
+    return jax.tree.map(choose, before, after, is_leaf=is_moving)
+
+
+_MOVING = (
+    optax.ScaleByScheduleState,
+    optax.InjectStatefulHyperparamsState,
+    GradNormState,
+    LossScaleState,
+)
 
 
 def _part(key: Any) -> str:

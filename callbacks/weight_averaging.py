@@ -44,7 +44,8 @@ class WeightAveraging(Callback):
         """Returns the weight of the newest values in the average; traced once and compiled.
 
         Args:
-            step: the number of optimizer steps, counted after the step, `int32[]`.
+            step: the number of optimizer steps, counted after the step, `int32[]`. Steps that
+                `check_finite` skips do not count.
             steps_per_epoch: as for `check`.
 
         Returns:

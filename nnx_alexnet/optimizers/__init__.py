@@ -9,6 +9,8 @@ from nnx_alexnet.optimizers.checks import (
 )
 from nnx_alexnet.optimizers.create import create_optimizer
 from nnx_alexnet.optimizers.gradients import (
+    GradNormState,
+    LossScaleState,
     count_skipped,
     dynamic_loss_scale,
     log_grad_norm,
@@ -23,6 +25,8 @@ from nnx_alexnet.optimizers.schedules import ScalableSchedule
 
 __all__ = [
     "OPTIMIZERS",
+    "GradNormState",
+    "LossScaleState",
     "ScalableSchedule",
     "as_transformation",
     "check_optimizer",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from nnx_alexnet.optimizers.checks import extra_arguments
+from nnx_alexnet.optimizers.rates import metrics_of_parts
 
 # Fields of the states below that the trainer publishes, like learning rates, as metrics. The last
 # one is a field of `optax.apply_if_finite`.
@@ -154,6 +155,8 @@ def dynamic_loss_scale(
 def loss_scale(state: Any) -> jax.Array | None:
     """Returns the scale in an optimizer's state by which the loss is multiplied, or None.
 
+    If several parts of the optimizer have a scale, it is the smallest one.
+
     Example:
         >>> import optax
         >>> from nnx_alexnet.optimizers import dynamic_loss_scale, loss_scale
@@ -161,7 +164,7 @@ def loss_scale(state: Any) -> jax.Array | None:
         65536.0
     """
     found = optax.tree.get_all_with_path(state, "loss_scale")
-    return jnp.asarray(found[0][1][...]) if found else None
+    return jnp.stack([scale[...] for _, scale in found]).min() if found else None
 
 
 def count_skipped(
@@ -212,6 +215,9 @@ def skip_leaves(names: Sequence[str]) -> tuple[int, int] | None:
 def scalar_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Returns which leaves of an optimizer's state are metrics other than rates, by metric name.
 
+    If a transformation with a metric wraps others with the same one, the outer one counts. If
+    several parts of an optimizer have a metric, each name ends with its part, as for `rate_leaves`.
+
     Args:
         names: the paths of all leaves.
         shapes: the shapes of all leaves.
@@ -221,9 +227,18 @@ def scalar_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> di
         >>> scalar_leaves(["opt_state/0/grad_norm", "opt_state/1/trace/kernel"], [(), (2, 3)])
         {'grad_norm': 0}
     """
-    found: dict[str, int] = {}
+    paths: dict[str, dict[int, list[str]]] = {}
     for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        metric = _METRICS.get(name.rpartition("/")[2])
-        if metric is not None and shape == ():
-            found.setdefault(metric, number)  # the outermost one
+        *owner, field = name.split("/")
+        if field in _METRICS and shape == ():
+            paths.setdefault(_METRICS[field], {})[number] = [*owner, field]
+    found: dict[str, int] = {}
+    for metric, of_metric in paths.items():
+        owners = [path[:-1] for path in of_metric.values()]
+        outer = {
+            number: path
+            for number, path in of_metric.items()
+            if not any(len(each) < len(path) - 1 and path[: len(each)] == each for each in owners)
+        }
+        found |= metrics_of_parts(metric, outer)
     return found

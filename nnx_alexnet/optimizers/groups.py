@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 REST = "rest"
 """The label of the parameters that match no pattern."""
@@ -51,7 +52,8 @@ def label_by_path(patterns: Sequence[str]) -> Callable[[Any], Any]:
 
     Returns:
         A function from parameters to labels; parameters that match no pattern have the label
-        `"rest"`. It raises `ValueError` if a pattern matches no parameter.
+        `"rest"`. It raises `ValueError` if a pattern matches no parameter; those of the other
+        groups of an outer `optax.partition` count too.
 
     Example:
         >>> from nnx_alexnet.optimizers import label_by_path
@@ -65,16 +67,16 @@ def label_by_path(patterns: Sequence[str]) -> Callable[[Any], Any]:
         return next((each for each in patterns if _matches(name, each)), REST)
 
     def labels(parameters: Any) -> Any:
-        found = jax.tree_util.tree_map_with_path(label, parameters)
-        missing = [each for each in patterns if each not in {*jax.tree.leaves(found)}]
+        paths = jax.tree_util.tree_flatten_with_path(parameters, is_leaf=_is_masked)[0]
+        found = {label(path, leaf) for path, leaf in paths}
+        missing = [each for each in patterns if each not in found]
         if missing:
-            paths = jax.tree_util.tree_flatten_with_path(parameters)[0]
             names = ["/".join(_parts(path)) for path, _ in paths]
             raise ValueError(
                 f"the pattern {missing[0]!r} matches no parameter, or only parameters that an "
                 f"earlier pattern matches. The parameters are: {', '.join(names)}."
             )
-        return found
+        return jax.tree_util.tree_map_with_path(label, parameters)
 
     return labels
 
@@ -104,6 +106,11 @@ def layer_factors(layers: Sequence[str], decay: float) -> dict[str, float]:
         raise ValueError(f"`layers` (={[*layers]}) must name each layer once.")
     last = len(layers) - 1
     return {layer: float(decay) ** (last - number) for number, layer in enumerate(layers)}
+
+
+def _is_masked(node: Any) -> bool:
+    """Returns whether a node stands for a parameter of another group."""
+    return isinstance(node, optax.MaskedNode)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -32,12 +32,27 @@ def rate_leaves(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> dict
         for number, (name, shape) in enumerate(zip(names, shapes, strict=True))
         if name.endswith(_RATE) and shape == ()
     }
-    if len(found) == 1:
-        return {"lr": next(iter(found))}
-    start = _num_shared([*found.values()])
-    end = _num_shared([path[start:][::-1] for path in found.values()])
-    groups = {number: ".".join(path[start : len(path) - end]) for number, path in found.items()}
-    return {f"lr/{group}" if group else "lr": number for number, group in groups.items()}
+    return metrics_of_parts("lr", found)
+
+
+def metrics_of_parts(metric: str, paths: Mapping[int, Sequence[str]]) -> dict[str, int]:
+    """Returns the names of a metric that several parts of an optimizer have.
+
+    Args:
+        metric: the name if only one part has it.
+        paths: the number of each leaf, with its path.
+
+    Example:
+        >>> from nnx_alexnet.optimizers.rates import metrics_of_parts
+        >>> metrics_of_parts("norm", {4: ["body", "x"], 7: ["head", "x"]})
+        {'norm/body': 4, 'norm/head': 7}
+    """
+    if len(paths) == 1:
+        return {metric: next(iter(paths))}
+    start = _num_shared([*paths.values()])
+    end = _num_shared([path[start:][::-1] for path in paths.values()])
+    parts = {number: ".".join(path[start : len(path) - end]) for number, path in paths.items()}
+    return {f"{metric}/{part}" if part else metric: number for number, part in parts.items()}
 
 
 def scalable_leaves(names: Sequence[str], rates: Mapping[str, int]) -> dict[str, int]:

@@ -48,7 +48,7 @@ class BestWeights:
         self._run = run
 
     def keep(self) -> None:
-        """Copies the weights to the host if the end of this epoch has improved the metric."""
+        """Copies the weights to the host if this validation or epoch has improved the metric."""
         owner, step = self._owner, self._progress.global_step
         if isinstance(owner, EarlyStopping) and owner.best_step == step:
             self._arrays.keep_best()

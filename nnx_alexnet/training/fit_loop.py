@@ -99,6 +99,7 @@ class FitLoop:
             policy=self._policy,
             stream=self._stream,
         )
+        self._best = BestWeights(hooks.callbacks, ingredients.arrays, progress, run)
         self._validation = Validation(
             data=ingredients.data,
             settings=ingredients.settings,
@@ -108,6 +109,7 @@ class FitLoop:
             evaluation=evaluation,
             dispatcher=self.dispatcher,
             saver=self._saver,
+            best=self._best,
         )
         self._epoch_loop = EpochLoop(
             ingredients=ingredients,
@@ -120,7 +122,6 @@ class FitLoop:
             check_batch=preparation.check_batch,
             validation=self._validation,
         )
-        self._best = BestWeights(hooks.callbacks, ingredients.arrays, progress, run)
         self._ingredients = ingredients
         self._settings = ingredients.settings
         self._data = ingredients.data

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from nnx_alexnet.data import DataModule
+from nnx_alexnet.training.best_weights import BestWeights
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
 from nnx_alexnet.training.progress import Progress
@@ -26,6 +27,7 @@ class Validation:
         evaluation: runs the pass.
         dispatcher: its steps must be finished first.
         saver: saves callbacks as they were before an interrupted validation.
+        best: keeps the weights if a validation within an epoch is the best.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Validation:
         evaluation: EvaluationLoop,
         dispatcher: Dispatcher,
         saver: Saver,
+        best: BestWeights,
     ) -> None:
         self._data = data
         self._settings = settings
@@ -48,6 +51,7 @@ class Validation:
         self._evaluation = evaluation
         self._dispatcher = dispatcher
         self._saver = saver
+        self._best = best
 
     @property
     def is_due_by_step(self) -> bool:
@@ -93,6 +97,7 @@ class Validation:
             progress.publish(measured, progress.global_step)
             self.end()
             self._requests.settle()
+            self._best.keep()
             progress.end_row(keeps=True)
         finally:
             progress.is_validating_within_epoch = False

@@ -11,6 +11,7 @@ from nnx_alexnet import create_optimizer
 from nnx_alexnet.callbacks import Callback, GradualUnfreezing
 from nnx_alexnet.callbacks.gradual_unfreezing import unfreezing
 from nnx_alexnet.devices import named_leaves
+from nnx_alexnet.optimizers import dynamic_loss_scale, log_grad_norm, loss_scale, scalar_leaves
 
 
 def rate(step):
@@ -48,6 +49,29 @@ def test_each_group_trains_as_if_alone_with_the_schedule_of_the_run(build):
         expected = run(alone, {"x": start[name]}, [{"x": g[name]} for g in gradients[begin:]])
         np.testing.assert_allclose(found[name], expected["x"], rtol=1e-6)
     np.testing.assert_array_equal(found["headless"], start["headless"])
+
+
+def test_each_group_has_rates_a_norm_and_a_loss_scale_of_its_own():
+    """The first scale is that of a frozen group; the gradients of the other one overflow in it."""
+    chained = optax.chain(
+        log_grad_norm(), create_optimizer("sgd", 0.1, rate_factors={"b": 0.1, "d": 0.5})
+    )
+    optimizer = unfreezing(dynamic_loss_scale(chained, initial_scale=4.0), {"b": 5, "d": 0})
+    parameters = {"b": jnp.zeros(2), "d": jnp.zeros(2)}
+    state, gradient = optimizer.init(parameters), jnp.array([3.0, 4.0])
+    for d in (jnp.array([jnp.inf, 0.0]), gradient):
+        updates, state = optimizer.update({"b": 2 * gradient, "d": d}, state, parameters)
+    np.testing.assert_allclose(updates["d"], -0.05 * (1 + 0.9) * gradient, rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"], 0)
+    assert float(loss_scale(state)) == 2.0
+    leaves = named_leaves(state)
+    shapes = [leaf.shape for leaf in leaves.values()]
+    values = [*leaves.values()]
+    found = {name: float(values[n]) for name, n in scalar_leaves([*leaves], shapes).items()}
+    assert found == {
+        "grad_norm/b": 10, "grad_norm/d": 5, "loss_scale/b": 4, "loss_scale/d": 2,
+        "skipped_steps/b": 0, "skipped_steps/d": 1,
+    }  # fmt: skip
 
 
 class Snapshots(Callback):

@@ -89,6 +89,26 @@ def test_the_best_weights_are_the_averages_that_were_measured():
     assert tree_equal(weights(trainer.model), weights(shorter.model))
 
 
+class ScoreOfValidation(Scores):
+    """Logs a score per validation, and keeps the weights of each."""
+
+    def on_train_epoch_end(self, trainer):
+        pass
+
+    def on_validation_end(self, trainer):
+        number = len(self.weights)
+        trainer.log({"score": self.scores[number]})
+        self.weights[number] = weights(trainer.model)
+
+
+def test_the_best_weights_may_be_those_within_an_epoch():
+    scores = ScoreOfValidation(3.0, 1.0, 2.0, 2.0)
+    best = owner_of("stopping")
+    trainer = run(scores, best, max_epochs=2, validate_every_n_steps=1)
+    assert (best.best_step, trainer.global_step) == (2, 4)
+    assert tree_equal(weights(trainer.model), scores.weights[1])
+
+
 def test_without_a_finite_value_the_model_keeps_the_last_weights(warnings):
     scores = Scores(float("nan"), float("nan"))
     trainer = run(scores, owner_of("stopping", check_finite=False), max_epochs=2)
