@@ -1,7 +1,8 @@
 """A small run in a process of its own, to be killed and started again: `resume_job.py LOGS`.
 
 It has all that a resumed run can get wrong: BatchNorm, dropout, Adam, augmentation, shuffling, a
-ragged epoch, validation, averaged weights, and a callback with state. The arguments after the
+ragged epoch, validation, averaged weights, and a callback with state; on request also MixUp,
+micro-batches, and a rate per group of parameters. The arguments after the
 folder are `name=value` of `JOB`; what they name is changed.
 """
 
@@ -18,6 +19,7 @@ from helpers import TinyNet, tiny_arrays
 from streams import stream_of
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
+from nnx_alexnet.augmentation import MixUp
 from nnx_alexnet.callbacks import EMA, Callback, EarlyStopping, ModelCheckpoint, TensorBoard
 from nnx_alexnet.data import ImageTransform
 
@@ -45,6 +47,9 @@ JOB = {
     "save_on_exception": True,
     "stream": "",  # of `streams`, instead of `Examples`
     "ema": 0.9,
+    "mixup": 0.0,
+    "micro_batches": 1,
+    "conv_rate": 0.0,  # the factor on the learning rate of the convolution; 0: one rate for all
     "pictures": False,  # whose programs take longer to compile than a step
 }
 
@@ -108,12 +113,13 @@ def build(log_dir, job, callbacks=()):
     train = Examples(images, labels, job, log_dir)
     if job["stream"]:
         train = stream_of(job["stream"], images, labels, job["batch_size"])
+    transform = ImageTransform(12, translate=0.2, flip=True)
     data = DataModule(
         train,
         tiny_arrays(num=40, seed=1),
         tiny_arrays(num=40, seed=2),
         batch_size=job["batch_size"],
-        transform=ImageTransform(12, translate=0.2, flip=True),
+        transform=[transform, MixUp(job["mixup"])] if job["mixup"] else transform,
         drop_last=False,
         num_workers=job["num_workers"],
         on_bad_sample=job["on_bad_sample"],
@@ -123,7 +129,11 @@ def build(log_dir, job, callbacks=()):
         model,
         data,
         optimizer=create_optimizer(
-            job["optimizer"], job["learning_rate"], schedule=job["schedule"], num_steps=30
+            job["optimizer"],
+            job["learning_rate"],
+            schedule=job["schedule"],
+            num_steps=30,
+            rate_factors={"conv": job["conv_rate"]} if job["conv_rate"] else None,
         ),
         callbacks=[
             StepLog(job),
@@ -140,6 +150,7 @@ def build(log_dir, job, callbacks=()):
         ],
         max_epochs=job["epochs"],
         seed=job["seed"],
+        num_micro_batches=job["micro_batches"],
         check_finite=job["check_finite"],
         log_dir=log_dir,
         name="job",

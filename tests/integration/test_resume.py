@@ -140,14 +140,25 @@ def stop_and_go(reference, stops, save_every, *, pictures=False):
         assert [row["epoch"] for row in trainer.history] == list(range(4))
 
 
-@pytest.mark.slow
-def test_a_schedule_continues_after_a_resume(tmp_path):
-    options = {"schedule": "cosine", "epochs": 1}
-    run_here(tmp_path / "broken", stop_after=7, **options)
+# With averaged weights, as every job. A micro-batch has six rows, or two of the last batch.
+TOGETHER = {"micro_batches": 3, "mixup": 0.4, "conv_rate": 0.1, "schedule": "cosine"}
+
+
+def test_micro_batches_ema_mixup_groups_and_a_schedule_resume_exactly(tmp_path):
+    options = {**TOGETHER, "epochs": 1}
+    run_here(tmp_path / "broken", stop_after=8, **options)
+    assert saved_steps(tmp_path / "broken") == [5]
     run_here(tmp_path / "broken", **options)
     run_here(tmp_path / "whole", **options)
     assert digest(tmp_path / "broken") == digest(tmp_path / "whole")
     assert step_log(tmp_path / "broken") == step_log(tmp_path / "whole")
+    assert {"lr/conv", "lr/rest"} <= step_log(tmp_path / "whole")[-1].keys()
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_all_of_them_ends_as_if_nothing_had_been(tmp_path):
+    run_here(tmp_path / "whole", **TOGETHER)
+    kill_again_and_again(tmp_path / "killed", tmp_path / "whole", kills=3, seed=2, **TOGETHER)
 
 
 def test_a_resume_reads_no_example_again(copied):
