@@ -12,6 +12,7 @@ from nnx_alexnet.task.contract import (
     no_accidental_pairs,
 )
 from nnx_alexnet.task.metric_checks import check_metrics, metric_name
+from nnx_alexnet.task.sample_weights import weight_problem
 from nnx_alexnet.task.split_metrics import SplitMetric
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "check_same_rows",
     "metric_name",
     "no_accidental_pairs",
+    "weight_problem",
     "weighted_sums",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def batch_weights(batch: Mapping[str, Any], weight: jax.Array | None) -> dict[str, jax.Array]:
@@ -42,3 +43,27 @@ def batch_weights(batch: Mapping[str, Any], weight: jax.Array | None) -> dict[st
         )
     own = given.astype(jnp.float32)
     return {"weight": own if weight is None else own * weight, "example_weight": own}
+
+
+def weight_problem(weight: object) -> str | None:
+    """Returns what is wrong with the weights of some examples, or None.
+
+    Args:
+        weight: `[N]`, without padding. What is not an array of real numbers has no problem here,
+            because `batch_weights` refuses it.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.task.sample_weights import weight_problem
+        >>> weight_problem(np.array([0.0, 2.0])) is None
+        True
+    """
+    if not isinstance(weight, np.ndarray) or weight.dtype.kind not in "iuf" or not weight.size:
+        return None
+    low, high = float(weight.min()), float(weight.max())
+    if low >= 0 and high < float("inf"):  # False for NaN
+        return None
+    return (
+        f"has a `weight` from {low:g} to {high:g}; the weights of examples must be finite and not "
+        "negative. An example of weight 0 does not count."
+    )

@@ -27,7 +27,7 @@ from nnx_alexnet.data import (
 )
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.optimizers import check_optimizer
-from nnx_alexnet.task import Task
+from nnx_alexnet.task import Task, weight_problem
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.compiled_steps import CompiledSteps
 from nnx_alexnet.training.model_arrays import ModelArrays
@@ -200,6 +200,7 @@ class Preparation:
                 self._evaluated = traced
         if (labels := loader.labels_in_memory()) is not None:
             self._check_labels(labels, loader.argument)
+        self._check_weights((loader.arrays() or {}).get("weight"), loader.argument)
         return self.evaluation
 
     @contextmanager
@@ -243,14 +244,26 @@ class Preparation:
             ) from error
 
     def check_batch(self, loader: Loader, batch: Batch) -> None:
-        """Checks the labels of a batch, unless all labels of the split were checked before."""
-        labels = batch.get("label")
-        if isinstance(labels, np.ndarray) and loader.arrays() is None:
+        """Checks the labels and weights of a batch, unless those of the split were checked."""
+        if loader.arrays() is not None:
+            return
+        labels, weights = batch.get("label"), batch.get("weight")
+        if isinstance(labels, np.ndarray):
             self._check_labels(labels[batch["mask"]], loader.argument)
+        if isinstance(weights, np.ndarray):
+            self._check_weights(weights[batch["mask"]], loader.argument)
 
     def _check_labels(self, labels: np.ndarray[Any, Any], argument: str) -> None:
         """Raises a `ValueError` if the task cannot learn from the values of labels."""
         assert self.evaluation is not None, "labels are checked after a trace"
         outputs = self.evaluation.outputs
         if len(labels) and (problem := self._task.label_problem(labels, outputs)) is not None:
+            raise ValueError(f"`{argument}` {problem}")
+
+    def _check_weights(self, weights: Any, argument: str) -> None:
+        """Raises a `ValueError` if the task cannot weight its examples so."""
+        assert self.evaluation is not None, "weights are checked after a trace"
+        if "example_weight" not in self.evaluation.outputs:
+            return
+        if (problem := weight_problem(weights)) is not None:
             raise ValueError(f"`{argument}` {problem}")

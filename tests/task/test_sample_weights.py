@@ -24,3 +24,17 @@ def test_a_weight_is_one_real_number_per_example(weight):
     with pytest.raises(ValueError, match=r"`data` has a `weight` of shape"):
         trainer.fit()
     assert trainer.num_compilations == {}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(("value", "shown"), [(-1, "from -1 to 1"), (np.nan, "from nan to nan")])
+def test_a_negative_weight_or_nan_is_refused_by_its_key(value, shown, in_memory):
+    weight = np.where(np.arange(len(X)) == 20, value, 1.0).astype(np.float32)
+    split = {"image": X, "label": Y, "weight": weight}
+    rows = [{name: values[k] for name, values in split.items()} for k in range(len(X))]
+    trainer = Trainer(
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule(split if in_memory else rows, batch_size=32),
+        log_dir=None, task=Classification(), progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"`train` has a `weight` {shown}"):
+        trainer.fit()
