@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -31,7 +31,8 @@ class MultiLabelClassification(Task):
 
     The labels are `[B, K]`, 0 or 1, or probabilities. The loss of an example is the mean over its
     labels, in float32; the accuracy is the share of labels that are right. The batch key `weight`
-    (`[B]`, optional) weights the examples in the loss and the metrics, as in `Classification`.
+    (`[B]`, optional) weights the examples in the loss and the metrics, and `views` of an image have
+    the mean of their probabilities, as in `Classification`.
 
     Args:
         threshold: the probability above which a label is predicted, in (0, 1) (default 0.5). It
@@ -102,7 +103,7 @@ class MultiLabelClassification(Task):
         Raises:
             ValueError: the model does not return logits, or the labels do not fit them.
         """
-        logits = self._logits(model(batch["image"]))
+        logits = self._logits_of(model, batch)
         target = self._target(batch["label"], logits)
         losses = self._losses(logits, target).reshape(len(logits), -1).mean(axis=1)
         labels = (target > 0.5).astype(jnp.int32)
@@ -110,7 +111,7 @@ class MultiLabelClassification(Task):
 
     def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
         """Returns the probability of each label, `float32[B, K]` (`[B]` if it is binary)."""
-        return jax.nn.sigmoid(self._logits(model(batch["image"])))
+        return jax.nn.sigmoid(self._logits_of(model, batch))
 
     def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
         """Returns loss, accuracy, and the chosen metrics."""
@@ -145,6 +146,17 @@ class MultiLabelClassification(Task):
             f"has labels from {low:g} to {high:g}; `{type(self).__name__}` requires 0 and 1, or "
             f"probabilities. {several}"
         ).rstrip()
+
+    def _logits_of(self, model: Callable[..., Any], batch: Mapping[str, Any]) -> jax.Array:
+        """Returns the logits of `image`, or of the mean probabilities of its `views`."""
+        if "views" not in batch:
+            return self._logits(model(batch["image"]))
+        views = batch["views"]
+        num, count = views.shape[:2]
+        logits = self._logits(model(views.reshape(num * count, *views.shape[2:])))
+        logits = logits.reshape(num, count, *logits.shape[1:])
+        sums = [jax.nn.logsumexp(jax.nn.log_sigmoid(each), axis=1) for each in (logits, -logits)]
+        return sums[0] - sums[1]
 
     def _logits(self, logits: Any) -> jax.Array:
         """Returns logits as `float32[B, K]`."""

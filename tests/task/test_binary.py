@@ -112,3 +112,17 @@ def test_the_command_builds_one_output_or_one_per_label():
     data = DataModule((X, LABELS), batch_size=16)
     assert BinaryClassification().num_outputs(data) == 1
     assert MultiLabelClassification().num_outputs(data) == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "k"), [(BinaryClassification(), 1), (MultiLabelClassification(), 3)]
+)
+def test_views_have_the_mean_of_their_probabilities(task, k):
+    weights, views = RNG.normal(size=(4, k)), RNG.normal(size=(75, 10, 4))
+    batch = {"image": X * 0, "views": jnp.asarray(views), "label": LABELS[:, :k]}
+    means = (1 / (1 + np.exp(-views @ weights))).mean(axis=1)
+    got = task.predict(lambda image: image @ weights, batch).reshape(75, k)
+    np.testing.assert_allclose(got, means, rtol=1e-5)
+    losses = -np.log(np.where(LABELS[:, :k], means, 1 - means)).mean(axis=1)
+    found = task.outputs(lambda image: image @ weights, batch)
+    np.testing.assert_allclose(found["loss"], losses, rtol=1e-4)
