@@ -88,7 +88,7 @@ def _limits(given: LimitBatches | None) -> dict[str, int | float]:
         )
     for limit in limits.values():
         is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if not is_number or limit <= 0 or (isinstance(limit, float) and limit > 1):
+        if not is_number or not limit > 0 or (isinstance(limit, float) and limit > 1):
             raise ValueError(
                 f"`limit_batches` (={given!r}) must be a positive number of batches such as 10, a "
                 "fraction above 0.0 and at most 1.0, or a dict of them by split, such as "
@@ -104,7 +104,8 @@ def _limited(loader: Loader, limit: int | float | None) -> Loader:
                 f"`limit_batches` (={limit}) is a fraction, but `{loader.argument}` is an iterable "
                 'without a length. A number of batches works, such as {"train": 100}.'
             )
-        limit = max(1, int(limit * loader.num_batches))
+        # Rounded first: 0.29 * 100 is a little less than 29.
+        limit = max(1, int(round(limit * loader.num_batches, 6)))
     if limit is None:
         return loader
     if loader.argument == "train" and loader.stream is not None and loader.stream.kind is not None:

@@ -46,6 +46,11 @@ def test_a_limit_is_a_number_or_a_fraction_of_batches(limit, numbers):
     assert [len([*split.batches()]) for split in splits] == numbers
 
 
+def test_a_fraction_that_floats_cannot_hold_is_not_a_batch_too_few():
+    data = DataModule((np.zeros((100, 2)), np.zeros(100, np.int32)), batch_size=1)
+    assert limited_data(data, limit_batches=0.29).train.num_batches == 29
+
+
 def test_a_limited_epoch_is_the_start_of_the_whole_one():
     whole, view = data_of().train, limited_data(data_of(), limit_batches=3).train
     for epoch in (0, 1):
