@@ -21,6 +21,18 @@ def tiny_trainer(*, data=None, model=None, seed=0, **arguments):
     return trainer_of(model, tiny_data() if data is None else data, seed=seed, **arguments)
 
 
+class FlatNet(nnx.Module):
+    """Statistics and a layer without convolutions: several steps are one dispatch on a CPU."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rngs = nnx.Rngs(seed)
+        self.bn = nnx.BatchNorm(64, rngs=rngs)
+        self.dense = nnx.Linear(64, 4, rngs=rngs)
+
+    def __call__(self, image):
+        return self.dense(self.bn(image.reshape(len(image), -1)))
+
+
 def numpy_metrics(model, images, labels):
     """Loss and accuracy of a model in evaluation mode over all of a split at once, in float64."""
     twin = nnx.merge(*nnx.split(model))

@@ -15,7 +15,7 @@ def test_factors_fill_their_range():
     assert found.mean() == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_result_is_clipped_to_unit_range(channels):
     image = jax.random.uniform(KEY, (16, 4, 4, channels))
     found = ColorJitter(0.9, 0.9, 0.9, 0.5)({"image": image, "index": jnp.arange(16)}, KEY)["image"]

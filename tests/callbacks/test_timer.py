@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from fake_trainer import FakeTrainer
-from helpers import trainer_of
+from helpers import Dense, trainer_of
 
 from nnx_alexnet.callbacks import Timer
 from nnx_alexnet.callbacks import timer as module
@@ -82,7 +82,7 @@ def test_another_fit_starts_to_count_at_zero(clock):
 
 def test_the_epoch_of_the_last_step_ends_with_a_validation(tmp_path):
     trainer = trainer_of(
-        None, callbacks=[Timer(1e-6)], max_epochs=9, log_dir=tmp_path, steps_per_execution=1
+        Dense(), callbacks=[Timer(1e-6)], max_epochs=9, log_dir=tmp_path, steps_per_execution=1
     )
     assert trainer.fit() == []  # its time is over before the first step
     assert trainer.global_step == 0
@@ -92,7 +92,9 @@ def test_the_epoch_of_the_last_step_ends_with_a_validation(tmp_path):
         def elapsed(self):
             return 100.0 if trainer.global_step == 2 else 0.0
 
-    trainer = trainer_of(None, callbacks=[AfterTwoSteps(60)], max_epochs=9, steps_per_execution=1)
+    trainer = trainer_of(
+        Dense(), callbacks=[AfterTwoSteps(60)], max_epochs=9, steps_per_execution=1
+    )
     (row,) = trainer.fit()
     assert {"step": row["step"], "epoch": row["epoch"]} == {"step": 2, "epoch": 0}
     assert "val/loss" in row

@@ -21,7 +21,14 @@ def predictions(model, data):
 
 def test_the_model_of_a_command_line_run_predicts_as_its_trainer(tmp_path):
     options = ["--model", "helpers.TinyNet", "--data.image_size", "16", "--seed", "3"]
-    options += ["--trainer.max_steps", "2", "--trainer.progress_bar", "false"]
+    options += [
+        "--trainer.max_steps",
+        "1",
+        "--trainer.limit_batches",
+        "1",
+        "--trainer.progress_bar",
+        "false",
+    ]
     config = fit_parser().parse_args([*options, "--trainer.log_dir", str(tmp_path)])
     data = build_data(config.data)
     trainer = build_trainer(config, data)

@@ -28,13 +28,14 @@ def run_of(transform=AUGMENTED, **arguments):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    trainer = run_of(steps_per_execution=1, log_dir=tmp_path_factory.mktemp("whole"))
+def whole():
+    trainer = run_of(steps_per_execution=4)
     return trainer, trainer.fit()
 
 
+@pytest.mark.slow  # the resumed run has one, too
 def test_steps_per_dispatch_change_nothing(whole):
-    trainer = run_of(steps_per_execution=4)
+    trainer = run_of(steps_per_execution=1)
     trainer.fit()
     assert tree_equal(nnx.state(trainer.model), nnx.state(whole[0].model))
 
@@ -53,13 +54,13 @@ class Stop(Callback):
             raise RuntimeError("stopped here")
 
 
-def test_resumed_run_is_that_of_one_piece(whole, tmp_path):
+def test_resumed_run_of_single_steps_is_that_of_one_piece(whole, tmp_path):
     arguments = {"log_dir": tmp_path, "steps_per_execution": 1}
-    first = run_of(callbacks=[ModelCheckpoint(every_n_steps=1), Stop()], **arguments)
+    first = run_of(callbacks=[ModelCheckpoint(every_n_steps=3), Stop()], **arguments)
     with pytest.raises(RuntimeError, match="stopped here"):
         first.fit()
     assert first.global_step < 8
-    second = run_of(callbacks=[ModelCheckpoint(every_n_steps=1)], **arguments)
+    second = run_of(callbacks=[ModelCheckpoint(every_n_steps=3)], **arguments)
     second.fit(resume="auto")
     assert second.global_step == 8
     assert tree_equal(nnx.state(second.model), nnx.state(whole[0].model))

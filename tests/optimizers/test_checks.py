@@ -22,7 +22,7 @@ from nnx_alexnet.optimizers import untouched_parameters
             optax.sgd(0.5), optax.contrib.reduce_on_plateau(factor=0.1, patience=1, rtol=0.5)
         ),
         optax.polyak_sgd,
-        optax.lbfgs,
+        pytest.param(optax.lbfgs, marks=pytest.mark.slow),  # it has a test of its own
         lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)),
     ],
     ids=["plateau", "polyak", "lbfgs", "line search"],
@@ -46,7 +46,7 @@ class Dispatches(Callback):
         self.steps.append(trainer.global_step)
 
 
-@pytest.mark.parametrize("num_steps", [1, 10])  # per dispatch
+@pytest.mark.parametrize("num_steps", [pytest.param(1, marks=pytest.mark.slow), 10])  # per dispatch
 def test_lbfgs_finds_the_least_squares_solution(num_steps):
     inputs = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     scaled = inputs * np.array([3, 1, 0.5, 1], np.float32)  # far from round

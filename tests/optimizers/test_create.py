@@ -54,18 +54,21 @@ def assert_same(optimizer, expected, *, rtol=1e-6):
                 optax.clip_by_global_norm(1.0), optax.sgd(1e-3, momentum=0.9, nesterov=True)
             ),
         ),
-        (
+        pytest.param(
             {"name": "lars", "weight_decay": 0.1, "decay_biases": True},
             optax.lars(1e-3, weight_decay=0.1),
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             {"name": "lamb", "weight_decay": 0.1, "decay_biases": True},
             optax.lamb(1e-3, weight_decay=0.1),
+            marks=pytest.mark.slow,
         ),
         ({"name": "polyak_sgd", "learning_rate": 0.5}, optax.polyak_sgd(0.5)),
-        (
+        pytest.param(
             {"name": "schedule_free_sgd", "weight_decay": 0.1, "decay_biases": True},
             optax.contrib.schedule_free_sgd(1e-3, weight_decay=0.1),
+            marks=pytest.mark.slow,
         ),
         (
             {"name": "schedule_free_adamw", "weight_decay": 0.1, "decay_biases": True},
@@ -130,7 +133,7 @@ def test_every_optimizer_keeps_its_rate_readable(name):
     assert run(create_optimizer(name, 0.25))[1] == [0.25] * 5
 
 
-@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("clip_norm", [pytest.param(None, marks=pytest.mark.slow), 1.0])
 def test_schedule_free_parameters_are_found_by_their_state(clip_norm):
     optimizer = create_optimizer("schedule_free_sgd", 0.1, warmup_steps=2, clip_norm=clip_norm)
     model, _ = fit(optimizer, epochs=2)

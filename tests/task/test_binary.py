@@ -50,7 +50,7 @@ def fitted(task, labels, num_outputs, **arguments):
     return trainer, trainer.fit()[-1]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_binary_metrics_of_a_padded_split_are_those_of_scikit_learn(devices):
     labels = LABELS[:, 0]
     task = BinaryClassification(0.3, pos_weight="balanced", metrics=SCORES)

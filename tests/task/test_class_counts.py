@@ -28,9 +28,16 @@ def fitted(split, num_classes=5, **arguments):
     return trainer, trainer.fit()[-1]
 
 
-@pytest.mark.parametrize("weight", [None, WEIGHT])
-@pytest.mark.parametrize("devices", [1, 2])
-def test_scores_of_a_split_with_a_padded_batch_are_those_of_scikit_learn(weight, devices):
+@pytest.mark.parametrize(
+    ("devices", "weight"),
+    [
+        (1, None),
+        (2, WEIGHT),
+        pytest.param(1, WEIGHT, marks=pytest.mark.slow),
+        pytest.param(2, None, marks=pytest.mark.slow),
+    ],
+)
+def test_scores_of_a_split_with_a_padded_batch_are_those_of_scikit_learn(devices, weight):
     """The fifth class has no examples."""
     split = {"image": X, "label": Y} | ({} if weight is None else {"weight": weight})
     trainer, row = fitted(split, devices=devices)
@@ -97,7 +104,7 @@ def test_a_run_resumed_within_an_epoch_has_the_same_scores(tmp_path):
     def fit(name, *callbacks, resume="never"):
         trainer = Trainer(
             nnx.Linear(4, 4, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16),
-            task=Classification(class_weights="balanced", focal_gamma=1.0, metrics=SCORES),
+            task=Classification(class_weights="balanced", focal_gamma=1.0, metrics=["f1"]),
             max_epochs=1, log_dir=tmp_path, name=name, progress_bar=False,
             callbacks=[*callbacks],
         )  # fmt: skip

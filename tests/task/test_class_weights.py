@@ -82,7 +82,7 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert got[np.setdiff1d(np.arange(8), labels)].tolist() == [1] * (8 - len(expected))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_weighted_metrics_of_a_split_are_those_of_scikit_learn(devices):
     """The last batch is padded."""
     labels, weight = (X[:27, 0] > 0.3).astype(np.int32), RNG.uniform(0, 2, 27).astype(np.float32)

@@ -36,7 +36,7 @@ def evaluated(task, labels, num_outputs, weight=None, devices=1):
     return found, trainer.predict({"image": X})
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_classes_against_the_rest_are_those_of_scikit_learn_with_padding(devices):
     found, p = evaluated(Classification(metrics=["auroc"]), Y, 3, devices=devices)
     expected = roc_auc_score(Y, p / p.sum(axis=1, keepdims=True), multi_class="ovr")

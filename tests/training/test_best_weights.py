@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet, tree_equal
-from small_runs import tiny_data, tiny_trainer
+from helpers import tree_equal
+from small_runs import FlatNet, tiny_data, tiny_trainer
 
 from nnx_alexnet import load_checkpoint
 from nnx_alexnet.callbacks import EMA, Callback, EarlyStopping, ModelCheckpoint
@@ -34,7 +34,7 @@ def weights(model):
 def run(*callbacks, resume="never", **arguments):
     data = tiny_data(num=32)
     arguments = {"log_dir": None, "max_epochs": 4, "name": "run", **arguments}
-    trainer = tiny_trainer(data=data, callbacks=callbacks, **arguments)
+    trainer = tiny_trainer(model=FlatNet(), data=data, callbacks=callbacks, **arguments)
     trainer.fit(resume=resume)
     return trainer
 
@@ -66,7 +66,7 @@ def test_checkpoints_keep_the_last_weights_and_a_finished_run_ends_alike(tmp_pat
     trainer = run(scores, owner_of(kind), log_dir=tmp_path)
     assert tree_equal(weights(trainer.model), scores.weights[1])
     assert [row["score"] for row in trainer.history] == [3.0, 1.0, 2.0, 2.0]
-    loaded = TinyNet(4, rngs=nnx.Rngs(9))
+    loaded = FlatNet(9)
     load_checkpoint(trainer.run_dir, loaded, which="last")
     assert tree_equal(weights(loaded), scores.weights[3])
     again = run(Scores(), owner_of(kind), log_dir=tmp_path, resume="auto")

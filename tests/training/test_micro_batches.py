@@ -44,7 +44,7 @@ def stepped(num, transformation, batch, model=None):
     return float(model.weight[...]), outputs
 
 
-@pytest.mark.parametrize("num", [2, 3, 4, 7])
+@pytest.mark.parametrize("num", [3, 7, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
 def test_a_step_weights_each_example_equally(num):
     """The gradient of weight * x over the unmasked rows is their mean: (1 + 3 + 8) / 3."""
     mask = jnp.array([True, True, True, False, False])
@@ -99,19 +99,25 @@ def fitted(num, *, model=None, **arguments):
     ]
 
 
+@pytest.fixture(scope="module")
+def undivided():
+    return fitted(1)
+
+
 @pytest.mark.parametrize(
     ("num", "arguments"),
     [
         (4, {}),
-        (3, {"steps_per_execution": 1}),  # 16 rows, and 2 that are repeated and masked
-        (4, {"devices": 2}),
         (3, {"devices": 2, "shard_state": True}),
+        # 16 rows, and 2 that are repeated and masked
+        pytest.param(3, {"steps_per_execution": 1}, marks=pytest.mark.slow),
+        pytest.param(4, {"devices": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_training_is_that_of_the_undivided_batch(num, arguments):
+def test_training_is_that_of_the_undivided_batch(undivided, num, arguments):
     state, rows = fitted(num, **arguments)
-    expected, expected_rows = fitted(1)
+    expected, expected_rows = undivided
     assert tree_allclose(state, expected, rtol=1e-4, atol=1e-5)
     assert [row["step"] for row in rows] == [4, 8]
     for row, other in zip(rows, expected_rows, strict=True):

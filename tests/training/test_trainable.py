@@ -6,7 +6,7 @@ import optax
 import pytest
 from flax import nnx
 from helpers import TinyNet
-from small_runs import tiny_trainer
+from small_runs import FlatNet, tiny_trainer
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.devices import named_leaves
@@ -102,23 +102,23 @@ def test_a_step_computes_no_gradients_of_frozen_parameters():
 
 def test_a_run_resumes_only_with_the_same_trained_parameters(tmp_path):
     arguments = {"log_dir": tmp_path, "optimizer": optax.sgd(0.1), "max_epochs": 1}
-    run = tiny_trainer(trainable="dense", **arguments)
+    run = tiny_trainer(model=FlatNet(), trainable="dense", **arguments)
     run.fit()
     with pytest.raises(ValueError, match=r"trainable: saved \['dense/bias', .*\], now all"):
-        tiny_trainer(**arguments).fit(resume=run.run_dir)
+        tiny_trainer(model=FlatNet(), **arguments).fit(resume=run.run_dir)
     longer = {**arguments, "max_epochs": 2}
-    accepting = tiny_trainer(**longer)
+    accepting = tiny_trainer(model=FlatNet(), **longer)
     accepting.fit(resume=run.run_dir, accept=["trainable", "optimizer", "programs"])
     assert accepting.global_step == 2 * run.global_step
 
 
 def test_frozen_runs_agree_for_any_dispatch_and_resume(tmp_path):
     arguments = {"trainable": "dense", "optimizer": optax.adam(0.01), "devices": 2}
-    whole = tiny_trainer(steps_per_execution=4, max_epochs=3, **arguments)
+    whole = tiny_trainer(model=FlatNet(), steps_per_execution=4, max_epochs=3, **arguments)
     whole.fit()
-    half = tiny_trainer(log_dir=tmp_path, max_epochs=1, **arguments)
+    half = tiny_trainer(model=FlatNet(), log_dir=tmp_path, max_epochs=1, **arguments)
     half.fit()
-    rest = tiny_trainer(log_dir=tmp_path, max_epochs=3, **arguments)
+    rest = tiny_trainer(model=FlatNet(), log_dir=tmp_path, max_epochs=3, **arguments)
     rest.fit(resume=half.run_dir)
     for name, leaf in rest.parameters().items():
         assert np.array_equal(leaf, whole.parameters()[name]), name

@@ -55,7 +55,7 @@ def trainer_of(*callbacks, train=None, **arguments):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3, 64])
+@pytest.mark.parametrize("steps_per_execution", [1, 3, pytest.param(64, marks=pytest.mark.slow)])
 def test_validations_are_at_multiples_of_the_global_step(steps_per_execution):
     seen = Seen()
     trainer = trainer_of(seen, steps_per_execution=steps_per_execution)
@@ -123,7 +123,13 @@ def test_a_checkpoint_is_ranked_by_a_validation_within_an_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("when", "step"), [("before", 8), ("during", 8), ("after", 8), ("during", 20)]
+    ("when", "step"),
+    [
+        ("after", 8),
+        ("during", 20),
+        pytest.param("before", 8, marks=pytest.mark.slow),
+        pytest.param("during", 8, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_interrupted_around_a_validation_resumes_exactly(when, step, tmp_path):
     def run(name, *callbacks, resume="never"):
