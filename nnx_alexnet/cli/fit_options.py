@@ -20,6 +20,7 @@ from nnx_alexnet.cli.option_groups import (
     option_groups,
     values_of,
 )
+from nnx_alexnet.cli.recipes import PREFIX, recipe_names
 from nnx_alexnet.cli.signatures import read_keys
 from nnx_alexnet.cli.value_types import may_have_keys
 from nnx_alexnet.cli.words import import_path_in, with_long_forms
@@ -45,7 +46,13 @@ _RUN_OPTIONS = [
         "of this name, or a new one; never: a new run. (default: never)",
         "RUN",
     ),
-    Option("config", ("str",), "A config.yaml to start from; options override it.", "FILE"),
+    Option(
+        "config",
+        ("str",),
+        "A config.yaml to start from, or a recipe of this package: "
+        f"{', '.join(PREFIX + name for name in recipe_names())}. Options after it override it.",
+        "FILE",
+    ),
 ]
 
 
@@ -56,7 +63,7 @@ def fit_options(words: Sequence[str]) -> Parser:
         words: the arguments after `fit`. They choose the data and classes whose options exist.
 
     Raises:
-        ValueError: the data or a class cannot be imported.
+        ValueError: the data or a class cannot be imported, or a recipe is unknown.
 
     Example:
         >>> from nnx_alexnet.cli.fit_options import fit_options

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from nnx_alexnet.cli.recipes import with_recipe_files
+
 IMPORT_PATH = "import_path"
 """The key of the import path of the user's own data, in the group `data` of a configuration."""
 
@@ -26,7 +28,7 @@ def complete(words: Sequence[str]) -> list[str]:
         words: the arguments of the process.
 
     Raises:
-        ValueError: a configuration file cannot be read, or `--data` is empty.
+        ValueError: a configuration file cannot be read, a recipe is unknown, or `--data` is empty.
 
     Example:
         >>> from nnx_alexnet.cli.words import complete
@@ -45,13 +47,18 @@ def complete(words: Sequence[str]) -> list[str]:
 def with_long_forms(words: Sequence[str]) -> list[str]:
     """Returns the arguments with `--data.name NAME` and the like in place of `--data NAME`.
 
+    The files of recipes replace `recipe:NAME`.
+
+    Raises:
+        ValueError: a recipe is unknown.
+
     Example:
         >>> from nnx_alexnet.cli.words import with_long_forms
         >>> with_long_forms(["--data", "shop.images"])
         ['--data.import_path', 'shop.images']
     """
     # `--data NAME` is short for `--data.name NAME`, unless the value is a configuration file.
-    words = list(words)
+    words = with_recipe_files(words)
     for number, word in enumerate(words):
         option, equals, value = word.partition("=")
         if not equals and number + 1 < len(words):
