@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import ablation
 import clocks
 import loop_cost
 import pytest
@@ -119,6 +120,24 @@ def test_a_model_is_pretrained_and_fine_tuned(fashion_mnist):
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     found = medians(done.stdout.splitlines())
     assert found["from scratch"] == found["fine-tuned"] == 40, "steps of an epoch of the digits"
+
+
+@pytest.mark.slow
+def test_an_ablation_has_a_row_per_change(fashion_mnist):
+    argv = [sys.executable, str(BENCHMARKS / "ablation.py"), "--root", str(fashion_mnist)]
+    argv += ["--images", "64", "--val-images", "64", "--epochs", "1", "--seeds", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = medians(done.stdout.splitlines())
+    assert [*found] == ["baseline", "EMA", "mixup", "erasing", "all three"]
+    assert all(0 <= value <= 100 for value in found.values())
+
+
+def test_the_gain_of_an_ablation_is_the_mean_of_paired_differences():
+    baseline = [0.50, 0.60, 0.70]
+    # Differences of 1, 2 and 3 percent: their standard deviation is 1.
+    cells = ablation.spread([0.51, 0.62, 0.73], baseline)
+    assert cells == ("62.00", "51.00 to 73.00", "+2.00 ± 0.58")
+    assert ablation.spread(baseline, None) == ("60.00", "50.00 to 70.00", "")
 
 
 @pytest.mark.slow
