@@ -183,7 +183,12 @@ class Callback:
         """
 
     def on_validation_batch_start(self, trainer: Trainer, batch: Batch, batch_index: int) -> None:
-        """Called before each validation batch."""
+        """Called before each validation batch.
+
+        With several validation sets, the hooks at the start and the end run once around all of
+        them, and those of batches for each set in turn: `trainer.evaluated_split` is then
+        "val/clean", for example, and `batch_index` starts at 0 again.
+        """
 
     def on_validation_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int

@@ -29,7 +29,8 @@ class ModelCheckpoint(Callback):
 
     Args:
         monitor: the metric that ranks checkpoints, such as `"val/accuracy"`; None: no ranking.
-            `"auto"` (the default): `"val/loss"` if the fit publishes it, otherwise no ranking.
+            `"auto"` (the default): `"val/loss"`, or the loss of the first of several validation
+            sets, if the fit publishes it; otherwise no ranking.
         mode: `"min"` (the default) if smaller is better, `"max"` if larger is; `"max"` needs the
             name of a `monitor`.
         save_top_k: how many of the best to keep (default 1); 0: no ranking.
@@ -184,7 +185,8 @@ class ModelCheckpoint(Callback):
 
     def _choose_metric(self, trainer: Trainer) -> str | None:
         if self.monitor == "auto":
-            name = "val/loss" if "val/loss" in trainer.metric_names else None
+            loss = f"{next(iter(trainer.data.val_sets), 'val')}/loss"
+            name = loss if loss in trainer.metric_names else None
         else:
             name = self.monitor
             if name is not None:

@@ -172,7 +172,7 @@ def _data(trainer: Trainer) -> str:
 
 def _examples(trainer: Trainer, *how: str) -> str:
     data = trainer.data
-    splits = [("train", data.train), ("val", data.val), ("test", data.test)]
+    splits = [("train", data.train), *data.val_sets.items(), ("test", data.test)]
     items = [
         f"{loader.num_examples:,} {name}"
         for name, loader in splits
@@ -232,7 +232,7 @@ def _best(trainer: Trainer) -> Iterator[tuple[str, str]]:
     saver = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)), None)
     epochs = {row["step"]: row["epoch"] for row in trainer.history}
     ranked_by = None if saver is None else saver.ranked_by
-    name = ranked_by or "val/loss"
+    name = ranked_by or f"{next(iter(trainer.data.val_sets), 'val')}/loss"
     mode: Mode = saver.mode if ranked_by and saver is not None else "min"
     rows = {row["step"]: row for row in trainer.history if name in row}
     ranked = best_first({step: row[name] for step, row in rows.items()}, mode=mode)

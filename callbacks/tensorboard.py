@@ -60,6 +60,8 @@ class TensorBoard(Callback):
             - `"val/confusion_matrix"` and `"val/class_accuracy"`: how the validation examples of
               each class were classified;
             - `"val/mistakes"`: the most confident mistakes.
+
+            If there are several validation sets, the first one is drawn.
         histograms: whether to write a histogram of each parameter (default True); large parameters
             are sampled.
         norms: whether to write `norm/parameters`, the Euclidean norm of all parameters, after each
@@ -221,8 +223,9 @@ class TensorBoard(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, outputs: Any, batch: Batch, batch_index: int
     ) -> None:
-        """Collects results, without waiting for the device."""
-        if self._results is not None:
+        """Collects results of the first validation set, without waiting for the device."""
+        is_first_set = trainer.evaluated_split == next(iter(trainer.data.val_sets))
+        if self._results is not None and is_first_set:
             try:
                 self._results.add(outputs, batch)
             except Exception as error:  # the outputs are those of any task

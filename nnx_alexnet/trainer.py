@@ -419,10 +419,11 @@ class Trainer:
         )
 
     def validate(self) -> dict[str, float]:
-        """Evaluates the model on the validation split.
+        """Evaluates the model on the validation split, or on each of several.
 
         Returns:
-            `{"val/loss": ..., "val/accuracy": ...}`, exact over the split.
+            `{"val/loss": ..., "val/accuracy": ...}`, exact over the split. If the data have several
+            sets, `{"val/clean/loss": ..., "val/shifted/loss": ..., ...}`.
         """
         return self._evaluate("validate", "validation", "val")
 
@@ -437,11 +438,11 @@ class Trainer:
     def _evaluate(self, stage: Stage, kind: str, split: str) -> dict[str, float]:
         self._lifecycle.check_idle()
         self._parts.requests.begin_verb()
-        loader = self._preparation.split(split)
-        empty = self._preparation.for_evaluation(loader).empty
+        loaders = self._preparation.splits(split)
+        empty = self._preparation.for_evaluation(*loaders.values()).empty
         progress, _, _, evaluation = self._parts
         with self._lifecycle.running(stage):
-            metrics = Metrics(evaluation.evaluate(kind, split, loader, empty))
+            metrics = Metrics(evaluation.evaluate(kind, loaders, empty))
             progress.publish(metrics, progress.global_step)
             evaluation.end(kind)
         return metrics
@@ -455,7 +456,7 @@ class Trainer:
         callbacks are called.
 
         Args:
-            split: "val" (the default) or "test".
+            split: "val" (the default), of several sets the first one, or "test".
             count: the largest number of images (default 16).
 
         Returns:
@@ -475,7 +476,7 @@ class Trainer:
         loader = self._preparation.split(split)
         empty = self._preparation.for_evaluation(loader).empty
         with Lifecycle(hooks, self._arrays, self._data, self._placement).running("test"):
-            self._new_evaluation(hooks, progress, requests).evaluate("test", split, loader, empty)
+            self._new_evaluation(hooks, progress, requests).evaluate("test", {split: loader}, empty)
         return collector.show(self._data.class_names)
 
     def predict(self, data: Any = None) -> Any:
@@ -632,7 +633,7 @@ class Trainer:
                 task.
             TypeError: a name is not text, or a value is not a number.
         """
-        own = own_names(self._preparation.evaluation)
+        own = own_names(self._preparation.evaluation, self.data.val_sets)
         for name in metrics:
             check_metric_name(name)
             if name in own:
@@ -721,6 +722,11 @@ class Trainer:
     def is_validating_within_epoch(self) -> bool:
         """Whether a validation is running between two steps, as `validate_every_n_steps` asks."""
         return self._parts.progress.is_validating_within_epoch
+
+    @property
+    def evaluated_split(self) -> str | None:
+        """The prefix of the metrics of the pass that is running, such as "val" or "val/clean"."""
+        return self._parts.progress.evaluated_split
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -840,8 +846,8 @@ class Trainer:
     def epoch_metric_names(self) -> frozenset[str]:
         """The metrics that are published at the end of an epoch, and can be monitored."""
         evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
-        has_val = self.data.val is not None
-        return names_at_epoch_ends(evaluation, training, self._hooks.callbacks, has_val=has_val)
+        callbacks, val_sets = self._hooks.callbacks, self.data.val_sets
+        return names_at_epoch_ends(evaluation, training, callbacks, val_sets=val_sets)
 
     def summary(self, *, width: int = 120) -> str:
         """Returns a table of the model's layers, with their inputs and outputs in the task.

@@ -66,9 +66,14 @@ def begin_session(
     writer.write_hparams(hyperparameters(config))
     if first_step == 0:
         names = {*metric_names}
-        metrics = sorted(name.removeprefix("val/") for name in names if name.startswith("val/"))
-        charts = {name: [f"train/{name}", f"val/{name}"] for name in metrics}
-        writer.write_layout({name: pair for name, pair in charts.items() if pair[0] in names})
+        of_val = sorted(name for name in names if name.startswith("val/"))
+        metrics = sorted(name.removeprefix("train/") for name in names if name.startswith("train/"))
+        # Several validation sets share a chart: "val/clean/loss" and "val/shifted/loss".
+        charts = {
+            metric: [f"train/{metric}", *(name for name in of_val if name.endswith(f"/{metric}"))]
+            for metric in metrics
+        }
+        writer.write_layout({name: tags for name, tags in charts.items() if len(tags) > 1})
 
 
 def write_columns(

@@ -65,7 +65,7 @@ def adapted(
         return grain_pipelines.adapted_pipeline(value, argument, **sizes)
     if callable(getattr(value, "as_numpy_iterator", None)):
         return TensorFlowBatches(value, argument)
-    if _is_frame(value):
+    if is_frame(value):
         return frame_columns(value, argument)
     return value
 
@@ -119,7 +119,8 @@ def _leaves(tree: Any) -> Iterator[Any]:
         yield tree
 
 
-def _is_frame(value: object) -> bool:
+def is_frame(value: object) -> bool:
+    """Returns whether a value is a pandas DataFrame, without importing pandas."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(value, pandas.DataFrame)
 

@@ -27,7 +27,7 @@ def show_batch(data: DataModule, split: Split, *, count: int, epoch: int, seed: 
     check_integer("count", count)
     check_integer("epoch", epoch, minimum=0)
     check_integer("seed", seed, minimum=0)
-    splits = {"train": data.train, "val": data.val, "test": data.test}
+    splits = {"train": data.train, "val": data.val, "test": data.test, **data.val_sets}
     known = {name: loader for name, loader in splits.items() if loader is not None}
     if split not in known:
         raise unknown("split", split, known)

@@ -30,6 +30,7 @@ from nnx_alexnet.data.padding import Padding, PadTo
 from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, stays_on_device
 from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
+from nnx_alexnet.data.validation_sets import validation_sets
 from nnx_alexnet.devices import placed
 from nnx_alexnet.support import html_facts, logger
 
@@ -53,7 +54,10 @@ class DataModule:
 
     Args:
         train: the examples to learn from.
-        val: the examples by which models and hyperparameters are chosen.
+        val: the examples by which models and hyperparameters are chosen; or a dict of several
+            such splits, `{"clean": a, "shifted": b}`, whose metrics are `val/clean/loss`,
+            `val/shifted/loss` and so on. See `validation_sets` for how such a dict is told from a
+            dict of arrays, which is a single split.
         test: the examples for the final evaluation.
         fields: the keys of the values of a tuple, of arrays, of an example or of a batch (default
             `("image", "label")`).
@@ -89,6 +93,12 @@ class DataModule:
             read and decoded only once, also by other processes and later runs. True selects the
             user's cache folder, a path another folder. Refused for arrays, iterables, and datasets
             whose examples change from one reading to the next.
+
+    Attributes:
+        train: the `Loader` of the train split.
+        val_sets: the `Loader` of each validation split by the prefix of its metrics: `{}`,
+            `{"val": loader}`, or `{"val/clean": ..., "val/shifted": ...}`.
+        test: the `Loader` of the test split; None without one.
 
     Raises:
         ValueError: a split is empty, has an unknown form, or does not fit the others or the
@@ -140,10 +150,9 @@ class DataModule:
         report = once(logger.info)
 
         place = cache_place(cache)
-        check_distinct(train=train, val=val, test=test)
-        splits = {"train": train, "val": val, "test": test}
-        sources: dict[str, Source] = {
-            argument: as_source(
+
+        def source_of(split: Any, argument: str) -> Source:
+            return as_source(
                 split,
                 argument=argument,
                 names=self.fields,
@@ -153,9 +162,12 @@ class DataModule:
                 drop_last=argument == "train" and drop_last,
                 report=report,
             )
-            for argument, split in splits.items()
-            if argument == "train" or split is not None
-        }
+
+        sources = {"train": source_of(train, "train")}
+        others = validation_sets(val, sources["train"].element_spec)
+        others |= {} if test is None else {"test": test}
+        check_distinct(train=train, **others)
+        sources |= {argument: source_of(split, argument) for argument, split in others.items()}
         if place is not None:
             sources = cached_sources(sources, place)
         loaders = {
@@ -170,9 +182,9 @@ class DataModule:
             )
             for argument, source in sources.items()
         }
-        self.train: Loader = loaders["train"]
-        self.val: Loader | None = loaders.get("val")
-        self.test: Loader | None = loaders.get("test")
+        self.train: Loader = loaders.pop("train")
+        self.test: Loader | None = loaders.pop("test", None)
+        self.val_sets: dict[str, Loader] = loaders
         if isinstance(self.transform, Compose):
             self.transform = self.transform.with_num_classes(self.num_classes)
         self._check_splits()
@@ -184,7 +196,7 @@ class DataModule:
         return html_facts(data_facts(self))
 
     def _splits(self) -> dict[str, Loader]:
-        splits = {"train": self.train, "val": self.val, "test": self.test}
+        splits = {"train": self.train, **self.val_sets, "test": self.test}
         return {name: loader for name, loader in splits.items() if loader is not None}
 
     def _check_splits(self) -> None:
@@ -216,6 +228,11 @@ class DataModule:
         spec = transformed_fields(loader, self.transform, may_lack_fields=may_lack_fields)
         image = spec.get("image")
         return tuple(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None
+
+    @property
+    def val(self) -> Loader | None:
+        """The validation split, the first one if there are several; None without one."""
+        return next(iter(self.val_sets.values()), None)
 
     @property
     def batch_size(self) -> int:
@@ -283,7 +300,7 @@ class DataModule:
 
     def sample_digests(self) -> dict[str, str | None]:
         """Returns a digest of examples of train and val; None if they differ at each reading."""
-        splits = {"train": self.train, "val": self.val}
+        splits = {"train": self.train, **self.val_sets}
         return {name: each.sample_digest() for name, each in splits.items() if each is not None}
 
     def label_digests(self) -> dict[str, str | None]:
@@ -349,7 +366,7 @@ class DataModule:
         or `plt.savefig("batch.png")` afterwards.
 
         Args:
-            split: "train" (the default), "val" or "test".
+            split: "train" (the default), "val" or "test", or a set such as "val/shifted".
             count: the largest number of images (default 16).
             epoch: the epoch, from 0 (the default), which determines the order and the augmentation
                 of the train split.

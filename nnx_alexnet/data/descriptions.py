@@ -49,7 +49,7 @@ def data_text(data: DataModule) -> str:
     """Returns the sizes of all splits on one line."""
     splits = [
         f"{name}: {loader_text(loader)}"
-        for name, loader in (("train", data.train), ("val", data.val), ("test", data.test))
+        for name, loader in (("train", data.train), *data.val_sets.items(), ("test", data.test))
         if loader is not None
     ]
     return f"DataModule {data.name!r}: {'; '.join(splits)}"
@@ -60,7 +60,7 @@ def data_facts(data: DataModule) -> list[tuple[str, str]]:
     facts = [("data", data.name), *loader_facts(data.train)]
     facts[2:2] = [
         (name, loader_text(loader))
-        for name, loader in (("val", data.val), ("test", data.test))
+        for name, loader in (*data.val_sets.items(), ("test", data.test))
         if loader is not None
     ]
     if not data.train.indexable:

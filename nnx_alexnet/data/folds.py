@@ -41,7 +41,7 @@ def _folds(data: DataModule, parts: list[np.ndarray]) -> Iterator[DataModule]:
         rest = np.setdiff1d(np.arange(data.train.num_examples or 0), held_out)
         fold = copy.copy(data)
         fold.train = _loader(data, rest, is_train=True)
-        fold.val = _loader(data, held_out, is_train=False)
+        fold.val_sets = {"val": _loader(data, held_out, is_train=False)}
         yield fold
 
 

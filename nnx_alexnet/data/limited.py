@@ -71,7 +71,9 @@ def limited_data(
         return data
     view = copy.copy(data)
     view.train = _limited(view.train, limits.get("train"))
-    view.val = None if view.val is None else _limited(view.val, limits.get("val"))
+    view.val_sets = {
+        name: _limited(loader, limits.get("val")) for name, loader in view.val_sets.items()
+    }
     view.test = None if view.test is None else _limited(view.test, limits.get("test"))
     return view
 
@@ -128,7 +130,7 @@ def _same_batches(data: DataModule, number: int) -> DataModule:
     view = copy.copy(data)
     view.train = data.train.in_order(drop_last=data.train.drop_last)
     view.train = view.train.limited(min(number, whole or number))
-    view.val = view.train
+    view.val_sets = dict.fromkeys(data.val_sets or ["val"], view.train)
     view.transform = cast(Transform, WithoutAugmentation(data.transform))
     return view
 

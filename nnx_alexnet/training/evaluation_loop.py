@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -62,19 +62,35 @@ class EvaluationLoop:
         self._check_batch = check_batch
         self._passes = passes
 
-    def evaluate(self, kind: str, split: str, loader: Loader, empty: Any) -> dict[str, float]:
-        """Computes the metrics over a split.
+    def evaluate(self, kind: str, loaders: Mapping[str, Loader], empty: Any) -> dict[str, float]:
+        """Computes the metrics over one split, or over several in a row.
+
+        The hooks at the start are called once, before the first split.
 
         Args:
             kind: names the hooks: "validation" or "test".
-            split: the prefix of the metrics: "val" or "test".
-            loader: the split.
+            loaders: the splits by the prefix of their metrics, such as "val" or "val/clean".
             empty: the metrics before any batch.
 
         Returns:
-            The metrics by name; none if a signal interrupted the pass. Publish them, then call
-            `end`.
+            The metrics by name; none if a signal interrupted a pass. Publish them, then call `end`.
         """
+        found: dict[str, float] = {}
+        try:
+            for number, (split, loader) in enumerate(loaders.items()):
+                self._progress.evaluated_split = split
+                values = self._metrics(kind, loader, empty, is_first=number == 0)
+                if self._requests.is_cut_short:
+                    return {}
+                found |= {f"{split}/{name}": value for name, value in values.items()}
+        finally:
+            self._progress.evaluated_split = None
+        return found
+
+    def _metrics(
+        self, kind: str, loader: Loader, empty: Any, *, is_first: bool
+    ) -> dict[str, float]:
+        """Returns the metrics over a split by their own names; none if a signal interrupted it."""
         metrics = empty
         carried: list[jax.Array] | None = None
 
@@ -88,13 +104,10 @@ class EvaluationLoop:
             return outputs
 
         rows = SplitRows(self._arrays.steps.split_metrics, self._placement.whole)
-        for outputs, counts in self._pass(kind, loader, step):
+        for outputs, counts in self._pass(kind, loader, step, is_first=is_first):
             jax.block_until_ready(outputs)  # limits the batches in memory
             rows.add(outputs, counts)
-        if self._requests.is_cut_short:
-            return {}
-        values = computed(metrics) | rows.values()
-        return {f"{split}/{name}": value for name, value in values.items()}
+        return {} if self._requests.is_cut_short else computed(metrics) | rows.values()
 
     def predict(self, loader: Loader, *, at_once: bool = False) -> Generator[Any, None, None]:
         """Yields the task's predictions for each batch as NumPy, without padding and in order.
@@ -135,7 +148,13 @@ class EvaluationLoop:
         self._hooks.call(f"on_{kind}_end")
 
     def _pass(
-        self, kind: str, loader: Loader, step: Callable[[Any], Any], *, is_stream: bool = False
+        self,
+        kind: str,
+        loader: Loader,
+        step: Callable[[Any], Any],
+        *,
+        is_first: bool = True,
+        is_stream: bool = False,
     ) -> Generator[tuple[Any, np.ndarray[Any, Any]], None, None]:
         """Yields `step(batch)` for each batch of a split, and the mask of its rows without padding.
 
@@ -146,6 +165,7 @@ class EvaluationLoop:
             kind: names the hooks.
             loader: the split.
             step: dispatches a batch.
+            is_first: whether the hooks at the start are called.
             is_stream: whether each result is yielded `MAX_IN_FLIGHT` batches late instead.
         """
         placement = self._placement
@@ -155,8 +175,9 @@ class EvaluationLoop:
             multiple=placement.num_parts, part=placement.rows, skips=not is_prediction
         )
         part = placement.rows(smallest)
-        self._hooks.call(f"on_{kind}_start")
-        self._hooks.call(f"on_{kind}_epoch_start")
+        if is_first:
+            self._hooks.call(f"on_{kind}_start")
+            self._hooks.call(f"on_{kind}_epoch_start")
         in_flight: deque[tuple[Any, np.ndarray[Any, Any]]] = deque()
         num_together = 1
         for index, batch in enumerate(batches):

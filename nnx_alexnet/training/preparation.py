@@ -99,7 +99,18 @@ class Preparation:
         self._trainable = trainable
 
     def split(self, name: str) -> Loader:
-        """Returns a split of the data.
+        """Returns a split of the data, the first of several validation sets.
+
+        Raises:
+            ValueError: the data have no such split.
+        """
+        return next(iter(self.splits(name).values()))
+
+    def splits(self, name: str) -> dict[str, Loader]:
+        """Returns the split or splits of a kind by the prefix of their metrics.
+
+        Args:
+            name: "train", "val" or "test".
 
         Raises:
             ValueError: the data have no such split.
@@ -111,7 +122,7 @@ class Preparation:
                 f"`data` has no {name} split; pass one, for instance as "
                 "Trainer(model, (train, val, test))."
             )
-        return loader
+        return {**data.val_sets} if name == "val" else {name: loader}
 
     def for_training(self) -> tuple[EvaluationTrace, TrainingTrace]:
         """Checks that a train step and its validation are possible.
@@ -125,10 +136,10 @@ class Preparation:
         self._renew_steps()
         return self._trace_training(loader)
 
-    def for_evaluation(self, loader: Loader) -> EvaluationTrace:
-        """Checks that the task can be evaluated on a split."""
+    def for_evaluation(self, *loaders: Loader) -> EvaluationTrace:
+        """Checks that the task can be evaluated on a split, or on each of several."""
         self._renew_steps()
-        return self._trace_evaluation(loader)
+        return [self._trace_evaluation(loader) for loader in loaders][-1]
 
     def for_prediction(self, loader: Loader) -> None:
         """Checks that the task can predict from a split."""
@@ -172,8 +183,8 @@ class Preparation:
             )
 
     def _trace_training(self, loader: Loader) -> tuple[EvaluationTrace, TrainingTrace]:
-        if self._data.val is not None:
-            self._trace_evaluation(self._data.val)
+        for each in self._data.val_sets.values():
+            self._trace_evaluation(each)
         # The train split comes last, because the last trace is kept.
         evaluation = self._trace_evaluation(loader)
         model, wrt = self._arrays.model, self._arrays.steps.wrt

@@ -50,6 +50,7 @@ class Progress:
         self.is_epoch_open = False
         self.is_validation_asked = False
         self.is_validating_within_epoch = False
+        self.evaluated_split: str | None = None
         self.num_examples = 0
         self.stop_reason: str | None = None
         self.metrics: dict[str, float] = {}

@@ -19,7 +19,7 @@ class Validation:
     """Validates, and publishes the metrics of validations within an epoch.
 
     Args:
-        data: has the validation split, or none.
+        data: has the validation split, or several, or none.
         settings: contain `validate_every_n_steps`.
         empty: the metrics before any batch.
         progress: the step and the history.
@@ -71,9 +71,7 @@ class Validation:
 
     def measure(self) -> dict[str, float]:
         """Returns the metrics of a validation; none if a signal interrupted it."""
-        loader = self._data.val
-        assert loader is not None
-        return self._evaluation.evaluate("validation", "val", loader, self._empty)
+        return self._evaluation.evaluate("validation", self._data.val_sets, self._empty)
 
     def end(self) -> None:
         """Calls the hooks at the end, after the metrics were published."""

@@ -121,7 +121,7 @@ def find_learning_rate(
 
     recorder = _Recorder()
     train_only = copy.copy(as_data_module(data))
-    train_only.val = None
+    train_only.val_sets = {}
     trainer = Trainer(
         nnx.clone(model),
         train_only,

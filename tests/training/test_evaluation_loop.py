@@ -17,7 +17,7 @@ from nnx_alexnet.training.dispatcher import MAX_IN_FLIGHT
 def evaluated(parts, kind="validation", split="val"):
     loader = parts.preparation.split(split)
     empty = parts.preparation.for_evaluation(loader).empty
-    return parts.evaluation.evaluate(kind, split, loader, empty)
+    return parts.evaluation.evaluate(kind, {split: loader}, empty)
 
 
 def predicted_batches(parts, split="test"):
@@ -247,7 +247,7 @@ def test_what_a_start_hook_puts_into_the_model_is_what_is_evaluated():
     loader = parts.preparation.split("val")
     empty = parts.preparation.for_evaluation(loader).empty
     parts.arrays.take()
-    assert parts.evaluation.evaluate("validation", "val", loader, empty) == {"val/loss": 7.0}
+    assert parts.evaluation.evaluate("validation", {"val": loader}, empty) == {"val/loss": 7.0}
 
 
 class Noisy(nnx.Module):

@@ -16,8 +16,8 @@ SPEED = {
 }  # fmt: skip
 
 
-def at_ends(*callbacks, has_val=False):
-    return names_at_epoch_ends(EVALUATION, TRAINING, CallbackList(callbacks), has_val=has_val)
+def at_ends(*callbacks, val_sets=()):
+    return names_at_epoch_ends(EVALUATION, TRAINING, CallbackList(callbacks), val_sets=val_sets)
 
 
 def test_log_points_have_the_metrics_of_a_window():
@@ -29,15 +29,17 @@ def test_epochs_end_with_their_metrics_the_rates_and_the_speed():
 
 
 def test_a_validation_adds_its_own_metrics():
-    assert at_ends(has_val=True) - at_ends() == {"val/loss", "val/accuracy"}
+    assert at_ends(val_sets=["val"]) - at_ends() == {"val/loss", "val/accuracy"}
+    sets = at_ends(val_sets=["val/a", "val/b"]) - at_ends()
+    assert sets == {"val/a/loss", "val/a/accuracy", "val/b/loss", "val/b/accuracy"}
 
 
 def test_a_metric_of_a_whole_split_is_one_of_validation():
     evaluation = SimpleNamespace(**{**vars(EVALUATION), "split_metrics": {"auroc": None}})
-    for has_val, new in ((True, {"val/auroc"}), (False, set())):
+    for val_sets, new in ((["val"], {"val/auroc"}), ([], set())):
         callbacks = CallbackList(())
-        found = names_at_epoch_ends(evaluation, TRAINING, callbacks, has_val=has_val)
-        assert found - at_ends(has_val=has_val) == new
+        found = names_at_epoch_ends(evaluation, TRAINING, callbacks, val_sets=val_sets)
+        assert found - at_ends(val_sets=val_sets) == new
 
 
 def test_callbacks_add_the_metrics_that_they_declare():

@@ -1,4 +1,4 @@
-"""Validations within an epoch, by `validate_every_n_steps`."""
+"""Validations within an epoch, by `validate_every_n_steps`, and of several sets."""
 
 import signal
 
@@ -150,3 +150,89 @@ def test_a_run_interrupted_around_a_validation_resumes_exactly(when, step, tmp_p
     again = run("cut", resume="auto")
     assert again[1:] == whole[1:]
     assert again[0].model.weight[...] == whole[0].model.weight[...]
+
+
+SETS = {"clean": split_of(1.0, 2.0, 3.0), "shifted": split_of(10.0, 20.0)}
+
+
+class Order(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_validation_start(self, trainer):
+        self.seen.append("start")
+
+    def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+        self.seen.append((trainer.evaluated_split, batch_index))
+
+    def on_validation_end(self, trainer):
+        self.seen.append(("end", trainer.evaluated_split, trainer.metrics["val/shifted/loss"]))
+
+
+def trainer_of_sets(*callbacks, **arguments):
+    data = DataModule(split_of(*VALUES), SETS, batch_size=2)
+    arguments = {"log_dir": None, "max_epochs": 2, "progress_bar": False, **arguments}
+    return Trainer(
+        Scale(), data, task=Product(), optimizer=optax.sgd(RATE), callbacks=callbacks, **arguments
+    )
+
+
+def test_each_set_has_metrics_between_one_start_and_one_end():
+    order = Order()
+    trainer = trainer_of_sets(order)
+    row = trainer.fit()[0]
+    weight = 1.0 - RATE * sum(
+        batch["image"].mean() for batch in trainer.data.train.batches(epoch=0)
+    )
+    np.testing.assert_allclose(row["val/clean/loss"], 2.0 * weight, rtol=1e-4)
+    np.testing.assert_allclose(row["val/shifted/loss"], 15.0 * weight, rtol=1e-4)
+    assert "val/loss" not in row
+    assert order.seen[:5] == [
+        "start", ("val/clean", 0), ("val/clean", 1), ("val/shifted", 0),
+        ("end", None, row["val/shifted/loss"]),
+    ]  # fmt: skip
+    measured = trainer.validate()
+    assert measured == {name: trainer.history[-1][name] for name in measured}
+    assert [*measured] == ["val/clean/loss", "val/shifted/loss"]
+    with pytest.raises(ValueError, match="publishes itself"):
+        trainer.log({"val/shifted/loss": 1.0})
+
+
+def test_the_first_set_ranks_checkpoints_and_any_set_can_be_monitored(tmp_path):
+    saver, stopping = ModelCheckpoint(), EarlyStopping("val/shifted/loss", threshold=-1e9)
+    trainer = trainer_of_sets(saver, stopping, log_dir=tmp_path)
+    trainer.fit()
+    assert saver.ranked_by == "val/clean/loss"
+    assert saver.best_value == trainer.history[-1]["val/clean/loss"]
+    assert stopping.best == trainer.history[-1]["val/shifted/loss"]
+    with pytest.raises(ValueError, match="val/clean/loss"):
+        trainer_of_sets(EarlyStopping("val/loss")).fit()
+
+
+def test_a_run_with_sets_interrupted_between_them_resumes_exactly(tmp_path):
+    class InterruptSecond(Callback):
+        def on_validation_batch_end(self, trainer, outputs, batch, batch_index):
+            if trainer.evaluated_split == "val/shifted" and trainer.epoch == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    def run(*callbacks, name="cut", resume="never"):
+        trainer = trainer_of_sets(*callbacks, log_dir=tmp_path, name=name)
+        trainer.fit(resume=resume)
+        return trainer, [
+            {name: value for name, value in row.items() if not name.startswith("perf/")}
+            for row in trainer.history
+        ]
+
+    whole, rows = run(name="whole")
+    cut, none = run(InterruptSecond())
+    assert cut.interrupted
+    assert none == []
+    again, resumed = run(resume="auto")
+    assert resumed == rows
+    assert again.model.weight[...] == whole.model.weight[...]
+    SETS["shifted"], before = split_of(10.0, 21.0), SETS["shifted"]
+    try:
+        with pytest.raises(ValueError, match="val/shifted"):
+            run(resume="auto")
+    finally:
+        SETS["shifted"] = before
