@@ -35,7 +35,7 @@ Train a model: AlexNet on the digits, unless options choose others.
 
 Examples:
   nnx-alexnet fit --data fashion_mnist --data.download true --seed 1
-  nnx-alexnet fit --resume logs/alexnet/version_0 --trainer.max_epochs 20
+  nnx-alexnet fit --resume logs/alexnet/version_0
   nnx-alexnet fit --model my_package.MyModel --data my_package.my_data"""
 _RUN_OPTIONS = [
     Option("seed", ("int",), "Seed of weights, data order and augmentation. (default: 0)"),

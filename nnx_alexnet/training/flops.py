@@ -136,6 +136,5 @@ def program_memory(lowered: Any) -> int:
     """
     compiled = lowered.compile()
     memory = getattr(compiled, "compiled", compiled).memory_analysis()
-    shared: int = memory.alias_size_in_bytes
-    total: int = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return total + memory.temp_size_in_bytes - shared
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(total + memory.temp_size_in_bytes - memory.alias_size_in_bytes)

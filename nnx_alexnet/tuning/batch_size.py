@@ -143,5 +143,5 @@ def _with_size(data: DataModule, size: int) -> DataModule:
         padding=data.padding,
         argument=train.argument,
     )
-    view.val = view.test = None
+    view.val_sets, view.test = {}, None
     return view

@@ -67,7 +67,7 @@ def test_the_cache_folder_of_the_user_is_the_default(tmp_path, photos, run, monk
 def test_uncacheable_data_and_unknown_caches_are_reported(tmp_path, photos, run, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert "--data.cache is for map-style datasets" in run("--data", "digits", code=1).err
-    assert "is not the folder of a cache" in run("--remove", photos, code=1).err
+    assert "is not the folder of a cache" in run("--remove", photos, code=2).err
     assert photos.exists()
     (tmp_path / "studio.py").write_text(
         "from helpers import tiny_arrays\n"

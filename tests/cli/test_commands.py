@@ -70,7 +70,8 @@ def test_the_configuration_of_a_run_reproduces_it_exactly(run, elsewhere, capsys
         for folder in (run, again)
     ]
     assert rows[0] == rows[1]
-    assert (run / "config.yaml").read_text() == (again / "config.yaml").read_text()
+    first, second = (yaml.safe_load((each / "config.yaml").read_text()) for each in (run, again))
+    assert first == second
 
 
 def metrics_of(run):
@@ -226,9 +227,9 @@ def test_a_resumed_run_may_differ_in_accepted_names(run, tmp_path, monkeypatch, 
     copied = shutil.copytree(run, tmp_path / "logs/tinynet/version_0")
     monkeypatch.chdir(tmp_path)
     again = ["fit", "--resume", str(copied), "--trainer.max_epochs", "3", "--data.batch_size", "64"]
-    assert main(again) == 1
+    assert main([*again, "--resume-accept", "schedule"]) == 1
     assert "--resume-accept on the command line" in capsys.readouterr().err
-    assert main([*again, "--resume-accept", "data", "seed"]) == 0
+    assert main([*again, "--resume-accept", "schedule", "data", "seed"]) == 0
     config = yaml.safe_load((copied / "config.yaml").read_text())
     assert config["data"]["batch_size"] == 64
     assert "resume_accept" not in config
@@ -246,7 +247,8 @@ def test_a_new_run_from_the_weights_of_another_has_its_configuration(run, tmp_pa
 def test_a_schedule_shorter_than_the_run_is_reported(run, tmp_path, monkeypatch, warnings):
     copied = shutil.copytree(run, tmp_path / "logs/tinynet/version_0")
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--resume", str(copied), "--trainer.max_epochs", "3"]) == 0
+    longer = ["fit", "--resume", str(copied), "--trainer.max_epochs", "3"]
+    assert main([*longer, "--resume-accept", "schedule"]) == 0
     (line,) = [each for each in warnings.messages if "schedule ends" in each]
     assert line.startswith("The schedule ends at step 20 (`--optimizer.num_steps`)")
     assert "the run has 30 steps" in line

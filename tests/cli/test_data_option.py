@@ -118,7 +118,8 @@ def test_a_saved_run_finds_its_data_again(shop, tmp_path, capsys):
     assert saved["size"] == 6
     assert main(["test", str(run)]) == 0
     assert "test/accuracy" in capsys.readouterr().out
-    assert main(["fit", "--resume", str(run), "--trainer.max_epochs", "2"]) == 0
+    longer = ["fit", "--resume", str(run), "--trainer.max_epochs", "2"]
+    assert main([*longer, "--resume-accept", "schedule"]) == 0
     Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / "x.png")
     capsys.readouterr()
     assert main(["predict", str(run), "x.png"]) == 0

@@ -26,7 +26,11 @@ def test_the_help_is_in_the_words_of_the_command_line():
 def test_callbacks_with_short_names_are_all_of_the_package():
     found = {name for name in vars(callbacks) if isinstance(vars(callbacks)[name], type)
              and issubclass(vars(callbacks)[name], callbacks.Callback)}  # fmt: skip
-    assert set(known_classes("trainer.callbacks")) == found - {"Callback", "MetricMonitor"}
+    assert set(known_classes("trainer.callbacks")) == found - {
+        "Callback",
+        "MetricMonitor",
+        "WeightAveraging",
+    }
 
 
 def test_the_options_of_a_class_are_its_arguments():

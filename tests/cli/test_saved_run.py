@@ -26,7 +26,7 @@ def test_an_invalid_saved_configuration_is_reported_on_one_line(content, code, t
 def test_a_run_started_from_python_is_refused_with_a_remedy(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("model:\n  class: TinyNet\n")
     assert main(["test", str(tmp_path)]) == 2
-    assert "load_checkpoint" in capsys.readouterr().err
+    assert "load_model" in capsys.readouterr().err
 
 
 def test_a_run_that_the_command_started_is_suggested(tmp_path, capsys, monkeypatch):
