@@ -13,6 +13,7 @@ from nnx_alexnet.support import logger
 _ORDER = ("seed", "data.batch_size", "data.drop_last", "data.examples.train")
 # Sections that describe the same parts of a run in different ways.
 _ALTERNATIVES = ("config", "programs", "hyperparams", "constants")
+_ARRAYS = "arrays."  # how the names of differences begin that cannot be accepted
 _MAX_LINES = 12
 _ABSENT = object()
 
@@ -98,11 +99,15 @@ def _refusal(found: Sequence[Difference], run_dir: object, accept: Sequence[str]
     traced = " (`programs` are digests of what is computed)" if is_traced else ""
     unused = [name for name in accept if not any(each.is_accepted([name]) for each in found)]
     stray = f" ({unused} in `accept` match none of them)" if unused else ""
+    remedy = (
+        f"Undo them, or accept them by name{stray}: fit(resume=..., accept=[{names}]), or "
+        "--resume-accept on the command line."
+    )
+    if any(each.name.startswith(_ARRAYS) for each in found):
+        remedy = "Undo them: a run cannot continue with other arrays."
     return ValueError(
         f"`resume` cannot continue {run_dir}, which is another run: the differences are "
-        f"listed below. Undo them, or accept them by name{stray}: "
-        f"fit(resume=..., accept=[{names}]), "
-        'or --resume-accept on the command line. Or start a new run with resume="never"; to '
+        f'listed below. {remedy} Or start a new run with resume="never"; to '
         "start it from these weights, call load_checkpoint(run, model) first, or use "
         f"--resume-weights-only on the command line. Differences{traced}:\n  "
         + "\n  ".join(_shortened(refused))
@@ -113,7 +118,7 @@ def _check_acceptable(
     each: Difference, loop: Mapping[str, Any], run_dir: object, accept: Sequence[str]
 ) -> None:
     """Raises a `ValueError` for a difference that cannot be accepted."""
-    if each.name.startswith("arrays."):
+    if each.name.startswith(_ARRAYS):
         raise ValueError(
             f"`accept` (={list(accept)}) cannot make {run_dir} continue with other arrays: "
             f"{each}. To use its weights in a new run, call load_checkpoint(run, model)."

@@ -239,6 +239,9 @@ def test_arrays_of_another_shape_cannot_be_accepted():
     now = changed(arrays={"model/kernel": "float32[2, 5]"})
     with pytest.raises(ValueError, match=r"cannot make run continue with other arrays: .*\[2, 5\]"):
         check_same(saved_loop(IDENTITY), now, "run", ["arrays"])
+    with pytest.raises(ValueError, match="another run") as caught:
+        check_same(saved_loop(IDENTITY), now, "run", [])
+    assert "Undo them: a run cannot continue with other arrays. Or start" in str(caught.value)
 
 
 @pytest.mark.parametrize(
