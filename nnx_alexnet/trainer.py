@@ -872,6 +872,9 @@ class Trainer:
     ) -> Outputs:
         """Runs one train step on the modules; traced once and compiled.
 
+        An override has no micro-batches, unless it calls this method: `num_micro_batches` is used
+        here.
+
         Args:
             model: in training mode; changed in place.
             optimizer: changed in place.
