@@ -23,6 +23,9 @@ class Mixing(Augmentation):
     and on the index of its first example. Integer labels become rows of probabilities, float32
     `[B, num_classes]`. An example whose partner is padding is not mixed.
 
+    If the batch has a `weight`, `[B]`, it is mixed too, and a label counts in the mixed label by
+    its weight. The loss is then the sum of those of both labels, each with its own weight.
+
     Args:
         alpha: both parameters of the beta distribution from which the share of the own example is
             drawn, greater than 0.
@@ -48,7 +51,7 @@ class Mixing(Augmentation):
             )
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
-        """Returns the batch with `image` and `label` mixed; the same batch in evaluation.
+        """Returns the batch with `image`, `label` and `weight` mixed; the same in evaluation.
 
         Args:
             batch: `image` (float `[B, H, W, C]`), `label`, `index` (int32 `[B]`) and `mask`.
@@ -66,8 +69,14 @@ class Mixing(Augmentation):
         own = jnp.where(can_mix[:, None, None, None], own, 1.0)
         label = self._soft(batch["label"])
         shape = (-1,) + (1,) * (label.ndim - 1)
-        weights = jnp.where(can_mix, share, 1.0).reshape(shape)
-        return {**batch, "image": _mixed(image, own), "label": _mixed(label, weights)}
+        weights = jnp.where(can_mix, share, 1.0)
+        mixed = {**batch, "image": _mixed(image, own)}
+        if getattr(batch.get("weight"), "ndim", None) != 1:
+            return {**mixed, "label": _mixed(label, weights.reshape(shape))}
+        given = jnp.asarray(batch["weight"], jnp.float32)
+        total = _mixed(given, weights)
+        kept = jnp.where(total > 0, weights * given / jnp.where(total > 0, total, 1), weights)
+        return {**mixed, "label": _mixed(label, kept.reshape(shape)), "weight": total}
 
     def own_pixels(
         self, share: jax.Array, sides: tuple[int, int], key: jax.Array
@@ -258,7 +267,9 @@ class MixUpOrCutMix(Augmentation):
         is_cut = jax.random.bernoulli(coin, self.cutmix_probability)
         both = self.mixup(batch, rest), self.cutmix(batch, rest)
         return {
-            name: jnp.where(is_cut, both[1][name], value) if name in ("image", "label") else value
+            name: jnp.where(is_cut, both[1][name], value)
+            if name in ("image", "label", "weight")
+            else value
             for name, value in both[0].items()
         }
 

@@ -144,3 +144,15 @@ def test_unknown_number_of_classes_is_refused():
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         CutMix(**arguments)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_each_example_keeps_its_weight_in_the_mixed_loss(mixing):
+    key, weight = jax.random.key(3), np.array([0, 1, 2, 0.5, 0, 0], np.float32)
+    plain = np.asarray(mixing(batch_of(), key)["label"])
+    share = np.einsum("nk,nk->n", plain, np.eye(3)[LABELS])  # neighbours are of other classes
+    found = mixing({**batch_of(), "weight": weight}, key)
+    rows = np.eye(3)[LABELS] * (share * weight)[:, None]
+    rows += np.eye(3)[np.roll(LABELS, -1)] * ((1 - share) * np.roll(weight, -1))[:, None]
+    np.testing.assert_allclose(found["label"] * found["weight"][:, None], rows, atol=1e-6)
+    np.testing.assert_allclose(np.sum(found["label"], axis=1), 1, atol=1e-6)
