@@ -141,7 +141,7 @@ def _page(folder: Path, measured: Measurement | None, why: str) -> str:
         summary = newest[SUMMARY].text
     if measured is not None:
         about, counts, summary = measured.data, measured.class_counts, measured.summary
-    num_classes = len(scores[main_split(scores)].confusion) if scores else 0
+    num_classes = len(scores[main_split(scores)].classes.support) if scores else 0
     names = _class_names(about, num_classes)
     bodies: dict[str, Any] = {
         **_results(measured, scores, names, why),

@@ -20,6 +20,7 @@ from nnx_alexnet.devices import model_state
 from nnx_alexnet.report.notable import Example, Notable
 from nnx_alexnet.report.saliency import saliency
 from nnx_alexnet.support import first_line, logger
+from nnx_alexnet.task import BinaryClassification, MultiLabelClassification, Task
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Loader
@@ -123,7 +124,7 @@ def _predictions(trainer: Trainer, loader: Loader) -> Predictions:
     labels: list[NDArray[Any]] = []
     probabilities: list[NDArray[Any]] = []
     notable = Notable()
-    waiting: deque[Mapping[str, Any]] = deque()
+    waiting: deque[dict[str, Any]] = deque()
     num_read = 0
     is_whole = True
 
@@ -144,8 +145,9 @@ def _predictions(trainer: Trainer, loader: Loader) -> Predictions:
             yield fields
 
     with closing(trainer.predict_batches(batches())) as results:
-        for rows in results:
+        for found in results:
             given = waiting.popleft()
+            rows = _of_classes(trainer.task, given["fields"], found)
             classes = _classes(given["fields"], rows)
             labels.append(classes)
             probabilities.append(rows)
@@ -165,6 +167,28 @@ def _add_saliency(trainer: Trainer, examples: list[Example]) -> None:
         return
     for example, values in zip(examples, maps, strict=False):
         example.saliency = values
+
+
+def _of_classes(task: Task, fields: dict[str, Any], rows: Any) -> Any:
+    """Returns the probabilities of the classes 0 and 1 of a binary task, and makes labels classes.
+
+    Raises:
+        ValueError: the report would not show the predictions of the task.
+    """
+    if not isinstance(task, MultiLabelClassification):
+        return rows
+    if not isinstance(task, BinaryClassification):
+        raise ValueError(
+            f"{type(task).__name__} has several labels per example, but the report measures one "
+            "class per example. The metrics that the run recorded are below."
+        )
+    if task.threshold != 0.5:
+        raise ValueError(
+            f"The task predicts class 1 above {task.threshold}, but the report measures the most "
+            "probable class. The metrics that the run recorded are below."
+        )
+    fields["label"] = (np.asarray(fields["label"]).reshape(len(rows)) > 0.5).astype(np.int32)
+    return np.stack([1 - rows, rows], axis=-1)
 
 
 def _classes(fields: Mapping[str, Any], rows: Any) -> NDArray[np.int64]:

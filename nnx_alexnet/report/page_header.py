@@ -88,7 +88,7 @@ def tiles(
     shown = []
     if measured and "test" in measured:
         correct = measured["test"].overall["accuracy"]
-        num = int(measured["test"].confusion.sum())
+        num = int(measured["test"].classes.support.sum())
         shown.append(("Test accuracy", f"{correct:.2%}", f"of {num:,} examples"))
     else:
         tested = [name for name in run if name.startswith("test/")]

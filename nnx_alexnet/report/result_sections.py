@@ -91,8 +91,13 @@ def classes(split: str, found: Scores, names: Sequence[str]) -> str:
 
 def _confusion(found: Scores, names: Sequence[str]) -> list[str]:
     """Returns the matrix and the pairs, side by side if the matrix is small."""
+    confusion = found.confusion
+    if confusion is None:
+        text = f"A matrix of {len(names):,} classes is left out."
+        return [heading("Confusion matrix"), note(text)]
     matrix = heading("Confusion matrix", "rows: class, columns: predicted class")
-    parts = [matrix + _matrix(found, names), heading("Most confused pairs") + _pairs(found, names)]
+    pairs = heading("Most confused pairs") + _pairs(confusion, names)
+    parts = [matrix + _matrix(confusion, names), pairs]
     if len(names) > _MAX_CLASSES_BESIDE_TABLE:
         return parts
     return [f'<div class="two">{"".join(f"<div>{part}</div>" for part in parts)}</div>']
@@ -127,20 +132,20 @@ def _class_table(found: Scores, names: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _matrix(found: Scores, names: Sequence[str]) -> str:
-    num = len(found.confusion)
+def _matrix(confusion: Ints, names: Sequence[str]) -> str:
+    num = len(confusion)
     if num <= MAX_CELLS:
-        return f'<div class="wide">{confusion_chart(found.confusion, names)}</div>'
+        return f'<div class="wide">{confusion_chart(confusion, names)}</div>'
     if num > _MAX_PIXELS:
         return note(f"A matrix of {num:,} classes is left out.")
-    totals = np.maximum(1, found.confusion.sum(axis=1, keepdims=True))
-    ink = np.sqrt(found.confusion / totals)
+    totals = np.maximum(1, confusion.sum(axis=1, keepdims=True))
+    ink = np.sqrt(confusion / totals)
     pixels = np.rint(255 * (1 - ink)).astype(np.uint8)
     return picture(pixels, "Confusion matrix", side=max(600, num))
 
 
-def _pairs(found: Scores, names: Sequence[str]) -> str:
-    pairs = most_confused(found.confusion, _MAX_PAIRS)
+def _pairs(confusion: Ints, names: Sequence[str]) -> str:
+    pairs = most_confused(confusion, _MAX_PAIRS)
     if not pairs:
         return note("No example was misclassified.")
     rows = [
@@ -152,7 +157,7 @@ def _pairs(found: Scores, names: Sequence[str]) -> str:
         ]
         for pair in pairs
     ]
-    wrong = int(found.confusion.sum() - np.trace(found.confusion))
+    wrong = int(confusion.sum() - np.trace(confusion))
     shown = sum(pair.count for pair in pairs)
     rest = f"These pairs are {shown:,} of {wrong:,} mistakes." if shown < wrong else ""
     head = ["class", "predicted as", "examples", "share of the class"]

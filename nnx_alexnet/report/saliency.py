@@ -48,6 +48,7 @@ def saliency(trainer: Trainer, examples: Sequence[Example]) -> list[NDArray[np.f
     num = len(examples)
     fields |= {"mask": np.ones(num, bool), "index": np.arange(num, dtype=np.int32)}
     batch = transformed_batch(trainer.data.transform, fields)
+    batch.pop("views", None)  # of which a task would take the mean instead of the image
     image = batch.get("image")
     if not isinstance(image, jax.Array) or image.ndim != 4 or image.dtype.kind != "f":
         return []
@@ -59,6 +60,8 @@ def saliency(trainer: Trainer, examples: Sequence[Example]) -> list[NDArray[np.f
     def total(image: jax.Array, state: Any) -> jax.Array:
         model: nnx.Module = nnx.merge(definitions.evaluation, state)
         logits = trainer.task.outputs(model, {**batch, "image": image})["logits"]
+        if logits.ndim == 1:  # of class 1
+            logits = jnp.stack([-logits, logits], axis=-1)
         return jnp.take_along_axis(logits, classes[:, None], axis=1).sum()
 
     gradient = jax.jit(jax.grad(total))

@@ -14,6 +14,7 @@ Ints = NDArray[np.integer[Any]]
 NUM_BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 _MAX_SCORES = 30_000_000  # probabilities of a split for which ranking curves are computed
 _MAX_RANKED = 2000  # classes for which ranking curves are computed; each takes about 10 ms
+_MAX_CONFUSED = 2000  # classes in a confusion matrix, whose size is their square
 _NUM_POINTS = 101  # of a drawn curve
 
 
@@ -60,13 +61,14 @@ class Scores:
     Attributes:
         overall: the scores of the whole split, by name.
         classes: the scores of each class.
-        confusion: `int64[K, K]`, classes (rows) by predicted classes (columns).
+        confusion: `int64[K, K]`, classes (rows) by predicted classes (columns); None for more than
+            2000 classes.
         calibration: by bins of confidence.
     """
 
     overall: dict[str, float]
     classes: ClassScores
-    confusion: Ints = field(repr=False)
+    confusion: Ints | None = field(repr=False)
     calibration: Calibration = field(repr=False)
 
 
@@ -119,7 +121,9 @@ def score(labels: Ints, probabilities: Floats) -> Scores:
         "calibration error (ECE)": calibration.ece,
         "mean confidence": float(probabilities.max(axis=1).mean()),
     }
-    confusion = metrics.confusion_matrix(labels, predicted, labels=names)
+    confusion = None
+    if num_classes <= _MAX_CONFUSED:
+        confusion = metrics.confusion_matrix(labels, predicted, labels=names)
     return Scores(overall, classes, confusion, calibration)
 
 

@@ -5,8 +5,9 @@ from flax import nnx
 from helpers import TinyNet, loss_task, tiny_arrays, tree_equal
 from small_runs import tiny_data, tiny_trainer
 
-from nnx_alexnet import DataModule
+from nnx_alexnet import BinaryClassification, DataModule, MultiLabelClassification
 from nnx_alexnet.checkpoints import load_checkpoint
+from nnx_alexnet.data import ImageTransform
 from nnx_alexnet.report import measuring
 from nnx_alexnet.report.measuring import measure
 
@@ -105,3 +106,35 @@ def test_only_a_classification_with_another_split_is_measured(trainer):
     alone = tiny_trainer(data=DataModule(tiny_arrays(num=64), batch_size=16))
     with pytest.raises(ValueError, match="neither a validation nor a test split"):
         measure(alone, trainer.run_dir)
+
+
+def binary_data(*, several=False):
+    images, labels = tiny_arrays(num=24)
+    label = np.eye(2, dtype=np.int32)[labels % 2] if several else (labels % 2)[:, None]
+    split = {"image": images, "label": label}
+    transform = ImageTransform(crop=0.75, ten_crops=True)
+    return DataModule(split, split, batch_size=8, transform=transform)
+
+
+def test_a_binary_run_is_measured_as_two_classes(tmp_path):
+    trainer = tiny_trainer(
+        model=TinyNet(1, rngs=nnx.Rngs(0)), data=binary_data(), task=BinaryClassification(),
+        log_dir=tmp_path, max_epochs=1,
+    )  # fmt: skip
+    trainer.fit()
+    split = measure(trainer, trainer.run_dir).splits["val"]
+    p = trainer.predict(trainer.data.val)
+    np.testing.assert_allclose(split.probabilities, np.stack([1 - p, p], axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(split.labels, tiny_arrays(num=24)[1] % 2)
+    shown = [each.saliency for each in split.examples["uncertain"]]
+    assert shown[0].max() > 0  # also with ten crops, which are evaluated instead of the image
+
+
+def test_a_report_of_several_labels_says_why_it_measures_nothing(tmp_path):
+    trainer = tiny_trainer(
+        model=TinyNet(2, rngs=nnx.Rngs(0)), data=binary_data(several=True), log_dir=tmp_path,
+        task=MultiLabelClassification(), max_epochs=1,
+    )  # fmt: skip
+    trainer.fit()
+    with pytest.raises(ValueError, match="MultiLabelClassification has several labels"):
+        measure(trainer, trainer.run_dir)

@@ -5,6 +5,7 @@ import numpy as np
 
 from nnx_alexnet.checkpoints import Choice
 from nnx_alexnet.report import result_sections
+from nnx_alexnet.report import scores as scores_module
 from nnx_alexnet.report.measuring import Measurement, Predictions
 from nnx_alexnet.report.result_sections import classes, confidence, main_split, overall
 from nnx_alexnet.report.scores import score
@@ -97,3 +98,12 @@ def test_curves_are_those_of_the_classes_with_the_lowest_precision():
         "Classes in the curves",
     ]
     assert "less confident than it is accurate" in html
+
+
+def test_a_confusion_matrix_of_very_many_classes_is_not_computed(monkeypatch):
+    monkeypatch.setattr(scores_module, "_MAX_CONFUSED", 3)
+    split = predictions(4)
+    found = score(split.labels, split.probabilities)
+    assert found.confusion is None
+    html = classes("val", found, ["a", "b", "c", "d"])
+    assert "A matrix of 4 classes is left out." in html
