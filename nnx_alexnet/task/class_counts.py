@@ -122,6 +122,12 @@ def checked_class_metrics(metrics: Any) -> tuple[ClassMetric, ...]:
             f"`metrics` (={metrics!r}) must be a tuple of names: {', '.join(CLASS_METRICS)}."
         )
     for name in metrics:
+        if name == "confusion":
+            raise ValueError(
+                '`metrics` (="confusion") must be numbers. The TensorBoard callback draws the '
+                "confusion matrix, and so does `nnx-alexnet report`. As an array, it is sklearn.metrics.confusion_matrix(labels, "
+                "trainer.predict(split).argmax(axis=1))."
+            )
         if name not in CLASS_METRICS:
             raise unknown("metrics", name, CLASS_METRICS)
     return tuple(dict.fromkeys(metrics))

@@ -148,7 +148,8 @@ class Classification(Task):
             (macro), as `val/f1`; with at most 100 classes, each class has its own, as
             `val/f1/cat`. `"auroc"`, the area under the ROC curve of each class against the rest
             (macro), is computed in validation and test only, because it needs all logits of a split
-            in the host's memory (default: none).
+            in the host's memory (default: none). The confusion matrix is drawn by the `TensorBoard`
+            callback and by `nnx-alexnet report`.
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, balanced
