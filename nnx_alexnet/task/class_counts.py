@@ -125,8 +125,8 @@ def checked_class_metrics(metrics: Any) -> tuple[ClassMetric, ...]:
         if name == "confusion":
             raise ValueError(
                 '`metrics` (="confusion") must be numbers. The TensorBoard callback draws the '
-                "confusion matrix, and so does `nnx-alexnet report`. As an array, it is sklearn.metrics.confusion_matrix(labels, "
-                "trainer.predict(split).argmax(axis=1))."
+                "confusion matrix, and so does `nnx-alexnet report`. As an array, it is "
+                "sklearn.metrics.confusion_matrix(labels, trainer.predict(split).argmax(axis=1))."
             )
         if name not in CLASS_METRICS:
             raise unknown("metrics", name, CLASS_METRICS)
