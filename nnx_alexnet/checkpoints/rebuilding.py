@@ -97,8 +97,8 @@ def _given_by_data(about: Mapping[str, Any]) -> dict[str, Any]:
     image = about.get("image") or []
     is_image = len(image) == 3  # height, width, channels
     sizes = {"image_size": image[0], "in_channels": image[2]} if is_image else {}
-    num_classes = about.get("num_classes")
-    return sizes if num_classes is None else {"num_classes": num_classes, **sizes}
+    num = about.get("num_outputs")
+    return sizes if num is None else {"num_classes": num, **sizes}
 
 
 def _imported(path: str, folder: Path) -> Any:

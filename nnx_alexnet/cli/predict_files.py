@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jsonargparse import Namespace
@@ -30,7 +31,7 @@ from nnx_alexnet.data import (
 )
 from nnx_alexnet.models import define, pass_arguments
 from nnx_alexnet.support import is_terminal
-from nnx_alexnet.task import Task
+from nnx_alexnet.task import BinaryClassification, Task
 
 MAX_BATCH_SIZE = 64
 
@@ -97,7 +98,7 @@ def rebuild_predictor(
         {"image": jax.ShapeDtypeStruct(image, np.uint8)}, may_lack_fields=True
     )
     given = {
-        "num_classes": about["num_classes"],
+        "num_classes": about["num_outputs"],
         "image_size": transformed["image"].shape[0],
         "in_channels": read.channels,
     }
@@ -119,7 +120,8 @@ def compile_probabilities(
         shape: the shape of a batch, `(B, H, W, C)`.
 
     Returns:
-        A function of such a batch, uint8, that returns float32 `[B, K]`.
+        A function of such a batch, uint8, that returns float32 `[B, K]`. For a task that predicts
+        one probability, that of class 1, these are the probabilities of the classes 0 and 1.
 
     Raises:
         ValueError: the task does not predict one row of numbers per image.
@@ -148,6 +150,8 @@ def compile_probabilities(
         }
         batch = transformed_batch(transform, {"image": images, **added})
         predictions = task.predict(called, batch)
+        if isinstance(task, BinaryClassification):
+            predictions = jnp.stack([1 - predictions, predictions], axis=-1)
         return predictions, nnx.state(called, nnx.RngState)
 
     # Compiled ahead of time: a batch of another shape is an error, not another compilation.

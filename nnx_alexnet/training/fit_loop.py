@@ -179,7 +179,7 @@ class FitLoop:
                 resume,
                 accept,
                 identity=identify_run(made, about_data),
-                about_data=about_data,
+                about_data={**about_data, "num_outputs": made.task.num_outputs(self._data)},
                 policy=self._policy,
                 parameter_names=arrays.steps.parameter_names,
             )

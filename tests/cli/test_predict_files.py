@@ -20,7 +20,8 @@ from jsonargparse import Namespace
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from nnx_alexnet import DataModule, Task, Trainer
+from nnx_alexnet import DataModule, Task, Trainer, load_model
+from nnx_alexnet.augmentation import RandomErasing
 from nnx_alexnet.cli import main
 from nnx_alexnet.cli.predict_files import (
     FilePredictor,
@@ -32,7 +33,9 @@ from nnx_alexnet.data import ImageTransform, find_images, load_data
 from nnx_alexnet.data.image_decoding import decode
 from nnx_alexnet.data.image_files import IMAGE_SUFFIXES
 from nnx_alexnet.data.sources import MapSource
-from nnx_alexnet.task import Classification
+from nnx_alexnet.task import BinaryClassification, Classification, MultiLabelClassification
+
+TASKS = {"binary": BinaryClassification(), "several": MultiLabelClassification()}
 
 # ---- What is no image --------------------------------------------------------------------------
 
@@ -488,6 +491,42 @@ def test_many_files_are_predicted_in_batches_in_order(run, images, tmp_path, cap
         for left, right in zip(one["classes"], other["classes"], strict=True):
             assert left["class"] == right["class"]
             assert left["probability"] == pytest.approx(right["probability"], rel=1e-4)
+
+
+def own_data(kind: str) -> DataModule:
+    """Ten crops of 16 images; a label of 0 or 1, or three of them."""
+    images = np.random.default_rng(0).integers(0, 255, (16, *SHAPE), np.uint8)
+    labels = images.mean(axis=(1, 2))[:, :1] > 127
+    label = {"binary": labels[:, 0], "several": np.repeat(labels, 3, axis=1)}[kind]
+    names = {"binary": ("no", "yes"), "several": ("a", "b", "c")}[kind]
+    split = images, label.astype(np.int32)
+    return DataModule(
+        split, split, batch_size=8, class_names=names,
+        transform=[ImageTransform(crop=0.75, ten_crops=True), RandomErasing()],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"), [("binary", "BinaryClassification"), ("several", "MultiLabelClassification")]
+)
+def test_files_are_predicted_by_runs_of_binary_tasks(kind, task, tmp_path, capsys):
+    arguments = ["--data", f"{__name__}.own_data", "--data.kind", kind, "--task", task]
+    arguments += ["--model", "helpers.TinyNet", "--trainer.max_epochs", "1"]
+    assert main(["fit", *arguments, "--trainer.log_dir", str(tmp_path)]) == 0
+    data = own_data(kind)
+    image = data.train.arrays()["image"][0]
+    Image.fromarray(image.squeeze()).save(tmp_path / "a.png")
+    run = str(tmp_path / "tinynet/version_0")
+    capsys.readouterr()
+    command = ["predict", run, str(tmp_path / "a.png"), "--format", "json", "--top_k", "3"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)["classes"]
+    found = {row["class"]: row["probability"] for row in rows}
+    trainer = Trainer(load_model(run), data, task=TASKS[kind], log_dir=None, progress_bar=False)
+    wanted = np.atleast_1d(trainer.predict({"image": image[None]})[0])
+    wanted = [1 - wanted[0], wanted[0]] if kind == "binary" else wanted
+    names = data.class_names
+    assert [found[name] for name in names] == pytest.approx([*map(float, wanted)], rel=1e-4)
 
 
 @pytest.mark.parametrize(
