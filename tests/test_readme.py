@@ -49,6 +49,8 @@ def parsed(path, *parsers, max_steps=None):
     text = path.read_text()
     if max_steps is not None:
         text = re.sub(r"max_epochs=\d+", f"max_steps={max_steps}", text)
+        if path == READMES[0]:  # its AlexNet is trained: on the smallest images
+            text = text.replace("image_size=96", "image_size=67")
     document = Document(text, str(path))
     for parser in parsers:
         for region in parser(document):

@@ -98,7 +98,7 @@ class Stack(nnx.Module):
 
 
 def unfreezing_trainer(**arguments):
-    optimizer = create_optimizer("adamw", 0.05, schedule="cosine", num_steps=12)
+    optimizer = create_optimizer("sgd", 0.05, schedule="cosine", num_steps=12)
     callbacks = [GradualUnfreezing({"dense": 0, "b": 1, "": 2}), *arguments.pop("callbacks", [])]
     return tiny_trainer(
         model=Stack(), optimizer=optimizer, callbacks=callbacks, devices=2, **arguments
