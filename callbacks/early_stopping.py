@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode, check_integer
+from nnx_alexnet.support import Mode, check_bool, check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -55,6 +55,7 @@ class EarlyStopping(MetricMonitor):
         stopped_step: the optimizer step at which it stopped training; None if it did not.
 
     Raises:
+        TypeError: if `restore_best` is not a bool.
         ValueError: if an argument is out of range; in `setup` of a fit, if the fit cannot publish
             the metric.
 
@@ -82,8 +83,10 @@ class EarlyStopping(MetricMonitor):
         check_integer("patience", patience)
         limits = {"threshold": threshold, "divergence_threshold": divergence_threshold}
         for name, limit in limits.items():
-            if limit is not None and math.isnan(limit):
+            is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if limit is not None and (not is_number or math.isnan(limit)):
                 raise ValueError(f"`{name}` (={limit!r}) must be a number or None.")
+        check_bool("restore_best", restore_best)
         self.patience = patience
         self.threshold = threshold
         self.check_finite = check_finite

@@ -36,13 +36,13 @@ class GradualUnfreezing(Callback):
     Source: Howard & Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.3.
 
     Args:
-        groups: how the paths of parameters begin, with the epoch (from 0) that trains them first:
-            `{"dense3": 0, "dense": 1, "": 3}`. The longest beginning that matches a parameter
-            counts; parameters that match none stay frozen. A list stands for epochs 0, 1, 2, ...
+        groups: prefixes of the paths of parameters, with the epoch (from 0) that trains them first:
+            `{"dense3": 0, "dense": 1, "": 3}`. The longest prefix that matches a parameter counts;
+            parameters that match none stay frozen. A list stands for epochs 0, 1, 2, ...
         steps_per_epoch: the optimizer steps per epoch; None (the default) means those of the data.
 
     Raises:
-        ValueError: no group starts at epoch 0, an epoch is negative, a beginning matches no
+        ValueError: no group starts at epoch 0, an epoch is negative, a prefix matches no
             parameter, or the data do not determine the number of steps per epoch.
 
     Example:
@@ -73,9 +73,9 @@ class GradualUnfreezing(Callback):
     ) -> optax.GradientTransformation:
         """Gives each group an optimizer that starts at its epoch."""
         names = [*trainer.parameters()]
-        for beginning in self.groups:
-            if not any(name.startswith(beginning) for name in names):
-                raise unknown("groups", beginning, names)
+        for prefix in self.groups:
+            if not any(name.startswith(prefix) for name in names):
+                raise unknown("groups", prefix, names)
         num_steps = self.steps_per_epoch or trainer.steps_per_epoch
         if num_steps is None:
             raise ValueError(
@@ -83,7 +83,7 @@ class GradualUnfreezing(Callback):
                 "does not determine. Pass `steps_per_epoch`."
             )
         return unfreezing(
-            optimizer, {beginning: epoch * num_steps for beginning, epoch in self.groups.items()}
+            optimizer, {prefix: epoch * num_steps for prefix, epoch in self.groups.items()}
         )
 
     def on_train_epoch_start(self, trainer: Trainer) -> None:
@@ -109,7 +109,7 @@ def unfreezing(
 
     Args:
         optimizer: applied to each group separately.
-        starts: how the paths of parameters begin, with the number of steps before their first
+        starts: prefixes of the paths of parameters, with the number of steps before their first
             update.
 
     Example:
@@ -127,7 +127,7 @@ def unfreezing(
 
     def group(path: Sequence[Any]) -> str:
         name = "/".join(_part(key) for key in path)
-        matching = [beginning for beginning in starts if name.startswith(beginning)]
+        matching = [prefix for prefix in starts if name.startswith(prefix)]
         return _label(max(matching, key=len)) if matching else frozen
 
     def labels(parameters: Any) -> Any:
@@ -192,5 +192,5 @@ def _part(key: Any) -> str:
     return str(next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)))
 
 
-def _label(beginning: str) -> str:
-    return beginning or "others"
+def _label(prefix: str) -> str:
+    return prefix or "others"

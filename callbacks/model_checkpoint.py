@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import Mode, check_integer, check_mode, logger, unknown
+from nnx_alexnet.support import Mode, check_bool, check_integer, check_mode, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
@@ -40,8 +40,8 @@ class ModelCheckpoint(Callback):
             `"auto"` (the default): at the end of every epoch and after each validation within it,
             unless they follow each other faster than a save. While a save is running, and for as
             long again as it took, only checkpoints among the `save_top_k` best are requested. Such
-            a checkpoint waits in memory for that time, training does not wait, and if others have
-            replaced it among the best by then, it is not written.
+            a checkpoint waits in memory for that time, while training continues. If better ones
+            have replaced it by then, it is not written.
         every_n_steps: save after every n-th optimizer step; None (the default): not by steps.
         every_n_seconds: save at the next step once this many seconds have passed since the last
             such save; None (the default): not by the clock.
@@ -106,6 +106,7 @@ class ModelCheckpoint(Callback):
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
         self.save_on_exception = save_on_exception
+        check_bool("restore_best", restore_best)
         self.restore_best = restore_best
         self.on_error: OnSaveError = on_error
         self.ranked_by: str | None = None

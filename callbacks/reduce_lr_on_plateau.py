@@ -126,6 +126,6 @@ class ReduceLROnPlateau(MetricMonitor):
             for name, factor in factors.items()
         ]
         logger.info(
-            "%s has not improved in %d checks: lowers %s after step %d.",
+            "%s has not improved in %d checks: lowering %s after step %d.",
             self.monitor, self.num_bad_checks, ", ".join(changes), trainer.global_step,
         )  # fmt: skip

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class Timer(Callback):
     """Stops training once it has taken a given time.
 
-    The time is checked after each dispatch, and the epoch then ends as after any other stop: with a
-    validation and a checkpoint. It includes validations and saves. The elapsed time is part of a
-    checkpoint, so a resumed run continues to count; the time between the two is not included. With
-    several processes, the clock of the first one counts, and all stop at the same step.
+    The time is checked after each dispatch, and includes validations and saves. The epoch then ends
+    as after any other stop: with a validation and a checkpoint. The elapsed time is part of a
+    checkpoint, so a resumed run continues to count. The time between a stop and the resume does not
+    count. With several processes, the clock of the first one counts, and all stop at the same step.
 
     Args:
         max_time: seconds, a `datetime.timedelta`, text such as "01:30:00" (hours, minutes and
@@ -91,7 +91,7 @@ class Timer(Callback):
     def _check(self, trainer: Trainer) -> None:
         # The clocks of processes differ.
         if is_main() and trainer.stop_reason is None and self.elapsed >= self.seconds:
-            trainer.stop(f"`max_time` (={self.max_time!r}) is over")
+            trainer.stop(f"`max_time` (={self.max_time!r}) has elapsed")
 
 
 def as_seconds(max_time: float | str | timedelta | Mapping[str, float]) -> float:

@@ -102,7 +102,7 @@ class SWA(WeightAveraging):
 
     Stochastic weight averaging (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407): the mean
     of the weights after `start_epoch` epochs, and after each further epoch. Until then, the run is
-    evaluated with the weights that are trained. The learning rate is a matter of the optimizer: the
+    evaluated with the weights that are trained. The callback does not change the learning rate; the
     paper keeps it constant and high, or lets it rise and fall between two updates.
 
     See `WeightAveraging` for where the mean is used. The BatchNorm statistics are averaged like the
@@ -139,8 +139,8 @@ class SWA(WeightAveraging):
     ):
         if (start_epoch is None) == (start_step is None):
             raise ValueError(
-                f"`start_epoch` (={start_epoch!r}) or `start_step` (={start_step!r}) must be "
-                "given, and not both."
+                f"Pass either `start_epoch` (={start_epoch!r}) or `start_step` (={start_step!r}), "
+                "such as SWA(start_epoch=15)."
             )
         if every_n_epochs is not None and every_n_steps is not None:
             raise ValueError(

@@ -161,15 +161,15 @@ class Trainer:
             a run folder, checkpoints and early stopping (default False); or the number of batches.
         overfit_batches: the number of batches to overfit on: training and validation both use
             these batches of the train split, unshuffled and without augmentation (default None).
-        trainable: which parameters are trained: the beginning of their paths, such as `"dense3"`; a
-            list of beginnings; or an nnx filter, such as a function of the path (a tuple) and the
-            variable (default None: all). The others are frozen: they have no gradients, no weight
+        trainable: which parameters are trained: a prefix of their paths, such as `"dense3"`; a list
+            of prefixes; or an nnx filter, such as a function of the path (a tuple) and the variable
+            (default None: all). The others are frozen: they have no gradients, no weight
             decay and no optimizer state. Their layers stay in training mode: BatchNorm statistics
             are updated, unless `layer.eval()` was called before `fit`.
-        num_micro_batches: into how many parts a train step divides its batch (default 1). Only one
-            part at a time takes memory for activations. The step averages the gradients of all
-            parts and updates the parameters once, as for the undivided batch; BatchNorm's
-            statistics are those of each part.
+        num_micro_batches: the number of parts into which a train step divides its batch (default
+            1). Only one part at a time takes memory for activations. The step averages the
+            gradients of all parts and updates the parameters once, as for the undivided batch;
+            BatchNorm's statistics are those of each part.
         steps_per_execution: the most train steps in one dispatch (default "auto": 64, or fewer if
             the host sends large batches). A dispatch ends where something is due: a log point, a
             save, a callback's `every_n_steps`, the end of the epoch. Only the speed changes, not
@@ -270,6 +270,7 @@ class Trainer:
         )
         transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
         self._placement = Placement(devices, shard_state=shard_state)
+        self._micro_batches = MicroBatches(num_micro_batches, self._placement.num_parts)
         self._task = (Classification() if task is None else task).for_data(self._data)
         given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
         self._hooks = Hooks(CallbackList(given), self)
@@ -372,6 +373,7 @@ class Trainer:
         self._parts, self._fit_loop = self._new_parts(), None
         self._parts.run.check_resume(resume, accepted)
         evaluation, training = self._preparation.for_training()
+        self._micro_batches.check(self._preparation.split("train").batch_size)
         report_frozen_layers(self._arrays.model, training.still_statistics)
         report_trained_parameters(self._transformation, self._arrays.model, self._arrays.steps.wrt)
         use_compilation_cache()
@@ -883,8 +885,7 @@ class Trainer:
         Returns:
             The `loss` of each example, `float32[B]`, and the values that the task's metrics read.
         """
-        micro = MicroBatches(self._settings.num_micro_batches, self.placement.num_parts)
-        return train_step(self.task, model, optimizer, batch, micro)
+        return train_step(self.task, model, optimizer, batch, self._micro_batches)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
         """Runs one step of validation or test: like `train_step`, without an update."""

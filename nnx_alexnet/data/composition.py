@@ -161,7 +161,7 @@ class Compose:
             )
 
     def with_num_classes(self, num_classes: int | None) -> Compose:
-        """Returns the transform for data with so many classes."""
+        """Returns the transform for data with this number of classes."""
         return Compose(
             tuple(
                 part.with_num_classes(num_classes) if isinstance(part, Augmentation) else part

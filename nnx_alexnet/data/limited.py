@@ -36,8 +36,8 @@ def limited_data(
             batch. A larger number has no effect. A shuffled split has other examples in each epoch.
         overfit_batches: the number of batches that are used for training and validation alike,
             unshuffled and without the augmentation of the transform. The test split is unchanged.
-        fast_dev_run: True or a number of batches limits all splits to it, whatever the other
-            arguments are.
+        fast_dev_run: True or a number of batches limits all splits to it, and overrides the
+            other arguments.
 
     Raises:
         ValueError: a limit is out of range, names no split, or is a fraction of an iterable
@@ -59,10 +59,9 @@ def limited_data(
         if limits:
             raise ValueError(
                 f"`overfit_batches` (={overfit_batches}) and `limit_batches` (={limit_batches!r}) "
-                "both choose the batches; give one of them."
+                "both choose the batches. Pass only one of them."
             )
-    if not isinstance(fast_dev_run, bool):
-        check_integer("fast_dev_run", fast_dev_run)
+    check_integer("fast_dev_run", fast_dev_run, also=(True, False))
     if fast_dev_run:
         limits = dict.fromkeys(_SPLITS, int(fast_dev_run))
     if overfit_batches is not None:
@@ -85,7 +84,7 @@ def _limits(given: LimitBatches | None) -> dict[str, int | float]:
     limits = dict(given) if isinstance(given, Mapping) else dict.fromkeys(_SPLITS, given)
     if unknown := [name for name in limits if name not in _SPLITS]:
         raise ValueError(
-            f"`limit_batches` (={given!r}) names {unknown[0]!r}, which is no split; the splits are "
+            f"`limit_batches` (={given!r}) names an unknown split, {unknown[0]!r}. The splits are "
             "'train', 'val' and 'test'."
         )
     for limit in limits.values():
@@ -112,8 +111,9 @@ def _limited(loader: Loader, limit: int | float | None) -> Loader:
         return loader
     if loader.argument == "train" and loader.stream is not None and loader.stream.kind is not None:
         raise ValueError(
-            f"`limit_batches` (={limit}) ends each pass over `train` early, but its state "
-            f"({loader.stream.kind}) is of whole passes. Limit the examples of the loader itself."
+            f"`limit_batches` (={limit}) ends each pass over `train` early, but the state of "
+            f"the stream ({loader.stream.kind}) covers whole passes. Limit the examples of the "
+            "loader itself."
         )
     return loader.limited(limit)
 

@@ -45,7 +45,7 @@ def named_transforms(transform: ImageTransform, wanted: Mapping[str, Any]) -> li
 
     Raises:
         ValueError: a name is unknown, or an argument is out of its range.
-        TypeError: an augmentation has no such argument.
+        TypeError: an augmentation has no such argument, or `wanted` is not a dict.
 
     Example:
         >>> from nnx_alexnet.data import ImageTransform
@@ -53,6 +53,11 @@ def named_transforms(transform: ImageTransform, wanted: Mapping[str, Any]) -> li
         >>> named_transforms(ImageTransform(8), {"flip": True, "erasing": 0.25})[1].probability
         0.25
     """
+    if not isinstance(wanted, Mapping):
+        raise TypeError(
+            f"`augmentations` (={wanted!r}) must be a dict with the names of augmentations, such "
+            'as {"mixup": 0.2}.'
+        )
     for name in wanted:
         if name not in (*AUGMENTATIONS, *OF_IMAGES):
             raise unknown("augmentations", name, [*AUGMENTATIONS, *OF_IMAGES])

@@ -3,6 +3,7 @@
 from nnx_alexnet.support.argument_checks import (
     as_number,
     as_python,
+    check_bool,
     check_integer,
     check_metric_name,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "as_python",
     "best_first",
     "captioned",
+    "check_bool",
     "check_encodable",
     "check_integer",
     "check_metric_name",

@@ -11,7 +11,7 @@ def check_integer(
     *,
     minimum: int = 1,
     maximum: int | None = None,
-    also: tuple[str | None, ...] = (),
+    also: tuple[str | bool | None, ...] = (),
     reason: str = "",
 ) -> None:
     """Raises a `ValueError` unless a value is an integer within bounds.
@@ -47,6 +47,23 @@ def check_integer(
     rule = " or ".join([rule, *map(repr, also)])
     ending = f": {reason}." if reason else "."
     raise ValueError(f"`{argument}` (={value!r}) must be {rule}{ending}")
+
+
+def check_bool(argument: str, value: object) -> None:
+    """Raises a `TypeError` unless a value is True or False.
+
+    Args:
+        argument: the argument's name, as the caller wrote it.
+        value: the value that was passed.
+
+    Example:
+        >>> from nnx_alexnet.support.argument_checks import check_bool
+        >>> check_bool("restore_best", "yes")
+        Traceback (most recent call last):
+        TypeError: `restore_best` (='yes') must be True or False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"`{argument}` (={value!r}) must be True or False.")
 
 
 def as_python(value: Any) -> Any:

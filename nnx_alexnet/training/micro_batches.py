@@ -45,6 +45,19 @@ class MicroBatches(NamedTuple):
     num: int = 1
     num_parts: int = 1
 
+    def check(self, batch_size: int) -> None:
+        """Raises a `ValueError` if a micro-batch would have no example of a batch.
+
+        Args:
+            batch_size: the number of examples of a whole batch.
+        """
+        _, rows, _ = self._sizes(batch_size)
+        if self.num > rows:
+            raise ValueError(
+                f"`num_micro_batches` (={self.num}) must be at most {rows}, the number of examples "
+                "of a batch on each device."
+            )
+
     def divided(self, batch: Batch) -> Batch:
         """Returns the micro-batches, `[num, rows, ...]`, of a batch of arrays `[B, ...]`.
 

@@ -52,8 +52,7 @@ class Settings:
         check_integer("validate_every_n_epochs", self.validate_every_n_epochs)
         check_integer("validate_every_n_steps", self.validate_every_n_steps, also=(None,))
         check_integer("num_micro_batches", self.num_micro_batches)
-        if not isinstance(self.check_finite, bool):
-            check_integer("check_finite", self.check_finite)
+        check_integer("check_finite", self.check_finite, also=(True, False))
         check_integer("steps_per_execution", self.steps_per_execution, also=("auto",))
 
     @property

@@ -12,7 +12,7 @@ from nnx_alexnet.support import shown
 
 Path = tuple[Any, ...]
 Trainable = str | Sequence[str] | Callable[..., Any] | None
-"""How the paths of parameters begin, or an nnx filter; None selects all parameters."""
+"""Prefixes of the paths of parameters, or an nnx filter; None selects all parameters."""
 _MAX_NAMES = 30  # in a message
 
 
@@ -74,9 +74,9 @@ def _selector(trainable: Any, names: Mapping[Path, str]) -> Callable[[Path, Any]
         select: Callable[[Path, Any], bool] = nnx.filterlib.to_predicate(trainable)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"`trainable` (={shown(trainable)}) must be the beginning of the paths of parameters, "
-            "such as 'dense3', a list of them, or an nnx filter, such as a function of the path (a "
-            "tuple) and the variable."
+            f"`trainable` (={shown(trainable)}) must be a prefix of the paths of parameters, "
+            "such as 'dense3', a list of prefixes, or an nnx filter, such as a function of the "
+            "path (a tuple) and the variable."
         ) from error
     return select
 

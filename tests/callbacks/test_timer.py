@@ -67,7 +67,7 @@ def test_a_resumed_run_continues_to_count(clock):
     assert again.stop_reason is None
     clock.now += 1
     again.run_epoch({}, steps=1)
-    assert again.stop_reason == "`max_time` (=10) is over"
+    assert again.stop_reason == "`max_time` (=10) has elapsed"
 
 
 def test_another_fit_starts_to_count_at_zero(clock):
@@ -98,4 +98,4 @@ def test_the_epoch_of_the_last_step_ends_with_a_validation(tmp_path):
     (row,) = trainer.fit()
     assert {"step": row["step"], "epoch": row["epoch"]} == {"step": 2, "epoch": 0}
     assert "val/loss" in row
-    assert trainer.stop_reason == "`max_time` (=60) is over"
+    assert trainer.stop_reason == "`max_time` (=60) has elapsed"

@@ -133,7 +133,7 @@ def test_overfitting_does_not_augment():
 def test_overfitting_needs_examples_with_an_order():
     with pytest.raises(ValueError, match="`train` is an iterable of batches"):
         limited_data(data_of([split_of(1.0, 2.0)] * 4), overfit_batches=1)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="Pass only one of them"):
         limited_data(data_of(), overfit_batches=1, limit_batches=2)
 
 

@@ -45,6 +45,7 @@ def test_names_become_transforms(wanted, expected):
         ({"augmentations": {"mixupp": 1}}, ValueError, "`augmentations` .*'mixupp'"),
         ({"augmentations": {"mixup": -1}}, ValueError, "`alpha` .* must be greater than 0"),
         ({"augmentations": {"mixup": {"beta": 1}}}, TypeError, "'mixup' takes true, its first"),
+        ({"augmentations": "mixup"}, TypeError, "must be a dict with the names"),
         ({"augmentations": {"mixup": 1}, "augment": False}, ValueError, "need `augment`"),
     ],
 )

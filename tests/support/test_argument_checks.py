@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnx_alexnet.support import as_number, as_python, check_integer, check_metric_name
+from nnx_alexnet.support import as_number, as_python, check_bool, check_integer, check_metric_name
 
 RULES = [
     ({}, "a positive integer"),
@@ -66,6 +66,13 @@ def test_printable_text_is_a_metric_name(name):
 def test_other_metric_names_are_refused(name, kind, match):
     with pytest.raises(kind, match=match):
         check_metric_name(name)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_other_values_than_bools_are_refused(value):
+    check_bool("flag", True)
+    with pytest.raises(TypeError, match=r"`flag` \(=.*\) must be True or False"):
+        check_bool("flag", value)
 
 
 @pytest.mark.parametrize("value", [0.5, np.float64(0.5), np.array(0.5), True, 10**30])

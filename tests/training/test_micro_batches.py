@@ -143,6 +143,15 @@ def test_batch_norm_is_updated_by_each_micro_batch():
     assert int(model.dropout.rngs.count[...]) == 3, "each micro-batch has its own dropout"
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_more_micro_batches_than_examples_are_refused(devices):
+    trainer = trainer_of(
+        TinyNet(4, rngs=nnx.Rngs(0)), data_of(), devices=devices, num_micro_batches=99
+    )
+    with pytest.raises(ValueError, match=r"`num_micro_batches` \(=99\) must be at most"):
+        trainer.fit()
+
+
 def test_two_devices_exchange_no_rows():
     program = train_program(
         trainer_of(TinyNet(4, rngs=nnx.Rngs(0)), data_of(), devices=2, num_micro_batches=4)

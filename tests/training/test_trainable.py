@@ -55,7 +55,7 @@ def test_a_filter_that_selects_nothing_is_refused_with_the_paths(given):
 
 
 def test_another_type_is_refused_with_what_would_work():
-    with pytest.raises(TypeError, match=r"`trainable` \(=3\) must be the beginning of the paths"):
+    with pytest.raises(TypeError, match=r"`trainable` \(=3\) must be a prefix of the paths"):
         tiny_trainer(trainable=3)
 
 
