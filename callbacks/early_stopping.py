@@ -35,7 +35,8 @@ class EarlyStopping(MetricMonitor):
     the best value are those of the checkpoint; the arguments are those in the code.
 
     Args:
-        monitor: the metric's name (default: the validation loss).
+        monitor: the metric's name (default: `"val/loss"`). With several validation sets, name that
+            of one of them, such as `"val/clean/loss"`.
         mode: `"min"` (the default) if smaller is better, `"max"` if larger is.
         min_delta: an improvement must exceed this; 0 (the default) or more.
         patience: stop after this many checks in a row without improvement (default 3); 1 or more.

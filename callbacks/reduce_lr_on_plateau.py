@@ -22,7 +22,8 @@ class ReduceLROnPlateau(MetricMonitor):
     of the optimizer have a rate, all are lowered.
 
     Args:
-        monitor: the metric's name (default: the validation loss).
+        monitor: the metric's name (default: `"val/loss"`). With several validation sets, name that
+            of one of them, such as `"val/clean/loss"`.
         mode: `"min"` (the default) if smaller is better, `"max"` if larger is.
         min_delta: an improvement must exceed this; 0 (the default) or more.
         factor: the new rate is the old one times this (default 0.1); between 0 and 1.

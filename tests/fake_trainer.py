@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -32,6 +33,8 @@ class FakeTrainer:
         self.steps_per_epoch = steps_per_epoch
         self.batch_size = 8
         self.config = dict(config or {})
+        self.data = SimpleNamespace(val_sets={"val": None})
+        self.evaluated_split: str | None = "val"
         self.validate_every_n_epochs = 1
         self.epoch = 0
         self.step_in_epoch = 0
