@@ -102,11 +102,11 @@ class ScoreOfValidation(Scores):
 
 
 def test_the_best_weights_may_be_those_within_an_epoch():
-    scores = ScoreOfValidation(3.0, 1.0, 2.0, 2.0)
+    scores = ScoreOfValidation(3.0, 2.0, 1.0, 2.0)
     best = owner_of("stopping")
     trainer = run(scores, best, max_epochs=2, validate_every_n_steps=1)
-    assert (best.best_step, trainer.global_step) == (2, 4)
-    assert tree_equal(weights(trainer.model), scores.weights[1])
+    assert (best.best_step, trainer.global_step) == (3, 4), "two steps per epoch"
+    assert tree_equal(weights(trainer.model), scores.weights[2])
 
 
 def test_without_a_finite_value_the_model_keeps_the_last_weights(warnings):
