@@ -58,7 +58,7 @@ class TensorBoard(Callback):
               with augmentation and labels;
             - `"model/filters"`: the filters of the first convolution;
             - `"val/confusion_matrix"` and `"val/class_accuracy"`: how the validation examples of
-              each class were classified;
+              each class were classified, for a task with one logit per class;
             - `"val/mistakes"`: the most confident mistakes.
 
             If there are several validation sets, the first one is drawn.

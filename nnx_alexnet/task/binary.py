@@ -271,8 +271,9 @@ class BinaryClassification(MultiLabelClassification):
         if label.ndim != 1 or jnp.iscomplexobj(label):
             raise ValueError(
                 f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
-                "example; `BinaryClassification` requires a single 0 or 1. For several labels use "
-                "`MultiLabelClassification`."
+                "example; `BinaryClassification` requires a single 0 or 1. Convert integer "
+                "labels to float32 for MixUp and CutMix, which else make rows of two classes. For "
+                "several labels use `MultiLabelClassification`."
             )
         target: jax.Array = label.astype(jnp.float32)
         return target

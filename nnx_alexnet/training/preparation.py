@@ -85,6 +85,7 @@ class Preparation:
         trainable: Any = None,
     ) -> None:
         self.evaluation: EvaluationTrace | None = None
+        self._is_weighted = False  # whether the task weights the examples of a split
         self.training: TrainingTrace | None = None
         # Traced last. A trace takes longer than evaluating a few examples.
         self._evaluated: tuple[CompiledSteps, Batch] | None = None
@@ -211,6 +212,7 @@ class Preparation:
                 self._evaluated = traced
         if (labels := loader.labels_in_memory()) is not None:
             self._check_labels(labels, loader.argument)
+        self._is_weighted |= "example_weight" in self.evaluation.outputs
         self._check_weights((loader.arrays() or {}).get("weight"), loader.argument)
         return self.evaluation
 
@@ -273,8 +275,5 @@ class Preparation:
 
     def _check_weights(self, weights: Any, argument: str) -> None:
         """Raises a `ValueError` if the task cannot weight its examples so."""
-        assert self.evaluation is not None, "weights are checked after a trace"
-        if "example_weight" not in self.evaluation.outputs:
-            return
-        if (problem := weight_problem(weights)) is not None:
+        if self._is_weighted and (problem := weight_problem(weights)) is not None:
             raise ValueError(f"`{argument}` {problem}")

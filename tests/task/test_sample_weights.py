@@ -32,8 +32,9 @@ def test_a_negative_weight_or_nan_is_refused_by_its_key(value, shown, in_memory)
     weight = np.where(np.arange(len(X)) == 20, value, 1.0).astype(np.float32)
     split = {"image": X, "label": Y, "weight": weight}
     rows = [{name: values[k] for name, values in split.items()} for k in range(len(X))]
+    data = DataModule(split if in_memory else rows, (X, Y), batch_size=32)
     trainer = Trainer(
-        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule(split if in_memory else rows, batch_size=32),
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), data,
         log_dir=None, task=Classification(), progress_bar=False,
     )  # fmt: skip
     with pytest.raises(ValueError, match=f"`train` has a `weight` {shown}"):
