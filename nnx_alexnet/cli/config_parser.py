@@ -25,6 +25,7 @@ _NO_CLASS = re.compile(
 )
 _NOT_IMPORTED = re.compile(r"No module named .*|module .* has no attribute .*")
 _OTHER_CLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _TYPE = re.compile(r"Expected a (?:<class '([\w.]+)'>|(\S.*?\]))(?:\. Got value: (.*))?")
 _VALUE = re.compile(r"Given value: (.*)")
 _WITHOUT_MEANING = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
@@ -81,15 +82,8 @@ def explain(message: str, names: list[str]) -> str:
             key = f"{key}.{found[1]}" if key and key != found[1] else found[1]
         if found := _CLASS.search(line):
             class_path = found[1]
-        elif found := _UNKNOWN.search(line):
-            return _unknown(".".join(filter(None, [found["group"] or key, found["name"]])),
-                            class_path, names)  # fmt: skip
-        elif found := _NO_CLASS.search(line):
-            return not_a_class(key, found[1])
-        elif _NOT_IMPORTED.fullmatch(line):
-            return f"--{key} (={class_path}) cannot be imported: {line}."
-        elif found := _OTHER_CLASS.search(line):
-            return f"--{key} takes a subclass of {found[2]}, got {found[1]!r}."
+        elif answer := _answer(line, key, class_path, names):
+            return answer
         elif found := _TYPE.search(line):
             kinds += _kinds(found[1], found[2])
             value = found[3]
@@ -102,6 +96,23 @@ def explain(message: str, names: list[str]) -> str:
     if kinds and value is not None:
         return f"--{key} takes {in_words(tuple(dict.fromkeys(kinds)))}, got {value!r}."
     return f"--{key}: {others[0]}" if key and others else sentence(message)
+
+
+def _answer(line: str, key: str, class_path: str, names: list[str]) -> str | None:
+    """Returns the message for a line that is enough to explain the error; None for others."""
+    if found := _UNKNOWN.search(line):
+        name = ".".join(filter(None, [found["group"] or key, found["name"]]))
+        return _unknown(name, class_path, names)
+    if class_path and (found := _REQUIRED.search(line)):
+        missing = " and ".join(f"--{key}.{name}" for name in found[1].split(", "))
+        return f"--{key} (={class_path.rpartition('.')[2]}) needs {missing}."
+    if found := _NO_CLASS.search(line):
+        return not_a_class(key, found[1])
+    if _NOT_IMPORTED.fullmatch(line):
+        return f"--{key} (={class_path}) cannot be imported: {line}."
+    if found := _OTHER_CLASS.search(line):
+        return f"--{key} takes a subclass of {found[2]}, got {found[1]!r}."
+    return None
 
 
 def _kinds(type_name: str | None, annotation: str | None) -> Kinds:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import as_data_module
-from nnx_alexnet.support import check_integer
+from nnx_alexnet.support import check_integer, shown
 from nnx_alexnet.task import Task
 from nnx_alexnet.trainer import Trainer
 
@@ -93,6 +93,7 @@ def find_learning_rate(
         The rates and losses, and a suggestion.
 
     Raises:
+        TypeError: `optimizer` is not a function.
         ValueError: a number is out of its range, or model, data and task do not fit together.
 
     Example:
@@ -114,6 +115,11 @@ def find_learning_rate(
             f"`lowest` (={lowest}) must be positive and less than `highest` (={highest})."
         )
     check_integer("num_steps", num_steps, minimum=20)
+    if not callable(optimizer):
+        raise TypeError(
+            f"`optimizer` (={shown(optimizer)}) must be a function that builds an optimizer from a "
+            "learning rate, such as optax.adam or functools.partial(optax.sgd, momentum=0.9)."
+        )
     growth = math.log(highest / lowest) / (num_steps - 1)
 
     def rate(step: Any) -> Any:

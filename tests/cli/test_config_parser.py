@@ -42,6 +42,10 @@ from nnx_alexnet.cli.options import fit_parser
             "unknown option --trainer.callbacks.patince. Did you mean "
             "--trainer.callbacks.patience?",
         ),
+        (
+            "trainer: {callbacks: [{class_path: Timer}]}",
+            "--trainer.callbacks (=Timer) needs --trainer.callbacks.max_time.",
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_one_sentence_and_exits_with_2(config, message, tmp_path, capsys):

@@ -82,6 +82,12 @@ def test_impossible_limits_are_refused(options, message):
         find_learning_rate(Quadratic(), constant(), task=HalfSquare(), **options)
 
 
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-3), "adam"])
+def test_an_optimizer_that_has_a_rate_already_is_refused(optimizer):
+    with pytest.raises(TypeError, match=r"`optimizer` \(=.*a function that builds an optimizer"):
+        find_learning_rate(Quadratic(), constant(), task=HalfSquare(), optimizer=optimizer)
+
+
 def test_the_plot_marks_the_suggestion():
     import matplotlib.pyplot as plt
 
