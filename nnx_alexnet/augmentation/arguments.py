@@ -10,7 +10,7 @@ def finite(name: str, value: Any) -> float:
     """Returns a finite number as a float.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is not finite.
 
     Example:
@@ -33,7 +33,7 @@ def in_range(name: str, value: Any, low: float, high: float = math.inf) -> float
     """Returns a number from `low` to `high` as a float.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is outside of the range.
     """
     number = finite(name, value)
@@ -47,7 +47,7 @@ def positive(name: str, value: Any) -> float:
     """Returns a positive number as a float.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is not greater than 0.
     """
     number = finite(name, value)

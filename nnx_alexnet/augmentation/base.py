@@ -45,7 +45,7 @@ class Augmentation:
 
         Args:
             batch: `image` (float `[B, H, W, C]`) and `index` (int32 `[B]`).
-            key: of an epoch in training; None in evaluation, which changes nothing.
+            key: the key of an epoch in training; None in evaluation, which changes nothing.
         """
         if key is None:
             return dict(batch)
@@ -57,7 +57,7 @@ class Augmentation:
         raise TypeError(f"{type(self).__name__} must override `example(image, key)`.")
 
     def with_num_classes(self, num_classes: int | None) -> Augmentation:
-        """Returns the augmentation for data with so many classes; itself if it reads no labels."""
+        """Returns the augmentation for this number of classes; itself if it reads no labels."""
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Augmentation:
         self.check_channels(image.shape[-1])
 
     def check_channels(self, channels: int) -> None:
-        """Raises a `ValueError` if images with so many channels cannot be changed."""
+        """Raises a `ValueError` if images with this number of channels cannot be changed."""
 
 
 def check_colors(augmentation: Augmentation, channels: int) -> None:

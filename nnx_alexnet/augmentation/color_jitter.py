@@ -36,7 +36,7 @@ class ColorJitter(Augmentation):
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: an argument is no number.
+        TypeError: an argument is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -35,7 +35,7 @@ class Lighting(Augmentation):
 
     Raises:
         ValueError: an argument is out of its range, or the sizes differ.
-        TypeError: an argument is no number.
+        TypeError: an argument is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp

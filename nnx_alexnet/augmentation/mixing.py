@@ -29,8 +29,8 @@ class Mixing(Augmentation):
     Args:
         alpha: both parameters of the beta distribution from which the share of the own example is
             drawn, greater than 0.
-        probability: of a batch to be mixed, in [0, 1] (default 1).
-        num_classes: for integer labels (default: that of the data).
+        probability: the probability that a batch is mixed, in [0, 1] (default 1).
+        num_classes: the number of classes of integer labels (default: that of the data).
     """
 
     alpha: float = 1.0
@@ -55,7 +55,7 @@ class Mixing(Augmentation):
 
         Args:
             batch: `image` (float `[B, H, W, C]`), `label`, `index` (int32 `[B]`) and `mask`.
-            key: of an epoch in training; None in evaluation.
+            key: the key of an epoch in training; None in evaluation.
         """
         if key is None:
             return dict(batch)
@@ -151,12 +151,12 @@ class MixUp(Mixing):
     Args:
         alpha: both parameters of the beta distribution of the weight, greater than 0 (default
             0.2).
-        probability: of a batch to be mixed, in [0, 1] (default 1).
-        num_classes: for integer labels (default: that of the data).
+        probability: the probability that a batch is mixed, in [0, 1] (default 1).
+        num_classes: the number of classes of integer labels (default: that of the data).
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: an argument is no number.
+        TypeError: an argument is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -191,12 +191,12 @@ class CutMix(Mixing):
     Args:
         alpha: both parameters of the beta distribution of the area that stays, greater than 0
             (default 1).
-        probability: of a batch to be mixed, in [0, 1] (default 1).
-        num_classes: for integer labels (default: that of the data).
+        probability: the probability that a batch is mixed, in [0, 1] (default 1).
+        num_classes: the number of classes of integer labels (default: that of the data).
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: an argument is no number.
+        TypeError: an argument is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -231,9 +231,9 @@ class MixUpOrCutMix(Augmentation):
     """Applies `MixUp` or `CutMix` to each batch.
 
     Args:
-        mixup: the first one (default `MixUp()`).
-        cutmix: the second one (default `CutMix()`).
-        cutmix_probability: of the second one, in [0, 1] (default 0.5, as in timm).
+        mixup: the mixup to apply (default `MixUp()`).
+        cutmix: the CutMix to apply (default `CutMix()`).
+        cutmix_probability: the probability of CutMix, in [0, 1] (default 0.5, as in timm).
 
     Raises:
         ValueError: `cutmix_probability` is outside of [0, 1].

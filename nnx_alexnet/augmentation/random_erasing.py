@@ -20,11 +20,11 @@ class RandomErasing(Augmentation):
     and keypoints stay as they are.
 
     Args:
-        probability: of an image to lose a rectangle, in [0, 1] (default 0.5).
+        probability: the probability that an image loses a rectangle, in [0, 1] (default 0.5).
         scale: smallest and largest area of the rectangle, as a fraction of the image's (default
             (0.02, 0.33)).
         ratio: smallest and largest aspect ratio, height by width (default (0.3, 3.3)).
-        value: of the pixels in the rectangle (default 0).
+        value: the value of the pixels in the rectangle (default 0).
         noise: whether normal noise, a number for each pixel and channel, takes the place of
             `value` (default False).
 

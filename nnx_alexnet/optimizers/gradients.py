@@ -32,8 +32,8 @@ class LossScaleState(NamedTuple):
     """The state of `dynamic_loss_scale`.
 
     Attributes:
-        loss_scale: by which the train step multiplies the loss.
-        good_steps: the number of finite steps since the scale has changed.
+        loss_scale: the factor by which the train step multiplies the loss.
+        good_steps: the number of finite steps since the scale last changed.
         skipped_steps: the number of steps that were not finite.
         inner: the state of the optimizer.
     """
@@ -49,7 +49,7 @@ class SkippedState(NamedTuple):
 
     Attributes:
         skipped_steps: the number of steps that were skipped.
-        skipped_in_row: how many of them are the newest steps, without one that was not skipped.
+        skipped_in_row: the number of consecutive steps skipped up to the newest step.
         inner: the state of the optimizer.
     """
 
