@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -149,14 +150,14 @@ def _heading(name: str) -> str:
 
 
 def _header(columns: Sequence[_Column]) -> list[str]:
-    """Returns the splits above their first columns, and the headings."""
-    groups = [column.group for column in columns]
-    first = [
-        _cut(printable(column.group), column.width) if column.group != before else ""
-        for before, column in zip(["", *groups], columns, strict=False)
-    ]
-    headings = [_heading(column.name) for column in columns]
-    return [_line(columns, texts) for texts in (first, headings) if any(texts)]
+    """Returns the splits above their columns, and the headings."""
+    headings = _line(columns, [_heading(column.name) for column in columns])
+    cells = []
+    for group, found in itertools.groupby(columns, key=lambda column: column.group):
+        widths = [column.width for column in found]
+        whole = sum(widths) + len(_GAP) * (len(widths) - 1)
+        cells.append(_cut(printable(group), whole).rjust(widths[0]).ljust(whole))
+    return [line for line in (_GAP.join(cells).rstrip(), headings) if line]
 
 
 def _cut(text: str, width: int) -> str:

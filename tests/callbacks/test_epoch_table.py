@@ -47,6 +47,14 @@ def test_the_metrics_of_a_validation_precede_others_of_training():
     assert cells.split() == ["9/100", "1.0000", "3.0000", "4.0000", "1h07m"]
 
 
+def test_the_name_of_a_set_extends_over_its_columns():
+    metrics = {f"val/{name}/{each}": 1.0 for name in ("shifted", "b") for each in ("loss", "mae")}
+    assert EpochTable().lines(row(metrics=metrics), width=60)[:2] == [
+        "         val/shifted            val/b",
+        "  epoch      loss       mae      loss       mae    time",
+    ]
+
+
 def test_the_header_is_repeated_after_20_rows_and_for_other_columns():
     table = EpochTable()
     counts = [len(table.lines(row(epoch=k), width=79)) for k in range(1, 42)]

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import HOSTILE, event_values
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from nnx_alexnet.dashboard.classification_results import ClassificationResults
 from nnx_alexnet.dashboard.content import (
@@ -56,6 +57,16 @@ def test_other_writers_get_the_flat_configuration():
     write_columns(writer, config=CONFIG, metric_names=NAMES)
     end_session(writer, success=True)
     assert writer.written == {"hparams": {"seed": 0, "data.name": "digits", "3.x": True}}
+
+
+def test_validation_sets_share_a_chart_with_training(tmp_path):
+    names = ["train/loss", "train/loss_step", "val/b/loss", "val/a/loss", "val/a/auroc", "lr"]
+    writer = open_writer(tmp_path)
+    begin_session(writer, config=CONFIG, metric_names=names, first_step=0)
+    writer.close()
+    content = event_values(tmp_path, "custom_scalars__config__")[0][1]
+    (chart,) = layout_pb2.Layout.FromString(content).category[0].chart
+    assert [*chart.multiline.tag] == ["^train/loss$", "^val/a/loss$", "^val/b/loss$"]
 
 
 @pytest.mark.parametrize("first_step", [0, 5])
