@@ -330,7 +330,7 @@ def test_a_browser_shows_the_whole_report_without_a_network(measured, width, hei
             "return [...document.querySelectorAll('.curves svg')].map(svg => "
             "[svg.clientWidth, svg.clientHeight])"
         )
-        assert len(boxes) == 8
+        assert len(boxes) == 11
         assert min(min(box) for box in boxes) > 150
         small = driver.execute_script(
             "return Math.min(...[...document.querySelectorAll('.curves svg g[id] text')]"
