@@ -77,8 +77,8 @@ class EMA(WeightAveraging):
         >>> from nnx_alexnet.callbacks import EMA
         >>> EMA(0.99)
         EMA(decay=0.99)
-        >>> [float(EMA(0.5).weight(step, None).round(3)) for step in (1, 2, 20)]
-        [0.9, 0.818, 0.5]
+        >>> [f"{EMA(0.5).weight(step, None):.3f}" for step in (1, 2, 20)]
+        ['0.900', '0.818', '0.500']
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True, every_n_steps: int = 1):
@@ -125,8 +125,8 @@ class SWA(WeightAveraging):
         >>> SWA(start_epoch=15)
         SWA(start_epoch=15)
         >>> swa = SWA(start_epoch=2)
-        >>> [float(swa.weight(step, 10).round(2)) for step in (19, 20, 21, 30, 40)]
-        [1.0, 1.0, 0.0, 0.5, 0.33]
+        >>> [f"{swa.weight(step, 10):.2f}" for step in (19, 20, 21, 30, 40)]
+        ['1.00', '1.00', '0.00', '0.50', '0.33']
     """
 
     def __init__(

@@ -96,7 +96,7 @@ def larger_is_better(name: str) -> bool:
     """Returns whether larger values of a metric are better: of accuracy, F1, recall, AUROC, ...
 
     The name of a class may follow, as in `val/f1/cat`. Smaller values of all other metrics are
-    better.
+    better, also of the loss of a validation set that is named like a score.
 
     Example:
         >>> from nnx_alexnet.runs.reader import larger_is_better
@@ -104,6 +104,8 @@ def larger_is_better(name: str) -> bool:
         (True, False)
     """
     parts = name.split("/")
+    if parts[-1] == "loss":
+        return False
     is_score = any(part.removesuffix("_step") in _SCORES for part in parts)
     return is_score or "accuracy" in parts[-1]
 

@@ -12,7 +12,12 @@ SHORT = {"epochs": 2, "save_every": 3}
 
 
 @pytest.mark.parametrize(
-    ("name", "stops"), [("grain_map", [14]), ("hf_stream", [5]), ("torchdata", [5, 14])]
+    ("name", "stops"),
+    [
+        ("grain_map", [14]),
+        ("hf_stream", [5]),
+        pytest.param("torchdata", [5, 14], marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_continues_its_stream(tmp_path, name, stops):
     for stop_after in stops:

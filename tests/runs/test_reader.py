@@ -232,3 +232,4 @@ def test_a_resumed_run_has_its_first_start_and_its_newest_end(tmp_path):
 def test_larger_scores_of_classes_are_better(name):
     assert larger_is_better(name)
     assert not larger_is_better("val/loss")
+    assert not larger_is_better("val/f1/loss")  # of a validation set with this name
