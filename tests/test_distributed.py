@@ -124,6 +124,7 @@ def test_a_save_request_of_one_process_saves_that_step(tmp_path):
     assert steps_on_disk(tmp_path) == [3, 4]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_saves_the_same_step_and_ends_both_resumably(tmp_path, alone):
     job = DistributedJob(tmp_path, meddler={"what": "SIGTERM", "step": 3})
     assert job.wait() == [143, 143]

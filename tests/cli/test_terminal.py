@@ -139,6 +139,7 @@ def test_ctrl_c_removes_the_bar_and_prints_how_to_resume(screens):
     assert end[-1] == "exit=0"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of what talks to the kernel, in this process
 def test_in_a_notebook_one_table_is_updated_in_place(tmp_path):
     nbclient = pytest.importorskip("nbclient")
