@@ -52,7 +52,7 @@ class WeightAveraging(Callback):
             A number from 0 (the average stays as it is) to 1 (the average becomes the newest
             values).
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must override `weight(step, steps_per_epoch)`.")
 
 
 class EMA(WeightAveraging):

@@ -1,4 +1,4 @@
-"""Selects the metrics of which charts are drawn, in groups: of the package, and users' own."""
+"""Selects the metrics to draw, in groups: those of the package, and users' own."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def saliency(trainer: Trainer, examples: Sequence[Example]) -> list[NDArray[np.f
     num = len(examples)
     fields |= {"mask": np.ones(num, bool), "index": np.arange(num, dtype=np.int32)}
     batch = transformed_batch(trainer.data.transform, fields)
-    batch.pop("views", None)  # of which a task would take the mean instead of the image
+    batch.pop("views", None)  # a task would average them instead of reading the image
     image = batch.get("image")
     if not isinstance(image, jax.Array) or image.ndim != 4 or image.dtype.kind != "f":
         return []

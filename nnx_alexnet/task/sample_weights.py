@@ -49,8 +49,8 @@ def weight_problem(weight: object) -> str | None:
     """Returns what is wrong with the weights of some examples, or None.
 
     Args:
-        weight: `[N]`, without padding. What is not an array of real numbers has no problem here,
-            because `batch_weights` refuses it.
+        weight: `[N]`, without padding. Values other than arrays of real numbers pass, because
+            `batch_weights` refuses them.
 
     Example:
         >>> import numpy as np

@@ -22,7 +22,7 @@ Share = tuple[jax.Array, tuple[jax.Array, Outputs]]
 
 
 class MicroBatches(NamedTuple):
-    """How the rows of a batch are divided.
+    """Describes how the rows of a batch are divided.
 
     Row `r` of a device belongs to micro-batch `r % num`. The padding at the end of the last batch
     of an epoch is therefore spread over all micro-batches.

@@ -1,4 +1,4 @@
-"""How a dict of validation sets is told from a single validation split."""
+"""Tests that a dict of validation sets is distinguished from a single validation split."""
 
 import numpy as np
 import pandas

@@ -1,4 +1,4 @@
-"""Which optimizers a Trainer takes, and what they get."""
+"""Tests which optimizers a Trainer accepts, and which arguments they receive."""
 
 import itertools
 

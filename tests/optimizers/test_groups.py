@@ -1,4 +1,4 @@
-"""Which parameters decay, and which pattern matches which parameter."""
+"""Tests which parameters decay, and which pattern matches a parameter."""
 
 import jax
 import jax.numpy as jnp
