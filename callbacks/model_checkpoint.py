@@ -38,10 +38,10 @@ class ModelCheckpoint(Callback):
             fallback if the newest is damaged.
         every_n_epochs: save at the end of every n-th epoch; None: not at the ends of epochs.
             `"auto"` (the default): at the end of every epoch and after each validation within it,
-            unless they follow each other faster than a save. While a save is running, and for as
-            long again as it took, only checkpoints among the `save_top_k` best are requested. Such
-            a checkpoint waits in memory for that time, while training continues. If better ones
-            have replaced it by then, it is not written.
+            as long as saving takes at most 5% of the time. While a save is running, and for 19
+            times as long as it took, only checkpoints among the `save_top_k` best are requested.
+            Such a checkpoint waits in memory for that time, while training continues. If better
+            ones have replaced it by then, it is not written.
         every_n_steps: save after every n-th optimizer step; None (the default): not by steps.
         every_n_seconds: save at the next step once this many seconds have passed since the last
             such save; None (the default): not by the clock.

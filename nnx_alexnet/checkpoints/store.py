@@ -146,8 +146,8 @@ class Checkpoints:
             loop: values that JSON can represent.
             value: the monitored metric, if it was measured at this very step.
             gives_way: whether not to wait for the previous save (default False). The checkpoint
-                then waits in memory until the thread has rested for as long as that save took,
-                unless a later one makes it superfluous first.
+                then waits in memory until saving has taken at most 5% of the time since that
+                save began, unless a later one makes it superfluous first.
 
         Raises:
             TypeError: a callback's `state_dict` returned what JSON cannot represent.
@@ -166,7 +166,7 @@ class Checkpoints:
 
     @property
     def has_rested(self) -> bool:
-        """Whether no save is running and at least one save's duration has passed since the last."""
+        """Whether no save is running and the last one has taken at most 5% of the time since."""
         return self._thread.has_rested
 
     def would_be_best(self, value: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Writes in a background thread, which rests for as long as each write took."""
+"""Writes in a background thread, which rests after each write."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ T = TypeVar("T")
 class BackgroundWriter(Generic[T]):
     """Writes values in one thread, one after another.
 
-    A value can be held until the thread has rested for as long as its last write took, so that
-    writing takes at most half of the time. Only one value is held, and a later one may replace it.
+    A value can be held until the thread has rested, so that writing takes a small share of the
+    time. Only one value is held, and a later one may replace it.
 
     Only one thread, not the writing thread, may call the methods.
 
     Args:
         write: the function that the thread calls with each value.
         name: the name of the thread.
+        share: the share of the time that writing takes at most if values are held (default 0.05):
+            the thread rests 19 times as long as its last write took.
 
     Attributes:
         held: the value that is held, or None.
@@ -37,8 +39,9 @@ class BackgroundWriter(Generic[T]):
         ['a']
     """
 
-    def __init__(self, write: Callable[[T], None], *, name: str) -> None:
+    def __init__(self, write: Callable[[T], None], *, name: str, share: float = 0.05) -> None:
         self._write = write
+        self._rest = (1 - share) / share  # relative to the write before it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._pending: list[Future[None]] = []
         self.held: T | None = None
@@ -48,7 +51,7 @@ class BackgroundWriter(Generic[T]):
 
     @property
     def has_rested(self) -> bool:
-        """Whether no value is pending and the last write's duration has passed since its end."""
+        """Whether no value is pending and the rest after the last write is over."""
         is_busy = any(not each.done() for each in self._pending)
         return not is_busy and time.monotonic() >= self._rests_until
 
@@ -126,4 +129,4 @@ class BackgroundWriter(Generic[T]):
             self._write(value)
         finally:
             now = time.monotonic()
-            self._rests_until = now + (now - began)
+            self._rests_until = now + self._rest * (now - began)

@@ -210,9 +210,6 @@ class Dispatcher:
             jax.block_until_ready(self._in_flight[-1].info)
         began = time.perf_counter()
         self._compilation.wait()
-        # A CPU that is told to run steps in this thread still runs a step in another one if an
-        # argument is not there yet, and so all the following steps; see `keep_freed_memory`.
-        jax.block_until_ready((self._arrays.take(), self.data, self._window, key))
         results = self._dispatch(group, key, max_steps)
         self._meter.pause(time.perf_counter() - began)
         start_times.end("compilation")

@@ -1,4 +1,4 @@
-"""`SharedProgram`: results are awaited between processes on CPUs, and only there."""
+"""`SharedProgram`: on CPUs, a call may have to wait for its arguments or its results."""
 
 import jax
 import jax.numpy as jnp
@@ -20,3 +20,18 @@ def test_a_call_waits_between_processes_on_cpus_only(monkeypatch, processes, bac
     results = program(jnp.float32(1), jnp.float32(2))
     assert float(results["sum"]) == 3.0
     assert awaited == ([results] if waits else [])
+
+
+@pytest.mark.parametrize(
+    ("backend", "is_async", "waits"),
+    [("cpu", False, True), ("cpu", True, False), ("gpu", False, False)],
+)
+def test_a_call_in_this_thread_waits_for_its_arguments(monkeypatch, backend, is_async, waits):
+    awaited = []
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    setting = {"jax_cpu_enable_async_dispatch": is_async}
+    monkeypatch.setattr(jax.config, "read", setting.__getitem__)
+    monkeypatch.setattr(jax, "block_until_ready", awaited.append)
+    program = SharedProgram(lambda x, y: x + y)
+    assert program(1, 2) == 3
+    assert awaited == ([(1, 2)] if waits else [])

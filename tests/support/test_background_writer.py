@@ -79,16 +79,16 @@ def test_closing_returns_the_errors_of_all_writes(gate):
     assert gate.written == ["between"]
 
 
-def test_it_rests_as_long_as_the_last_write_took():
-    writer = BackgroundWriter(time.sleep, name="test")
+def test_writing_takes_at_most_the_share_of_the_time():
+    writer = BackgroundWriter(time.sleep, name="test", share=0.25)
     assert writer.has_rested
-    writer.start(0.2)
+    writer.start(0.1)
     writer.wait()
     finished = time.monotonic()
     assert not writer.has_rested
     while not writer.has_rested:
         time.sleep(0.005)
-    assert time.monotonic() - finished > 0.1
+    assert time.monotonic() - finished > 0.28  # three times as long as the write
     assert writer.close() == []
 
 
@@ -99,5 +99,5 @@ def test_waiting_ends_the_rest_of_a_held_value():
     writer.hold(0.0)
     began = time.monotonic()
     writer.wait()
-    assert time.monotonic() - began < 0.9  # it would rest for a second
+    assert time.monotonic() - began < 0.9  # it would rest for 19 seconds
     assert writer.close() == []
