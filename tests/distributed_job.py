@@ -29,11 +29,19 @@ from flax import nnx  # noqa: E402
 from helpers import Dense, TinyNet, tiny_arrays  # noqa: E402
 from worker_datasets import Stripes  # noqa: E402
 
-from nnx_alexnet import DataModule, Trainer  # noqa: E402
+from nnx_alexnet import (  # noqa: E402
+    BinaryClassification,
+    Classification,
+    DataModule,
+    Trainer,
+    create_optimizer,
+)
 from nnx_alexnet.callbacks import (  # noqa: E402
     BETWEEN_DISPATCHES,
     Callback,
     ModelCheckpoint,
+    ReduceLROnPlateau,
+    Timer,
 )
 from nnx_alexnet.data import ImageTransform  # noqa: E402
 
@@ -130,6 +138,42 @@ class Slow(Callback):
         time.sleep(options["pause"])
 
 
+class StepTimer(Timer):
+    """A timer whose clock counts steps in the first process, and is far ahead in the other one."""
+
+    step = 0
+
+    @property
+    def elapsed(self) -> float:
+        return float(self.step) if number == 0 else 1e9
+
+    def on_train_batch_end(self, trainer, outputs, batch, batch_index):
+        self.step = trainer.global_step
+        super().on_train_batch_end(trainer, outputs, batch, batch_index)
+
+
+class Binary(nnx.Module):
+    """One logit per example."""
+
+    def __init__(self) -> None:
+        self.dense = nnx.Linear(64, 1, rngs=nnx.Rngs(0))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        return self.dense(image.reshape(len(image), -1) / 255)
+
+
+def binary_results() -> dict[str, object]:
+    """Validates a model with one logit; the labels are whether the class is odd."""
+    images, labels = tiny_arrays(num=37, seed=1)
+    split = (images, labels % 2)
+    task = BinaryClassification(metrics=("auroc",))
+    trainer = Trainer(
+        Binary(), DataModule(split, split, batch_size=16), task=task, log_dir=None,
+        progress_bar=False,
+    )  # fmt: skip
+    return {**trainer.validate(), "predictions": trainer.predict(images).tolist()}
+
+
 def main() -> None:
     size = options.get("val", 37)
     val = tiny_arrays(num=size, seed=1)
@@ -159,10 +203,18 @@ def main() -> None:
     callbacks += [witness] if options.get("witness") else []
     callbacks += [Meddler(**options["meddler"])] if "meddler" in options else []
     callbacks += [Slow()] if "pause" in options else []
+    rate = options.get("rates", [0.01, 0.01])[number]
+    optimizer = optax.sgd(rate, momentum=0.9)
+    if "timer" in options:
+        optimizer = create_optimizer("sgd", rate)
+        # No loss improves by so much: the rate is next to 0 after the second epoch.
+        falling = ReduceLROnPlateau("val/loss", min_delta=100.0, patience=1, factor=1e-6)
+        callbacks += [StepTimer(options["timer"]), falling]
     trainer = Trainer(
         model,
         data,
-        optimizer=optax.sgd(options.get("rates", [0.01, 0.01])[number], momentum=0.9),
+        task=Classification(metrics=("auroc",) if "timer" in options else ()),
+        optimizer=optimizer,
         callbacks=callbacks,
         max_epochs=options.get("epochs", 2),
         log_dir=folder / "logs",
@@ -195,6 +247,9 @@ def main() -> None:
             results["test"] = trainer.test()
             predictions = trainer.predict()
             results["predictions"] = [*predictions.shape, float(np.square(predictions).sum())]
+        if "timer" in options:
+            results["probabilities"] = trainer.predict(val[0]).tolist()
+            results["binary"] = binary_results()
     except FloatingPointError as error:
         results["caught"] = str(error)
         trainer.validate()  # the processes must still be able to work together

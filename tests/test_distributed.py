@@ -6,7 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from helpers import tiny_arrays
 from jobs import DistributedJob, run_processes
+from sklearn.metrics import roc_auc_score
 
 from nnx_alexnet.checkpoints.items import find_steps, read_checkpoint
 
@@ -115,6 +117,34 @@ def test_a_stop_request_of_one_process_stops_both_at_the_same_step(tmp_path, med
     assert least <= first["step"] <= most
     assert second["stop_reason"] == "I have seen enough"
     assert "another process" in first["stop_reason"]
+
+
+@pytest.mark.slow
+def test_a_timer_lowered_rates_and_auroc_are_the_same_in_both(tmp_path):
+    """AUROC is compared with scikit-learn. The clock of the second process does not count."""
+    first, second = run_processes(tmp_path, model="dense", epochs=9, timer=10)
+    assert first["step"] == second["step"]
+    assert 10 <= first["step"] <= 16
+    assert first["stop_reason"] == "`max_time` (=10) has elapsed"
+    assert "another process" in second["stop_reason"]
+    for name in ("lr", "val/loss", "val/auroc"):
+        values = [[row[name] for row in report["history"]] for report in (first, second)]
+        assert values[0] == values[1], name
+    rates = [row["lr"] for row in first["history"]]
+    assert rates[:3] == pytest.approx([0.01, 0.01, 1e-8], rel=1e-5)
+    losses = [row["val/loss"] for row in first["history"]]
+    assert losses[2] == pytest.approx(losses[1], rel=1e-4), "the rate of the third epoch is 0"
+    assert losses[1] != pytest.approx(losses[0], rel=1e-4)
+    assert first["parameters"] == second["parameters"]
+
+    labels = tiny_arrays(num=37, seed=1)[1]
+    areas = {
+        "multi-class": roc_auc_score(labels, np.array(first["probabilities"]), multi_class="ovr"),
+        "binary": roc_auc_score(labels % 2, np.array(first["binary"]["predictions"])),
+    }
+    for report in (first, second):
+        assert report["history"][-1]["val/auroc"] == pytest.approx(areas["multi-class"], abs=1e-6)
+        assert report["binary"]["val/auroc"] == pytest.approx(areas["binary"], abs=1e-6)
 
 
 @pytest.mark.slow
