@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import Dense, TinyNet, tiny_arrays, trainer_of, tree_equal
+from helpers import Dense, TinyNet, tiny_arrays, trainer_of, tree_allclose, tree_equal
 from small_runs import FlatNet
 
 from nnx_alexnet import DataModule
@@ -33,8 +33,8 @@ def fitted(bad, *, model=None, left_out=False, **arguments):
     stream = InOrder([{"image": images[rows], "label": labels[rows]} for rows in kept])
     trainer = trainer_of(
         TinyNet(4, rngs=nnx.Rngs(0)) if model is None else model,
-        DataModule(stream, batch_size=8),
-        optimizer=optax.adam(1e-2), max_epochs=1, log_every_n_steps=1, **arguments,
+        DataModule(stream, batch_size=8), max_epochs=1, log_every_n_steps=1,
+        **{"optimizer": optax.adam(1e-2), **arguments},
     )  # fmt: skip
     rows = trainer.fit()
     return nnx.state(trainer.model), rows[-1]
@@ -51,6 +51,31 @@ def test_a_skipped_step_leaves_no_trace(model):
     assert (row["step"], other["step"]) == (6, 5)
     assert row["skipped_steps"] == 1
     assert row["train/loss"] == other["train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scale"),
+    [
+        ({"check_finite": 1}, None),
+        ({"check_finite": False}, 16.0),  # 8, 16 after two steps, 8 after the NaN, 16
+        # The skipped step does not change the scale.
+        pytest.param({"check_finite": 1, "num_micro_batches": 2}, 32.0, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_several_devices_skip_the_step_that_one_device_skips(arguments, scale):
+    """One of the devices has the NaN."""
+    optimizer = optax.sgd(1e-2, momentum=0.9)
+    if scale is not None:
+        optimizer = dynamic_loss_scale(optimizer, initial_scale=8.0, growth_interval=2)
+    found = [
+        fitted([2], model=Dense(), optimizer=optimizer, **arguments, **on)
+        for on in ({"devices": 1}, {"devices": 4}, {"devices": 4, "shard_state": True})
+    ]
+    for state, row in found:
+        assert tree_allclose(state, found[0][0], rtol=1e-5, atol=1e-6)
+        assert (row["skipped_steps"], row.get("loss_scale")) == (1, scale)
+        assert row["train/loss"] == pytest.approx(found[0][1]["train/loss"], nan_ok=True)
 
 
 def test_micro_batches_loss_scale_and_skipped_steps_resume_exactly(tmp_path):
