@@ -522,6 +522,35 @@ def test_a_split_of_a_size_that_divides_by_nothing_is_measured_exactly(as_batche
         np.testing.assert_allclose(predicted, probabilities, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        KINDS["state 4"],
+        *(pytest.param(KINDS[k], marks=pytest.mark.slow) for k in ("data 8", "data 2 x model 2")),
+    ],
+    ids=str,
+)
+def test_each_named_validation_set_is_measured_exactly(options):
+    """Sets larger and smaller than a batch, one of them an iterable of batches."""
+    sets = {"clean": tiny_arrays(num=21, seed=1), "few": tiny_arrays(num=3, seed=2)}
+    images, labels = sets["streamed"] = tiny_arrays(num=11, seed=3)
+    val = {**sets, "streamed": [(images[i : i + 5], labels[i : i + 5]) for i in (0, 5, 10)]}
+    model = Dense()
+    if isinstance(options["devices"], dict):
+        model.dense.kernel.set_metadata(**split("model", None))
+    trainer = sgd_trainer(
+        model, DataModule(tiny_arrays(), val, batch_size=8), max_steps=3, **options
+    )
+    row = trainer.fit()[-1]
+    measured = trainer.validate()
+    assert len(measured) == 6
+    for name, arrays in sets.items():
+        loss, accuracy, _ = measured_by_numpy(model, trainer, *arrays)
+        for found in (row, measured):
+            assert found[f"val/{name}/loss"] == pytest.approx(loss, rel=1e-6)
+            assert found[f"val/{name}/accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
 # ---- What is refused -------------------------------------------------------------------------
 
 
