@@ -50,7 +50,7 @@ from nnx_alexnet.data.dataset_splits import DatasetRequest, Splits, held_out, sp
 from nnx_alexnet.data.hugging_face_splits import hugging_face
 from nnx_alexnet.data.image_folder import image_folder, imagenet
 from nnx_alexnet.data.map_source import OnBadSample
-from nnx_alexnet.data.named_augmentations import named_transforms
+from nnx_alexnet.data.named_augmentations import check_names, named_transforms
 from nnx_alexnet.data.resident_data import KeepOnDevice
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import unknown
@@ -199,11 +199,14 @@ def _check_columns(name: str, columns: object, rename: object, root: object) -> 
 def _transform(
     splits: Splits, image_size: int, *, augment: bool, wanted: Mapping[str, Any] | None
 ) -> ImageTransform | list[Any] | None:
+    check_names(wanted)
     if wanted and not augment:
-        raise ValueError(f"`augmentations` (={dict(wanted)}) need `augment`, which is False.")
+        raise ValueError(
+            f"`augmentations` (={wanted!r}) need `augment`, which is False. Leave one of them out."
+        )
     if splits.mean is None or splits.std is None:
         if wanted:
-            raise ValueError(f"`augmentations` (={dict(wanted)}) need images, and there are none.")
+            raise ValueError(f"`augmentations` (={wanted!r}) need images, and there are none.")
         return None
     transform = ImageTransform(
         image_size,

@@ -35,17 +35,35 @@ OF_IMAGES = ("resized_crop", "ratio", "translate", "flip", "ten_crops")
 """Names of arguments of `ImageTransform`."""
 
 
+def check_names(wanted: Any) -> None:
+    """Checks the names of augmentations.
+
+    Raises:
+        ValueError: a name is unknown.
+        TypeError: `wanted` is neither a dict nor None.
+    """
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise TypeError(
+            f"`augmentations` (={wanted!r}) must be a dict with the names of augmentations, such "
+            'as {"mixup": 0.2}.'
+        )
+    for name in wanted or ():
+        if name not in (*AUGMENTATIONS, *OF_IMAGES):
+            raise unknown("augmentations", name, [*AUGMENTATIONS, *OF_IMAGES])
+
+
 def named_transforms(transform: ImageTransform, wanted: Mapping[str, Any]) -> list[Any]:
     """Returns the transforms for augmentations by name.
 
     Args:
         transform: of the dataset.
-        wanted: by name, True, the first argument, or a dict of arguments; False leaves it out. The
-            arguments of `ImageTransform` have their own values.
+        wanted: for each name, which `check_names` accepts, True, the first argument, or a dict of
+            arguments; False leaves the augmentation out. The arguments of `ImageTransform` have
+            their own values.
 
     Raises:
-        ValueError: a name is unknown, or an argument is out of its range.
-        TypeError: an augmentation has no such argument, or `wanted` is not a dict.
+        ValueError: an argument is out of its range.
+        TypeError: an augmentation has no such argument.
 
     Example:
         >>> from nnx_alexnet.data import ImageTransform
@@ -53,14 +71,6 @@ def named_transforms(transform: ImageTransform, wanted: Mapping[str, Any]) -> li
         >>> named_transforms(ImageTransform(8), {"flip": True, "erasing": 0.25})[1].probability
         0.25
     """
-    if not isinstance(wanted, Mapping):
-        raise TypeError(
-            f"`augmentations` (={wanted!r}) must be a dict with the names of augmentations, such "
-            'as {"mixup": 0.2}.'
-        )
-    for name in wanted:
-        if name not in (*AUGMENTATIONS, *OF_IMAGES):
-            raise unknown("augmentations", name, [*AUGMENTATIONS, *OF_IMAGES])
     changes = {name: wanted[name] for name in OF_IMAGES if name in wanted}
     if changes.get("resized_crop") is not None:
         changes = {"translate": 0.0} | changes

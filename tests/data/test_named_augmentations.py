@@ -46,6 +46,7 @@ def test_names_become_transforms(wanted, expected):
         ({"augmentations": {"mixup": -1}}, ValueError, "`alpha` .* must be greater than 0"),
         ({"augmentations": {"mixup": {"beta": 1}}}, TypeError, "'mixup' takes true, its first"),
         ({"augmentations": "mixup"}, TypeError, "must be a dict with the names"),
+        ({"augmentations": "mixup", "augment": False}, TypeError, "must be a dict with the names"),
         ({"augmentations": {"mixup": 1}, "augment": False}, ValueError, "need `augment`"),
     ],
 )
