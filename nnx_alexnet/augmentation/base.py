@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from nnx_alexnet.augmentation.arguments import in_range
+
 Batch = dict[str, Any]
 
 
@@ -39,6 +41,12 @@ class Augmentation:
     """Whether the images must be from 0 to 1, so that they are standardised afterwards."""
     moves_pixels: ClassVar[bool] = False
     """Whether fields that belong to the pixels of the image would no longer fit it."""
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """The smallest and the largest value of each argument that is a number in a range."""
+
+    def __post_init__(self) -> None:
+        for name, limits in self.ranges.items():
+            object.__setattr__(self, name, in_range(name, getattr(self, name), *limits))
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
         """Returns the batch with its images changed.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 
-from nnx_alexnet.augmentation.arguments import in_range
 from nnx_alexnet.augmentation.base import Augmentation, check_colors
 from nnx_alexnet.augmentation.colors import (
     adjust_brightness,
@@ -55,11 +55,10 @@ class ColorJitter(Augmentation):
     saturation: float = 0.4
     hue: float = 0.0
     on_unit_range: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            object.__setattr__(self, name, in_range(name, getattr(self, name), 0))
-        object.__setattr__(self, "hue", in_range("hue", self.hue, 0, 0.5))
+    ranges: ClassVar = {
+        **dict.fromkeys(("brightness", "contrast", "saturation"), (0, math.inf)),
+        "hue": (0, 0.5),
+    }
 
     def check_channels(self, channels: int) -> None:
         """Raises a `ValueError` unless images are grey or RGB."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnx_alexnet.augmentation.arguments import finite, in_range
+from nnx_alexnet.augmentation.arguments import finite
 from nnx_alexnet.augmentation.base import Augmentation
 
 # Of ImageNet's RGB values from 0 to 1, as in fb.resnet.torch (datasets/imagenet.lua).
@@ -53,9 +54,10 @@ class Lighting(Augmentation):
     eigenvalues: tuple[float, ...] = IMAGENET_EIGENVALUES
     eigenvectors: tuple[tuple[float, ...], ...] = IMAGENET_EIGENVECTORS
     on_unit_range: ClassVar[bool] = True
+    ranges: ClassVar = {"sigma": (0, math.inf)}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", in_range("sigma", self.sigma, 0))
+        super().__post_init__()
         values = tuple(finite("eigenvalues", each) for each in self.eigenvalues)
         vectors = tuple(
             tuple(finite("eigenvectors", each) for each in row) for row in self.eigenvectors

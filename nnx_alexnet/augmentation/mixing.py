@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet.augmentation.arguments import in_range, positive
+from nnx_alexnet.augmentation.arguments import positive
 from nnx_alexnet.augmentation.base import Augmentation, Batch
+from nnx_alexnet.support import check_integer
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,12 @@ class Mixing(Augmentation):
     probability: float = 1.0
     num_classes: int | None = None
     moves_pixels: ClassVar[bool] = True
+    ranges: ClassVar = {"probability": (0, 1)}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "alpha", positive("alpha", self.alpha))
-        object.__setattr__(self, "probability", in_range("probability", self.probability, 0, 1))
-        if self.num_classes is not None and (
-            isinstance(self.num_classes, bool)
-            or not isinstance(self.num_classes, int)
-            or self.num_classes < 2
-        ):
-            raise ValueError(
-                f"`num_classes` (={self.num_classes!r}) must be an integer of at least 2, or None."
-            )
+        check_integer("num_classes", self.num_classes, minimum=2, also=(None,))
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
         """Returns the batch with `image`, `label` and `weight` mixed; the same in evaluation.
@@ -252,10 +247,7 @@ class MixUpOrCutMix(Augmentation):
     cutmix: CutMix = CutMix()
     cutmix_probability: float = 0.5
     moves_pixels: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        chosen = in_range("cutmix_probability", self.cutmix_probability, 0, 1)
-        object.__setattr__(self, "cutmix_probability", chosen)
+    ranges: ClassVar = {"cutmix_probability": (0, 1)}
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
         """Returns the batch after one of the two; the same batch in evaluation."""

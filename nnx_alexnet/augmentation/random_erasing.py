@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet.augmentation.arguments import finite, in_range, interval
+from nnx_alexnet.augmentation.arguments import interval
 from nnx_alexnet.augmentation.base import Augmentation
 from nnx_alexnet.augmentation.regions import draw_region
+from nnx_alexnet.support import check_bool
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,13 @@ class RandomErasing(Augmentation):
     ratio: tuple[float, float] = (0.3, 3.3)
     value: float = 0.0
     noise: bool = False
+    ranges: ClassVar = {"probability": (0, 1), "value": (-math.inf, math.inf)}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "probability", in_range("probability", self.probability, 0, 1))
+        super().__post_init__()
         object.__setattr__(self, "scale", interval("scale", self.scale, largest=1))
         object.__setattr__(self, "ratio", interval("ratio", self.ratio))
-        object.__setattr__(self, "value", finite("value", self.value))
-        if not isinstance(self.noise, bool):
-            raise TypeError(f"`noise` (={self.noise!r}) must be True or False.")
+        check_bool("noise", self.noise)
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
         """Returns one image without a rectangle."""
