@@ -351,7 +351,9 @@ class Trainer:
                 of a run resumes that run.
             accept: differences from the saved run that the resumed run may have. Pass the names
                 that the error lists, or prefixes of them: `"optimizer"`, `"versions"` (default
-                none). For an accepted hyperparameter, the value in the code is used from then on.
+                none). `"schedule"` lets an extended run train after its schedule has ended at a
+                learning rate of 0. For an accepted hyperparameter, the value in the code is used
+                from then on.
 
         Returns:
             A list with one dict per validation, or per epoch if there is no validation split. Each

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,14 +12,13 @@ from jsonargparse import Namespace
 
 from nnx_alexnet.cli.data_option import build_data
 from nnx_alexnet.cli.options import fit_parser
-from nnx_alexnet.cli.words import IMPORT_PATH, read_config
+from nnx_alexnet.cli.words import IMPORT_PATH
 from nnx_alexnet.data import DataModule, limited_data
 from nnx_alexnet.devices import keep_freed_memory
 from nnx_alexnet.optimizers import create_optimizer
-from nnx_alexnet.runs import find_runs
 from nnx_alexnet.support import check_integer, logger
 from nnx_alexnet.trainer import Trainer
-from nnx_alexnet.training import DEFAULT_EPOCHS
+from nnx_alexnet.training import num_steps
 
 # The side, in pixels. A step on smaller images may be so short that dispatching the next one early
 # saves more time than keeping freed memory.
@@ -97,13 +95,13 @@ def build_trainer(config: Namespace, data: DataModule) -> Trainer:
         num = _steps_per_epoch(limited)
         optimizer["steps_per_epoch"] = record["optimizer"]["steps_per_epoch"] = num
     elif optimizer["schedule"] in ("cosine", "linear", "one_cycle"):
-        num_steps = _num_steps(arguments["max_epochs"], arguments["max_steps"], limited)
+        run_steps = _num_steps(arguments["max_epochs"], arguments["max_steps"], limited)
         if optimizer["num_steps"] is None:
-            optimizer["num_steps"] = num_steps
+            optimizer["num_steps"] = run_steps
             # When the run is resumed with another length, its schedule stays the same.
-            record["optimizer"]["num_steps"] = num_steps
+            record["optimizer"]["num_steps"] = run_steps
         else:
-            _check_short_schedule(config, optimizer["num_steps"], num_steps, limited)
+            _warn_of_short_schedule(optimizer["num_steps"], run_steps)
     return Trainer(
         build_model(parts.model, config.seed, given),
         data,
@@ -134,11 +132,7 @@ def _num_steps(max_epochs: int | None, max_steps: int | None, data: DataModule) 
     """Returns the number of steps of a run; None if the length of an epoch is unknown."""
     check_integer("max_epochs", max_epochs, also=(None,))
     check_integer("max_steps", max_steps, also=(None,))
-    if max_epochs is None and max_steps is None:
-        max_epochs = DEFAULT_EPOCHS
-    steps = data.train.num_batches
-    limits = [max_steps, max_epochs * steps if max_epochs and steps else None]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return num_steps(max_epochs, max_steps, data.train.num_batches)
 
 
 def _steps_per_epoch(data: DataModule) -> int:
@@ -151,44 +145,11 @@ def _steps_per_epoch(data: DataModule) -> int:
     return data.train.num_batches
 
 
-def _check_short_schedule(
-    config: Namespace, schedule_steps: int, run_steps: int | None, data: DataModule
-) -> None:
-    """Warns of a schedule that ends before the run; refuses one that ends before an extended run.
-
-    Raises:
-        ValueError: `--resume` makes a run longer than it was, its schedule does not reach the new
-            end, and `--resume-accept schedule` is not given.
-    """
-    if run_steps is None or schedule_steps >= run_steps:
-        return
-    text = (
-        f"The schedule ends at step {schedule_steps} (`--optimizer.num_steps`), after which the "
-        f"learning rate is 0, but the run has {run_steps} steps."
-    )
-    longer = f"use `--optimizer.num_steps {run_steps}`"
-    saved_steps = _saved_steps(config, data)
-    if saved_steps is not None and saved_steps < run_steps:
-        longer += " with `--resume-accept optimizer`: the rate then differs from step 0 on"
-        if "schedule" not in config.resume_accept:
-            raise ValueError(
-                f"{text} The run to resume had {saved_steps} steps. To train the others at a rate "
-                f"of 0 anyway, use `--resume-accept schedule`; for a longer schedule, {longer}."
-            )
-    logger.warning("%s For a longer schedule, %s.", text, longer)
-
-
-def _saved_steps(config: Namespace, data: DataModule) -> int | None:
-    """Returns the number of steps that the run to resume was to have; None if it is unknown."""
-    if config.resume == "never" or config.resume_weights_only:
-        return None
-    run_dir = Path(config.resume)
-    if config.resume == "auto":
-        found = find_runs(Path(config.trainer.log_dir or "logs") / (config.trainer.name or ""))
-        if not found:
-            return None
-        run_dir = found[-1]
-    if not (run_dir / "config.yaml").is_file():
-        return None
-    saved = read_config(run_dir / "config.yaml").get("trainer") or {}
-    return _num_steps(saved.get("max_epochs"), saved.get("max_steps"), data)
+def _warn_of_short_schedule(schedule_steps: int, run_steps: int | None) -> None:
+    """Warns of a schedule that ends before the run."""
+    if run_steps is not None and schedule_steps < run_steps:
+        logger.warning(
+            "The schedule ends at step %d (`--optimizer.num_steps`), after which the learning rate "
+            "is 0, but the run has %d steps. For a longer schedule, use `--optimizer.num_steps "
+            "%d`.", schedule_steps, run_steps, run_steps,
+        )  # fmt: skip

@@ -28,6 +28,7 @@ from nnx_alexnet.training.requests import Agreement, Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_config import recorded_config
 from nnx_alexnet.training.run_identity import Ingredients
+from nnx_alexnet.training.run_length import num_steps
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name, as_tags
 from nnx_alexnet.training.start_checks import check_types
 from nnx_alexnet.training.start_reports import report_frozen_layers, report_trained_parameters
@@ -67,6 +68,7 @@ __all__ = [
     "joined",
     "names_at_epoch_ends",
     "names_at_log_points",
+    "num_steps",
     "own_names",
     "predict_step",
     "recorded_config",

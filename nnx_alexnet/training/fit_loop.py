@@ -42,6 +42,7 @@ from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Requests
 from nnx_alexnet.training.run import Run
 from nnx_alexnet.training.run_identity import Ingredients, check_processes_alike, identify_run
+from nnx_alexnet.training.run_length import check_extension, num_steps
 from nnx_alexnet.training.saver import Saver
 from nnx_alexnet.training.settings import Settings
 from nnx_alexnet.training.signals import graceful_stop
@@ -182,6 +183,7 @@ class FitLoop:
                 about_data={**about_data, "num_outputs": made.task.num_outputs(self._data)},
                 policy=self._policy,
                 parameter_names=arrays.steps.parameter_names,
+                check_saved=lambda run_dir: self._check_extension(run_dir, accept),
             )
             report_stream(self._stream)
             if saved is not None and accepted:
@@ -195,6 +197,18 @@ class FitLoop:
         self._hooks.call("on_fit_start")
         if saved is not None:  # not before `on_fit_start`, where callbacks reset their states
             self._saver.restore(saved, accept)
+
+    def _check_extension(self, run_dir: Path, accept: Sequence[str]) -> None:
+        train = self._data.train
+        steps_per_epoch = None if train is None else train.num_batches
+        settings = self._settings
+        check_extension(
+            run_dir,
+            accept,
+            transformation=self._ingredients.optimizers.transformation,
+            run_steps=num_steps(settings.max_epochs, settings.max_steps, steps_per_epoch),
+            steps_per_epoch=steps_per_epoch,
+        )
 
     def _train(self) -> None:
         """Trains all epochs, and saves the last state."""

@@ -85,6 +85,7 @@ class Run:
         about_data: Mapping[str, Any],
         policy: ModelCheckpoint,
         parameter_names: Sequence[str],
+        check_saved: Callable[[Path], None],
     ) -> tuple[Checkpoint | None, list[str]]:
         """Opens the folder of a new run, or of the one to resume.
 
@@ -95,6 +96,7 @@ class Run:
             about_data: a description of its data.
             policy: which checkpoints to keep.
             parameter_names: the names of the parameters that must be finite to be saved.
+            check_saved: called with the folder of the run to resume before it is changed.
 
         Returns:
             The checkpoint to resume from, if there is one, and the paths of the accepted
@@ -102,7 +104,7 @@ class Run:
         """
         self.identity, self.about_data = identity, about_data
         where, step, accepted = on_main(
-            lambda: self._open_folder(resume, accept, policy, parameter_names)
+            lambda: self._open_folder(resume, accept, policy, parameter_names, check_saved)
         )
         self.run_dir = Path(where)  # not earlier: the folder may be of another run
         if self._saved is None and step is not None:
@@ -116,6 +118,7 @@ class Run:
         accept: Sequence[str],
         policy: ModelCheckpoint,
         parameter_names: Sequence[str],
+        check_saved: Callable[[Path], None],
     ) -> tuple[str, int | None, list[str]]:
         """Opens the folder in the first process.
 
@@ -140,6 +143,7 @@ class Run:
 
         def check(loop: Mapping[str, Any]) -> None:
             accepted[:] = check_same(loop, self.identity, run_dir, accept)
+            check_saved(run_dir)
 
         self._saved = self.checkpoints.restore(check)
         write_record(run_dir, self._config)

@@ -86,7 +86,28 @@ def optimizer_record(
         >>> optimizer_record(optax.sgd(optax.cosine_decay_schedule(0.5, 100)))
         {'name': 'sgd', 'learning_rate': 0.5, 'schedule': 'cosine_decay'}
     """
-    names, rates = [], [schedule for schedule in schedules if schedule is not None]
+    names, rates = _parts(transformation)
+    rates = [*(schedule for schedule in schedules if schedule is not None), *rates]
+    found = {*map(repr, rates)}
+    rate = rates[0] if len(found) == 1 else None
+    return {"name": _name(names), **_rate(rate)}
+
+
+def known_rates(transformation: optax.GradientTransformation) -> list[Any]:
+    """Returns the constant learning rates and the schedules of an optimizer, as far as known.
+
+    Example:
+        >>> import optax
+        >>> from nnx_alexnet.training.run_config import known_rates
+        >>> known_rates(optax.sgd(0.5))
+        [0.5]
+    """
+    return _parts(transformation)[1]
+
+
+def _parts(transformation: optax.GradientTransformation) -> tuple[list[str], list[Any]]:
+    """Returns the names of an optimizer's parts, and their learning rates and schedules."""
+    names, rates = [], []
     for function, held in _closures((transformation.init, transformation.update), set()):
         part = function.__qualname__.partition(".")[0]
         names.append(part)
@@ -98,9 +119,7 @@ def optimizer_record(
             rates.append(-held["step_size"])
         elif part == "scale_by_learning_rate" and callable(held.get("learning_rate")):
             rates.append(held["learning_rate"])
-    found = {*map(repr, rates)}
-    rate = rates[0] if len(found) == 1 else None
-    return {"name": _name(names), **_rate(rate)}
+    return names, rates
 
 
 def _closures(value: Any, seen: set[int]) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:

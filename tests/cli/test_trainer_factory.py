@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import yaml
 from helpers import tiny_arrays
 
 from nnx_alexnet import DataModule
@@ -91,18 +90,3 @@ def test_a_schedule_shorter_than_the_run_is_reported(warnings):
     (line,) = [each for each in warnings.messages if "schedule ends" in each]
     assert line.startswith("The schedule ends at step 20 (`--optimizer.num_steps`)")
     assert "the run has 24 steps" in line
-
-
-def test_extending_a_run_beyond_its_cosine_schedule_must_be_accepted(tmp_path, warnings):
-    config = {"trainer": {"max_epochs": 2}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    options = ["--resume", str(tmp_path), "--optimizer.num_steps", "16"]
-    built(*options, "--trainer.max_epochs", "2")  # the length that it had
-    assert not [each for each in warnings.messages if "schedule ends" in each]
-    options += ["--trainer.max_epochs", "4"]
-    with pytest.raises(ValueError, match=r"had 16 steps\. .* `--resume-accept schedule`; .* 32`"):
-        built(*options)
-    built(*options, "--resume-accept", "schedule")
-    assert [each for each in warnings.messages if "schedule ends at step 16" in each]
-    built(*options, "--optimizer.num_steps", "32", "--resume-accept", "optimizer")
-    built(*options, "--optimizer.schedule", "constant")

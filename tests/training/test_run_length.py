@@ -1,0 +1,57 @@
+"""The number of steps of a run, and the schedules of extended runs."""
+
+import optax
+import pytest
+from parts import Product, Scale, split_of
+
+from nnx_alexnet import DataModule, Trainer, create_optimizer
+from nnx_alexnet.training import num_steps
+
+COSINE = optax.cosine_decay_schedule(0.1, 8)  # two epochs of four steps
+FLOOR = optax.cosine_decay_schedule(0.1, 8, alpha=0.5)
+
+
+def fitted(folder, optimizer, max_epochs, **options):
+    data = DataModule(split_of(*[1.0] * 8), split_of(2.0), batch_size=2)
+    trainer = Trainer(
+        Scale(8.0), data, task=Product(), optimizer=optimizer, max_epochs=max_epochs,
+        log_dir=folder, progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(**options)
+    return trainer
+
+
+def test_the_shorter_of_two_limits_counts_and_the_default_without_any():
+    assert num_steps(2, None, 4) == 8
+    assert num_steps(2, 5, 4) == 5
+    assert num_steps(None, None, 4) == 40  # ten epochs
+    assert num_steps(2, None, None) is None
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam(COSINE),
+        create_optimizer("sgd", schedule="cosine", num_steps=8, rate_factors={"weight": 0.5}),
+    ],
+    ids=["one", "groups"],
+)
+def test_extending_a_run_beyond_its_schedule_must_be_accepted(tmp_path, optimizer):
+    fitted(tmp_path, optimizer, 2)
+    before = (tmp_path / "scale/version_0/config.yaml").read_text()
+    fitted(tmp_path, optimizer, 2, resume="auto")  # the length that it had
+    with pytest.raises(ValueError, match=r'from 8 to 16 steps, .* accept=\["schedule"\]'):
+        fitted(tmp_path, optimizer, 4, resume="auto")
+    assert (tmp_path / "scale/version_0/config.yaml").read_text() == before
+    assert fitted(tmp_path, optimizer, 4, resume="auto", accept="schedule").global_step == 16
+
+
+def test_a_longer_schedule_or_one_with_a_floor_extends_a_run(tmp_path, caplog):
+    fitted(tmp_path, optax.sgd(FLOOR), 2)
+    caplog.set_level("INFO", logger="nnx_alexnet")
+    fitted(tmp_path, optax.sgd(FLOOR), 3, resume="auto")
+    assert "from 8 to 12 steps" in caplog.text
+    assert "a learning rate of 0.05 for the first new step, and 0.05 for the last" in caplog.text
+    longer = optax.sgd(optax.cosine_decay_schedule(0.1, 16))
+    trainer = fitted(tmp_path, longer, 4, resume="auto", accept="optimizer")
+    assert trainer.global_step == 16
