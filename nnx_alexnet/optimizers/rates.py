@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
 _RATE = "hyperparams/learning_rate"
 
@@ -40,18 +41,22 @@ def metrics_of_parts(metric: str, paths: Mapping[int, Sequence[str]]) -> dict[st
 
     Args:
         metric: the name if only one part has it.
-        paths: the number of each leaf, with its path.
+        paths: the number of each leaf, with its path, whose parts are escaped as by
+            `named_leaves`. Names of metrics are not escaped, unless two would be equal.
 
     Example:
         >>> from nnx_alexnet.optimizers.rates import metrics_of_parts
-        >>> metrics_of_parts("norm", {4: ["body", "x"], 7: ["head", "x"]})
-        {'norm/body': 4, 'norm/head': 7}
+        >>> metrics_of_parts("norm", {4: ["body", "x"], 7: ["head%2Fbias", "x"]})
+        {'norm/body': 4, 'norm/head/bias': 7}
     """
     if len(paths) == 1:
         return {metric: next(iter(paths))}
     start = _num_shared([*paths.values()])
     end = _num_shared([path[start:][::-1] for path in paths.values()])
     parts = {number: ".".join(path[start : len(path) - end]) for number, path in paths.items()}
+    readable = {number: unquote(part) for number, part in parts.items()}
+    if len({*readable.values()}) == len(parts):
+        parts = readable
     return {f"{metric}/{part}" if part else metric: number for number, part in parts.items()}
 
 

@@ -180,10 +180,10 @@ class CompiledSteps:
         trace_prediction(self._functions, example)
 
     def trace_training(
-        self, optimizers: OptimizerFactory, empty: Any, example: Batch
+        self, optimizers: OptimizerFactory, evaluation: EvaluationTrace, example: Batch
     ) -> TrainingTrace:
         """Traces a train step over shapes; see `tracing.trace_training`."""
-        return trace_training(self._functions, self._update, optimizers, empty, example)
+        return trace_training(self._functions, self._update, optimizers, evaluation, example)
 
     def note_size(self, num_rows: int, lengths: tuple[int, ...] = ()) -> bool:
         """Records a batch size of the train step; returns whether the size is new.

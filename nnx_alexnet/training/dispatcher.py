@@ -324,7 +324,7 @@ class Dispatcher:
         speed = rates.get("perf/images_per_second")
         if speed is not None:
             per_device = speed / self._placement.num_devices
-            used = flops_utilization(per_device, self._evaluation.forward_flops)
+            used = flops_utilization(per_device, self._training.example_flops)
             rates |= {} if used is None else {"perf/mfu": used}
         # Before the first step after a resume, no rate has been read.
         return dict(self._rates_read or self.learning_rates()) | rates

@@ -52,7 +52,7 @@ def product_flops(jaxpr: Any) -> dict[str, float]:
     """Counts the FLOPs of the matrix products and convolutions of a traced function.
 
     A multiplication and its addition count as two FLOPs. Elementwise operations are not counted,
-    nor are loops whose number of iterations is unknown during tracing.
+    nor is more than one iteration of a loop whose number of iterations is unknown during tracing.
 
     Args:
         jaxpr: the result of `jax.make_jaxpr`.
@@ -67,11 +67,12 @@ def product_flops(jaxpr: Any) -> dict[str, float]:
         {'float32': 60.0}
     """
     counted: dict[str, float] = {}
-    _count(getattr(jaxpr, "jaxpr", jaxpr), counted)
+    _count(getattr(jaxpr, "jaxpr", jaxpr), counted, 1)
     return counted
 
 
-def _count(jaxpr: Any, counted: dict[str, float]) -> None:
+def _count(jaxpr: Any, counted: dict[str, float], times: int) -> None:
+    """Adds the FLOPs of a program that runs `times` times."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             left, right = (variable.aval for variable in equation.invars[:2])
@@ -83,33 +84,58 @@ def _count(jaxpr: Any, counted: dict[str, float]) -> None:
                 numbers = equation.params["dimension_numbers"]
                 summed = math.prod(right.shape) // right.shape[numbers.rhs_spec[0]]
             name = str(left.dtype)
-            counted[name] = counted.get(name, 0.0) + 2.0 * output * summed
+            counted[name] = counted.get(name, 0.0) + 2.0 * output * summed * times
+        is_scan = equation.primitive.name == "scan"
+        inner_times = times * equation.params["length"] if is_scan else times
         for value in equation.params.values():
             for inner in value if isinstance(value, list | tuple) else [value]:
                 traced = getattr(inner, "jaxpr", inner)
                 if hasattr(traced, "eqns"):
-                    _count(traced, counted)
+                    _count(traced, counted, inner_times)
+
+
+def training_flops(
+    forward: Mapping[str, float], step: Mapping[str, float], *, trains_all: bool
+) -> dict[str, float]:
+    """Returns the FLOPs that training takes for one example, by dtype.
+
+    Args:
+        forward: those of the forward pass.
+        step: those of the train step as it was traced. They are used if some parameters are
+            frozen, whose gradients need no products. The result is never more than without frozen
+            parameters, because a step that computes activations again (`remat`) does no more work.
+        trains_all: whether no parameter is frozen.
+
+    Example:
+        >>> from nnx_alexnet.training.flops import training_flops
+        >>> training_flops({"bfloat16": 10.0}, {"bfloat16": 12.0}, trains_all=False)
+        {'bfloat16': 12.0}
+        >>> training_flops({"bfloat16": 10.0}, {"bfloat16": 28.0}, trains_all=True)
+        {'bfloat16': 30.0}
+    """
+    whole = {dtype: TRAINING_FACTOR * count for dtype, count in forward.items()}
+    return whole if trains_all or sum(step.values()) > sum(whole.values()) else {**step}
 
 
 def flops_utilization(
-    examples_per_second: float, forward_flops: Mapping[str, float]
+    examples_per_second: float, example_flops: Mapping[str, float]
 ) -> float | None:
     """Returns the share of the device's FLOP/s that training used (MFU); None if unknown.
 
     Args:
         examples_per_second: the speed of training on one device.
-        forward_flops: the FLOPs of one example by dtype, as `product_flops` counts them.
+        example_flops: the FLOPs that training takes for one example, by dtype.
 
     Returns:
         A number between 0 and 1; None if the device's peak is unknown, or if less than 90% of the
         products are in 16 bits, because the peak holds only for those.
     """
     peak = peak_flops(jax.local_devices()[0].device_kind)
-    total = sum(forward_flops.values())
-    halves = sum(v for k, v in forward_flops.items() if jnp.dtype(k).itemsize == 2)
+    total = sum(example_flops.values())
+    halves = sum(v for k, v in example_flops.items() if jnp.dtype(k).itemsize == 2)
     if peak is None or halves < 0.9 * total or not total:
         return None
-    return TRAINING_FACTOR * total * examples_per_second / peak
+    return total * examples_per_second / peak
 
 
 def peak_memory() -> int | None:

@@ -36,7 +36,7 @@ def names_at_epoch_ends(
     names |= {f"{split}/{metric}" for split in val_sets for metric in of_split}
     names |= {*training.rate_names, *EpochMeter.names, "perf/compile_seconds"}
     # Not every device reports these.
-    if flops_utilization(1.0, evaluation.forward_flops) is not None:
+    if flops_utilization(1.0, training.example_flops) is not None:
         names.add("perf/mfu")
     if peak_memory() is not None:
         names.add("perf/peak_memory_bytes")

@@ -194,9 +194,7 @@ class Preparation:
         self.optimizers = self.optimizers._replace(steps_per_epoch=loader.num_batches, wrt=wrt)
         self.optimizers.check(model)
         with self._fitting(loader) as example:
-            self.training = self._arrays.steps.trace_training(
-                self.optimizers, evaluation.empty, example
-            )
+            self.training = self._arrays.steps.trace_training(self.optimizers, evaluation, example)
         return evaluation, self.training
 
     def _trace_evaluation(self, loader: Loader) -> EvaluationTrace:

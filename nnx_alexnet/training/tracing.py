@@ -21,7 +21,7 @@ from nnx_alexnet.support import logger
 from nnx_alexnet.task import ContractError, SplitMetric, Task, check_same_rows, no_accidental_pairs
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
-from nnx_alexnet.training.flops import product_flops
+from nnx_alexnet.training.flops import product_flops, training_flops
 from nnx_alexnet.training.step_functions import State, StepFunctions, Update
 
 _SIZES = itertools.count(1)
@@ -66,6 +66,7 @@ class TrainingTrace(NamedTuple):
             and keys.
         program: the jaxpr.
         num_rows: the number of examples in the batch that was traced.
+        example_flops: the FLOPs that training takes for one example, by dtype.
     """
 
     rate_names: tuple[str, ...]
@@ -73,6 +74,7 @@ class TrainingTrace(NamedTuple):
     constants: list[str]
     program: Any
     num_rows: int
+    example_flops: Mapping[str, float]
 
 
 def fingerprints(evaluation: EvaluationTrace, training: TrainingTrace) -> dict[str, Any]:
@@ -202,7 +204,7 @@ def trace_training(
     functions: StepFunctions,
     update: Update,
     optimizers: OptimizerFactory,
-    empty: Any,
+    evaluation: EvaluationTrace,
     example: Batch,
 ) -> TrainingTrace:
     """Traces a train step; `trace_evaluation` must have chosen the metrics before.
@@ -211,7 +213,7 @@ def trace_training(
         functions: the step functions of the model.
         update: the compiled form of `functions.update`, which keeps this trace.
         optimizers: creates the optimizer.
-        empty: the metrics before any batch.
+        evaluation: the trace of the forward pass.
         example: shapes and dtypes of a batch.
 
     Raises:
@@ -227,7 +229,7 @@ def trace_training(
         )
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    metrics, key = shaped((empty, key), functions.placement.replicated)
+    metrics, key = shaped((evaluation.empty, key), functions.placement.replicated)
     state: Any = State(functions.model.abstract(), layout.abstract())
     jaxpr = update.trace(
         state, metrics, shaped(dict(example), functions.placement.batch), key
@@ -239,12 +241,18 @@ def trace_training(
         state = nnx.filter_state(functions.definitions.state, *kinds)
         return [name for name in named_leaves(state) if name in still]
 
+    num_rows = len(example["index"])
     return TrainingTrace(
         rate_names=functions.rate_names,
         still_statistics=unmoved(nnx.BatchStat),
         constants=unmoved(nnx.Not(nnx.Any(nnx.Param, nnx.BatchStat, nnx.RngState))),
         program=jaxpr,
-        num_rows=len(example["index"]),
+        num_rows=num_rows,
+        example_flops=training_flops(
+            evaluation.forward_flops,
+            {dtype: count / num_rows for dtype, count in product_flops(jaxpr).items()},
+            trains_all=optimizers.wrt is nnx.Param,
+        ),
     )
 
 

@@ -68,9 +68,17 @@ def test_mfu_is_a_share_of_the_peak_for_16_bits_and_unknown_elsewhere(monkeypatc
     flops = {"bfloat16": 1e9}
     assert flops_utilization(1000.0, flops) is None  # nobody says what a CPU's peak is
     monkeypatch.setattr("jax.local_devices", lambda: [H100])
-    assert flops_utilization(1000.0, flops) == pytest.approx(3e12 / 989e12)
+    assert flops_utilization(1000.0, flops) == pytest.approx(1e12 / 989e12)
     assert flops_utilization(1000.0, {"float32": 1e9}) is None
     assert flops_utilization(1000.0, {}) is None
+
+
+def test_a_product_in_a_loop_counts_once_for_each_iteration():
+    def loop(x, kernel):
+        return jax.lax.scan(lambda carry, _: (carry @ kernel, None), x, length=5)[0]
+
+    counted = product_flops(jax.make_jaxpr(loop)(jnp.zeros((2, 3)), jnp.zeros((3, 3))))
+    assert counted == {"float32": 5 * 2 * 2 * 3 * 3}
 
 
 def test_alexnet_in_bfloat16_computes_its_products_in_16_bits():

@@ -7,10 +7,8 @@ import pytest
 from nnx_alexnet.callbacks import CallbackList, LearningRateMonitor
 from nnx_alexnet.training.metric_names import names_at_epoch_ends, names_at_log_points, own_names
 
-EVALUATION = SimpleNamespace(
-    metric_names=("loss", "accuracy"), split_metrics={}, forward_flops={"bfloat16": 1e9}
-)
-TRAINING = SimpleNamespace(rate_names=("lr/head", "lr/body"))
+EVALUATION = SimpleNamespace(metric_names=("loss", "accuracy"), split_metrics={})
+TRAINING = SimpleNamespace(rate_names=("lr/head", "lr/body"), example_flops={"bfloat16": 1e9})
 SPEED = {
     "perf/images_per_second", "perf/step_seconds", "perf/data_wait", "perf/compile_seconds"
 }  # fmt: skip

@@ -98,6 +98,8 @@ def test_a_step_computes_no_gradients_of_frozen_parameters():
     dense = 2 * 16 * 8 * 4  # one product for the gradient of the kernel
     assert flops["dense"] == forward + dense
     assert flops[None] > 1.5 * forward
+    counted = sum(training.example_flops.values()) * training.num_rows  # for `perf/mfu`
+    assert counted == forward + dense
 
 
 def test_a_run_resumes_only_with_the_same_trained_parameters(tmp_path):
