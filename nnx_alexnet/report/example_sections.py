@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnx_alexnet.report.html_parts import (
-    as_pixels,
     breakable,
     heading,
     note,
@@ -21,7 +20,7 @@ from nnx_alexnet.report.metric_text import percent
 from nnx_alexnet.report.notable import Example
 from nnx_alexnet.report.result_sections import SPLITS
 from nnx_alexnet.report.svg_results import MAX_BARS, balance_chart
-from nnx_alexnet.support import printable
+from nnx_alexnet.support import as_pixels, printable
 
 _SIDE = 104  # of an example on the page, in pixels
 _KINDS = {
@@ -80,8 +79,12 @@ def _map(example: Example, names: Sequence[str]) -> str:
 
 
 def _image(example: Example) -> NDArray[np.uint8] | None:
+    """Returns the image of an example; None if its field `image` holds something else."""
     image = example.fields.get("image")
-    return as_pixels(image[0]) if isinstance(image, np.ndarray) else None
+    is_image = isinstance(image, np.ndarray) and (
+        image.ndim == 3 or (image.ndim == 4 and image.shape[-1] in (1, 2, 3, 4))
+    )
+    return as_pixels(image[0]) if is_image else None
 
 
 def _caption(example: Example, names: Sequence[str]) -> str:

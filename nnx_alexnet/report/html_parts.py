@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +109,8 @@ def picture(pixels: NDArray[np.uint8], alt: str, *, side: int = 0) -> str:
     """
     from PIL import Image
 
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # a grey image has a smaller file
     image = Image.fromarray(pixels)
     if side and max(image.size) > 2 * side:
         image.thumbnail((2 * side, 2 * side))
@@ -135,21 +136,3 @@ def embedded(png: bytes, alt: str, size: tuple[int, int], *, is_small: bool) -> 
         f'<img{small} width="{size[0]}" height="{size[1]}" alt="{escape(alt)}" '
         f'src="data:image/png;base64,{data}">'
     )
-
-
-def as_pixels(image: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Returns an image as uint8 `[H, W]` or `[H, W, 3]`; None if it is not an image.
-
-    Args:
-        image: `[H, W]` or `[H, W, C]` with up to 4 channels. Numbers other than uint8 are scaled:
-            their smallest becomes black, their largest white.
-    """
-    image = image[..., None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[-1] not in (1, 2, 3, 4):
-        return None
-    if image.dtype != np.uint8:
-        values = np.nan_to_num(image.astype(np.float32))
-        low, high = float(values.min()), float(values.max())
-        values = (values - low) / (high - low or 1) * 255
-        image = np.rint(values).astype(np.uint8)
-    return image[..., :3] if image.shape[-1] >= 3 else image[..., 0]

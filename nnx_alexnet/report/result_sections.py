@@ -19,7 +19,8 @@ from nnx_alexnet.report.html_parts import (
 )
 from nnx_alexnet.report.measuring import Measurement, Predictions
 from nnx_alexnet.report.metric_text import metric_text, percent
-from nnx_alexnet.report.scores import Ints, Scores, most_confused, precision_recall, roc
+from nnx_alexnet.report.ranking_curves import ranking_curves
+from nnx_alexnet.report.scores import Ints, Scores, most_confused
 from nnx_alexnet.report.svg_chart import MEAN, SERIES, themed
 from nnx_alexnet.report.svg_results import (
     MAX_CELLS,
@@ -179,13 +180,13 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
     chosen = np.sort(lowest)
     parts = []
     arguments = given.labels, given.probabilities, scores, chosen
-    if pr := precision_recall(*arguments):
+    if pr := ranking_curves("precision-recall", *arguments):
         chart = ranking_chart(
             pr, names, labels=("recall", "precision"), area="average precision",
             number=f"{split}-pr",
         )  # fmt: skip
         parts.append(figure("Precision-recall curves", chart, f"mean area {pr[0].area:.4f}"))
-    if curves := roc(*arguments):
+    if curves := ranking_curves("roc", *arguments):
         chart = ranking_chart(
             curves, names, labels=("false positive rate", "true positive rate"),
             area="ROC AUC", number=f"{split}-roc",

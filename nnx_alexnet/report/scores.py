@@ -15,7 +15,6 @@ NUM_BINS = 15  # of the reliability diagram, as in Guo et al. 2017
 _MAX_SCORES = 30_000_000  # probabilities of a split for which ranking curves are computed
 _MAX_RANKED = 2000  # classes for which ranking curves are computed; each takes about 10 ms
 _MAX_CONFUSED = 2000  # classes in a confusion matrix, whose size is their square
-_NUM_POINTS = 101  # of a drawn curve
 
 
 class ClassScores(NamedTuple):
@@ -113,11 +112,11 @@ def score(labels: Ints, probabilities: Floats) -> Scores:
         "loss": _log_loss(labels, probabilities),
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
         **_top_5(labels, probabilities),
-        "precision (macro)": _mean(np.where(has_examples, np.nan_to_num(precision), np.nan)),
-        "recall (macro)": _mean(np.where(has_examples, recall, np.nan)),
-        "F1 (macro)": _mean(f1),
-        "average precision (macro)": _mean(classes.average_precision),
-        "ROC AUC (macro)": _mean(classes.roc_auc),
+        "precision (macro)": known_mean(np.where(has_examples, np.nan_to_num(precision), np.nan)),
+        "recall (macro)": known_mean(np.where(has_examples, recall, np.nan)),
+        "F1 (macro)": known_mean(f1),
+        "average precision (macro)": known_mean(classes.average_precision),
+        "ROC AUC (macro)": known_mean(classes.roc_auc),
         "calibration error (ECE)": calibration.ece,
         "mean confidence": float(probabilities.max(axis=1).mean()),
     }
@@ -127,7 +126,8 @@ def score(labels: Ints, probabilities: Floats) -> Scores:
     return Scores(overall, classes, confusion, calibration)
 
 
-def _mean(values: Floats) -> float:
+def known_mean(values: Floats) -> float:
+    """Returns the mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else float("nan")
 
@@ -185,83 +185,6 @@ def calibrate(labels: Ints, probabilities: Floats) -> Calibration:
     means = [np.divide(s, counts, out=np.full(NUM_BINS, np.nan), where=counts > 0) for s in sums]
     gaps = np.nan_to_num(np.abs(means[0] - means[1]))
     return Calibration(means[0], means[1], counts, float((gaps * counts).sum() / len(labels)))
-
-
-class RankingCurve(NamedTuple):
-    """One curve, `float64[101]` over an even grid from 0 to 1.
-
-    Attributes:
-        number: the class; None for the mean over the classes.
-        values: precision by recall, or true positive rate by false positive rate.
-        area: the area under scikit-learn's curve, which has all points.
-    """
-
-    number: int | None
-    values: Floats
-    area: float
-
-
-GRID = np.linspace(0, 1, _NUM_POINTS)
-
-
-def precision_recall(
-    labels: Ints, probabilities: Floats, scores: ClassScores, chosen: Ints
-) -> list[RankingCurve]:
-    """Returns the precision-recall curves: the mean over the classes, then the chosen classes.
-
-    Args:
-        labels: `[N]`, the class of each example.
-        probabilities: `[N, K]`.
-        scores: the scores of each class, which hold the areas.
-        chosen: the classes to return.
-
-    Returns:
-        The curves; empty if no class has an area.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    def curve(k: int) -> Floats:
-        precision, recall, _ = precision_recall_curve(labels == k, probabilities[:, k])
-        # The best precision at this recall or a higher one, as the curve is usually drawn.
-        best = np.maximum.accumulate(precision)
-        found: Floats = best[np.searchsorted(-recall, -GRID, side="right") - 1]
-        return found
-
-    return _curves(curve, scores.average_precision, chosen)
-
-
-def roc(
-    labels: Ints, probabilities: Floats, scores: ClassScores, chosen: Ints
-) -> list[RankingCurve]:
-    """Returns the ROC curves: the mean over the classes, then the chosen classes.
-
-    Args:
-        labels: `[N]`, the class of each example.
-        probabilities: `[N, K]`.
-        scores: the scores of each class, which hold the areas.
-        chosen: the classes to return.
-
-    Returns:
-        The curves; empty if no class has an area.
-    """
-    from sklearn.metrics import roc_curve
-
-    def curve(k: int) -> Floats:
-        false, true, _ = roc_curve(labels == k, probabilities[:, k])
-        found: Floats = true[np.searchsorted(false, GRID, side="right") - 1]
-        return found
-
-    return _curves(curve, scores.roc_auc, chosen)
-
-
-def _curves(curve: Any, areas: Floats, chosen: Ints) -> list[RankingCurve]:
-    known = np.flatnonzero(np.isfinite(areas))
-    if not known.size:
-        return []
-    values = {int(k): curve(k) for k in known}
-    mean = RankingCurve(None, np.mean([*values.values()], axis=0), _mean(areas))
-    drawn = [RankingCurve(int(k), values[int(k)], float(areas[k])) for k in chosen if k in values]
-    return [mean, *drawn]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnx_alexnet.report.metric_text import percent
-from nnx_alexnet.report.scores import GRID, NUM_BINS, Calibration, RankingCurve
+from nnx_alexnet.report.ranking_curves import GRID, RankingCurve
+from nnx_alexnet.report.scores import NUM_BINS, Calibration
 from nnx_alexnet.report.svg_chart import MEAN, OTHER, SERIES, Line, Tip, draw
 from nnx_alexnet.support import printable
 
@@ -129,43 +130,17 @@ def confusion_chart(confusion: NDArray[Any], names: Sequence[str]) -> str:
     """
     num = len(confusion)
     texts = [shortened(name, 14) for name in names]
-    side = 28 if num <= 12 else 20 if num <= _MAX_NUMBERED else max(8, 600 // num)
-    font = 11 if num <= 12 else 8.5
-    every = -(-11 // side)
-    margin = 16 + 0.62 * font * max(map(len, texts))
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    size = num * side
+    grid = _Grid.of(num, max(map(len, texts)))
+    size, margin = num * grid.side, grid.margin
     parts = [f'<rect class="field" x="{margin:.0f}" y="0" width="{size}" height="{size}"/>']
     for row, column in np.argwhere(confusion > 0):
-        x, y = margin + column * side, row * side
-        share, count = shares[row, column], confusion[row, column]
-        kind = "right" if row == column else "missed"
-        title = (
-            f"{names[row]} predicted as {names[column]}: {count:,} of {totals[row, 0]:,} "
-            f"({share:.1%})"
-        )
-        parts.append(
-            f'<g class="cell"><title>{escape(printable(title))}</title><rect class="{kind}" '
-            f'x="{x:.0f}" y="{y:.0f}" width="{side}" height="{side}" '
-            f'fill-opacity="{np.sqrt(share):.2f}"/>'
-        )
-        if num <= _MAX_NUMBERED:
-            ink = ' class="on"' if share > 0.3 else ""
-            parts.append(
-                f'<text{ink} x="{x + side / 2:.1f}" y="{y + side / 2 + font * 0.36:.1f}" '
-                f'text-anchor="middle" font-size="{font}">{count}</text>'
-            )
-        parts.append("</g>")
-    for k in range(0, num, every):
-        middle = k * side + side / 2
-        text = escape(texts[k])
-        parts.append(
-            f'<text class="name" x="{margin - 6:.0f}" y="{middle + font * 0.36:.1f}" '
-            f'text-anchor="end" font-size="{font}">{text}</text>'
-            f'<text class="name" transform="translate({margin + middle + font * 0.36:.1f} '
-            f'{size + 6}) rotate(-90)" text-anchor="end" font-size="{font}">{text}</text>'
-        )
+        count, total = confusion[row, column], confusion[row].sum()
+        share = f"{count:,} of {total:,} ({count / total:.1%})"
+        title = f"{names[row]} predicted as {names[column]}: {share}"
+        number = str(count) if num <= _MAX_NUMBERED else ""
+        parts.append(grid.cell(row, column, share=count / total, title=title, number=number))
+    named = range(0, num, -(-11 // grid.side))
+    parts += [grid.names(k, escape(texts[k]), size) for k in named]
     width, height = margin + size + 2, size + margin
     return (
         f'<svg class="matrix" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
@@ -174,6 +149,50 @@ def confusion_chart(confusion: NDArray[Any], names: Sequence[str]) -> str:
         f'aria-label="Confusion matrix: classes in rows, predicted classes in columns">'
         f"{''.join(parts)}</svg>"
     )
+
+
+class _Grid(NamedTuple):
+    """The sizes of a confusion matrix on the page."""
+
+    side: int
+    font: float
+    margin: float
+    """The width of the names on the left, and the height of those at the bottom."""
+
+    @classmethod
+    def of(cls, num_classes: int, num_characters: int) -> _Grid:
+        """Returns the sizes for names of at most so many characters."""
+        num = num_classes
+        side = 28 if num <= 12 else 20 if num <= _MAX_NUMBERED else max(8, 600 // num)
+        font = 11 if num <= 12 else 8.5
+        return cls(side, font, 16 + 0.62 * font * num_characters)
+
+    def cell(self, row: int, column: int, *, share: float, title: str, number: str) -> str:
+        """Returns a cell; without a number if `number` is empty."""
+        side, x, y = self.side, self.margin + column * self.side, row * self.side
+        text = ""
+        if number:
+            ink = ' class="on"' if share > 0.3 else ""
+            text = (
+                f'<text{ink} x="{x + side / 2:.1f}" y="{y + side / 2 + self.font * 0.36:.1f}" '
+                f'text-anchor="middle" font-size="{self.font}">{number}</text>'
+            )
+        return (
+            f'<g class="cell"><title>{escape(printable(title))}</title>'
+            f'<rect class="{"right" if row == column else "missed"}" '
+            f'x="{x:.0f}" y="{y:.0f}" width="{side}" height="{side}" '
+            f'fill-opacity="{np.sqrt(share):.2f}"/>{text}</g>'
+        )
+
+    def names(self, k: int, text: str, size: int) -> str:
+        """Returns the name of a class at its row and at its column of a matrix of `size` pixels."""
+        middle = k * self.side + self.side / 2 + self.font * 0.36
+        end = f'text-anchor="end" font-size="{self.font}">{text}</text>'
+        return (
+            f'<text class="name" x="{self.margin - 6:.0f}" y="{middle:.1f}" {end}'
+            f'<text class="name" transform="translate({self.margin + middle:.1f} {size + 6}) '
+            f'rotate(-90)" {end}'
+        )
 
 
 def balance_chart(counts: Mapping[str, NDArray[Any]], names: Sequence[str]) -> str:
@@ -198,17 +217,11 @@ def balance_chart(counts: Mapping[str, NDArray[Any]], names: Sequence[str]) -> s
     ]
     parts.append(f'<path class="axis" d="M{left} {10 + height}h{step * num:.0f}M{left} 10h4"/>')
     for k in range(num):
-        x, y = left + k * step + step * 0.1, 10.0 + height
+        x = left + k * step + step * 0.1
         each = ", ".join(f"{n[k]:,} in {split}" for split, n in counts.items())
-        parts.append(f"<g><title>{escape(printable(names[k]))}: {each}</title>")
-        for position, value in enumerate(stacked[:, k]):
-            tall = value / top * height
-            y -= tall
-            parts.append(
-                f'<rect class="part-{position}" x="{x:.1f}" y="{y:.1f}" '
-                f'width="{step * 0.8:.1f}" height="{tall:.1f}"/>'
-            )
-        parts.append("</g>")
+        title = f"{escape(printable(names[k]))}: {each}"
+        bars = _stacked_bars(x, 10.0 + height, step * 0.8, stacked[:, k] / top * height)
+        parts.append(f"<g><title>{title}</title>{bars}</g>")
         if k % every == 0:
             middle = x + step * 0.4
             place = (
@@ -225,6 +238,18 @@ def balance_chart(counts: Mapping[str, NDArray[Any]], names: Sequence[str]) -> s
         f'max-width: {max(480, width):.0f}px" '
         f'aria-label="Examples per class">{"".join(parts)}</svg>'
     )
+
+
+def _stacked_bars(x: float, y: float, width: float, heights: NDArray[Any]) -> str:
+    """Returns bars on top of each other; `y` is the bottom of the first one."""
+    parts = []
+    for position, tall in enumerate(heights):
+        y -= tall
+        parts.append(
+            f'<rect class="part-{position}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+            f'height="{tall:.1f}"/>'
+        )
+    return "".join(parts)
 
 
 def shortened(text: str, length: int) -> str:

@@ -36,6 +36,13 @@ def test_examples_without_images_and_without_mistakes_are_noted():
     assert "No example was misclassified." in examples("val", {"correct": []}, NAMES)
 
 
+def test_pictures_are_shown_of_fields_with_up_to_four_channels():
+    shapes = {(1, 4, 4): 1, (1, 4, 4, 2): 1, (1, 4, 4, 4): 1, (1, 4, 4, 7): 0, (1, 2, 4, 4, 1): 0}
+    for shape, expected in shapes.items():
+        found = {"correct": [example(0, predicted=1, image=np.zeros(shape))]}
+        assert examples("val", found, NAMES).count("<img") == expected, shape
+
+
 def test_the_sizes_of_splits_and_classes_are_shown():
     about = {"name": "pets", "examples": {"train": 1500, "val": None}, "num_classes": 2,
              "transform": {"mean": (0.51234, 0.5), "flip": True}}  # fmt: skip

@@ -1,14 +1,11 @@
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nnx_alexnet.report import scores as scores_module
+from nnx_alexnet.report.ranking_curves import ranking_curves
 from nnx_alexnet.report.scores import (
-    GRID,
     calibrate,
     most_confused,
-    precision_recall,
-    roc,
     score,
 )
 
@@ -91,31 +88,7 @@ def test_too_many_probabilities_or_classes_are_not_ranked(monkeypatch, limit):
     monkeypatch.setattr(scores_module, *limit)
     found = score(LABELS, PROBABILITIES)
     assert np.isnan(found.classes.roc_auc).all()
-    assert precision_recall(LABELS, PROBABILITIES, found.classes, np.array([0])) == []
-
-
-@pytest.mark.parametrize("kind", ["pr", "roc"])
-def test_a_drawn_curve_follows_the_curve_of_scikit_learn(kind):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 200)
-    rows = rng.dirichlet([1, 1, 1], 200) + 0.6 * np.eye(3)[labels]
-    rows /= rows.sum(axis=1, keepdims=True)
-    found = score(labels, rows).classes
-    make = precision_recall if kind == "pr" else roc
-    mean, first, second = make(labels, rows, found, np.array([0, 2]))
-    assert (mean.number, first.number, second.number) == (None, 0, 2)
-    for k, x in [(0, 0.0), (25, 0.25), (100, 1.0)]:
-        assert GRID[k] == x
-        if kind == "pr":
-            precision, recall, _ = precision_recall_curve(labels == 2, rows[:, 2])
-            expected = precision[recall >= x - 1e-12].max()
-        else:
-            false, true, _ = roc_curve(labels == 2, rows[:, 2])
-            expected = true[false <= x].max()
-        assert second.values[k] == pytest.approx(expected)
-    np.testing.assert_allclose(
-        mean.values, np.mean([c.values for c in make(labels, rows, found, np.arange(3))[1:]], 0)
-    )
+    assert ranking_curves("roc", LABELS, PROBABILITIES, found.classes, np.array([0])) == []
 
 
 def test_the_most_confused_pairs_are_in_order():

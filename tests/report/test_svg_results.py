@@ -3,7 +3,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from nnx_alexnet.report.scores import GRID, RankingCurve, calibrate
+from nnx_alexnet.report.ranking_curves import GRID, RankingCurve
+from nnx_alexnet.report.scores import calibrate
 from nnx_alexnet.report.svg_results import (
     balance_chart,
     confusion_chart,
