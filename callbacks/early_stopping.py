@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode, check_bool, check_integer
+from nnx_alexnet.support import Mode, check_bools, check_integer
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -87,7 +87,7 @@ class EarlyStopping(MetricMonitor):
             is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
             if limit is not None and (not is_number or math.isnan(limit)):
                 raise ValueError(f"`{name}` (={limit!r}) must be a number or None.")
-        check_bool("restore_best", restore_best)
+        check_bools(check_finite=check_finite, restore_best=restore_best)
         self.patience = patience
         self.threshold = threshold
         self.check_finite = check_finite

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import Mode, check_bool, check_integer, check_mode, logger, unknown
+from nnx_alexnet.support import Mode, check_bools, check_integer, check_mode, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
@@ -94,6 +94,7 @@ class ModelCheckpoint(Callback):
             raise ValueError(
                 f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
             )
+        check_bools(save_on_exception=save_on_exception, restore_best=restore_best)
         check_integer("every_n_epochs", every_n_epochs, also=("auto", None))
         check_integer("every_n_steps", every_n_steps, also=(None,))
         check_integer("save_top_k", save_top_k, minimum=0)
@@ -106,7 +107,6 @@ class ModelCheckpoint(Callback):
         self.every_n_steps = every_n_steps
         self.every_n_seconds = every_n_seconds
         self.save_on_exception = save_on_exception
-        check_bool("restore_best", restore_best)
         self.restore_best = restore_best
         self.on_error: OnSaveError = on_error
         self.ranked_by: str | None = None

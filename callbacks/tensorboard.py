@@ -20,7 +20,7 @@ from nnx_alexnet.dashboard import (
     write_results,
     write_texts,
 )
-from nnx_alexnet.support import check_integer, unknown
+from nnx_alexnet.support import check_bools, check_integer, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -92,6 +92,7 @@ class TensorBoard(Callback):
         texts: bool = True,
         every_n_epochs: int | None = None,
     ):
+        check_bools(histograms=histograms, norms=norms, gradients=gradients, texts=texts)
         check_integer("every_n_epochs", every_n_epochs, also=(None,))
         kinds = [*IMAGE_KINDS] if images is True else [*(images or ())]
         for kind in kinds:

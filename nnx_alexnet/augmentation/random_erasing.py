@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from nnx_alexnet.augmentation.arguments import interval
 from nnx_alexnet.augmentation.base import Augmentation
 from nnx_alexnet.augmentation.regions import draw_region
-from nnx_alexnet.support import check_bool
+from nnx_alexnet.support import check_bools
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RandomErasing(Augmentation):
         super().__post_init__()
         object.__setattr__(self, "scale", interval("scale", self.scale, largest=1))
         object.__setattr__(self, "ratio", interval("ratio", self.ratio))
-        check_bool("noise", self.noise)
+        check_bools(noise=self.noise)
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
         """Returns one image without a rectangle."""

@@ -32,7 +32,7 @@ from nnx_alexnet.data.sources import OnBadSample, Source, as_source
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.data.validation_sets import validation_sets
 from nnx_alexnet.devices import placed
-from nnx_alexnet.support import html_facts, logger
+from nnx_alexnet.support import check_bools, html_facts, logger
 
 
 class DataModule:
@@ -389,8 +389,7 @@ class DataModule:
 def _check_arguments(drop_last: object, keep_on_device: object, class_names: object) -> None:
     if keep_on_device not in (True, False, "auto"):
         raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
-    if not isinstance(drop_last, bool | np.bool_):
-        raise TypeError(f"`drop_last` (={drop_last!r}) must be True or False.")
+    check_bools(drop_last=drop_last)
     if isinstance(class_names, str):
         raise TypeError(
             f"`class_names` (={class_names!r}) must be one name for each class, such as "

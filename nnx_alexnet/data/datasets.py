@@ -53,7 +53,7 @@ from nnx_alexnet.data.map_source import OnBadSample
 from nnx_alexnet.data.named_augmentations import check_names, named_transforms
 from nnx_alexnet.data.resident_data import KeepOnDevice
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.support import unknown
+from nnx_alexnet.support import check_bools, unknown
 
 _DIGITS = tuple("0123456789")
 
@@ -131,6 +131,7 @@ def load_data(
         ((32, 32, 1), 1293, 144)
     """
     factory = _factory(name)
+    check_bools(augment=augment, download=download)
     if seed < 0:
         raise ValueError(f"`seed` (={seed}) must not be negative.")
     if image_size < 1:

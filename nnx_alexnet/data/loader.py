@@ -17,7 +17,7 @@ from nnx_alexnet.data.indexed_batches import IndexedBatches
 from nnx_alexnet.data.iterable_batches import IterableBatches
 from nnx_alexnet.data.padding import Padding
 from nnx_alexnet.data.sources import ArraySource, IterableSource, Source
-from nnx_alexnet.support import as_python, check_integer, html_facts
+from nnx_alexnet.support import as_python, check_bools, check_integer, html_facts
 
 
 class Loader:
@@ -71,6 +71,7 @@ class Loader:
         padding: Padding | None = None,
         argument: str = "data",
     ) -> None:
+        check_bools(shuffle=shuffle, drop_last=drop_last)
         check_integer("batch_size", as_python(batch_size))
         check_integer("num_workers", as_python(num_workers), minimum=0)
         self.argument = argument

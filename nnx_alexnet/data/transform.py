@@ -35,6 +35,7 @@ from nnx_alexnet.data.transform_fields import (
     fields_of_image,
     suggested_kind,
 )
+from nnx_alexnet.support import check_bools
 
 _fold_in = jax.jit(jax.random.fold_in)  # without jit it takes 3 ms
 
@@ -151,8 +152,7 @@ class ImageTransform:
             if self.image_size < 1:
                 raise ValueError(f"`image_size` (={self.image_size}) must be at least 1, or None.")
         for name in ("flip", "ten_crops"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"`{name}` (={getattr(self, name)!r}) must be True or False.")
+            check_bools(**{name: getattr(self, name)})
             object.__setattr__(self, name, bool(getattr(self, name)))
         self._check_crops()
         object.__setattr__(self, "mask_fill", fill_value("mask_fill", self.mask_fill))

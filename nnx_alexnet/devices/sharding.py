@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P  # the name that JAX's documentation
 from nnx_alexnet.devices.mesh import DATA_AXIS, Devices, describe_mesh, make_mesh
 from nnx_alexnet.devices.shared_program import SharedProgram
 from nnx_alexnet.devices.state_sharding import check_axes, state_specs
+from nnx_alexnet.support import check_bools
 
 _put = SharedProgram(jax.device_put)
 
@@ -61,6 +62,7 @@ class Placement:
         *,
         shard_state: bool = False,
     ) -> None:
+        check_bools(shard_state=shard_state)
         self.mesh: Mesh = make_mesh(devices)
         self.shard_state = shard_state
         self.batch = NamedSharding(self.mesh, P(DATA_AXIS))

@@ -110,6 +110,7 @@ class AlexNet(nnx.Module):
 
     Raises:
         ValueError: an argument is outside its range.
+        TypeError: `remat` is not a bool.
 
     Example:
         >>> import jax
@@ -146,6 +147,8 @@ class AlexNet(nnx.Module):
             raise ValueError(
                 f"`dropout_rate` (={dropout_rate}) must be in [0, 1); 0 turns dropout off."
             )
+        if not isinstance(remat, bool):
+            raise TypeError(f"`remat` (={remat!r}) must be True or False.")
         size = _last_pool_size(image_size)
         if size < 1:
             raise ValueError(

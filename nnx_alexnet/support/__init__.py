@@ -3,7 +3,7 @@
 from nnx_alexnet.support.argument_checks import (
     as_number,
     as_python,
-    check_bool,
+    check_bools,
     check_integer,
     check_metric_name,
 )
@@ -67,7 +67,7 @@ __all__ = [
     "as_python",
     "best_first",
     "captioned",
-    "check_bool",
+    "check_bools",
     "check_encodable",
     "check_integer",
     "check_metric_name",

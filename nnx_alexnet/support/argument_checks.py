@@ -49,21 +49,25 @@ def check_integer(
     raise ValueError(f"`{argument}` (={value!r}) must be {rule}{ending}")
 
 
-def check_bool(argument: str, value: object) -> None:
-    """Raises a `TypeError` unless a value is True or False.
+def check_bools(**arguments: object) -> None:
+    """Raises a `TypeError` unless each value is True or False.
+
+    Otherwise a text such as "false" would have the effect of True.
 
     Args:
-        argument: the argument's name, as the caller wrote it.
-        value: the value that was passed.
+        **arguments: the values that were passed, by the arguments' names.
 
     Example:
-        >>> from nnx_alexnet.support.argument_checks import check_bool
-        >>> check_bool("restore_best", "yes")
+        >>> from nnx_alexnet.support.argument_checks import check_bools
+        >>> check_bools(shuffle=True, restore_best="yes")
         Traceback (most recent call last):
         TypeError: `restore_best` (='yes') must be True or False.
     """
-    if not isinstance(value, bool):
-        raise TypeError(f"`{argument}` (={value!r}) must be True or False.")
+    import numpy as np  # here, because the help of the command does not need it
+
+    for name, value in arguments.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"`{name}` (={value!r}) must be True or False.")
 
 
 def as_python(value: Any) -> Any:

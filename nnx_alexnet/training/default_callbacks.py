@@ -15,6 +15,7 @@ from nnx_alexnet.callbacks import (
     TensorBoard,
     WeightAveraging,
 )
+from nnx_alexnet.support import check_bools
 
 
 def with_defaults(
@@ -34,10 +35,11 @@ def with_defaults(
             checkpoints are added.
 
     Raises:
-        TypeError: `given` is something else.
+        TypeError: `given` is something else, or `progress_bar` is not a bool.
         ValueError: there are two callbacks that write checkpoints.
     """
     callbacks = _as_list(given)
+    check_bools(progress_bar=progress_bar)
     defaults: list[Callback] = [RunSummary(), ProgressBar()] if progress_bar else []
     if writes:
         defaults += [TensorBoard(), JSONLogger(), ModelCheckpoint()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnx_alexnet.support import as_number, as_python, check_bool, check_integer, check_metric_name
+from nnx_alexnet.support import as_number, as_python, check_bools, check_integer, check_metric_name
 
 RULES = [
     ({}, "a positive integer"),
@@ -70,9 +70,9 @@ def test_other_metric_names_are_refused(name, kind, match):
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_other_values_than_bools_are_refused(value):
-    check_bool("flag", True)
+    check_bools(flag=True, other=np.False_)
     with pytest.raises(TypeError, match=r"`flag` \(=.*\) must be True or False"):
-        check_bool("flag", value)
+        check_bools(other=False, flag=value)
 
 
 @pytest.mark.parametrize("value", [0.5, np.float64(0.5), np.array(0.5), True, 10**30])
