@@ -12,6 +12,7 @@ from flax import nnx
 from jax.extend.core import Var
 
 from nnx_alexnet.devices import named_leaves, usual_promotion
+from nnx_alexnet.optimizers.groups import PatternError
 from nnx_alexnet.support import shown
 
 
@@ -78,6 +79,8 @@ def check_optimizer(
         try:
             with usual_promotion():
                 jax.eval_shape(function, nnx.state(model, wrt))
+        except PatternError:
+            raise
         except Exception as error:
             raise ValueError(
                 f"`optimizer` cannot be {what} the parameters of the model: "

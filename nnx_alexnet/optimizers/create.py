@@ -12,7 +12,7 @@ import optax
 from nnx_alexnet.optimizers.groups import REST, decayed, label_by_path
 from nnx_alexnet.optimizers.registry import OPTIMIZERS, accepts
 from nnx_alexnet.optimizers.schedules import ScalableSchedule, ScheduleName, scheduled_rate
-from nnx_alexnet.support import check_integer, unknown
+from nnx_alexnet.support import check_bools, check_integer, unknown
 
 _SCHEDULE_FREE = "schedule_free_"
 
@@ -91,6 +91,7 @@ def create_optimizer(
     if name not in OPTIMIZERS:
         raise unknown("name", name, OPTIMIZERS)
     _check_numbers(learning_rate, clip_norm, momentum, weight_decay)
+    check_bools(decay_biases=decay_biases, **({} if nesterov is None else {"nesterov": nesterov}))
     given = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     for option, value in options.items():
@@ -118,7 +119,7 @@ def create_optimizer(
     groups = {**rate_factors, REST: 1.0}
     optimizer = optax.partition(
         {group: with_factor(factor) for group, factor in groups.items()},
-        label_by_path([*rate_factors]),
+        label_by_path([*rate_factors], argument="rate_factors"),
     )
     if clip_norm is None:
         return optimizer

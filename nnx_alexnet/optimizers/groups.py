@@ -41,7 +41,11 @@ def decayed(parameters: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, parameters)
 
 
-def label_by_path(patterns: Sequence[str]) -> Callable[[Any], Any]:
+class PatternError(ValueError):
+    """A pattern matches no parameter."""
+
+
+def label_by_path(patterns: Sequence[str], *, argument: str = "patterns") -> Callable[[Any], Any]:
     """Returns a function that labels parameters with the first pattern that matches their path.
 
     Use it as the labels of `optax.partition`.
@@ -49,6 +53,7 @@ def label_by_path(patterns: Sequence[str]) -> Callable[[Any], Any]:
     Args:
         patterns: the path of a module or parameter, such as `"dense1"` or `"block/conv/kernel"`.
             `*`, `?` and `[...]` match as in a shell.
+        argument: the name of the argument in the error message (default "patterns").
 
     Returns:
         A function from parameters to labels; parameters that match no pattern have the label
@@ -72,9 +77,10 @@ def label_by_path(patterns: Sequence[str]) -> Callable[[Any], Any]:
         missing = [each for each in patterns if each not in found]
         if missing:
             names = ["/".join(_parts(path)) for path, _ in paths]
-            raise ValueError(
-                f"the pattern {missing[0]!r} matches no parameter, or only parameters that an "
-                f"earlier pattern matches. The parameters are: {', '.join(names)}."
+            raise PatternError(
+                f"`{argument}` has the pattern {missing[0]!r}, which matches no parameter, or only "
+                f"parameters that an earlier pattern matches. The parameters are: "
+                f"{', '.join(names)}."
             )
         return jax.tree_util.tree_map_with_path(label, parameters)
 

@@ -202,7 +202,7 @@ def test_arguments_that_do_not_work_are_refused(arguments, match):
 
 
 def test_a_pattern_without_parameters_is_refused_before_a_fit():
-    with pytest.raises(ValueError, match=r"'head' matches no parameter.*are: bias, kernel\."):
+    with pytest.raises(ValueError, match=r"`rate_factors` .*'head', .* are: bias, kernel\."):
         fit(create_optimizer(rate_factors={"head": 0.1}))
 
 
