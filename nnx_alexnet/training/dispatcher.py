@@ -17,7 +17,7 @@ import numpy as np
 
 from nnx_alexnet.data import Batch, augmentation_key
 from nnx_alexnet.devices import Placement, non_finite_step, placed
-from nnx_alexnet.support import start_times
+from nnx_alexnet.support import logger, start_times
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.early_compilation import EarlyCompilation, lower
 from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
@@ -340,8 +340,25 @@ class Dispatcher:
         """Returns the metrics of the whole epoch; call it after `read_all`."""
         self._meter.add(jax.device_get(self._window))
         self._window = self._evaluation.empty
-        metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
+        values = {} if self._has_skipped_all() else self._meter.values()
+        metrics = {f"train/{name}": value for name, value in values.items()}
         return metrics | self._speed(self._meter.epoch_rates())
+
+    def _has_skipped_all(self) -> bool:
+        """Returns whether every step of the epoch was skipped, so that it has no metrics."""
+        if not self._settings.max_skipped:
+            return False
+        empty = jax.device_get(self._evaluation.empty)
+        # The counter of clu grows with each merge.
+        total = self._meter.total.replace(_reduction_counter=empty._reduction_counter)
+        same = jax.tree.map(np.array_equal, total, empty)
+        has_skipped_all = all(jax.tree.leaves(same))
+        if has_skipped_all:
+            logger.warning(
+                "Every step of epoch %d was skipped, because none was finite: the epoch has no "
+                "training metrics.", self._progress.epoch,
+            )  # fmt: skip
+        return has_skipped_all
 
     def sums(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the sums of the open epoch by name, such as "epoch/loss/total"."""

@@ -78,6 +78,13 @@ def test_several_devices_skip_the_step_that_one_device_skips(arguments, scale):
         assert row["train/loss"] == pytest.approx(found[0][1]["train/loss"], nan_ok=True)
 
 
+def test_an_epoch_without_a_finite_step_has_no_training_metrics(warnings):
+    _, row = fitted(range(6), model=Dense(), check_finite=6)
+    assert row["skipped_steps"] == 6
+    assert not [name for name in row if name.startswith("train/")]
+    assert "Every step of epoch 0 was skipped" in warnings.text
+
+
 def test_micro_batches_loss_scale_and_skipped_steps_resume_exactly(tmp_path):
     def fitted(name, max_epochs, **arguments):
         trainer = trainer_of(
