@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,10 @@ from nnx_alexnet.support import absolute_path, best_first, logger, parse_number,
 OPEN_CHOICES = ("auto", "best", "last")
 # A run that continues deletes old checkpoints while they are read.
 MAX_ATTEMPTS = 20
+_RULE = (
+    "It must be the folder of a run, such as logs/alexnet/version_0, its `checkpoints` folder, or "
+    "one checkpoint in it."
+)
 
 
 class Choice(NamedTuple):
@@ -32,7 +37,11 @@ class Choice(NamedTuple):
 
 
 def choose_checkpoint(
-    path: str | Path, which: str | int = "auto", *, excluded: Collection[Path] = ()
+    path: str | Path,
+    which: str | int = "auto",
+    *,
+    excluded: Collection[Path] = (),
+    argument: str = "path",
 ) -> Choice:
     """Chooses one checkpoint of a run.
 
@@ -41,6 +50,7 @@ def choose_checkpoint(
         which: `"auto"` (the default): the best if a metric ranked the run's checkpoints, else
             the latest; `"best"`; `"last"`: the latest; or a step.
         excluded: checkpoints that are not chosen, because they are damaged.
+        argument: the name of `path` in error messages.
 
     Returns:
         The choice. Damaged checkpoints are reported and never count as the best or the latest.
@@ -49,13 +59,15 @@ def choose_checkpoint(
         ValueError: there is no checkpoint, or none of that step, or no metric ranked them.
         OSError: a checkpoint could not be read, though nothing shows that it is damaged.
     """
-    given, which = absolute_path(path, "path"), str(which)
+    given, which = absolute_path(path, argument), str(which)
+    if not os.path.exists(given):  # noqa: PTH110  # never raises
+        raise ValueError(f"`{argument}` (={str(path)!r}) does not exist. {_RULE}")
     if is_checkpoint(given):
         step = read_loop(given)["global_step"]
         if which not in (*OPEN_CHOICES, str(step)):
             raise ValueError(
                 f"`which` (={which!r}) does not match the checkpoint {given}, which is of step "
-                f"{step}. Leave `which` out, or pass the run folder as `path`."
+                f"{step}. Leave `which` out, or pass the run folder as `{argument}`."
             )
         return Choice(given, step, f"step {step}, the given checkpoint")
     folder = checkpoints_folder(given)
@@ -66,10 +78,7 @@ def choose_checkpoint(
         return Choice(steps[int(which)], int(which), f"step {int(which)}, as requested")
     rankings = _read_rankings(folder, excluded, only_newest=which == "last")
     if not rankings:
-        raise ValueError(
-            f"`path` (={str(path)!r}) holds no intact checkpoint; it must be a run folder, its "
-            "`checkpoints` folder, or one checkpoint in it."
-        )
+        raise ValueError(f"`{argument}` (={str(path)!r}) holds no intact checkpoint. {_RULE}")
     step, why = _choose(rankings, which)
     return Choice(folder / str(step), step, f"step {step}, {why}")
 

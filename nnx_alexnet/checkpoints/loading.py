@@ -92,8 +92,17 @@ def load_checkpoint(
     return loop
 
 
-def load_chosen(choice: Choice, model: nnx.Module, *, partial: bool = False) -> dict[str, Any]:
-    """Loads a checkpoint that was chosen before, as `load_checkpoint` does."""
+def load_chosen(
+    choice: Choice, model: nnx.Module, *, partial: bool = False, reports: bool = True
+) -> dict[str, Any]:
+    """Loads a checkpoint that was chosen before, as `load_checkpoint` does.
+
+    Args:
+        choice: the checkpoint.
+        model: see `load_checkpoint`.
+        partial: see `load_checkpoint`.
+        reports: whether to log the checkpoint and the reason of the choice.
+    """
     folder = choice.path
     leaves = named_leaves(model)
     here = {name: describe_leaf(leaf) for name, leaf in leaves.items()}
@@ -119,7 +128,8 @@ def load_chosen(choice: Choice, model: nnx.Module, *, partial: bool = False) -> 
         }
     structure = jax.tree.structure(model_state(model))
     nnx.update(model, jax.tree.unflatten(structure, restored.values()))
-    logger.info("Loaded %s: %s.", folder, choice.reason)
+    if reports:
+        logger.info("Loaded %s: %s.", folder, choice.reason)
     if not partial:
         return saved.loop
     for what, names in zip(_OUTCOMES.values(), report.values(), strict=True):

@@ -47,10 +47,10 @@ def load_model(run: str | Path, *, which: str | int = "auto") -> nnx.Module:
         >>> from nnx_alexnet.checkpoints.rebuilding import load_model
         >>> load_model("nowhere/version_0")
         Traceback (most recent call last):
-        ValueError: `path` (=...) holds no intact checkpoint; it must be a run folder, ...
+        ValueError: `run` (='nowhere/version_0') does not exist. It must be the folder of a ...
     """
     folder = absolute_path(run, "run")
-    choice = choose_checkpoint(folder, which)
+    choice = choose_checkpoint(run, which, argument="run")
     loop, config = read_loop(choice.path), _read_config(folder)
     saved = loop["identity"]["model"]
     model_class = _imported(loop["model_class"], folder)

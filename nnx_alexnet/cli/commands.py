@@ -120,7 +120,7 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
     """Evaluates a checkpoint of a run on its own data, prints and records the metrics."""
     chosen, config, _ = load_run(arguments.run, arguments.checkpoint)
     trainer = build_evaluator(config)
-    load_chosen(chosen, trainer.model)
+    load_chosen(chosen, trainer.model, reports=False)  # the result names the checkpoint
     metrics = trainer.validate() if split == "val" else trainer.test()
     run_dir = chosen.path.parent.parent
     record_evaluation(run_dir, metrics, split=split, step=chosen.step, reason=chosen.reason)
