@@ -40,8 +40,8 @@ def named(report: Report | None, path: str) -> Report | None:
 
     Example:
         >>> from nnx_alexnet.data.convert import named
-        >>> named(print, "views/0")("int64 becomes int32.")
-        `views/0`: int64 becomes int32.
+        >>> named(print, "views/0")("float64 becomes float32.")
+        `views/0`: float64 becomes float32.
     """
     return None if report is None else lambda message: report(f"`{path}`: {message}")
 
@@ -217,7 +217,8 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
     Args:
         array: of any dtype.
         argument: what the user calls it, for messages.
-        report: receives the two dtypes as a message if the dtype changes.
+        report: receives the two dtypes as a message if values may be rounded. Integers never
+            are: those that do not fit are refused.
 
     Raises:
         ValueError: JAX has no such dtype, or a value does not fit into the smaller one.
@@ -234,8 +235,6 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
         return array
     if dtype.itemsize == array.dtype.itemsize:
         return array.astype(dtype)  # only the order of the bytes changes
-    if report is not None:
-        report(f"{array.dtype} becomes {dtype}, as everywhere in JAX without jax_enable_x64.")
     if array.size and dtype.kind in "iu":
         limits = np.iinfo(dtype)
         low, high = array.min(), array.max()
@@ -246,6 +245,8 @@ def canonical(array: np.ndarray, argument: str, report: Report | None = None) ->
                 '64-bit integers after jax.config.update("jax_enable_x64", True).'
             )
         return array.astype(dtype)
+    if report is not None:
+        report(f"{array.dtype} becomes {dtype}, as everywhere in JAX without jax_enable_x64.")
     try:
         with np.errstate(over="raise"):
             return array.astype(dtype)
@@ -297,7 +298,7 @@ def example_array(
         argument: what the user calls it, for the error.
         is_image: whether it is called `image`, so that a torch CHW tensor becomes HWC; other
             values keep their axes.
-        report: receives the two dtypes as a message if the dtype of an array changes.
+        report: receives the two dtypes as a message if values of an array may be rounded.
 
     Raises:
         ValueError: a PIL image has another mode, or the value is no array of numbers.
