@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from nnx_alexnet.data import DataModule
@@ -19,11 +20,13 @@ def imported(import_path: str) -> Any:
         target = getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(f"`--data` (={import_path}) cannot be imported: {error}.") from error
-    is_usable = callable(target) and not isinstance(target, type)
+    origin = str(getattr(target, "__module__", "")).partition(".")[0]
+    is_foreign = origin in sys.stdlib_module_names  # not to be called, such as os.system
+    is_usable = callable(target) and not isinstance(target, type) and not is_foreign
     if is_usable or isinstance(target, DataModule) or _is_subclass(target):
         return target
     raise ValueError(
-        f"`--data` (={import_path}) is {target!r}; it must be a function that returns a "
+        f"`--data` (={import_path}) is {target!r}; it must be your own function that returns a "
         "DataModule, a subclass of DataModule, or an instance of it."
     )
 

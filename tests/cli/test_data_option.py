@@ -77,7 +77,7 @@ def test_its_own_defaults_apply_instead_of_the_recipe(shop):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("number", "is 3; it must be a function that returns a DataModule"),
+        ("number", "is 3; it must be your own function that returns a DataModule"),
         ("split.nothing", "cannot be imported"),
         ("nothing", "cannot be imported"),
     ],

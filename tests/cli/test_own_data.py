@@ -18,5 +18,5 @@ def test_other_classes_are_not(monkeypatch):
     module = ModuleType("mine")
     module.Other = int
     monkeypatch.setitem(sys.modules, "mine", module)
-    with pytest.raises(ValueError, match="must be a function that returns a DataModule"):
+    with pytest.raises(ValueError, match="must be your own function that returns a DataModule"):
         imported("mine.Other")

@@ -46,7 +46,9 @@ WRONG = {
     "fit --config nope.yaml": "--config (=nope.yaml) cannot be read: No such file",
     "fit --config {\"trainer\":3}": "--config (={\"trainer\":3}): trainer must hold options",
     "fit --data=": "--data (='') must be the name of a dataset, or an import path.",
-    "fit --data os.system": "missing: --data.command.",
+    "fit --data os.system": "--data (=os.system) is <built-in function system>; it must be your "
+    "own function that returns a DataModule, a subclass of DataModule, or an instance of it.",
+    "fit --data os.path.join": "--data (=os.path.join) is <function join at",
     "fit --resume nope": "--resume (='nope') must be \"auto\", \"never\", or the folder of a run "
     "with its `checkpoints`, such as logs/alexnet/version_0. To start a new run from the weights "
     "of a checkpoint, add --resume-weights-only.",
