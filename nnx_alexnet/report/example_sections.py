@@ -81,9 +81,9 @@ def _map(example: Example, names: Sequence[str]) -> str:
 def _image(example: Example) -> NDArray[np.uint8] | None:
     """Returns the image of an example; None if its field `image` holds something else."""
     image = example.fields.get("image")
-    is_image = isinstance(image, np.ndarray) and (
-        image.ndim == 3 or (image.ndim == 4 and image.shape[-1] in (1, 2, 3, 4))
-    )
+    if not isinstance(image, np.ndarray):
+        return None
+    is_image = image.ndim == 3 or (image.ndim == 4 and image.shape[-1] in (1, 2, 3, 4))
     return as_pixels(image[0]) if is_image else None
 
 

@@ -5,7 +5,7 @@ from flax import nnx
 from parts import split_of
 
 from nnx_alexnet import AlexNet, DataModule, Trainer, create_optimizer, load_data
-from nnx_alexnet.callbacks import EarlyStopping, ModelCheckpoint, TensorBoard
+from nnx_alexnet.callbacks import EMA, EarlyStopping, ModelCheckpoint, TensorBoard
 from nnx_alexnet.data import Loader
 
 
@@ -27,6 +27,7 @@ def trainer(**arguments):
         (create_optimizer, ["nesterov", "decay_biases"]),
         (EarlyStopping, ["check_finite", "restore_best"]),
         (ModelCheckpoint, ["save_on_exception", "restore_best"]),
+        (EMA, ["warmup"]),
         (TensorBoard, ["histograms", "norms", "gradients", "texts"]),
         (lambda **arguments: Loader(None, **arguments), ["shuffle", "drop_last"]),
     ],
