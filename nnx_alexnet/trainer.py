@@ -81,6 +81,7 @@ from nnx_alexnet.training import (
     as_tags,
     check_types,
     eval_step,
+    explains_unknown_arguments,
     find_averaging,
     forget_initial_weights,
     joined,
@@ -214,6 +215,7 @@ class Trainer:
         ['val/accuracy', 'val/loss']
     """
 
+    @explains_unknown_arguments
     def __init__(
         self,
         model: nnx.Module,
@@ -336,6 +338,7 @@ class Trainer:
 
     # ---- The verbs ------------------------------------------------------------------------
 
+    @explains_unknown_arguments
     def fit(self, *, resume: str | Path = "never", accept: str | Sequence[str] = ()) -> History:
         """Trains the model, in a new run or in a resumed one.
 

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from nnx_alexnet.cli.suggestions import hint, suggest
+from nnx_alexnet.cli.suggestions import advice, hint
 from nnx_alexnet.cli.value_types import POSITIVE, Kinds, fits, in_words, one_of, placeholder
 
 USAGE_ERROR = 2
@@ -139,7 +139,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             bare = name.lstrip("-")
             known = [known for known in self.option_names() if not known.endswith("+")]
-            near = hint(suggest(bare, known))
+            near = advice(bare, known)
             others = [] if near or self.elsewhere is None else self.elsewhere(bare)
             also = f" It is an option of {_listed(others)}." if others else ""
             self.error(f"unknown option {name}.{near}{also}")

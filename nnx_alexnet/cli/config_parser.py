@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from nnx_alexnet.cli.base_parser import USAGE_ERROR, sentence
 from nnx_alexnet.cli.option_groups import class_group, known_classes, not_a_class
-from nnx_alexnet.cli.suggestions import hint, suggest
+from nnx_alexnet.cli.suggestions import advice
 from nnx_alexnet.cli.value_types import Kinds, in_words, kinds_of
 
 # The lines of jsonargparse's errors.
@@ -133,4 +133,4 @@ def _unknown(name: str, class_path: str, names: list[str]) -> str:
         path = short if short in known_classes(group) else class_path
         with contextlib.suppress(ValueError):
             known = [option.name for option in class_group(group, path).options]
-    return f"unknown option --{name}.{hint(suggest(name, known))}"
+    return f"unknown option --{name}.{advice(name, known)}"

@@ -5,48 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-# Names that other trainers use. An option is listed by its last part.
-_ELSEWHERE = {
-    "data": "dataset data_name",
-    "data.batch_size": "batch bs b batchsize train_batch_size per_device_train_batch_size",
-    "data.image_size": "imgsz img_size input_size resolution crop_size size",
-    "data.root": "data_dir datadir data_path data_root",
-    "data.num_workers": "workers j num_proc dataloader_num_workers",
-    "data.augment": "augmentation aug",
-    "model": "arch architecture net network backbone",
-    "model.dropout_rate": "dropout drop drop_rate p",
-    "model.dtype": "precision amp fp16 bf16 half mixed_precision",
-    "optimizer": "opt optim",
-    "optimizer.learning_rate": "lr lr0 base_lr max_lr",
-    "optimizer.schedule": "scheduler lr_scheduler sched lr_schedule lr_scheduler_type",
-    "optimizer.warmup_steps": "warmup warmup_epochs warmup_ratio",
-    "optimizer.weight_decay": "wd decay l2",
-    "optimizer.clip_norm": "clip grad_clip clip_grad clipnorm gradient_clip_val max_grad_norm",
-    "task.label_smoothing": "smoothing label_smooth",
-    "task.class_weights": "class_weight",
-    "trainer.max_epochs": "epochs epoch num_epochs n_epochs num_train_epochs ep e",
-    "trainer.max_steps": "steps iterations iters num_train_steps total_steps",
-    "trainer.name": "name run_name experiment experiment_name exp project project_name",
-    "trainer.log_dir": "logdir logs log output output_dir outdir out_dir save_dir "
-    "default_root_dir results_dir",
-    "trainer.devices": "mesh device gpus gpu num_gpus num_devices ngpus accelerator",
-    "trainer.log_every_n_steps": "log_every logging_steps log_interval print_freq log_freq",
-    "trainer.validate_every_n_epochs": "check_val_every_n_epoch eval_every val_interval",
-    "trainer.progress_bar": "progress verbose quiet enable_progress_bar",
-    "trainer.callbacks+=EarlyStopping": "patience early_stopping early_stop",
-    "trainer.callbacks": "callback",
-    "trainer.callbacks+=Profiler": "profile profiler",
-    "resume": "ckpt_path ckpt checkpoint resume_from resume_from_checkpoint continue last",
-    "resume-weights-only": "weights pretrained finetune init_from load",
-    "seed": "random_seed random_state manual_seed",
-    "config": "cfg conf config_file yaml",
-    "top_k": "topk k top",
-    "output": "out o output_file save file",
-    "format": "fmt f output_format",
-    "checkpoint": "ckpt ckpt_path step weights",
-    "json": "as_json",
-    "sort": "sort_by order order_by",
-}
+from nnx_alexnet.support import NAMES_ELSEWHERE, NOTES, ONLY_IN_PYTHON, find_names
 
 
 def suggest(got: str, known: Iterable[str]) -> list[str]:
@@ -68,11 +27,8 @@ def suggest(got: str, known: Iterable[str]) -> list[str]:
     got = got.replace("-", "_").removeprefix("no_")
     last = _last(got)
     same_part = [name for name in known if _last(name) == last]
-    elsewhere = [
-        name
-        for name, words in _ELSEWHERE.items()
-        if last in words.split() and name.partition("+=")[0] in known
-    ]
+    elsewhere = find_names(last, NAMES_ELSEWHERE)
+    elsewhere = [name for name in elsewhere if name.partition("+=")[0] in known]
     group = got.rpartition(".")[0]
     same_part = [] if elsewhere and "." not in got else same_part
     found = sorted([*elsewhere, *same_part], key=lambda name: name.rpartition(".")[0] != group)
@@ -102,3 +58,24 @@ def hint(names: Sequence[str], *, dashes: str = "--") -> str:
         (' Did you mean --trainer.name or --data.name?', '')
     """
     return f" Did you mean {' or '.join(dashes + name for name in names)}?" if names else ""
+
+
+def advice(got: str, known: Iterable[str]) -> str:
+    """Returns the sentences that suggest an option, with a leading space, or nothing.
+
+    Args:
+        got: the name that was given, without dashes.
+        known: the names of all options.
+
+    Example:
+        >>> from nnx_alexnet.cli.suggestions import advice
+        >>> advice("trainer.max_epoch", ["trainer.max_epochs"])
+        ' Did you mean --trainer.max_epochs?'
+        >>> advice("trainer.auto_lr_find", ["trainer.max_epochs"])
+        ' Only Python has it: nnx_alexnet.tuning.find_learning_rate.'
+    """
+    if tools := find_names(_last(got.replace("-", "_")), ONLY_IN_PYTHON):
+        return f" Only Python has it: {tools[0]}."
+    names = suggest(got, known)
+    notes = [f" {NOTES[name]}" for name in names[:1] if name in NOTES]
+    return hint(names) + "".join(notes)

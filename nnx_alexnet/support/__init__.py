@@ -32,6 +32,7 @@ from nnx_alexnet.support.number_formats import (
     format_value,
     printable,
 )
+from nnx_alexnet.support.other_names import NAMES_ELSEWHERE, NOTES, ONLY_IN_PYTHON, find_names
 from nnx_alexnet.support.paths import (
     absolute_path,
     check_encodable,
@@ -55,6 +56,9 @@ from nnx_alexnet.support.start_up import start_times
 from nnx_alexnet.support.tables import html_facts, html_table, text_table
 
 __all__ = [
+    "NAMES_ELSEWHERE",
+    "NOTES",
+    "ONLY_IN_PYTHON",
     "RGB",
     "BackgroundWriter",
     "MessageFormatter",
@@ -76,6 +80,7 @@ __all__ = [
     "constructor_text",
     "escape_unencodable",
     "existing_working_directory",
+    "find_names",
     "first_line",
     "format_bytes",
     "format_count",

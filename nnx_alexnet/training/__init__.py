@@ -35,6 +35,7 @@ from nnx_alexnet.training.start_reports import report_frozen_layers, report_trai
 from nnx_alexnet.training.steps_per_dispatch import StepsPerExecution
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
 from nnx_alexnet.training.trainable import Trainable, trainable_filter
+from nnx_alexnet.training.unknown_arguments import explains_unknown_arguments
 
 __all__ = [
     "DEFAULT_EPOCHS",
@@ -63,6 +64,7 @@ __all__ = [
     "as_tags",
     "check_types",
     "eval_step",
+    "explains_unknown_arguments",
     "find_averaging",
     "forget_initial_weights",
     "joined",

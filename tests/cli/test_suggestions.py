@@ -30,6 +30,11 @@ FIT += [option.name for group in option_groups() for option in group.options]
         ("dataset", "data"),
         ("seeed", "seed"),
         ("no-augment", "data.augment"),
+        ("trainer.gradient_clip_val", "optimizer.clip_norm"),
+        ("trainer.precision", "model.dtype"),
+        ("trainer.limit_train_batches", "trainer.limit_batches"),
+        ("trainer.max_time", "trainer.callbacks+=Timer"),
+        ("trainer.val_check_interval", "trainer.validate_every_n_steps"),
     ],
 )
 def test_the_option_that_was_meant_is_first(got, meant):

@@ -18,6 +18,12 @@ WRONG = {
     "fit --gpus 2": "unknown option --gpus. Did you mean --trainer.devices?",
     "fit --patience 5": "unknown option --patience. Did you mean "
     "--trainer.callbacks+=EarlyStopping?",
+    "fit --ema": "unknown option --ema. Did you mean --trainer.callbacks+=EMA?",
+    "fit --trainer.accumulate_grad_batches 4": "unknown option "
+    "--trainer.accumulate_grad_batches. Did you mean --trainer.num_micro_batches? It divides each "
+    "batch into parts, so the batch size is the whole of one update.",
+    "fit --trainer.auto_lr_find true": "unknown option --trainer.auto_lr_find. Only Python has "
+    "it: nnx_alexnet.tuning.find_learning_rate.",
     "fit --trainer.max_epochs ten": "--trainer.max_epochs takes a positive integer or null, got "
     "'ten'.",
     "fit --trainer.max_epochs 0": "--trainer.max_epochs takes a positive integer or null, got '0'.",
