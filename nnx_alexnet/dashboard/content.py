@@ -21,7 +21,7 @@ from nnx_alexnet.dashboard.hparams import FIRST_HPARAMS, hyperparameters, metric
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, are_images, augmentation_key, batch_sheet
 from nnx_alexnet.devices import SharedProgram
-from nnx_alexnet.runs import config_text
+from nnx_alexnet.runs import class_metrics, config_text
 from nnx_alexnet.support import RGB, printable
 
 if TYPE_CHECKING:
@@ -66,8 +66,12 @@ def begin_session(
     writer.write_hparams(hyperparameters(config))
     if first_step == 0:
         names = {*metric_names}
+        names -= class_metrics(names).keys()
         of_val = sorted(name for name in names if name.startswith("val/"))
-        metrics = sorted(name.removeprefix("train/") for name in names if name.startswith("train/"))
+        metrics = sorted(
+            (name.removeprefix("train/") for name in names if name.startswith("train/")),
+            key=lambda metric: (metric not in ("loss", "accuracy"), metric),
+        )
         # Several validation sets share a chart: "val/clean/loss" and "val/shifted/loss".
         charts = {
             metric: [f"train/{metric}", *(name for name in of_val if name.endswith(f"/{metric}"))]

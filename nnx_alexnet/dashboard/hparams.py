@@ -7,6 +7,8 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from nnx_alexnet.runs import class_metrics
+
 # TensorBoard ticks the first five.
 FIRST_HPARAMS = (
     "data.batch_size",
@@ -59,7 +61,7 @@ def _named(path: tuple[object, ...], value: object) -> tuple[str, object]:
 def metric_columns(names: Iterable[str]) -> list[str]:
     """Returns the metrics to show, those of the validation first; TensorBoard ticks five.
 
-    Values within an epoch, such as `train/loss_step`, are left out.
+    Values within an epoch, such as `train/loss_step`, and of single classes are left out.
 
     Example:
         >>> from nnx_alexnet.dashboard.hparams import metric_columns
@@ -67,8 +69,11 @@ def metric_columns(names: Iterable[str]) -> list[str]:
         ['val/loss', 'train/loss', 'f1', 'lr']
     """
 
-    def rank(name: str) -> tuple[int, str]:
+    def rank(name: str) -> tuple[int, bool, str]:
         found = (n for n, start in enumerate(_METRIC_ORDER) if start and name.startswith(start))
-        return next(found, _METRIC_ORDER.index("")), name
+        is_main = name.endswith(("/accuracy", "/loss"))
+        return next(found, _METRIC_ORDER.index("")), not is_main, name
 
-    return sorted((name for name in names if not name.endswith("_step")), key=rank)
+    names = [*names]
+    left_out = class_metrics(names)
+    return sorted((n for n in names if not n.endswith("_step") and n not in left_out), key=rank)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from nnx_alexnet.runs import class_metrics, validation_splits
+
 TRAINING = "Training and validation"
+CLASSES = "Classes"
+MAX_CLASSES = 10  # of one chart
 _OTHERS, _OPTIMIZATION, _PERFORMANCE = "Other metrics", "Optimization", "Performance"
 _MAX_CHARTS = 24  # of training and validation, and of users' own metrics
 NORMS = {
@@ -32,14 +36,19 @@ class Chart(NamedTuple):
     Attributes:
         title: in words, without a capital.
         metric: the name; that of a metric of training and validation has no prefix.
-        splits: the prefixes of the curves: `val` and `train`, or one that is empty.
+        splits: the prefixes of the curves: `val`, or those of several validation sets, and `train`;
+            or one that is empty.
         from_zero: whether the vertical axis begins at 0, as the ratio of two values matters.
+        classes: the classes, if the metric has a value for each of them.
+        hint: a remark beside the title.
     """
 
     title: str
     metric: str
     splits: tuple[str, ...] = ("",)
     from_zero: bool = False
+    classes: tuple[str, ...] = ()
+    hint: str = ""
 
 
 class Charts(NamedTuple):
@@ -59,8 +68,9 @@ class Charts(NamedTuple):
 def chart_groups(counts: Mapping[str, int]) -> Charts:
     """Returns the charts of some metrics.
 
-    Training and validation share a chart. A user's own metric is in the group of the first part of
-    its name. Results of tests have no chart.
+    Training and all validation sets share a chart. So do the classes of a metric, with the values
+    of the first validation set. A user's own metric is in the group of the first part of its name.
+    Results of tests have no chart.
 
     Args:
         counts: the number of steps with a value, by the name of the metric.
@@ -73,9 +83,13 @@ def chart_groups(counts: Mapping[str, int]) -> Charts:
         >>> found.single
         ['temperature']
     """
-    shared = shared_metrics(name for name, count in counts.items() if count)
+    names = [name for name, count in counts.items() if count]
+    sets = validation_splits(names) or ["val"]
+    shared = shared_metrics(names)
+    splits = (*sets, *(["val"] if "val" not in sets else []), "train")
     groups: dict[str, list[Chart]] = {
-        TRAINING: [Chart(_in_words(name), name, ("val", "train")) for name in shared[:_MAX_CHARTS]]
+        TRAINING: [Chart(_in_words(name), name, splits) for name in shared[:_MAX_CHARTS]],
+        CLASSES: _of_classes(names, (sets[0], "train"))[:_MAX_CHARTS],
     }
     others = [name for name in counts if not name.startswith(("train/", "val/", "test/"))]
     own = [name for name in others if _group(name) not in (_OPTIMIZATION, _PERFORMANCE)]
@@ -96,19 +110,40 @@ def chart_groups(counts: Mapping[str, int]) -> Charts:
     )
 
 
-def shared_metrics(names: Iterable[str]) -> list[str]:
+def _of_classes(names: Sequence[str], splits: Sequence[str]) -> list[Chart]:
+    """Returns a chart per metric that has a value for each class, in the first split with values."""
+    found: dict[str, list[str]] = {}
+    for whole, label in class_metrics(names).values():
+        found.setdefault(whole, []).append(label)
+    charts: dict[str, Chart] = {}
+    for split in splits:
+        for whole, classes in found.items():
+            metric = whole.removeprefix(f"{split}/")
+            if metric == whole or metric in charts or "/" in metric:
+                continue
+            hint = f"{split}, the {MAX_CLASSES} lowest" if len(classes) > MAX_CLASSES else split
+            title = f"{_in_words(metric)} per class"
+            charts[metric] = Chart(title, metric, (split,), classes=tuple(classes), hint=hint)
+    return [*charts.values()]
+
+
+def shared_metrics(names: Sequence[str]) -> list[str]:
     """Returns the metrics of training and validation without their prefix, the loss first.
 
     Example:
         >>> from nnx_alexnet.report.chart_groups import shared_metrics
-        >>> shared_metrics(["train/top5", "train/loss_step", "val/loss", "lr"])
-        ['loss', 'top5']
+        >>> shared_metrics(["train/top5", "train/loss_step", "val/clean/loss", "val/gap", "lr"])
+        ['loss', 'top5', 'gap']
     """
-    metrics = dict.fromkeys(
-        name.removeprefix("train/").removesuffix("_step") if name.startswith("train/") else name[4:]
-        for name in names
-        if name.startswith(("train/", "val/"))
-    )
+    left_out = class_metrics(names)
+    prefixes = [f"{split}/" for split in ("train", *validation_splits(names), "val")]
+    metrics = {}
+    for name in names:
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        if prefix is None or name in left_out:
+            continue
+        metric = name.removeprefix(prefix)
+        metrics[metric.removesuffix("_step") if prefix == "train/" else metric] = None
     return sorted(metrics, key=lambda name: (name != "loss", name != "accuracy"))
 
 

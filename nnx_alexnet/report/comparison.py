@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.report.chart_groups import Chart, chart_groups
+from nnx_alexnet.report.chart_groups import CLASSES, Chart, Charts, chart_groups
 from nnx_alexnet.report.curve_section import chart_grid
 from nnx_alexnet.report.html_parts import breakable, collapsed, note, section, table
 from nnx_alexnet.report.html_report import output_file, run_folder, write_page
@@ -22,6 +22,7 @@ from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
 from nnx_alexnet.runs import (
     Settings,
     best_step,
+    class_metrics,
     compare_settings,
     has_best,
     larger_is_better,
@@ -30,7 +31,7 @@ from nnx_alexnet.runs import (
     read_settings,
     series,
 )
-from nnx_alexnet.support import format_duration
+from nnx_alexnet.support import format_count, format_duration
 
 MAX_RUNS = len(SERIES)
 _MAX_METRICS = 12
@@ -141,7 +142,12 @@ def results(runs: Sequence[ComparedRun]) -> str:
         for name in each.run
         if name.startswith(split)
     )
-    metrics = sorted(names, key=lambda name: not name.endswith("accuracy"))[:_MAX_METRICS]
+    for name in class_metrics(names):
+        del names[name]
+    order = ("accuracy", "loss", "")
+    metrics = sorted(
+        names, key=lambda name: next(k for k, end in enumerate(order) if name.endswith(end))
+    )[:_MAX_METRICS]
     best = {name: _best([each.run.get(name) for each in runs], name) for name in metrics}
     body = []
     for each in runs:
@@ -157,7 +163,7 @@ def results(runs: Sequence[ComparedRun]) -> str:
         body.append([*cells, format_duration(run["duration"])])
     head = ["run", "status", *metrics, "epochs", "steps", "duration"]
     left_out = len(names) - len(metrics)
-    remark = f" {left_out} metrics are left out." if left_out else ""
+    remark = f" {format_count(left_out, 'more metric')} without a column." if left_out else ""
     return table(head, body, kind="runs", texts=2) + note(
         "Losses and accuracies in val/ are the best of each run; those in test/ are the newest."
         + remark
@@ -183,7 +189,7 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
     for each in runs:
         for name in metric_names(each.rows):
             counts[name] = max(counts.get(name, 0), len(series(each.rows, name)))
-    found = chart_groups(counts)
+    found = _each_set(chart_groups(counts))
     if not found.groups:
         return note("The runs have logged no metrics yet.")
     known = [Epochs(each.rows) for each in runs]
@@ -211,6 +217,23 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
     )
 
 
+def _each_set(found: Charts) -> Charts:
+    """Returns charts of one validation set each, as a color is a run; none of single classes."""
+    groups = {
+        title: [part for chart in charts for part in _parts(chart)]
+        for title, charts in found.groups.items()
+        if title != CLASSES
+    }
+    return found._replace(groups=groups)
+
+
+def _parts(chart: Chart) -> list[Chart]:
+    sets = [split for split in chart.splits if split != "train"]
+    if len(sets) < 2:
+        return [chart]
+    return [chart._replace(splits=(split, "train"), hint=split) for split in sets]
+
+
 def _curve(run: ComparedRun, split: str, metric: str, epochs: Epochs | None) -> Curve | None:
     """Returns a metric by step, or by epoch if `epochs` is given."""
     values = series(run.rows, f"{split}/{metric}" if split else metric)
@@ -219,7 +242,7 @@ def _curve(run: ComparedRun, split: str, metric: str, epochs: Epochs | None) -> 
     if not values:
         return None
     best: Any = None
-    if split == "val" and len(values) > 1 and has_best(metric):
+    if split.startswith("val") and len(values) > 1 and has_best(metric):
         best = best_step(values, metric)
     places: dict[Any, float] = {**values}
     if epochs is not None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import cycle
 
-from nnx_alexnet.report.chart_groups import Chart, Charts, chart_groups
+from nnx_alexnet.report.chart_groups import MAX_CLASSES, Chart, Charts, chart_groups
 from nnx_alexnet.report.html_parts import figure, heading, note
-from nnx_alexnet.report.svg_chart import OTHER, TRAIN, VAL
+from nnx_alexnet.report.svg_chart import OTHER, SERIES, TRAIN, VAL
 from nnx_alexnet.report.svg_curves import Curve, Epochs, Rows, draw_curves
+from nnx_alexnet.report.svg_results import shortened
 from nnx_alexnet.runs import best_step, has_best, metric_names, series
 from nnx_alexnet.support import format_count
 
 
 def curves(rows: Rows, norms: Mapping[str, Mapping[int, float]] | None = None) -> str:
-    """Returns the curves of each metric: of training and validation, of users, and of rates.
+    """Returns the curves of each metric: of training and validation, of classes, users and rates.
 
     Args:
         rows: the logged metrics.
@@ -47,7 +49,8 @@ def chart_grid(found: Charts, draw: Callable[[Chart, int], str]) -> str:
     for title, charts in found.groups.items():
         figures = []
         for chart in charts:
-            figures.append(figure(chart.title[:1].upper() + chart.title[1:], draw(chart, number)))
+            caption = chart.title[:1].upper() + chart.title[1:]
+            figures.append(figure(caption, draw(chart, number), chart.hint))
             number += 1
         parts.append(f'{heading(title)}<div class="curves">{"".join(figures)}</div>')
     if found.single:
@@ -61,11 +64,28 @@ def _lines(chart: Chart, values: Mapping[str, Mapping[int, float]]) -> list[Curv
     metric = chart.metric
     if chart.splits == ("",):
         return [Curve(chart.title, values[metric], OTHER)]
-    val = values.get(f"val/{metric}", {})
-    best = best_step(val, metric) if len(val) > 1 and has_best(metric) else None
-    lines = [
-        Curve("train", values.get(f"train/{metric}", {}), TRAIN),
-        Curve("val", val, VAL, best=best),
-        Curve("train, log points", values.get(f"train/{metric}_step", {}), TRAIN, is_faint=True),
-    ]
+    if chart.classes:
+        return _class_lines(chart, values)
+    sets = [name for name in chart.splits if name != "train" and values.get(f"{name}/{metric}")]
+    colors = [VAL] if len(sets) == 1 else [*SERIES[1:], *SERIES[:1]]  # the first is of training
+    lines = [Curve("train", values.get(f"train/{metric}", {}), TRAIN)]
+    for split, color in zip(sets, cycle(colors), strict=False):
+        val = values[f"{split}/{metric}"]
+        # Several circles would hide each other; the table of metrics has the best values.
+        has_circle = len(sets) == 1 and len(val) > 1 and has_best(metric)
+        lines.append(Curve(split, val, color, best=best_step(val, metric) if has_circle else None))
+    steps = values.get(f"train/{metric}_step", {})
+    lines.append(Curve("train, log points", steps, TRAIN, is_faint=True))
     return [line for line in lines if line.values]
+
+
+def _class_lines(chart: Chart, values: Mapping[str, Mapping[int, float]]) -> list[Curve]:
+    """Returns the curves of the classes with the lowest last values, in the order of the classes."""
+    prefix = f"{chart.splits[0]}/{chart.metric}"
+    found = {label: values[f"{prefix}/{label}"] for label in chart.classes}
+    lowest = sorted(found, key=lambda label: found[label][max(found[label])])[:MAX_CLASSES]
+    chosen = [label for label in chart.classes if label in lowest]
+    return [
+        Curve(shortened(label, 16), found[label], color)
+        for label, color in zip(chosen, SERIES, strict=False)
+    ]

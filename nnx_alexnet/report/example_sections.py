@@ -18,8 +18,8 @@ from nnx_alexnet.report.html_parts import (
 )
 from nnx_alexnet.report.metric_text import percent
 from nnx_alexnet.report.notable import Example
-from nnx_alexnet.report.result_sections import SPLITS
-from nnx_alexnet.report.svg_results import MAX_BARS, balance_chart
+from nnx_alexnet.report.result_sections import split_title
+from nnx_alexnet.report.svg_results import MAX_BARS, NUM_PARTS, balance_chart
 from nnx_alexnet.support import as_pixels, printable
 
 _SIDE = 104  # of an example on the page, in pixels
@@ -43,7 +43,7 @@ def examples(split: str, found: Mapping[str, Sequence[Example]], names: Sequence
         tiles = [_tile(each, names) for each in found.get(kind, ())]
         tiles = [tile for tile in tiles if tile]
         if tiles:
-            text = heading(title, f"{hint}, {SPLITS[split]} split")
+            text = heading(title, f"{hint}, {split_title(split)} split")
             parts.append(f'{text}<div class="tiles">{"".join(tiles)}</div>')
         elif kind == "wrong" and not found.get(kind):
             parts.append(heading(title) + note("No example was misclassified."))
@@ -124,7 +124,7 @@ def data(about: Mapping[str, Any], counts: Mapping[str, NDArray[Any]], names: Se
     parts = [table(head, rows), _facts(about)]
     if counts and len(names) <= MAX_BARS:
         key = "".join(
-            f'<li><i class="part-{position}"></i>{escape(split)}</li>'
+            f'<li><i class="part-{position % NUM_PARTS}"></i>{escape(split)}</li>'
             for position, split in enumerate(counts)
         )
         parts.append(heading("Class balance") + f'<ul class="key">{key}</ul>')

@@ -30,7 +30,7 @@ from nnx_alexnet.report.page_sections import (
 from nnx_alexnet.report.page_template import page
 from nnx_alexnet.report.result_sections import classes, confidence, main_split, overall
 from nnx_alexnet.report.scores import Scores, score
-from nnx_alexnet.runs import read_all
+from nnx_alexnet.runs import read_all, recorded_tests
 from nnx_alexnet.support import absolute_path, first_line, logger, write_whole
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _page(folder: Path, measured: Measurement | None, why: str) -> str:
     bodies: dict[str, Any] = {
         **_results(measured, scores, names, why),
         "Curves": lambda: curves(rows, read_scalars(folder, [*NORMS])),
-        "Metrics": lambda: metrics_table(rows),
+        "Metrics": lambda: metrics_table([*rows, *recorded_tests(folder)]),
         "Checkpoints": lambda: checkpoint_table(kept, step),
         "Data": lambda: data(about, counts, names),
         "Images": lambda: images(newest, is_measured=measured is not None),

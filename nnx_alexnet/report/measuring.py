@@ -54,13 +54,16 @@ class Measurement:
 
     Attributes:
         checkpoint: the checkpoint.
-        splits: the predictions of `val` and `test`, of those that the data have.
+        is_average: whether its weights are averages over steps, which the run kept.
+        splits: the predictions of `val` (or of each set, such as `val/clean`) and `test`, of those
+            that the data have.
         class_counts: `int64[K]` of each split whose labels are known.
         data: the description of the data.
         summary: the table of the model's layers.
     """
 
     checkpoint: Choice
+    is_average: bool
     splits: dict[str, Predictions]
     class_counts: dict[str, NDArray[np.int64]]
     data: dict[str, Any]
@@ -84,7 +87,7 @@ def measure(trainer: Trainer, run_dir: Path, checkpoint: str | int = "auto") -> 
         raise ValueError("A run can be measured only in a single process.")
     chosen = choose_checkpoint(run_dir, checkpoint)
     with _weights_of(chosen, trainer.model):
-        loaders = {"val": trainer.data.val, "test": trainer.data.test}
+        loaders = {**trainer.data.val_sets, "test": trainer.data.test}
         splits = {
             name: _predictions(trainer, loader)
             for name, loader in loaders.items()
@@ -98,6 +101,7 @@ def measure(trainer: Trainer, run_dir: Path, checkpoint: str | int = "auto") -> 
     counts |= {name: split.labels for name, split in splits.items() if split.is_whole}
     return Measurement(
         checkpoint=chosen,
+        is_average=(chosen.path / "evaluation").is_dir(),
         splits=splits,
         class_counts={
             name: np.bincount(labels, minlength=num_classes)

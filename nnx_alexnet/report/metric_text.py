@@ -8,6 +8,7 @@ from nnx_alexnet.support import format_bytes, format_duration
 
 _SHARES = ("accuracy", "precision", "recall", "f1", "calibration error", "confidence")
 _AREAS = ("auc", "average precision")
+_PER_CLASS = ("precision", "recall", "f1")
 _SHARES_OF_TIME = ("mfu", "data_wait", "share")
 
 
@@ -50,15 +51,30 @@ def is_share(name: str) -> bool:
 
     Example:
         >>> from nnx_alexnet.report.metric_text import is_share
-        >>> is_share("val/accuracy"), is_share("val/loss")
-        (True, False)
+        >>> is_share("val/accuracy"), is_share("val/loss"), is_share("val/f1/cat")
+        (True, False, True)
     """
     last = _last(name)
     return any(word in last for word in _SHARES) or last.endswith(_SHARES_OF_TIME)
 
 
+def has_unit(name: str) -> bool:
+    """Returns whether a metric is a duration or a size, which `metric_text` shows with a unit.
+
+    Example:
+        >>> from nnx_alexnet.report.metric_text import has_unit
+        >>> has_unit("perf/step_seconds"), has_unit("perf/images_per_second")
+        (True, False)
+    """
+    return _last(name).endswith(("seconds", "bytes"))
+
+
 def _last(name: str) -> str:
-    return name.rsplit("/", 1)[-1].lower().removesuffix("_step")
+    """Returns the part of a name that says what is measured; the name of a class may follow it."""
+    parts = name.lower().split("/")
+    if parts[-1] != "loss":
+        parts = [part for part in parts if part in _PER_CLASS][:1] or parts
+    return parts[-1].removesuffix("_step")
 
 
 def number(value: float) -> str:

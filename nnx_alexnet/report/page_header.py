@@ -9,7 +9,14 @@ from typing import Any
 
 from nnx_alexnet.report.metric_text import metric_text
 from nnx_alexnet.report.scores import Scores
-from nnx_alexnet.runs import best_step, has_best, metric_names, parse_time, series
+from nnx_alexnet.runs import (
+    best_step,
+    has_best,
+    metric_names,
+    parse_time,
+    series,
+    validation_splits,
+)
 from nnx_alexnet.support import format_count, format_duration
 
 
@@ -115,7 +122,7 @@ def best_metric(rows: Sequence[Mapping[str, Any]]) -> tuple[str, int, float] | N
     """Returns name, step and value of the metric that best represents a run.
 
     This is the first of the following that was logged: `val/accuracy`, `val/loss`, another
-    validation metric, `train/loss`.
+    validation metric, `train/loss`. Of several validation sets, the first one counts.
 
     Example:
         >>> from nnx_alexnet.report.page_header import best_metric
@@ -123,8 +130,10 @@ def best_metric(rows: Sequence[Mapping[str, Any]]) -> tuple[str, int, float] | N
         ('val/loss', 8, 0.5)
     """
     names = metric_names(rows)
-    first = ("val/accuracy", "val/loss", *(n for n in names if n.startswith("val/")), "train/loss")
-    for name in first:
+    first = [
+        f"{split}/{name}" for name in ("accuracy", "loss") for split in validation_splits(names)
+    ]
+    for name in (*first, *(name for name in names if name.startswith("val/")), "train/loss"):
         if values := series(rows, name):
             step = best_step(values, name) if has_best(name) else max(values)
             return name, step, values[step]

@@ -13,7 +13,7 @@ from nnx_alexnet.dashboard import Newest, StoredImage
 from nnx_alexnet.report.html_parts import breakable, collapsed, embedded, figure, note, table
 from nnx_alexnet.report.metric_text import metric_text
 from nnx_alexnet.report.svg_curves import Epochs, Rows
-from nnx_alexnet.runs import best_step, has_best, metric_names, series
+from nnx_alexnet.runs import best_step, class_metrics, has_best, metric_names, series
 from nnx_alexnet.support import read_whole
 
 SUMMARY = "model/summary"  # the tag of the text
@@ -33,9 +33,15 @@ _COLUMNS = ("layer", "type", "input", "output", "parameters", "statistics")
 
 
 def metrics_table(rows: Rows) -> str:
-    """Returns a table of the last and the best value of each metric, with their steps."""
-    body, epochs = [], Epochs(rows)
-    for name in sorted(metric_names(rows), key=lambda name: (_split_order(name), name)):
+    """Returns a table of the last and the best value of each metric, with their steps.
+
+    Metrics of single classes are in a collapsed table.
+    """
+    body: list[list[str]] = []
+    of_classes: list[list[str]] = []
+    epochs, names = Epochs(rows), metric_names(rows)
+    single = class_metrics(names)
+    for name in sorted(names, key=lambda name: (_split_order(name), name)):
         values = series(rows, name)
         if not values or name.endswith("_step"):
             continue
@@ -45,10 +51,15 @@ def metrics_table(rows: Rows) -> str:
             best = best_step(values, name)
             epoch = f"{float(epochs.at(best)):.4g}" if epochs.ends else ""
             cells[2:] = metric_text(name, values[best]), f"{best:,}", epoch
-        body.append([breakable(name), *cells])
+        (of_classes if name in single else body).append([breakable(name), *cells])
     if not body:
         return note("The run has logged no metrics yet.")
-    return table(["metric", "last", "step", "best", "step", "epoch"], body)
+    head = ["metric", "last", "step", "best", "step", "epoch"]
+    html = table(head, body)
+    if of_classes:
+        title = f"Metrics of single classes: {len(of_classes):,}"
+        html += collapsed(title, table(head, of_classes))
+    return html
 
 
 def _split_order(name: str) -> int:

@@ -19,6 +19,11 @@ _DARK = """
   --series-8: #cf9c78; --series-9: #a3afbb;
 """
 
+# Splits in the chart of the class balance.
+_PARTS = "".join(
+    f".part-{k} {{ fill: var(--series-{k}); background: var(--series-{k}); }}\n" for k in range(10)
+)
+
 STYLE = (
     f"""
 :root {{ color-scheme: light dark; {_LIGHT} }}
@@ -94,9 +99,9 @@ svg text { font-family: inherit !important; }
 .matrix .on { fill: var(--paper); }
 .axis { stroke: var(--axis); }
 .balance g:hover { opacity: .7; }
-.part-0 { fill: var(--train); background: var(--train); }
-.part-1 { fill: var(--val); background: var(--val); }
-.part-2 { fill: var(--other); background: var(--other); }
+"""
+    + _PARTS
+    + """
 .key { list-style: none; margin: 0 0 12px; padding: 0; display: flex; flex-wrap: wrap;
   gap: 4px 18px; font-size: .9rem; }
 .key i, .dot {
@@ -160,7 +165,7 @@ details pre { margin-top: 12px; }
   table { font-size: .9rem; }
   td { padding-left: 10px; }
   .facts th { width: 7em; }
-  .classes .bar { display: none; }
+  .bar { display: none; }
 }
 @media print {
   :root { color-scheme: light; }

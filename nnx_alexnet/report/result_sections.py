@@ -30,7 +30,6 @@ from nnx_alexnet.report.svg_results import (
 )
 from nnx_alexnet.support import printable
 
-SPLITS = {"val": "validation", "test": "test"}
 _MAX_CURVES = 10  # classes with curves of their own
 _MAX_PAIRS = 10
 _MAX_CLASSES_BESIDE_TABLE = 25  # with more, the confusion matrix has the full width
@@ -47,7 +46,7 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
         scores: the scores of each split of `measured`.
     """
     splits = {name: measured.splits[name] for name in scores}
-    head = ["score", *(SPLITS[name] for name in scores)]
+    head = ["score", *(split_title(name) for name in scores)]
     rows = [["examples", *(f"{len(split.labels):,}" for split in splits.values())]]
     first = next(iter(scores.values()))
     rows += [
@@ -56,8 +55,10 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
         if any(np.isfinite(each.overall[name]) for each in scores.values())
     ]
     notes = [f"Measured with the checkpoint of {measured.checkpoint.reason}."]
+    if measured.is_average:
+        notes.append("Its weights are averages over steps, as in the validations of the run.")
     notes += [
-        f"Only the first {len(split.labels):,} examples of the {SPLITS[name]} split were measured."
+        f"Only the first {len(split.labels):,} examples of the {split_title(name)} split were measured."
         for name, split in splits.items()
         if not split.is_whole
     ]
@@ -66,6 +67,17 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
     notes.append("The loss is the cross-entropy without label smoothing.")
     notes.append("Scores with (macro) are means over the classes.")
     return table(head, rows, kind="scores") + note(" ".join(notes))
+
+
+def split_title(split: str) -> str:
+    """Returns how the page names a split: "validation", or the name of a set or of the test split.
+
+    Example:
+        >>> from nnx_alexnet.report.result_sections import split_title
+        >>> split_title("val"), split_title("val/clean")
+        ('validation', 'val/clean')
+    """
+    return "validation" if split == "val" else split
 
 
 def main_split(scores: Mapping[str, Scores]) -> str:
@@ -77,13 +89,13 @@ def classes(split: str, found: Scores, names: Sequence[str]) -> str:
     """Returns the table of classes, the confusion matrix and the most confused pairs.
 
     Args:
-        split: the name of the split, `"val"` or `"test"`.
+        split: the name of the split.
         found: its scores.
         names: the name of each class.
     """
     return "".join(
         [
-            heading("Precision, recall and F1", f"{SPLITS[split]} split, lowest F1 first"),
+            heading("Precision, recall and F1", f"{split_title(split)} split, lowest F1 first"),
             _class_table(found, names),
             *_confusion(found, names),
         ]
@@ -169,7 +181,7 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
     """Returns precision-recall and ROC curves, and the reliability diagram.
 
     Args:
-        split: the name of the split, `"val"` or `"test"`.
+        split: the name of the split.
         given: its predictions.
         found: their scores.
         names: the name of each class.
@@ -202,7 +214,7 @@ def confidence(split: str, given: Predictions, found: Scores, names: Sequence[st
     else:
         trust = "less confident than it is accurate"
     shares = f"its mean confidence is {percent(mean)}, its accuracy {percent(top)}."
-    return html + note(f"On the {SPLITS[split]} split, the model is {trust}: {shares}")
+    return html + note(f"On the {split_title(split)} split, the model is {trust}: {shares}")
 
 
 def _key(chosen: Ints, names: Sequence[str], num_known: int) -> str:

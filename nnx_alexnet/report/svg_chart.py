@@ -27,6 +27,7 @@ COLORS = {
     **{color: f"series-{number}" for number, color in enumerate(SERIES)},
 }  # fmt: skip
 _MAX_DRAWN = 1e300
+_MAX_COLUMNS = 5  # of a legend
 _MAX_HOVERED = 60  # places of a chart that show their values
 
 _STYLE: Any = {
@@ -129,8 +130,9 @@ def draw(
             prepare(axes)
         if any(line.in_legend for line in lines):
             axes.legend(
-                loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2,
+                loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2,
                 handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
+                ncols=_num_columns(axes, 72 * size[0]),
             )  # fmt: skip
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -170,6 +172,17 @@ def _plot(axes: Axes, line: Line) -> None:
             markeredgecolor=line.color,
             markeredgewidth=1.4,
         )
+
+
+def _num_columns(axes: Axes, width: float) -> int:
+    """Returns how many columns of a legend fit into the width of a chart."""
+    widths = [32 + 5 * len(label) for label in axes.get_legend_handles_labels()[1]]
+    for num in range(_MAX_COLUMNS, 1, -1):
+        # Matplotlib fills the columns one after the other.
+        rows = -(-len(widths) // num)
+        if sum(max(widths[k : k + rows]) for k in range(0, len(widths), rows)) <= width:
+            return num
+    return 1
 
 
 def drawable(value: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nnx_alexnet.report.metric_text import is_share, metric_text
+from nnx_alexnet.report.metric_text import has_unit, is_share, metric_text
 from nnx_alexnet.report.svg_chart import Line, Tip, draw, drawable, nearest_values, number_text
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def draw_curves(
         axes.set_ylim(limits(heights, from_zero=from_zero, top=1.0 if is_percent else math.inf))
         if is_percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
+        elif has_unit(metric):
+            axes.yaxis.set_major_formatter(lambda y, _: metric_text(metric, y))
 
     tips = [*_tips(lines, metric, axis, "epoch" if by_epoch else "step")]
     if len(lines) == 1:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SQUARE = (4.5, 3.3)  # inches
 _MAX_NUMBERED = 25  # classes up to which each cell of the confusion matrix has its number
 MAX_CELLS = 100  # classes up to which a confusion matrix is drawn
+NUM_PARTS = len(SERIES)  # colors of the style
 MAX_BARS = 300  # classes up to which the class balance is drawn
 
 
@@ -246,7 +247,7 @@ def _stacked_bars(x: float, y: float, width: float, heights: NDArray[Any]) -> st
     for position, tall in enumerate(heights):
         y -= tall
         parts.append(
-            f'<rect class="part-{position}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+            f'<rect class="part-{position % NUM_PARTS}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
             f'height="{tall:.1f}"/>'
         )
     return "".join(parts)

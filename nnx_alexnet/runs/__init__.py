@@ -10,6 +10,7 @@ from nnx_alexnet.runs.folder import (
 )
 from nnx_alexnet.runs.last_step import write_last_step
 from nnx_alexnet.runs.lock import RunLock
+from nnx_alexnet.runs.metric_parts import class_metrics, validation_splits
 from nnx_alexnet.runs.reader import (
     best_step,
     has_best,
@@ -18,6 +19,7 @@ from nnx_alexnet.runs.reader import (
     parse_row,
     parse_time,
     read_all,
+    recorded_tests,
     series,
 )
 from nnx_alexnet.runs.records import config_text, write_end, write_record
@@ -29,6 +31,7 @@ __all__ = [
     "best_step",
     "check_name",
     "choose_run_dir",
+    "class_metrics",
     "compare_settings",
     "config_text",
     "delete_run",
@@ -44,7 +47,9 @@ __all__ = [
     "read_evaluations",
     "read_settings",
     "record_evaluation",
+    "recorded_tests",
     "series",
+    "validation_splits",
     "write_end",
     "write_last_step",
     "write_record",

@@ -221,20 +221,29 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
             metrics[name] = values[best_steps[name]]
         else:
             metrics[name] = [*values.values()][-1]
-    for evaluation in read_evaluations(run_dir):  # the newest one of each split remains
-        if evaluation["split"] == "test":
-            metrics |= {n: float(v) for n, v in evaluation.items() if _is_test_value(n, v)}
+    for row in recorded_tests(run_dir):  # the newest one remains
+        metrics |= {name: float(row[name]) for name in metric_names([row])}
     # The first `found` determines the order, the second overrides metrics of these names.
     run = {**found, **metrics, **found, "best_steps": best_steps}
     return run, rows, environment
 
 
+def recorded_tests(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns what `nnx-alexnet test` has recorded, as rows like those of `read_metrics`.
+
+    Args:
+        run_dir: the folder of the run.
+    """
+    rows = []
+    for found in read_evaluations(run_dir):
+        if found["split"] == "test" and _is_count(found.get("step")):
+            values = {n: v for n, v in found.items() if n.startswith("test/") and _is_number(v)}
+            rows.append({"step": found["step"], **values})
+    return rows
+
+
 def _tags(value: object) -> str | None:
     return ", ".join(map(str, value)) or None if isinstance(value, list) else None
-
-
-def _is_test_value(name: str, value: Any) -> bool:
-    return name.startswith("test/") and _is_number(value)
 
 
 def _text(value: object) -> str | None:

@@ -61,12 +61,16 @@ def test_other_writers_get_the_flat_configuration():
 
 def test_validation_sets_share_a_chart_with_training(tmp_path):
     names = ["train/loss", "train/loss_step", "val/b/loss", "val/a/loss", "val/a/auroc", "lr"]
+    names += ["train/f1", "train/f1/loss", "val/a/f1", "val/a/f1/loss"]  # of a class "loss"
     writer = open_writer(tmp_path)
     begin_session(writer, config=CONFIG, metric_names=names, first_step=0)
     writer.close()
     content = event_values(tmp_path, "custom_scalars__config__")[0][1]
-    (chart,) = layout_pb2.Layout.FromString(content).category[0].chart
-    assert [*chart.multiline.tag] == ["^train/loss$", "^val/a/loss$", "^val/b/loss$"]
+    charts = layout_pb2.Layout.FromString(content).category[0].chart
+    assert [[*chart.multiline.tag] for chart in charts] == [
+        ["^train/loss$", "^val/a/loss$", "^val/b/loss$"],
+        ["^train/f1$", "^val/a/f1$"],
+    ]
 
 
 @pytest.mark.parametrize("first_step", [0, 5])

@@ -27,3 +27,8 @@ def test_validation_metrics_are_first_and_values_within_epochs_left_out():
         "val/accuracy", "val/loss", "test/loss", "train/accuracy", "train/loss", "epoch", "gap",
         "perf/images_per_second", "perf/data_wait", "lr",
     ]  # fmt: skip
+
+
+def test_columns_begin_with_accuracy_and_loss_and_have_no_single_classes():
+    names = ["val/auroc", "val/f1", "val/f1/cat", "val/loss", "val/accuracy", "val/f1/dog"]
+    assert metric_columns(iter(names)) == ["val/accuracy", "val/loss", "val/auroc", "val/f1"]

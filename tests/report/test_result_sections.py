@@ -26,7 +26,7 @@ def predictions(num_classes, num=200, *, is_whole=True):
 def test_the_scores_of_both_splits_are_side_by_side():
     val, test = predictions(3), predictions(3, 30, is_whole=False)
     choice = Choice(Path("x"), 7, "step 7, the best by val/loss (0.5)")
-    measured = Measurement(choice, {"val": val, "test": test}, {}, {}, "")
+    measured = Measurement(choice, True, {"val": val, "test": test}, {}, {}, "")
     scores = {k: score(v.labels, v.probabilities) for k, v in measured.splits.items()}
     html = overall(measured, scores)
     rows = {row[0]: row[1:] for row in cells(html)}
@@ -35,6 +35,7 @@ def test_the_scores_of_both_splits_are_side_by_side():
     correct = np.mean(val.probabilities.argmax(1) == val.labels)
     assert rows["accuracy"][0] == f"{correct:.2%}"
     assert "the checkpoint of step 7, the best by val/loss (0.5)." in html
+    assert "Its weights are averages over steps" in html
     assert "Only the first 30 examples of the test split were measured." in html
     assert main_split(scores) == "test"
     assert main_split({"val": scores["val"]}) == "val"
@@ -72,7 +73,7 @@ def test_what_is_left_out_of_very_many_classes_is_stated(monkeypatch):
 def test_curves_of_a_split_with_one_class_are_not_too_many():
     found = score(np.zeros(4, int), np.full((4, 3), 1 / 3))
     given = Predictions(np.zeros(4, int), np.full((4, 3), 1 / 3), is_whole=True, examples={})
-    measured = Measurement(Choice(Path("x"), 7, "step 7"), {"val": given}, {}, {}, "")
+    measured = Measurement(Choice(Path("x"), 7, "step 7"), False, {"val": given}, {}, {}, "")
     assert "too many" not in overall(measured, {"val": found})
     assert "are left out" not in confidence("val", given, found, ["a", "b", "c"])
 
