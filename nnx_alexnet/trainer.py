@@ -1,97 +1,49 @@
 """`Trainer`: the object that users call and that hooks receive.
 
-The Trainer owns the parts of a run. Each part is the only writer of its state:
-
-| part | holds | file in `training/` |
-| --- | --- | --- |
-| `Settings` | the arguments that are plain values | settings |
-| `Progress` | counters, metrics, history | progress |
-| `ModelArrays` | model, optimizer, compiled steps | model_arrays |
-| `Requests` | the requests of hooks, signals and other processes | requests |
-| `Run` | the folder, its lock, the checkpoints | run |
-| `Preparation` | the traces made before the first step | preparation |
-| `EvaluationLoop` | one pass over a split | evaluation_loop |
-| `FitLoop` | the order of operations of `fit`; start reading there | fit_loop |
-| `EpochLoop` | the steps of an epoch | epoch_loop |
-| `Dispatcher` | the steps under way | dispatcher |
-| `Saver` | the content of a checkpoint | saver |
+It contains the arguments of a run and their documentation. The parts that do the work are in
+`training/`, whose README lists them. To see the order of operations of `fit`, start reading in
+`training/fit_loop.py`.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import optax
 from flax import nnx
 
-from nnx_alexnet.callbacks import Callback, CallbackList, Stage
+from nnx_alexnet.callbacks import Callback, CallbackList
 from nnx_alexnet.checkpoints import Checkpoints
-from nnx_alexnet.data import (
-    DataModule,
-    LimitBatches,
-    Loader,
-    as_data_module,
-    limited_data,
-    prediction_loader,
-)
-from nnx_alexnet.devices import Devices, Placement, use_compilation_cache
+from nnx_alexnet.data import DataModule, LimitBatches, as_data_module, limited_data
+from nnx_alexnet.devices import Devices, Placement
 from nnx_alexnet.models import layer_table
-from nnx_alexnet.optimizers import as_transformation, count_skipped, create_optimizer
-from nnx_alexnet.support import (
-    as_number,
-    as_python,
-    check_metric_name,
-    html_facts,
-    open_standard_descriptors,
-    start_times,
-    unknown,
-)
+from nnx_alexnet.optimizers import as_transformation, create_optimizer
+from nnx_alexnet.support import as_python, html_facts
 from nnx_alexnet.task import Classification, Outputs, Task
 from nnx_alexnet.training import (
     DEFAULT_EPOCHS,
-    Agreement,
-    EvaluationLoop,
-    EvaluationTrace,
-    FitLoop,
     History,
     Hooks,
-    Ingredients,
-    Lifecycle,
-    Metrics,
-    MicroBatches,
-    MistakeCollector,
     ModelArrays,
     ModuleSteps,
-    Preparation,
-    Progress,
-    Requests,
-    Run,
     Settings,
     StepsPerExecution,
     Trainable,
-    TrainingTrace,
+    Verbs,
     as_name,
     as_tags,
     check_types,
+    checked_metrics,
     eval_step,
     explains_unknown_arguments,
-    find_averaging,
-    forget_initial_weights,
-    joined,
     names_at_epoch_ends,
     names_at_log_points,
-    own_names,
     predict_step,
     recorded_config,
-    report_frozen_layers,
-    report_trained_parameters,
     train_step,
     trainable_filter,
     trainer_facts,
@@ -99,15 +51,6 @@ from nnx_alexnet.training import (
     with_defaults,
     without_outputs,
 )
-
-
-class _Parts(NamedTuple):
-    """The parts that each `fit` creates; the other verbs use those of the last `fit`."""
-
-    progress: Progress
-    requests: Requests
-    run: Run
-    evaluation: EvaluationLoop
 
 
 class Trainer:
@@ -185,17 +128,6 @@ class Trainer:
         config: the content of `config.yaml` and of the HParams tab (default: a summary of the
             Trainer's arguments).
 
-    Attributes:
-        global_step: the number of optimizer steps so far.
-        epoch: the current epoch, from 0.
-        metrics: the newest value of each published metric.
-        metric_steps: the step at which each of them was measured.
-        history: the list that `fit` returns.
-        run_dir: the folder of this run; None before `fit`, or without a `log_dir`.
-        placement: the devices, and how batches and state are split over them.
-        stop_reason: why a callback stopped the run, or None.
-        interrupted: whether Ctrl-C or SIGTERM stopped it.
-
     Raises:
         ValueError: an argument or the data are invalid; raised before anything is compiled or
             written.
@@ -272,12 +204,11 @@ class Trainer:
         )
         transformation = create_optimizer() if optimizer is None else as_transformation(optimizer)
         self._placement = Placement(devices, shard_state=shard_state)
-        self._micro_batches = MicroBatches(num_micro_batches, self._placement.num_parts)
         self._task = (Classification() if task is None else task).for_data(self._data)
         given = with_defaults(callbacks, progress_bar=progress_bar, writes=log_dir is not None)
         self._hooks = Hooks(CallbackList(given), self)
         self._arrays = ModelArrays(model, self._placement)
-        self.config = recorded_config(
+        self._config = recorded_config(
             config,
             settings=self._settings,
             model=model,
@@ -286,55 +217,30 @@ class Trainer:
             transformation=transformation,
             callbacks=self._hooks.callbacks,
         )
+        self._verbs = self._new_verbs(transformation, trainable)
+
+    def _new_verbs(
+        self, transformation: optax.GradientTransformation, trainable: Trainable
+    ) -> Verbs:
         configured = self._hooks.callbacks.configure_optimizer(self, transformation)
-        self._transformation = (
-            count_skipped(configured) if self._settings.max_skipped else configured
-        )
-        self._lifecycle = Lifecycle(self._hooks, self._arrays, self._data, self._placement)
-        self._passes = itertools.count(1)  # of evaluations outside `fit`, each with its own noise
-        self._preparation = Preparation(
+        return Verbs(
+            settings=self._settings,
+            config=self._config,
+            hooks=self._hooks,
+            arrays=self._arrays,
             data=self._data,
             task=self._task,
-            arrays=self._arrays,
-            transformation=self._transformation,
-            averaging=find_averaging(given),
-            # Looked up only when compiled, so that they can be replaced until then.
-            steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
             placement=self._placement,
-            seed=self._settings.seed,
+            transformation=configured,
+            steps=lambda: ModuleSteps(self.train_step, self.eval_step, self.predict_step),
             trainable=trainable,
         )
-        self._agreement = Agreement()
-        self._parts = self._new_parts()
-        self._fit_loop: FitLoop | None = None  # the newest one
 
     def __repr__(self) -> str:
         return f"<{trainer_text(self, type(self._arrays.model).__name__)}>"
 
     def _repr_html_(self) -> str:
         return html_facts(trainer_facts(self))
-
-    def _new_parts(self) -> _Parts:
-        progress = Progress(partial(self._hooks.call, "on_log"))
-        requests = Requests(progress.stop, self._agreement)
-        forget = partial(forget_initial_weights, self._arrays.model)
-        run = Run(self._settings, self.config, progress, requests, on_saved=forget)
-        return _Parts(
-            progress, requests, run, self._new_evaluation(self._hooks, progress, requests)
-        )
-
-    def _new_evaluation(
-        self, hooks: Hooks, progress: Progress, requests: Requests
-    ) -> EvaluationLoop:
-        return EvaluationLoop(
-            arrays=self._arrays,
-            progress=progress,
-            requests=requests,
-            hooks=hooks,
-            placement=self._placement,
-            check_batch=self._preparation.check_batch,
-            passes=self._passes,
-        )
 
     # ---- The verbs ------------------------------------------------------------------------
 
@@ -372,20 +278,7 @@ class Trainer:
             OSError: a checkpoint could not be written (see `ModelCheckpoint(on_error=)`).
             SystemExit: after SIGTERM, once everything is saved and closed; with status 143.
         """
-        open_standard_descriptors()
-        self._lifecycle.check_idle()
-        accepted = [accept] if isinstance(accept, str) else accept
-        self._parts, self._fit_loop = self._new_parts(), None
-        self._parts.run.check_resume(resume, accepted)
-        evaluation, training = self._preparation.for_training()
-        self._micro_batches.check(self._preparation.split("train").batch_size)
-        report_frozen_layers(self._arrays.model, training.still_statistics)
-        report_trained_parameters(self._transformation, self._arrays.model, self._arrays.steps.wrt)
-        use_compilation_cache()
-        start_times.end("checks")
-        self._fit_loop = self._new_fit_loop(evaluation, training)
-        self._fit_loop.run(resume, accepted)
-        return self._parts.progress.history
+        return self._verbs.fit(resume, accept)
 
     def step_memory(self) -> int:
         """Compiles the train step, and returns the bytes that it needs on each device.
@@ -397,33 +290,7 @@ class Trainer:
             ValueError: model, data and task do not fit together, or the size of a batch is unknown.
             RuntimeError: a verb of this Trainer is running.
         """
-        self._lifecycle.check_idle()
-        self._parts, self._fit_loop = self._new_parts(), None
-        return self._new_fit_loop(*self._preparation.for_training()).step_memory()
-
-    def _new_fit_loop(self, evaluation: EvaluationTrace, training: TrainingTrace) -> FitLoop:
-        """Builds the loop of a `fit` from its parts."""
-        ingredients = Ingredients(
-            arrays=self._arrays,
-            data=self.data,
-            task=self.task,
-            optimizers=self._preparation.optimizers,
-            settings=self._settings,
-            config=self.config,
-            placement=self.placement,
-            evaluation=evaluation,
-            training=training,
-        )
-        return FitLoop(
-            ingredients=ingredients,
-            progress=self._parts.progress,
-            requests=self._parts.requests,
-            hooks=self._hooks,
-            run=self._parts.run,
-            evaluation=self._parts.evaluation,
-            lifecycle=self._lifecycle,
-            preparation=self._preparation,
-        )
+        return self._verbs.step_memory()
 
     def validate(self) -> dict[str, float]:
         """Evaluates the model on the validation split, or on each of several.
@@ -432,7 +299,7 @@ class Trainer:
             `{"val/loss": ..., "val/accuracy": ...}`, exact over the split. If the data have several
             sets, `{"val/clean/loss": ..., "val/shifted/loss": ..., ...}`.
         """
-        return self._evaluate("validate", "validation", "val")
+        return self._verbs.evaluate("validate", "validation", "val")
 
     def test(self) -> dict[str, float]:
         """Evaluates the model on the test split.
@@ -440,19 +307,7 @@ class Trainer:
         Returns:
             `{"test/loss": ..., "test/accuracy": ...}`, exact over the split.
         """
-        return self._evaluate("test", "test", "test")
-
-    def _evaluate(self, stage: Stage, kind: str, split: str) -> dict[str, float]:
-        self._lifecycle.check_idle()
-        self._parts.requests.begin_verb()
-        loaders = self._preparation.splits(split)
-        empty = self._preparation.for_evaluation(*loaders.values()).empty
-        progress, _, _, evaluation = self._parts
-        with self._lifecycle.running(stage):
-            metrics = Metrics(evaluation.evaluate(kind, loaders, empty))
-            progress.publish(metrics, progress.global_step)
-            evaluation.end(kind)
-        return metrics
+        return self._verbs.evaluate("test", "test", "test")
 
     def show_mistakes(self, split: Literal["val", "test"] = "val", *, count: int = 16) -> Any:
         """Shows the images that the model misclassifies with the highest probability.
@@ -474,17 +329,7 @@ class Trainer:
                 classification.
             RuntimeError: a verb of this Trainer is running.
         """
-        if split not in ("val", "test"):
-            raise unknown("split", split, ("val", "test"))
-        collector = MistakeCollector(count)
-        hooks, (progress, requests, *_) = Hooks(CallbackList([collector]), self), self._parts
-        self._lifecycle.check_idle()
-        requests.begin_verb()
-        loader = self._preparation.split(split)
-        empty = self._preparation.for_evaluation(loader).empty
-        with Lifecycle(hooks, self._arrays, self._data, self._placement).running("test"):
-            self._new_evaluation(hooks, progress, requests).evaluate("test", {split: loader}, empty)
-        return collector.show(self._data.class_names)
+        return self._verbs.show_mistakes(split, count)
 
     def predict(self, data: Any = None) -> Any:
         """Applies the model, by default to the test split.
@@ -508,10 +353,7 @@ class Trainer:
             FileNotFoundError: there is no such image file.
             RuntimeError: a verb of this Trainer is running.
         """
-        loader = self._to_predict(data)
-        batches = self._parts.evaluation.predict(loader, at_once=True)
-        with self._lifecycle.running("predict"), closing(batches):
-            return joined(batches, loader.num_examples)
+        return self._verbs.predict(data)
 
     def predict_batches(self, data: Any = None) -> Generator[Any, None, None]:
         """Returns an iterator that predicts batch by batch, as the caller takes the results.
@@ -548,18 +390,7 @@ class Trainer:
             (40, 2)
             (24, 2)
         """
-        batches = self._parts.evaluation.predict(self._to_predict(data))
-        return self._lifecycle.stream("predict", batches)
-
-    def _to_predict(self, data: Any) -> Loader:
-        self._lifecycle.check_idle()
-        self._parts.requests.begin_verb()
-        if data is None:
-            loader = self._preparation.split("test").limited(None)
-        else:
-            loader = prediction_loader(self.data, data)
-        self._preparation.for_prediction(loader)
-        return loader
+        return self._verbs.predict_batches(data)
 
     # ---- Methods for callbacks ------------------------------------------------------------
 
@@ -593,9 +424,10 @@ class Trainer:
         Raises:
             RuntimeError: outside of `fit`.
         """
-        if self._fit_loop is None or self._arrays.optimizer is None:
+        dispatcher = self._verbs.dispatcher
+        if dispatcher is None or self._arrays.optimizer is None:
             raise RuntimeError("`Trainer.gradients` is for the hooks of a running `fit`.")
-        return self._fit_loop.dispatcher.gradients(batch)
+        return dispatcher.gradients(batch)
 
     def learning_rates(self) -> dict[str, float]:
         """Returns the learning rates of the newest step, by the names of their metrics.
@@ -604,7 +436,8 @@ class Trainer:
         for `optax.inject_hyperparams(optax.adam)(rate)`; its name is `lr`. If several parts of an
         optimizer store a rate, each name is `lr/<part>`.
         """
-        found = {} if self._fit_loop is None else self._fit_loop.dispatcher.learning_rates()
+        dispatcher = self._verbs.dispatcher
+        found = {} if dispatcher is None else dispatcher.learning_rates()
         return {name: rate for name, rate in found.items() if name.partition("/")[0] == "lr"}
 
     def learning_rate(self) -> float | None:
@@ -640,16 +473,8 @@ class Trainer:
                 task.
             TypeError: a name is not text, or a value is not a number.
         """
-        own = own_names(self._preparation.evaluation, self.data.val_sets)
-        for name in metrics:
-            check_metric_name(name)
-            if name in own:
-                raise ValueError(
-                    f"`metrics` has the name {name!r}, which the trainer publishes itself. Log "
-                    "yours under another name."
-                )
-        values = {name: as_number(name, value) for name, value in metrics.items()}
-        self._parts.progress.log(values)
+        values = checked_metrics(metrics, self._verbs.preparation.evaluation, self.data.val_sets)
+        self._verbs.progress.log(values)
 
     def stop(self, reason: str) -> None:
         """Stops the run after this step; the epoch then ends like a complete one.
@@ -659,7 +484,7 @@ class Trainer:
         Args:
             reason: kept in `stop_reason` and shown to the user.
         """
-        self._parts.requests.stop(reason)
+        self._verbs.requests.stop(reason)
 
     def request_validation(self) -> None:
         """Requests a validation before the next step, unless this step has been validated.
@@ -667,7 +492,7 @@ class Trainer:
         With several processes, all of them must call it at the same step, such as in
         `on_train_start`.
         """
-        self._parts.progress.is_validation_asked = True
+        self._verbs.progress.is_validation_asked = True
 
     def request_checkpoint(self, *, gives_way: bool = False) -> None:
         """Requests a checkpoint of this step, which is saved after every hook has run.
@@ -681,7 +506,7 @@ class Trainer:
                 save is running, or before its duration has passed again (default False). It is
                 never dropped if another request at this step does not give way.
         """
-        self._parts.requests.save(gives_way=gives_way)
+        self._verbs.requests.save(gives_way=gives_way)
 
     # ---- Properties for callbacks ---------------------------------------------------------
 
@@ -708,71 +533,76 @@ class Trainer:
     @property
     def global_step(self) -> int:
         """The number of optimizer steps so far."""
-        return self._parts.progress.global_step
+        return self._verbs.progress.global_step
 
     @property
     def epoch(self) -> int:
         """The current epoch, from 0."""
-        return self._parts.progress.epoch
+        return self._verbs.progress.epoch
 
     @property
     def step_in_epoch(self) -> int:
         """The number of optimizer steps in this epoch so far."""
-        return self._parts.progress.step_in_epoch
+        return self._verbs.progress.step_in_epoch
 
     @property
     def num_examples(self) -> int:
         """The number of examples of this epoch that were trained on since this start of the run."""
-        return self._parts.progress.num_examples
+        return self._verbs.progress.num_examples
 
     @property
     def is_validating_within_epoch(self) -> bool:
         """Whether a validation is running between two steps, as `validate_every_n_steps` asks."""
-        return self._parts.progress.is_validating_within_epoch
+        return self._verbs.progress.is_validating_within_epoch
 
     @property
     def evaluated_split(self) -> str | None:
         """The prefix of the metrics of the pass that is running, such as "val" or "val/clean"."""
-        return self._parts.progress.evaluated_split
+        return self._verbs.progress.evaluated_split
 
     @property
     def metrics(self) -> dict[str, float]:
         """The newest value of each published metric."""
-        return self._parts.progress.metrics
+        return self._verbs.progress.metrics
 
     def current_value(self, name: str | None) -> float | None:
         """Returns a metric if it was measured at the current step, else None."""
-        return self._parts.progress.current_value(name)
+        return self._verbs.progress.current_value(name)
 
     @property
     def metric_steps(self) -> dict[str, int]:
         """The step at which each of `metrics` was measured."""
-        return self._parts.progress.metric_steps
+        return self._verbs.progress.metric_steps
 
     @property
     def history(self) -> History:
         """The list that `fit` returns."""
-        return self._parts.progress.history
+        return self._verbs.progress.history
 
     @property
     def stop_reason(self) -> str | None:
         """Why a callback stopped the run, or None."""
-        return self._parts.progress.stop_reason
+        return self._verbs.progress.stop_reason
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C or SIGTERM stopped the run."""
-        return self._parts.requests.interrupted
+        return self._verbs.requests.interrupted
 
     @property
     def run_dir(self) -> Path | None:
         """The folder of this run; None before `fit`, or without a `log_dir`."""
-        return self._parts.run.run_dir
+        return self._verbs.run.run_dir
 
     @property
     def checkpoints(self) -> Checkpoints | None:
         """The checkpoints of this run; None without a run folder or in other processes."""
-        return self._parts.run.checkpoints
+        return self._verbs.run.checkpoints
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of `config.yaml`."""
+        return self._config
 
     @property
     def max_epochs(self) -> int | None:
@@ -832,7 +662,8 @@ class Trainer:
     @property
     def data_is_on_device(self) -> bool:
         """Whether the train split stays on the device, so that only indices are sent."""
-        return self._fit_loop is not None and bool(self._fit_loop.dispatcher.data)
+        dispatcher = self._verbs.dispatcher
+        return dispatcher is not None and bool(dispatcher.data)
 
     @property
     def num_compilations(self) -> dict[str, int]:
@@ -846,13 +677,13 @@ class Trainer:
         Raises:
             ValueError: before the first `fit`: model, data and task do not fit together.
         """
-        evaluation, _ = self._preparation.known(is_running=self._lifecycle.is_running)
+        evaluation, _ = self._verbs.traces()
         return self.epoch_metric_names | names_at_log_points(evaluation)
 
     @property
     def epoch_metric_names(self) -> frozenset[str]:
         """The metrics that are published at the end of an epoch, and can be monitored."""
-        evaluation, training = self._preparation.known(is_running=self._lifecycle.is_running)
+        evaluation, training = self._verbs.traces()
         callbacks, val_sets = self._hooks.callbacks, self.data.val_sets
         return names_at_epoch_ends(evaluation, training, callbacks, val_sets=val_sets)
 
@@ -869,7 +700,7 @@ class Trainer:
             ValueError: `width` is less than 60; or, before the first `fit`, model, data and task
                 do not fit together.
         """
-        evaluation, _ = self._preparation.known(is_running=self._lifecycle.is_running)
+        evaluation, _ = self._verbs.traces()
         return layer_table(self.model, evaluation.calls, width=width)
 
     # ---- Methods that a subclass may override -----------------------------------------------
@@ -890,7 +721,7 @@ class Trainer:
         Returns:
             The `loss` of each example, `float32[B]`, and the values that the task's metrics read.
         """
-        return train_step(self.task, model, optimizer, batch, self._micro_batches)
+        return train_step(self.task, model, optimizer, batch, self._verbs.micro_batches)
 
     def eval_step(self, model: nnx.Module, batch: Mapping[str, jax.Array]) -> Outputs:
         """Runs one step of validation or test: like `train_step`, without an update."""

@@ -373,9 +373,9 @@ def collectives(program: str) -> list[tuple[str, str]]:
 def train_program(trainer: Any) -> str:
     """The compiled train step of a Trainer of arrays: what each device is to do, as text."""
     loader = trainer.data.train
-    evaluation, _ = trainer._preparation.for_training()
+    evaluation, _ = trainer._verbs.preparation.for_training()
     arrays, placement = trainer._arrays, trainer.placement
-    arrays.begin_training(trainer._preparation.optimizers)
+    arrays.begin_training(trainer._verbs.preparation.optimizers)
     batch = placement.send(next(loader.batches(reads=False)), loader.batch_size)
     key = placed(augmentation_key(seed=0, epoch=0), placement.replicated)
     compiled = arrays.steps.train.function.lower(

@@ -17,20 +17,20 @@ from nnx_alexnet import DataModule, Task
 from nnx_alexnet.callbacks import CallbackList
 from nnx_alexnet.devices import Placement
 from nnx_alexnet.training import (
-    EvaluationLoop,
     Hooks,
-    Ingredients,
     ModelArrays,
     ModuleSteps,
-    Preparation,
-    Progress,
-    Requests,
     Settings,
     eval_step,
     predict_step,
     train_step,
 )
 from nnx_alexnet.training.dispatcher import Dispatcher
+from nnx_alexnet.training.evaluation_loop import EvaluationLoop
+from nnx_alexnet.training.preparation import Preparation
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.run_identity import Ingredients
 from nnx_alexnet.training.step_functions import State, StepFunctions
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnx_alexnet.callbacks import CallbackList
+from nnx_alexnet.callbacks import Callback, CallbackList
 from nnx_alexnet.support import logger
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class Hooks:
     def __init__(self, callbacks: CallbackList, trainer: Trainer) -> None:
         self.callbacks = callbacks
         self._trainer = trainer
+
+    def of(self, callbacks: Sequence[Callback]) -> Hooks:
+        """Returns hooks of other callbacks, which get the same trainer."""
+        return Hooks(CallbackList(callbacks), self._trainer)
 
     def call(self, hook: str, *arguments: Any) -> None:
         """Calls a hook on every callback that overrides it.

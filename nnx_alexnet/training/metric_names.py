@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nnx_alexnet.callbacks import CallbackList
+from nnx_alexnet.support import as_number, check_metric_name
 from nnx_alexnet.training.epoch_metrics import EpochMeter
 from nnx_alexnet.training.flops import flops_utilization, peak_memory
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
@@ -43,8 +44,30 @@ def names_at_epoch_ends(
     return frozenset(names)
 
 
-def own_names(evaluation: EvaluationTrace | None, val_sets: Iterable[str] = ()) -> set[str]:
-    """Returns the metrics that only the trainer may publish."""
-    names = [] if evaluation is None else [*evaluation.metric_names, *evaluation.split_metrics]
-    at_ends = {f"{split}/{name}" for split in ("train", "val", "test", *val_sets) for name in names}
-    return at_ends | {f"train/{name}_step" for name in names}
+def checked_metrics(
+    metrics: Mapping[str, float],
+    evaluation: EvaluationTrace | None,
+    val_sets: Iterable[str] = (),
+) -> dict[str, float]:
+    """Returns the metrics that a callback publishes, as numbers.
+
+    Args:
+        metrics: by their names.
+        evaluation: the forward pass; None if it is not known yet.
+        val_sets: as for `names_at_epoch_ends`.
+
+    Raises:
+        ValueError: the trainer publishes a name itself.
+        TypeError: a name is not text, or a value is not a number.
+    """
+    own = [] if evaluation is None else [*evaluation.metric_names, *evaluation.split_metrics]
+    taken = {f"{split}/{name}" for split in ("train", "val", "test", *val_sets) for name in own}
+    taken |= {f"train/{name}_step" for name in own}
+    for name in metrics:
+        check_metric_name(name)
+        if name in taken:
+            raise ValueError(
+                f"`metrics` has the name {name!r}, which the trainer publishes itself. Log yours "
+                "under another name."
+            )
+    return {name: as_number(name, value) for name, value in metrics.items()}

@@ -179,7 +179,7 @@ def test_a_resumed_run_has_the_tags_and_steps_of_an_uninterrupted_one(tmp_path, 
     class Stop(Callback):
         def on_train_batch_end(self, trainer, outputs, batch, batch_index):
             if trainer.global_step == stop:
-                trainer._parts.requests.interrupt(signal.SIGINT)
+                trainer._verbs.requests.interrupt(signal.SIGINT)
 
     whole = trainer_in(tmp_path / "whole")
     whole.fit()
@@ -416,7 +416,7 @@ def test_a_signal_while_the_last_images_are_drawn_does_not_interrupt(tmp_path, m
         priority = -100
 
         def teardown(self, trainer, stage):
-            trainer._parts.requests.interrupt(signal.SIGINT)
+            trainer._verbs.requests.interrupt(signal.SIGINT)
 
     trainer = trainer_in(tmp_path, Signal(), max_epochs=1)
     trainer.fit()

@@ -283,7 +283,7 @@ def test_the_devices_of_a_step_do_not_matter():
     for devices in (1, 2, 8):
         trainer = net_trainer(None, devices=devices)
         trainer.metric_names  # noqa: B018  # traces the steps
-        prints.append(fingerprints(*trainer._preparation.known(is_running=False)))
+        prints.append(fingerprints(*trainer._verbs.preparation.known(is_running=False)))
     assert prints[0] == prints[1] == prints[2]
     assert set(prints[0]) == {"evaluation", "train_step", "rows"}
 

@@ -86,7 +86,7 @@ def test_ctrl_c_during_the_last_save_does_not_spoil_what_comes_after(tmp_path):
     trainer = dense_trainer(log_dir=tmp_path)
     trainer.fit()
     # As a signal does while `fit` waits for the last save.
-    trainer._parts.requests.interrupt(signal.SIGINT)
+    trainer._verbs.requests.interrupt(signal.SIGINT)
     assert "val/loss" in trainer.validate()
 
 

@@ -164,7 +164,7 @@ def test_stopping_before_the_first_step_of_an_epoch_is_no_error_of_the_data():
 
 
 def interrupt(trainer):
-    trainer._parts.requests.interrupt(2)
+    trainer._verbs.requests.interrupt(2)
 
 
 class Counts(Callback):
@@ -229,7 +229,7 @@ def test_the_device_lets_the_data_go_after_an_error():
     with pytest.raises(RuntimeError, match="mine"):
         trainer.fit()
     assert not trainer.data_is_on_device
-    assert not trainer._fit_loop.dispatcher.is_busy
+    assert not trainer._verbs.dispatcher.is_busy
 
 
 def test_what_a_fit_has_cost_is_published_and_known_before():

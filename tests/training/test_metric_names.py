@@ -2,10 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from nnx_alexnet.callbacks import CallbackList, LearningRateMonitor
-from nnx_alexnet.training.metric_names import names_at_epoch_ends, names_at_log_points, own_names
+from nnx_alexnet.training.metric_names import (
+    checked_metrics,
+    names_at_epoch_ends,
+    names_at_log_points,
+)
 
 EVALUATION = SimpleNamespace(metric_names=("loss", "accuracy"), split_metrics={})
 TRAINING = SimpleNamespace(rate_names=("lr/head", "lr/body"), example_flops={"bfloat16": 1e9})
@@ -57,11 +62,20 @@ def test_a_device_that_tells_its_peaks_adds_their_use(monkeypatch):
     assert at_ends() - without == {"perf/mfu", "perf/peak_memory_bytes"}
 
 
-@pytest.mark.parametrize("evaluation", [None, EVALUATION])
-def test_the_trainer_keeps_the_metrics_of_its_splits_to_itself(evaluation):
-    expected = set()
-    if evaluation is not None:
-        expected = {
-            f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "accuracy")
-        } | {"train/loss_step", "train/accuracy_step"}
-    assert own_names(evaluation) == expected
+OWN = [
+    "train/loss", "val/accuracy", "test/loss", "val/clean/loss", "train/loss_step"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_trainer_keeps_the_metrics_of_its_splits_to_itself(name):
+    with pytest.raises(ValueError, match=f"`metrics` has the name '{name}'"):
+        checked_metrics({name: 1.0}, EVALUATION, ["val/clean"])
+    assert checked_metrics({name: 1.0}, None) == {name: 1.0}  # nothing is known yet
+
+
+def test_the_metrics_of_a_callback_become_numbers():
+    found = checked_metrics({"my/count": np.int32(2), "val/other": 1.5}, EVALUATION, ["val"])
+    assert found == {"my/count": 2.0, "val/other": 1.5}
+    with pytest.raises(TypeError, match="my/text"):
+        checked_metrics({"my/text": "2"}, EVALUATION)

@@ -92,7 +92,7 @@ def test_a_step_computes_no_gradients_of_frozen_parameters():
     flops = {}
     for trainable in (None, "dense"):
         trainer = tiny_trainer(trainable=trainable)
-        evaluation, training = trainer._preparation.for_training()
+        evaluation, training = trainer._verbs.preparation.for_training()
         flops[trainable] = sum(product_flops(training.program).values())
         forward = sum(evaluation.forward_flops.values()) * training.num_rows
     dense = 2 * 16 * 8 * 4  # one product for the gradient of the kernel

@@ -96,7 +96,7 @@ def _measure(arguments: argparse.Namespace) -> None:
             devices=jax.sharding.Mesh(h100s(1), ("data",)),
         )
         compiled, _ = compiled_step(trainer)
-        flops = TRAINING_FACTOR * sum(trainer._preparation.evaluation.forward_flops.values())
+        flops = TRAINING_FACTOR * sum(trainer._verbs.preparation.evaluation.forward_flops.values())
     found = {
         "kernels": kernels(compiled.as_text()),
         "flops": flops * arguments.batch_size,

@@ -224,9 +224,11 @@ def compiled_step(trainer: Any) -> tuple[Any, Any]:
     jax.config.update("jax_enable_compilation_cache", False)  # from the cache nothing is written
     try:
         loader, placement = trainer.data.train, trainer.placement
-        evaluation, _ = trainer._preparation.for_training()
+        preparation = trainer._verbs.preparation
+        evaluation, _ = preparation.for_training()
         model, steps = trainer._arrays.model, trainer._arrays.steps
-        optimizer = nnx.Optimizer(model, trainer._transformation, wrt=nnx.Param)
+        transformation = preparation.optimizers.transformation
+        optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
         data = trainer.data.on_device(placement.replicated) or {}
         batch = next(iter(loader.batches(epoch=0, seed=0, reads=not data)))
         state = steps.split(model, optimizer)
