@@ -247,8 +247,8 @@ def _stacked_bars(x: float, y: float, width: float, heights: NDArray[Any]) -> st
     for position, tall in enumerate(heights):
         y -= tall
         parts.append(
-            f'<rect class="part-{position % NUM_PARTS}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-            f'height="{tall:.1f}"/>'
+            f'<rect class="part-{position % NUM_PARTS}" x="{x:.1f}" y="{y:.1f}" '
+            f'width="{width:.1f}" height="{tall:.1f}"/>'
         )
     return "".join(parts)
 
