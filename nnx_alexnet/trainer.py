@@ -640,16 +640,6 @@ class Trainer:
         return self._settings.validate_every_n_epochs
 
     @property
-    def steps_per_execution(self) -> StepsPerExecution:
-        """The most train steps in one dispatch, or "auto"."""
-        return self._settings.steps_per_execution
-
-    @property
-    def check_finite(self) -> bool | int:
-        """Whether a loss that is NaN or infinite ends the run, or how many are skipped first."""
-        return self._settings.check_finite
-
-    @property
     def batch_size(self) -> int | None:
         """The number of examples per train batch; None if it is unknown."""
         return None if self.data.train is None else self.data.train.batch_size
