@@ -172,11 +172,10 @@ def _data(trainer: Trainer) -> str:
 
 def _examples(trainer: Trainer, *how: str) -> str:
     data = trainer.data
-    splits = [("train", data.train), *data.val_sets.items(), ("test", data.test)]
     items = [
         f"{loader.num_examples:,} {name}"
-        for name, loader in splits
-        if loader is not None and loader.num_examples is not None
+        for name, loader in data.splits.items()
+        if loader.num_examples is not None
     ]
     return f"{data.name}: {', '.join([*items, *how])}"
 

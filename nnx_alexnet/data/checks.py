@@ -1,18 +1,60 @@
-"""Checks that the splits of a run fit together."""
+"""Checks the arguments of a `DataModule`, and that its splits fit together."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnx_alexnet.data.composition import Compose, Transform
-from nnx_alexnet.data.examples import ElementSpec, named_fields, spec_text
+from nnx_alexnet.data.examples import ElementSpec, check_names, named_fields, spec_text
 from nnx_alexnet.data.loader import Loader
-from nnx_alexnet.support import logger
+from nnx_alexnet.data.resident_data import check_keep_on_device
+from nnx_alexnet.support import check_bools, logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.data.data_module import DataModule
 
 _NEARLY = 1e-3  # resampled images exceed 0..1 slightly
+
+
+def check_arguments(drop_last: object, keep_on_device: object, class_names: object) -> None:
+    """Checks arguments of a `DataModule` whose wrong types would be accepted elsewhere.
+
+    Raises:
+        ValueError: `keep_on_device` is neither a bool nor "auto".
+        TypeError: `drop_last` is not a bool, or `class_names` is a single name.
+    """
+    if keep_on_device not in (True, False, "auto"):
+        raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
+    check_bools(drop_last=drop_last)
+    if isinstance(class_names, str):
+        raise TypeError(
+            f"`class_names` (={class_names!r}) must be one name for each class, such as "
+            "('cat', 'dog')."
+        )
+
+
+def checked_fields(fields: Sequence[str]) -> tuple[str, ...]:
+    """Returns the argument `fields` of a `DataModule` as a tuple.
+
+    Raises:
+        TypeError: `fields` is not a sequence of names.
+        ValueError: a name occurs twice, or is reserved.
+    """
+    names = () if isinstance(fields, str) else tuple(fields)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"`fields` (={fields!r}) must be the keys of the values of a tuple, such as "
+            '("image", "label").'
+        )
+    if len({*names}) < len(names):
+        raise ValueError(f"`fields` (={fields!r}) must be different names.")
+    check_names(dict.fromkeys(names), "fields")
+    return names
 
 
 def check_distinct(**splits: Any) -> None:
@@ -45,6 +87,24 @@ def transformed_fields(
         return transform.check(loader.element_spec(), may_lack_fields=may_lack_fields)
     except ValueError as error:
         raise ValueError(f"`{loader.argument}`: {error}") from error
+
+
+def check_splits(data: DataModule) -> None:
+    """Checks what is known without reading the first batch of an iterable.
+
+    Raises:
+        ValueError: a split does not fit the transform, the other splits or another argument.
+    """
+    known = [loader for loader in data.splits.values() if loader.indexable]
+    for loader in known:
+        data.check(loader)
+        if loader is not data.train and data.train in known:
+            check_alike(data.train, loader, data.transform)
+            warn_of_scales(data.train, loader)
+    check_unit_range(data.train, data.transform)
+    if data.class_names is not None:
+        check_class_names(data.splits, data.class_names)
+    check_keep_on_device(data.keep_on_device, data.train)
 
 
 def check_alike(train: Loader, other: Loader, transform: Transform) -> None:

@@ -1,6 +1,5 @@
 """DataModule: the splits of a dataset, and the transform of their batches."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,23 @@ from nnx_alexnet.data.adapters import known_class_names
 from nnx_alexnet.data.batch_images import Split, show_batch
 from nnx_alexnet.data.cache_folders import Cache, cache_place
 from nnx_alexnet.data.checks import (
-    check_alike,
-    check_class_names,
-    check_distinct,
-    check_unit_range,
+    check_arguments,
+    check_splits,
+    checked_fields,
     transformed_fields,
-    warn_of_scales,
 )
 from nnx_alexnet.data.composition import Compose, Transform, as_transform
-from nnx_alexnet.data.convert import is_array, once
-from nnx_alexnet.data.dataset_cache import cached_sources
-from nnx_alexnet.data.descriptions import data_facts, data_text
-from nnx_alexnet.data.examples import PAIR, check_names, spec_text
+from nnx_alexnet.data.convert import is_array
+from nnx_alexnet.data.descriptions import data_facts, data_record, data_text, label_digest
+from nnx_alexnet.data.examples import PAIR
 from nnx_alexnet.data.folds import folds
 from nnx_alexnet.data.loader import Loader
 from nnx_alexnet.data.padding import Padding, PadTo
-from nnx_alexnet.data.resident_data import KeepOnDevice, check_keep_on_device, stays_on_device
-from nnx_alexnet.data.sources import OnBadSample, Source, as_source
+from nnx_alexnet.data.resident_data import KeepOnDevice, on_device, stays_on_device
+from nnx_alexnet.data.sources import OnBadSample
+from nnx_alexnet.data.split_loaders import split_loaders
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.data.validation_sets import validation_sets
-from nnx_alexnet.devices import placed
-from nnx_alexnet.support import check_bools, html_facts, logger
+from nnx_alexnet.support import html_facts
 
 
 class DataModule:
@@ -137,8 +132,8 @@ class DataModule:
         name: str = "data",
         cache: Cache = False,
     ) -> None:
-        _check_arguments(drop_last, keep_on_device, class_names)
-        self.fields = _checked_names(fields)
+        check_arguments(drop_last, keep_on_device, class_names)
+        self.fields = checked_fields(fields)
         self.padding = Padding(pad_to, pad_values)
         self.name = name
         self.keep_on_device = keep_on_device
@@ -146,48 +141,24 @@ class DataModule:
         if class_names is None:
             class_names = known_class_names(train)
         self.class_names = None if class_names is None else tuple(map(str, class_names))
-
-        report = once(logger.info)
-
-        place = cache_place(cache)
-
-        def source_of(split: Any, argument: str) -> Source:
-            return as_source(
-                split,
-                argument=argument,
-                names=self.fields,
-                padding=self.padding,
-                on_bad_sample=on_bad_sample,
-                batch_size=batch_size,
-                drop_last=argument == "train" and drop_last,
-                report=report,
-            )
-
-        sources = {"train": source_of(train, "train")}
-        others = validation_sets(val, sources["train"].element_spec)
-        others |= {} if test is None else {"test": test}
-        check_distinct(train=train, **others)
-        sources |= {argument: source_of(split, argument) for argument, split in others.items()}
-        if place is not None:
-            sources = cached_sources(sources, place)
-        loaders = {
-            argument: Loader(
-                source,
-                batch_size=batch_size,
-                shuffle=argument == "train",
-                drop_last=argument == "train" and drop_last,
-                num_workers=num_workers,
-                padding=self.padding,
-                argument=argument,
-            )
-            for argument, source in sources.items()
-        }
+        loaders = split_loaders(
+            train,
+            val,
+            test,
+            names=self.fields,
+            padding=self.padding,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            num_workers=num_workers,
+            on_bad_sample=on_bad_sample,
+            place=cache_place(cache),
+        )
         self.train: Loader = loaders.pop("train")
         self.test: Loader | None = loaders.pop("test", None)
         self.val_sets: dict[str, Loader] = loaders
         if isinstance(self.transform, Compose):
             self.transform = self.transform.with_num_classes(self.num_classes)
-        self._check_splits()
+        check_splits(self)
 
     def __repr__(self) -> str:
         return f"<{data_text(self)}>"
@@ -195,23 +166,11 @@ class DataModule:
     def _repr_html_(self) -> str:
         return html_facts(data_facts(self))
 
-    def _splits(self) -> dict[str, Loader]:
+    @property
+    def splits(self) -> dict[str, Loader]:
+        """The loader of each split by the prefix of its metrics: train, validation sets, test."""
         splits = {"train": self.train, **self.val_sets, "test": self.test}
         return {name: loader for name, loader in splits.items() if loader is not None}
-
-    def _check_splits(self) -> None:
-        """Checks what is known without reading the first batch of an iterable."""
-        splits = self._splits()
-        known = [loader for loader in splits.values() if loader.indexable]
-        for loader in known:
-            self.check(loader)
-            if loader is not self.train and self.train in known:
-                check_alike(self.train, loader, self.transform)
-                warn_of_scales(self.train, loader)
-        check_unit_range(self.train, self.transform)
-        if self.class_names is not None:
-            check_class_names(splits, self.class_names)
-        check_keep_on_device(self.keep_on_device, self.train)
 
     def check(self, loader: Loader) -> tuple[int, ...] | None:
         """Returns the shape of one image of a split after the transform; None without images.
@@ -249,7 +208,7 @@ class DataModule:
         """The number of classes; None if it is not known, or the labels are not classes."""
         if self.class_names is not None:
             return len(self.class_names)
-        known = [loader.labels() for loader in self._splits().values()]
+        known = [loader.labels() for loader in self.splits.values()]
         tops = [int(labels.max()) for labels in known if labels is not None]
         return max(tops) + 1 if tops else None
 
@@ -263,49 +222,20 @@ class DataModule:
         Args:
             sharding: of the arrays; each device holds all of them.
         """
-        arrays = self.train.arrays()
-        if arrays is None:
-            arrays = self.train.read_all()
-        on_device: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
-        return on_device
+        return on_device(self.train, sharding)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the description of the data in a checkpoint, as plain JSON values.
-
-        Returns:
-            `name`, `batch_size`, `drop_last`, `fields` (the shapes and dtypes of an example),
-            `examples` (their number in each split), `labels` (a digest of those of train, in their
-            order), `padding` and `train_batches` (if limited) show whether a resumed run has the
-            same data. `image` (the shape of one image before the transform; None without images),
-            `transform` (the arguments of the `ImageTransform`, or the name of the function),
-            `num_classes` and `class_names` are what a trained model needs to be used without the
-            data.
-        """
-        spec = self.train.element_spec()
-        image = spec.get("image")
-        return {
-            "name": self.name,
-            "batch_size": self.batch_size,
-            "drop_last": self.train.drop_last,
-            "examples": {name: loader.num_examples for name, loader in self._splits().items()},
-            "labels": _label_digest(self.train),
-            "fields": {name: spec_text(field) for name, field in spec.items()},
-            "image": list(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None,
-            "padding": self.padding.describe(),
-            "transform": self.transform.describe(),
-            "num_classes": self.num_classes,
-            "class_names": None if self.class_names is None else list(self.class_names),
-            **({"train_batches": self.train.num_batches} if self.train.is_limited else {}),
-        }
+        """Returns the description of the data in a checkpoint; see `data_record`."""
+        return data_record(self)
 
     def sample_digests(self) -> dict[str, str | None]:
         """Returns a digest of examples of train and val; None if they differ at each reading."""
         splits = {"train": self.train, **self.val_sets}
-        return {name: each.sample_digest() for name, each in splits.items() if each is not None}
+        return {name: loader.sample_digest() for name, loader in splits.items()}
 
     def label_digests(self) -> dict[str, str | None]:
         """Returns a digest of the labels of each split, in their order; None if not known."""
-        return {name: _label_digest(loader) for name, loader in self._splits().items()}
+        return {name: label_digest(loader) for name, loader in self.splits.items()}
 
     def fill_cache(self, progress: Callable[[int], None] | None = None) -> list[Path]:
         """Adds all missing examples to the caches of the splits.
@@ -321,7 +251,7 @@ class DataModule:
             Exception: an example cannot be read; `on_bad_sample="skip"` reports it instead.
         """
         folders = []
-        for loader in self._splits().values():
+        for loader in self.splits.values():
             if loader.cached is not None:
                 folders.append(loader.cached.cache.folder)
             for num in loader.fill_cache():
@@ -382,37 +312,8 @@ class DataModule:
 
     def close(self) -> None:
         """Ends all workers; using the data again starts new ones."""
-        for loader in self._splits().values():
+        for loader in self.splits.values():
             loader.close()
-
-
-def _check_arguments(drop_last: object, keep_on_device: object, class_names: object) -> None:
-    if keep_on_device not in (True, False, "auto"):
-        raise ValueError(f'`keep_on_device` (={keep_on_device!r}) must be a bool or "auto".')
-    check_bools(drop_last=drop_last)
-    if isinstance(class_names, str):
-        raise TypeError(
-            f"`class_names` (={class_names!r}) must be one name for each class, such as "
-            "('cat', 'dog')."
-        )
-
-
-def _checked_names(fields: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(fields, str) else tuple(fields)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            f"`fields` (={fields!r}) must be the keys of the values of a tuple, such as "
-            '("image", "label").'
-        )
-    if len({*names}) < len(names):
-        raise ValueError(f"`fields` (={fields!r}) must be different names.")
-    check_names(dict.fromkeys(names), "fields")
-    return names
-
-
-def _label_digest(loader: Loader) -> str | None:
-    labels = loader.labels()
-    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def as_data_module(data: Any) -> DataModule:

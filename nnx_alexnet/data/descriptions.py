@@ -1,8 +1,11 @@
-"""Describes splits and data for `repr` and for notebooks, without reading an iterable."""
+"""Describes splits and data for `repr`, for notebooks and for checkpoints."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import jax
 
 from nnx_alexnet.data.examples import spec_text
 from nnx_alexnet.support import format_count
@@ -47,11 +50,7 @@ def loader_facts(loader: Loader) -> list[tuple[str, str]]:
 
 def data_text(data: DataModule) -> str:
     """Returns the sizes of all splits on one line."""
-    splits = [
-        f"{name}: {loader_text(loader)}"
-        for name, loader in (("train", data.train), *data.val_sets.items(), ("test", data.test))
-        if loader is not None
-    ]
+    splits = [f"{name}: {loader_text(loader)}" for name, loader in data.splits.items()]
     return f"DataModule {data.name!r}: {'; '.join(splits)}"
 
 
@@ -59,9 +58,7 @@ def data_facts(data: DataModule) -> list[tuple[str, str]]:
     """Returns the sizes of all splits, the fields of an example, and the classes."""
     facts = [("data", data.name), *loader_facts(data.train)]
     facts[2:2] = [
-        (name, loader_text(loader))
-        for name, loader in (*data.val_sets.items(), ("test", data.test))
-        if loader is not None
+        (name, loader_text(loader)) for name, loader in data.splits.items() if name != "train"
     ]
     if not data.train.indexable:
         return facts
@@ -72,6 +69,42 @@ def data_facts(data: DataModule) -> list[tuple[str, str]]:
         more = ", ..." if number > len(names) > 0 else ""
         facts.append(("classes", f"{number}: {', '.join(names)}{more}" if names else str(number)))
     return facts
+
+
+def data_record(data: DataModule) -> dict[str, Any]:
+    """Returns the description of the data in a checkpoint, as plain JSON values.
+
+    Returns:
+        `name`, `batch_size`, `drop_last`, `fields` (the shapes and dtypes of an example),
+        `examples` (their number in each split), `labels` (a digest of those of train, in their
+        order), `padding` and `train_batches` (if limited) show whether a resumed run has the
+        same data. `image` (the shape of one image before the transform; None without images),
+        `transform` (the arguments of the `ImageTransform`, or the name of the function),
+        `num_classes` and `class_names` are what a trained model needs to be used without the
+        data.
+    """
+    spec = data.train.element_spec()
+    image = spec.get("image")
+    return {
+        "name": data.name,
+        "batch_size": data.batch_size,
+        "drop_last": data.train.drop_last,
+        "examples": {name: loader.num_examples for name, loader in data.splits.items()},
+        "labels": label_digest(data.train),
+        "fields": {name: spec_text(field) for name, field in spec.items()},
+        "image": list(image.shape) if isinstance(image, jax.ShapeDtypeStruct) else None,
+        "padding": data.padding.describe(),
+        "transform": data.transform.describe(),
+        "num_classes": data.num_classes,
+        "class_names": None if data.class_names is None else list(data.class_names),
+        **({"train_batches": data.train.num_batches} if data.train.is_limited else {}),
+    }
+
+
+def label_digest(loader: Loader) -> str | None:
+    """Returns a SHA-256 of the labels of a split, in their order; None if they are not known."""
+    labels = loader.labels()
+    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def _batches(number: int) -> str:

@@ -1,12 +1,13 @@
-"""Decides whether the train split stays on the device."""
+"""Decides whether the train split stays on the device, and sends it there."""
 
 import math
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
 from nnx_alexnet.data.loader import Loader
+from nnx_alexnet.devices import placed
 
 KeepOnDevice = bool | Literal["auto"]
 
@@ -54,6 +55,15 @@ def stays_on_device(loader: Loader, keep: KeepOnDevice) -> bool:
         return True
     is_small = _num_bytes(loader) <= _SHARE_OF_MEMORY * device_memory()
     return is_small and (arrays is not None or _is_nearly_complete(loader))
+
+
+def on_device(loader: Loader, sharding: jax.sharding.Sharding) -> dict[str, Any]:
+    """Returns all examples of a split on the devices; see `DataModule.on_device`."""
+    arrays = loader.arrays()
+    if arrays is None:
+        arrays = loader.read_all()
+    sent: dict[str, Any] = jax.tree.map(lambda array: placed(array, sharding), arrays)
+    return sent
 
 
 def _can_read_all(loader: Loader) -> bool:
