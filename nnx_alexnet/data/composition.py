@@ -4,21 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from nnx_alexnet.augmentation import Augmentation
-from nnx_alexnet.data.applied_transform import transformed_batch
+from nnx_alexnet.data.applied_transform import remembered_spec, transformed_batch
 from nnx_alexnet.data.batching import Batch
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.function_transform import FunctionTransform, as_function_transform
-from nnx_alexnet.data.transform import DefaultTransform, ImageTransform
+from nnx_alexnet.data.geometry import unit_scaled
+from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.data.transform_fields import fields_of_image
 
 # Folded into the key of an epoch, so that no part repeats the draws of another one, and an
 # ImageTransform draws the same numbers alone and in a list.
 _PARTS = 0x70617274
+
+
+@dataclass(frozen=True)
+class DefaultTransform:
+    """Scales `image` to 0..1 if it is uint8 with two or more axes; other fields are unchanged.
+
+    This is the transform of data that are given none. A table of uint8 features, `[N, F]`, is not
+    scaled.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.composition import DefaultTransform
+        >>> images, table = np.full((1, 2, 2), 255, np.uint8), np.full((1, 2), 255, np.uint8)
+        >>> DefaultTransform()({"image": images})["image"].tolist()
+        [[[1.0, 1.0], [1.0, 1.0]]]
+        >>> DefaultTransform()({"image": table})["image"].tolist()
+        [[255, 255]]
+    """
+
+    # As in `ImageTransform`, for code that shows the model's input.
+    mean: ClassVar[tuple[float, ...]] = (0.0,)
+    std: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
+        """Returns the batch with the image scaled."""
+        image: Any = batch.get("image")
+        if getattr(image, "dtype", None) != np.uint8 or image.ndim < 3:
+            return dict(batch)
+        return {**batch, "image": unit_scaled(jnp.asarray(image))}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the arguments of the `ImageTransform` that does the same to images."""
+        return ImageTransform().describe()
+
+    def check(self, spec: ElementSpec, *, may_lack_fields: bool = False) -> ElementSpec:
+        """Returns the shapes of one example after the transform; see `ImageTransform.check`."""
+        return remembered_spec(self, spec)
+
 
 Part = ImageTransform | FunctionTransform | DefaultTransform | Augmentation
 

@@ -7,7 +7,7 @@ import pytest
 
 from nnx_alexnet.augmentation import ColorJitter, CutMix, Lighting, MixUp, RandomErasing
 from nnx_alexnet.data import DataModule, ImageTransform
-from nnx_alexnet.data.composition import Compose, as_transform
+from nnx_alexnet.data.composition import Compose, DefaultTransform, as_transform
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
 LABELS = np.arange(8) % 4
@@ -151,3 +151,33 @@ def test_ten_crops_go_with_augmentations_but_not_with_functions():
     assert "views" not in jax.eval_shape(data.transform, batch, KEY)
     with pytest.raises(ValueError, match="would not change the ten views"):
         as_transform([cropped, lambda batch: batch])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "is_scaled"),
+    [
+        ((4, 4, 1), np.uint8, True), ((4, 4), np.uint8, True), ((2, 4, 4, 3), np.uint8, True),
+        ((9,), np.uint8, False), ((4, 4, 1), np.uint16, False), ((4, 4, 1), np.float16, False),
+        ((4, 4, 1), np.int32, False),
+    ],
+)  # fmt: skip
+def test_by_default_only_images_of_bytes_are_scaled(shape, dtype, is_scaled):
+    image = np.full((2, *shape), 51, dtype)
+    spec = {"image": jax.ShapeDtypeStruct(shape, dtype), "x": jax.ShapeDtypeStruct((), np.uint8)}
+    batch = {"image": image, "x": np.full(2, 51, np.uint8)}
+    result = DefaultTransform()(batch, KEY)
+    assert result["x"].tolist() == [51, 51]
+    assert result["image"].dtype == (np.float32 if is_scaled else dtype)
+    np.testing.assert_allclose(result["image"], 0.2 if is_scaled else 51, rtol=1e-6)
+    after = spec["image"].update(dtype=result["image"].dtype)
+    assert DefaultTransform().check(spec) == {**spec, "image": after}
+    if is_scaled:
+        np.testing.assert_array_equal(result["image"], ImageTransform()(batch)["image"])
+
+
+def test_by_default_any_batch_is_accepted():
+    spec = {"tokens": {"ids": jax.ShapeDtypeStruct((9,), np.int32)}}
+    assert DefaultTransform().check(spec) == spec
+    pair = {"image": {"left": jax.ShapeDtypeStruct((4, 4), np.uint8)}}
+    assert DefaultTransform().check(pair) == pair
+    assert DefaultTransform().describe() == ImageTransform().describe()

@@ -12,8 +12,7 @@ from helpers import Dense, tiny_arrays
 
 from nnx_alexnet import Trainer
 from nnx_alexnet.data import DataModule, ImageTransform
-from nnx_alexnet.data.composition import as_transform
-from nnx_alexnet.data.transform import DefaultTransform
+from nnx_alexnet.data.composition import DefaultTransform, as_transform
 
 KEY = jax.random.key(0)
 SPEC = {"x": jax.ShapeDtypeStruct((3,), np.float32), "label": jax.ShapeDtypeStruct((), np.int32)}

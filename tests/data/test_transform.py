@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnx_alexnet.data import ImageTransform
-from nnx_alexnet.data.transform import DefaultTransform
 
 KEY = jax.random.key(0)
 
@@ -287,36 +286,6 @@ def test_a_description_lists_only_the_fields_that_are_declared():
     transform = ImageTransform(mean=0.5, flip=True, masks=["label"], mask_fill=255)
     assert transform.describe() == {**plain, "masks": ("label",), "mask_fill": 255}
     assert ImageTransform(**transform.describe()) == transform
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "is_scaled"),
-    [
-        ((4, 4, 1), np.uint8, True), ((4, 4), np.uint8, True), ((2, 4, 4, 3), np.uint8, True),
-        ((9,), np.uint8, False), ((4, 4, 1), np.uint16, False), ((4, 4, 1), np.float16, False),
-        ((4, 4, 1), np.int32, False),
-    ],
-)  # fmt: skip
-def test_by_default_only_images_of_bytes_are_scaled(shape, dtype, is_scaled):
-    image = np.full((2, *shape), 51, dtype)
-    spec = {"image": jax.ShapeDtypeStruct(shape, dtype), "x": jax.ShapeDtypeStruct((), np.uint8)}
-    batch = {"image": image, "x": np.full(2, 51, np.uint8)}
-    result = DefaultTransform()(batch, KEY)
-    assert result["x"].tolist() == [51, 51]
-    assert result["image"].dtype == (np.float32 if is_scaled else dtype)
-    np.testing.assert_allclose(result["image"], 0.2 if is_scaled else 51, rtol=1e-6)
-    after = spec["image"].update(dtype=result["image"].dtype)
-    assert DefaultTransform().check(spec) == {**spec, "image": after}
-    if is_scaled:
-        np.testing.assert_array_equal(result["image"], ImageTransform()(batch)["image"])
-
-
-def test_by_default_any_batch_is_accepted():
-    spec = {"tokens": {"ids": jax.ShapeDtypeStruct((9,), np.int32)}}
-    assert DefaultTransform().check(spec) == spec
-    pair = {"image": {"left": jax.ShapeDtypeStruct((4, 4), np.uint8)}}
-    assert DefaultTransform().check(pair) == pair
-    assert DefaultTransform().describe() == ImageTransform().describe()
 
 
 def test_resized_crop_is_random_in_training_and_central_in_evaluation():
