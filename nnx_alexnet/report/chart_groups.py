@@ -19,6 +19,8 @@ NORMS = {
 }
 _TITLES = NORMS | {
     "lr": "learning rate",
+    "auroc": "AUROC",
+    "f1": "F1",
     "perf/images_per_second": "examples per second",
     "perf/compile_seconds": "duration of compilation",
     "perf/step_seconds": "duration of a step",
@@ -65,7 +67,7 @@ class Charts(NamedTuple):
     num_left_out: int
 
 
-def chart_groups(counts: Mapping[str, int]) -> Charts:
+def chart_groups(counts: Mapping[str, int], sets: Sequence[str] | None = None) -> Charts:
     """Returns the charts of some metrics.
 
     Training and all validation sets share a chart. So do the classes of a metric, with the values
@@ -74,6 +76,7 @@ def chart_groups(counts: Mapping[str, int]) -> Charts:
 
     Args:
         counts: the number of steps with a value, by the name of the metric.
+        sets: the prefixes of the validation sets (default: those that the names show).
 
     Example:
         >>> from nnx_alexnet.report.chart_groups import chart_groups
@@ -84,11 +87,13 @@ def chart_groups(counts: Mapping[str, int]) -> Charts:
         ['temperature']
     """
     names = [name for name, count in counts.items() if count]
-    sets = validation_splits(names) or ["val"]
-    shared = shared_metrics(names)
-    splits = (*sets, *(["val"] if "val" not in sets else []), "train")
+    sets = [*dict.fromkeys([*(validation_splits(names) if sets is None else sets), "val"])]
+    shared = shared_metrics(names, sets)
     groups: dict[str, list[Chart]] = {
-        TRAINING: [Chart(_in_words(name), name, splits) for name in shared[:_MAX_CHARTS]],
+        TRAINING: [
+            Chart(_in_words(name), name, (*(s for s in sets if f"{s}/{name}" in counts), "train"))
+            for name in shared[:_MAX_CHARTS]
+        ],
         CLASSES: _of_classes(names, (sets[0], "train"))[:_MAX_CHARTS],
     }
     others = [name for name in counts if not name.startswith(("train/", "val/", "test/"))]
@@ -111,7 +116,7 @@ def chart_groups(counts: Mapping[str, int]) -> Charts:
 
 
 def _of_classes(names: Sequence[str], splits: Sequence[str]) -> list[Chart]:
-    """Returns a chart per metric that has a value for each class, in the first split with values."""
+    """Returns a chart per metric that has a value for each class, of the first split with any."""
     found: dict[str, list[str]] = {}
     for whole, label in class_metrics(names).values():
         found.setdefault(whole, []).append(label)
@@ -127,17 +132,18 @@ def _of_classes(names: Sequence[str], splits: Sequence[str]) -> list[Chart]:
     return [*charts.values()]
 
 
-def shared_metrics(names: Sequence[str]) -> list[str]:
+def shared_metrics(names: Sequence[str], sets: Sequence[str]) -> list[str]:
     """Returns the metrics of training and validation without their prefix, the loss first.
 
     Example:
         >>> from nnx_alexnet.report.chart_groups import shared_metrics
-        >>> shared_metrics(["train/top5", "train/loss_step", "val/clean/loss", "val/gap", "lr"])
+        >>> names = ["train/top5", "train/loss_step", "val/clean/loss", "val/gap", "lr"]
+        >>> shared_metrics(names, ["val/clean", "val"])
         ['loss', 'top5', 'gap']
     """
     left_out = class_metrics(names)
-    prefixes = [f"{split}/" for split in ("train", *validation_splits(names), "val")]
-    metrics = {}
+    prefixes = [f"{split}/" for split in ("train", *sorted(sets, key=len, reverse=True))]
+    metrics: dict[str, None] = {}
     for name in names:
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
         if prefix is None or name in left_out:

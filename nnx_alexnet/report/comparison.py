@@ -30,6 +30,7 @@ from nnx_alexnet.runs import (
     read_all,
     read_settings,
     series,
+    validation_splits,
 )
 from nnx_alexnet.support import format_count, format_duration
 
@@ -189,7 +190,8 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
     for each in runs:
         for name in metric_names(each.rows):
             counts[name] = max(counts.get(name, 0), len(series(each.rows, name)))
-    found = _each_set(chart_groups(counts))
+    sets = [split for each in runs for split in validation_splits(metric_names(each.rows))]
+    found = _each_set(chart_groups(counts, sets))
     if not found.groups:
         return note("The runs have logged no metrics yet.")
     known = [Epochs(each.rows) for each in runs]

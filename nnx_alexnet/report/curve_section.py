@@ -80,7 +80,7 @@ def _lines(chart: Chart, values: Mapping[str, Mapping[int, float]]) -> list[Curv
 
 
 def _class_lines(chart: Chart, values: Mapping[str, Mapping[int, float]]) -> list[Curve]:
-    """Returns the curves of the classes with the lowest last values, in the order of the classes."""
+    """Returns the curves of the classes with the lowest last values, in the order of classes."""
     prefix = f"{chart.splits[0]}/{chart.metric}"
     found = {label: values[f"{prefix}/{label}"] for label in chart.classes}
     lowest = sorted(found, key=lambda label: found[label][max(found[label])])[:MAX_CLASSES]

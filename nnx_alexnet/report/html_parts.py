@@ -77,7 +77,7 @@ def table(
 
     names = f' class="{kind}"' if kind else ""
     body = "".join(map(row, rows))
-    heads = row([escape(text) for text in head])
+    heads = row([breakable(text) for text in head])
     return (
         f'<div class="wide"><table{names}><thead>{heads}</thead><tbody>{body}</tbody></table></div>'
     )

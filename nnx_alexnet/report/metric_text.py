@@ -7,7 +7,7 @@ import math
 from nnx_alexnet.support import format_bytes, format_duration
 
 _SHARES = ("accuracy", "precision", "recall", "f1", "calibration error", "confidence")
-_AREAS = ("auc", "average precision")
+_AREAS = ("auc", "auroc", "average precision")
 _PER_CLASS = ("precision", "recall", "f1")
 _SHARES_OF_TIME = ("mfu", "data_wait", "share")
 

@@ -137,6 +137,7 @@ td { white-space: nowrap; }
 .facts th { width: 11em; color: var(--muted); vertical-align: top; }
 .facts td { white-space: normal; overflow-wrap: anywhere; }
 .layers { font-size: .85rem; }
+.runs thead td { white-space: normal; }
 .runs .best { font-weight: 650; color: var(--good); }
 .differences > * > * > * { vertical-align: top; }
 .differences td {
@@ -163,6 +164,7 @@ details pre { margin-top: 12px; }
   dl { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   dl div { padding: 12px 14px; }
   table { font-size: .9rem; }
+  thead td { white-space: normal; }
   td { padding-left: 10px; }
   .facts th { width: 7em; }
   .bar { display: none; }

@@ -58,7 +58,8 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
     if measured.is_average:
         notes.append("Its weights are averages over steps, as in the validations of the run.")
     notes += [
-        f"Only the first {len(split.labels):,} examples of the {split_title(name)} split were measured."
+        f"Only the first {len(split.labels):,} examples of the {split_title(name)} split were "
+        "measured."
         for name, split in splits.items()
         if not split.is_whole
     ]

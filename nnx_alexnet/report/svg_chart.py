@@ -132,7 +132,7 @@ def draw(
             axes.legend(
                 loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2,
                 handlelength=1.6, columnspacing=1.4, handletextpad=0.5,
-                ncols=_num_columns(axes, 72 * size[0]),
+                ncols=_num_columns(axes.get_legend_handles_labels()[1], 65 * size[0]),
             )  # fmt: skip
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -174,13 +174,13 @@ def _plot(axes: Axes, line: Line) -> None:
         )
 
 
-def _num_columns(axes: Axes, width: float) -> int:
-    """Returns how many columns of a legend fit into the width of a chart."""
-    widths = [32 + 5 * len(label) for label in axes.get_legend_handles_labels()[1]]
-    for num in range(_MAX_COLUMNS, 1, -1):
+def _num_columns(labels: Sequence[str], width: float) -> int:
+    """Returns how many columns of a legend fit into a width, in points."""
+    widths = [30 + 4.8 * len(label) for label in labels]
+    for num in range(min(_MAX_COLUMNS, len(widths)), 1, -1):
         # Matplotlib fills the columns one after the other.
-        rows = -(-len(widths) // num)
-        if sum(max(widths[k : k + rows]) for k in range(0, len(widths), rows)) <= width:
+        columns = np.array_split(widths, num)
+        if sum(float(column.max()) for column in columns) <= width:
             return num
     return 1
 

@@ -136,7 +136,7 @@ def draw_curves(
         if is_percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
         elif has_unit(metric):
-            axes.yaxis.set_major_formatter(lambda y, _: metric_text(metric, y))
+            axes.yaxis.set_major_formatter(lambda y, _: metric_text(metric, y) if y else "0")
 
     tips = [*_tips(lines, metric, axis, "epoch" if by_epoch else "step")]
     if len(lines) == 1:

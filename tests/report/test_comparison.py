@@ -122,3 +122,24 @@ def test_damaged_runs_are_compared_as_far_as_they_can_be_read(tmp_path):
     html = write_comparison(runs).read_text()
     assert "The runs have logged no metrics yet." in html
     assert "The runs have no readable settings." in html
+
+
+def test_runs_with_and_without_validation_sets_are_compared(runs):
+    with (runs[1] / "metrics.jsonl").open("w") as file:
+        file.write('{"step": 10, "epoch": 0, "train/loss": 1, "val/a/loss": 2, "val/b/loss": 3}\n')
+    html = write_comparison(runs).read_text()
+    found = re.findall(r"<figcaption>Loss <span>(.*?)</span>.*?(<svg.*?</svg>)", html, re.S)
+    charts = dict(found)
+    assert [*charts] == ["val", "val/a", "val/b"]
+    assert "sgd/version_0, val/b 3.000" in charts["val/b"]
+    assert "sgd/version_0, val" not in charts["val"]
+    assert "adam/version_0, val 1.000" in charts["val"]
+
+
+def test_metrics_of_single_classes_have_neither_columns_nor_charts(runs):
+    with (runs[1] / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10, "val/f1": 0.5, "val/f1/cat": 0.25, "val/f1/dog": 0.75}\n')
+    html = write_comparison(runs).read_text()
+    assert cells(html)[0][6] == "val/f1"
+    assert "cat" not in html
+    assert "per class" not in html

@@ -24,6 +24,7 @@ from nnx_alexnet.report import measuring
 from nnx_alexnet.report.html_report import write_report
 from nnx_alexnet.report.page_header import best_metric
 from nnx_alexnet.report.page_sections import IMAGES
+from nnx_alexnet.runs import record_evaluation
 from nnx_alexnet.runs.folder import create_run_dir
 
 EVIL = '<script>alert("x")</script><img src="http://example.com/x.png">'
@@ -301,6 +302,15 @@ def test_event_files_that_are_not_regular_files_are_skipped(tmp_path):
     assert "has no images" in write_report(run_dir).read_text()
 
 
+def test_a_test_that_the_command_recorded_is_among_the_metrics(tmp_path):
+    run_dir = write_run(tmp_path, "mine", [0.5])
+    record_evaluation(run_dir, {"test/f1": 0.25}, split="test", step=10, reason="step 10")
+    record_evaluation(run_dir, {"val/f1": 0.75}, split="val", step=10, reason="step 10")
+    page = write_report(run_dir).read_text().replace("<wbr>", "")
+    assert "<th>test/f1</th><td>25.00%</td><td>10</td>" in page
+    assert "val/f1" not in page
+
+
 @pytest.mark.parametrize("kind", ["device", "fifo", "folder"])
 def test_a_report_replaces_only_regular_files(tmp_path, kind):
     run_dir = write_run(tmp_path / "logs", "mine", [0.5])
@@ -330,8 +340,17 @@ def test_a_browser_shows_the_whole_report_without_a_network(measured, width, hei
             "return [...document.querySelectorAll('.curves svg')].map(svg => "
             "[svg.clientWidth, svg.clientHeight])"
         )
-        assert len(boxes) == 11
         assert min(min(box) for box in boxes) > 150
+        captions = driver.execute_script(
+            "return [...document.querySelectorAll('.curves svg')].map(svg => "
+            "svg.closest('figure').querySelector('figcaption').firstChild.textContent.trim())"
+        )
+        assert captions == [
+            "Precision-recall curves", "ROC curves", "Reliability diagram", "Loss", "Accuracy",
+            "Norm of the parameters", "Learning rate", "Examples per second",
+            "Duration of a step", "Share of the time spent waiting for data",
+            "Duration of compilation",
+        ]  # fmt: skip
         small = driver.execute_script(
             "return Math.min(...[...document.querySelectorAll('.curves svg g[id] text')]"
             ".map(text => text.getBoundingClientRect().height))"

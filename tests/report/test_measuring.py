@@ -138,3 +138,16 @@ def test_a_report_of_several_labels_says_why_it_measures_nothing(tmp_path):
     trainer.fit()
     with pytest.raises(ValueError, match="MultiLabelClassification has several labels"):
         measure(trainer, trainer.run_dir)
+
+
+def test_each_validation_set_is_measured(tmp_path):
+    first, second = tiny_arrays(num=16), tiny_arrays(num=30, seed=1)
+    data = DataModule(tiny_arrays(num=64), {"clean": first, "other": second}, batch_size=16)
+    trainer = tiny_trainer(data=data, log_dir=tmp_path)
+    trainer.fit()
+    found = measure(trainer, trainer.run_dir)
+    assert {name: len(split.labels) for name, split in found.splits.items()} == {
+        "val/clean": 16, "val/other": 30,
+    }  # fmt: skip
+    np.testing.assert_array_equal(found.splits["val/other"].labels, second[1])
+    assert [*found.class_counts] == ["train", "val/clean", "val/other"]

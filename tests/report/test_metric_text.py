@@ -23,3 +23,9 @@ from nnx_alexnet.report.metric_text import metric_text
 )
 def test_a_metric_is_shown_in_its_unit(name, value, text):
     assert metric_text(name, value) == text
+
+
+def test_values_of_single_classes_look_like_those_of_all():
+    assert metric_text("val/night/f1/cat", 0.5) == metric_text("val/f1", 0.5) == "50.00%"
+    assert metric_text("val/f1/loss", 0.5) == "0.5000"
+    assert metric_text("val/auroc", 0.5) == "0.5000"

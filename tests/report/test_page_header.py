@@ -58,6 +58,11 @@ def test_an_error_takes_precedence_over_the_reason_of_a_stop():
              {"step": 8, "val/loss": 0.25, "val/accuracy": 0.5}],
             ("val/accuracy", 4, 0.75),
         ),
+        (
+            [{"step": 4, "val/b/loss": 0.5, "val/b/f1": 0.1, "val/b/accuracy": 0.75,
+              "val/a/loss": 0.25, "val/a/accuracy": 1.0}],
+            ("val/b/accuracy", 4, 0.75),  # of the first set
+        ),
     ],
 )  # fmt: skip
 def test_the_best_metric_is_the_accuracy_or_else_a_loss(rows, expected):

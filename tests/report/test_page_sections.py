@@ -36,6 +36,15 @@ def test_the_metrics_table_has_the_last_and_the_best_value():
     ]
 
 
+def test_metrics_of_single_classes_are_collapsed():
+    rows = [*ROWS, {"step": 9, "val/f1": 0.5, "val/f1/cat": 0.25}]
+    shown, collapsed = metrics_table(rows).split("<details>")
+    assert "val/f1</th><td>50.00%" in shown.replace("<wbr>", "")
+    assert "cat" not in shown
+    assert "<summary>Metrics of single classes: 1</summary>" in collapsed
+    assert "val/f1/cat</th><td>25.00%" in collapsed.replace("<wbr>", "")
+
+
 def test_a_run_without_metrics_has_a_note():
     assert metrics_table([]) == '<p class="note">The run has logged no metrics yet.</p>'
 

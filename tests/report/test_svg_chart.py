@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nnx_alexnet.report.page_style import STYLE
-from nnx_alexnet.report.svg_chart import COLORS, TRAIN, VAL, Line, Tip, draw, themed
+from nnx_alexnet.report.svg_chart import COLORS, TRAIN, VAL, Line, Tip, _num_columns, draw, themed
 
 
 def texts(svg):
@@ -77,3 +77,13 @@ def test_each_color_of_a_chart_is_a_color_of_the_page_in_both_modes():
 def test_extreme_values_are_drawn(x, y):
     tips = [Tip(x[0], "", [("train", "", y[0], TRAIN)])]
     assert draw([Line("train", x, y, TRAIN)], name="", number="0", tips=tips).startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("labels", "num"),
+    [(["val"], 1), (["train", "val", "best val", "train, log points"], 4),
+     (["train", "val/clean", "val/shifted", "val/noisy", "train, log points"], 3),
+     (["a" * 60, "b" * 60], 1), ([*"0123456789"], 5)],
+)  # fmt: skip
+def test_a_legend_has_as_many_columns_as_fit(labels, num):
+    assert _num_columns(labels, 292) == num
