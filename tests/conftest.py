@@ -25,6 +25,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
@@ -83,6 +84,28 @@ def pytest_runtest_setup(item):
         _state["is_off"] = is_off
         jax.config.update("jax_disable_most_optimizations", is_off)
         jax.clear_caches()  # of programs that draw the first weights, for instance
+    _set_charts(item.get_closest_marker("charts") is not None)
+
+
+_CHARTS = "confusion_matrix", "class_accuracy"
+_drawing = {}
+
+
+def _no_chart(*_):
+    return np.zeros((1, 1, 3), np.uint8)
+
+
+def _set_charts(are_drawn):
+    """Draws the charts of Matplotlib, or leaves them out of what a run writes.
+
+    They take a third of the time of a tiny run with a folder. A test that looks at them, or at
+    what draws them, is marked `charts`.
+    """
+    from nnx_alexnet.dashboard import images
+
+    for name in _CHARTS:
+        drawing = _drawing.setdefault(name, getattr(images, name))
+        setattr(images, name, drawing if are_drawn else _no_chart)
 
 
 @pytest.hookimpl(tryfirst=True)

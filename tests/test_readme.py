@@ -25,6 +25,8 @@ from nnx_alexnet.cli.options import fit_parser
 from nnx_alexnet.cli.parser import parse
 from nnx_alexnet.cli.words import complete, import_path_in
 
+pytestmark = pytest.mark.charts
+
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted((ROOT / "nnx_alexnet").glob("*/README.md"))]
 PAGES = [*READMES, ROOT / ".github/CONTRIBUTING.md", *sorted((ROOT / "tests").rglob("*.md"))]

@@ -63,6 +63,7 @@ def run(tmp_path_factory):
     return trainer
 
 
+@pytest.mark.charts
 def test_images_are_written_after_epochs_1_and_2_and_at_the_end(run):
     steps = steps_of(run.run_dir)
     assert set(steps) >= IMAGES
@@ -76,6 +77,7 @@ def test_images_are_written_after_epochs_1_and_2_and_at_the_end(run):
     assert kinds["z_parameters"] == kinds["z_gradients"] == 6
 
 
+@pytest.mark.charts
 def test_the_norm_of_the_parameters_is_written_after_each_epoch(run):
     arrays = jax.device_get(run.parameters()).values()
     expected = np.sqrt(sum(np.square(array.astype(np.float64)).sum() for array in arrays))
@@ -94,11 +96,13 @@ def test_the_norm_of_the_parameters_is_written_after_each_epoch(run):
     assert [value for _, value in gradients] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.charts
 def test_each_tag_has_each_step_once_and_in_order(run):
     for tag, steps in steps_of(run.run_dir).items():
         assert steps == sorted(set(steps)), tag
 
 
+@pytest.mark.charts
 def test_the_texts_have_the_layers_and_the_configuration(run):
     summary = text(run.run_dir, "model/summary")
     assert summary.startswith("```\n")
@@ -106,6 +110,7 @@ def test_the_texts_have_the_layers_and_the_configuration(run):
     assert "max_epochs: 3" in text(run.run_dir, "config")
 
 
+@pytest.mark.charts
 def test_training_and_validation_share_a_chart(run):
     content = event_values(run.run_dir, "custom_scalars__config__")[0][1]
     layout = layout_pb2.Layout.FromString(content)
@@ -113,6 +118,7 @@ def test_training_and_validation_share_a_chart(run):
     assert charts == {name: [f"^train/{name}$", f"^val/{name}$"] for name in ("accuracy", "loss")}
 
 
+@pytest.mark.charts
 def test_the_confusion_matrix_is_that_of_the_models_predictions(run):
     from nnx_alexnet.dashboard import images as pictures
 
@@ -308,6 +314,7 @@ def test_a_regression_on_vectors_has_histograms_and_no_images(tmp_path, warnings
     assert not warnings.records
 
 
+@pytest.mark.charts
 def test_images_do_not_change_the_result_of_training(tmp_path):
     found = []
     for name, callback in [
@@ -321,6 +328,7 @@ def test_images_do_not_change_the_result_of_training(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.charts
 def test_no_thread_is_left_after_a_run_that_failed(tmp_path):
     class Fail(Callback):
         def on_train_epoch_end(self, trainer):

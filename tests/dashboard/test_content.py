@@ -162,6 +162,7 @@ def results_of_one_mistake():
     return results
 
 
+@pytest.mark.charts
 @pytest.mark.parametrize(
     "tags", [set(), {"val/mistakes"}, {"val/confusion_matrix", "val/class_accuracy", "other"}]
 )

@@ -7,6 +7,8 @@ from helpers import HOSTILE
 from nnx_alexnet.dashboard import images as module
 from nnx_alexnet.dashboard.classification_results import Mistake
 
+pytestmark = pytest.mark.charts
+
 WHITE = 255
 
 

@@ -13,6 +13,8 @@ from browser import open_browser, save_screenshot
 from nnx_alexnet.cli import main
 
 # The texts that each tab must show.
+pytestmark = pytest.mark.charts
+
 TABS = {
     "timeseries": ["tinynet/version_0", "train /loss", "val 2 cards"],
     "scalars": ["train/loss", "val/loss", "z_perf/images_per_second", "tinynet/version_0"],
