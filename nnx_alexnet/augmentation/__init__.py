@@ -15,6 +15,7 @@ from nnx_alexnet.augmentation.random_erasing import RandomErasing as RandomErasi
 from nnx_alexnet.augmentation.regions import Region as Region
 from nnx_alexnet.augmentation.regions import central_region as central_region
 from nnx_alexnet.augmentation.regions import draw_region as draw_region
+from nnx_alexnet.augmentation.trivial_augment import TrivialAugment as TrivialAugment
 
 __all__ = [
     "Augmentation",
@@ -24,5 +25,6 @@ __all__ = [
     "MixUp",
     "MixUpOrCutMix",
     "RandomErasing",
+    "TrivialAugment",
     "pca_lighting",
 ]

@@ -99,9 +99,9 @@ def load_data(
         seed: determines which examples are held out for validation, and nothing else.
         augment: whether training images are translated, and mirrored where that keeps the class.
         augmentations: more augmentation of the training images, by name: "resized_crop",
-            "color_jitter", "lighting", "erasing", "mixup" and "cutmix", such as {"mixup": 0.2};
-            the README of the data lists them. "flip" and "translate" replace the values of the
-            dataset, and "ten_crops" evaluates ten views of each image.
+            "trivial_augment", "color_jitter", "lighting", "erasing", "mixup" and "cutmix", such as
+            {"mixup": 0.2}; the README of `nnx_alexnet.data` describes them. "flip" and "translate"
+            replace the values of the dataset, and "ten_crops" evaluates ten views of each image.
         num_workers: processes per split that decode the files of "folder" and "imagenet";
             default: one per CPU, at most 8. The other datasets are in memory and need none.
         download: whether missing files may be downloaded, and archives in `root` unpacked.

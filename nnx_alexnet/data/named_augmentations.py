@@ -14,6 +14,7 @@ from nnx_alexnet.augmentation import (
     MixUp,
     MixUpOrCutMix,
     RandomErasing,
+    TrivialAugment,
 )
 from nnx_alexnet.data.transform import ImageTransform
 from nnx_alexnet.support import unknown
@@ -25,6 +26,7 @@ def _color_jitter(strength: float = 0.4, **arguments: Any) -> ColorJitter:
 
 
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
+    "trivial_augment": TrivialAugment,
     "color_jitter": _color_jitter,
     "lighting": Lighting,
     "erasing": RandomErasing,

@@ -7,6 +7,7 @@ from nnx_alexnet.augmentation import (
     MixUp,
     MixUpOrCutMix,
     RandomErasing,
+    TrivialAugment,
 )  # fmt: skip
 from nnx_alexnet.data import ImageTransform, load_data
 from nnx_alexnet.data.named_augmentations import named_transforms
@@ -31,7 +32,7 @@ PLAIN = ImageTransform(8, translate=0.1)
             ],
         ),
         ({"color_jitter": {"hue": 0.1}, "mixup": False}, [PLAIN, ColorJitter(hue=0.1)]),
-        ({"mixup": 0.3}, [PLAIN, MixUp(0.3)]),
+        ({"mixup": 0.3, "trivial_augment": 5}, [PLAIN, TrivialAugment(5), MixUp(0.3)]),
         ({"cutmix": True, "mixup": 0.3}, [PLAIN, MixUpOrCutMix(MixUp(0.3), CutMix())]),
     ],
 )  # fmt: skip

@@ -7,12 +7,13 @@ from flax import nnx
 from helpers import Dense, tiny_arrays, trainer_of, tree_equal
 
 from nnx_alexnet import DataModule
-from nnx_alexnet.augmentation import ColorJitter, CutMix, RandomErasing
+from nnx_alexnet.augmentation import ColorJitter, CutMix, RandomErasing, TrivialAugment
 from nnx_alexnet.callbacks import Callback, ModelCheckpoint
 from nnx_alexnet.data import ImageTransform
 
 AUGMENTED = [
     ImageTransform(12, resized_crop=(0.3, 1.0), mean=0.5, std=0.25),
+    TrivialAugment(),
     ColorJitter(),
     RandomErasing(),
     CutMix(),
