@@ -5,28 +5,28 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu.metrics import Collection
+from clu.metrics import Metric
 from flax import nnx
 from numpy.typing import NDArray
 
 from nnx_alexnet.task.averages import Loss, weighted_average
-from nnx_alexnet.task.base import Outputs, Task
-from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, with_scores
-from nnx_alexnet.task.focal import checked_gamma, focal_factor
+from nnx_alexnet.task.base import Outputs
+from nnx_alexnet.task.focal import focal_factor
+from nnx_alexnet.task.label_task import ClassMetric, LabelTask
 from nnx_alexnet.task.pos_weights import balanced_pos_weight, checked_pos_weight
 from nnx_alexnet.task.sample_weights import batch_weights
-from nnx_alexnet.task.split_metrics import SplitMetric, auroc
+from nnx_alexnet.task.split_metrics import auroc
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import DataModule
 
 
-class MultiLabelClassification(Task):
+class MultiLabelClassification(LabelTask):
     """Sigmoid cross-entropy of K independent labels per example, with accuracy.
 
     The labels are `[B, K]`, 0 or 1, or probabilities. The loss of an example is the mean over its
@@ -68,24 +68,22 @@ class MultiLabelClassification(Task):
         focal_gamma: float = 0.0,
         metrics: Sequence[ClassMetric] = (),
     ) -> None:
+        super().__init__(focal_gamma, metrics)
         if not 0.0 < threshold < 1.0:
             raise ValueError(f"`threshold` (={threshold}) must be in (0, 1); 0.5 is common.")
         self.threshold = threshold
         self.pos_weight = checked_pos_weight(pos_weight)
-        self.focal_gamma = checked_gamma(focal_gamma)
-        self.class_metrics = checked_class_metrics(metrics)
-        self._class_names: tuple[str, ...] | None = None
         self._pos_weight = None if self.pos_weight == "balanced" else self.pos_weight
 
-    def for_data(self, data: DataModule) -> Task:
-        """Returns a copy with the names of the labels, and the balanced weight if it is wanted.
+    def for_data(self, data: DataModule) -> Self:
+        """Returns the task with the names of the labels and the balanced weight that it needs.
 
         Raises:
             ValueError: the training labels are not in memory, or are not 0 and 1.
         """
-        bound = copy.copy(self)
-        bound._class_names = data.class_names
+        bound = super().for_data(data)
         if self.pos_weight == "balanced":
+            bound = copy.copy(bound)
             bound._pos_weight = balanced_pos_weight(data.train.labels_in_memory())
         return bound
 
@@ -103,7 +101,7 @@ class MultiLabelClassification(Task):
         Raises:
             ValueError: the model does not return logits, or the labels do not fit them.
         """
-        logits = self._logits_of(model, batch)
+        logits = self.logits_of(model, batch)
         target = self._target(batch["label"], logits)
         losses = self._losses(logits, target).reshape(len(logits), -1).mean(axis=1)
         labels = (target > 0.5).astype(jnp.int32)
@@ -111,26 +109,7 @@ class MultiLabelClassification(Task):
 
     def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
         """Returns the probability of each label, `float32[B, K]` (`[B]` if it is binary)."""
-        return jax.nn.sigmoid(self._logits_of(model, batch))
-
-    def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
-        """Returns loss, accuracy, and the chosen metrics."""
-        if self.metrics is not Task.metrics or "logits" not in outputs:  # a subclass's own
-            return self.metrics
-        accuracy = weighted_average(self._share_right, "example_weight")
-        found = Collection.create(loss=Loss, accuracy=accuracy)
-        shape = outputs["logits"].shape
-        num_classes = shape[1] if len(shape) > 1 else 1
-        return with_scores(found, self.class_metrics, self._classes, self._class_names, num_classes)
-
-    def split_metrics(
-        self, outputs: Mapping[str, jax.ShapeDtypeStruct]
-    ) -> Mapping[str, SplitMetric]:
-        """Returns AUROC if it was chosen."""
-        if "auroc" not in self.class_metrics or "logits" not in outputs:
-            return {}
-        names = ("logits", "labels", "example_weight")
-        return {"auroc": SplitMetric(auroc, tuple(name for name in names if name in outputs))}
+        return jax.nn.sigmoid(self.logits_of(model, batch))
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
@@ -147,14 +126,7 @@ class MultiLabelClassification(Task):
             f"probabilities. {several}"
         ).rstrip()
 
-    def _logits_of(self, model: Callable[..., Any], batch: Mapping[str, Any]) -> jax.Array:
-        """Returns the logits of `image`, or of the mean probabilities of its `views`."""
-        if "views" not in batch:
-            return self._logits(model(batch["image"]))
-        views = batch["views"]
-        num, count = views.shape[:2]
-        logits = self._logits(model(views.reshape(num * count, *views.shape[2:])))
-        logits = logits.reshape(num, count, *logits.shape[1:])
+    def _logits_of_mean(self, logits: jax.Array) -> jax.Array:
         sums = [jax.nn.logsumexp(jax.nn.log_sigmoid(each), axis=1) for each in (logits, -logits)]
         return sums[0] - sums[1]
 
@@ -199,6 +171,12 @@ class MultiLabelClassification(Task):
 
     def _is_predicted(self, logits: jax.Array) -> jax.Array:
         return logits > math.log(self.threshold / (1 - self.threshold))
+
+    def _averages(self, num_classes: int) -> dict[str, type[Metric]]:
+        return {"loss": Loss, "accuracy": weighted_average(self._share_right, "example_weight")}
+
+    def _auroc(self) -> Callable[..., float]:
+        return auroc
 
     def _share_right(self, logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
         right = self._is_predicted(logits) == (labels > 0)

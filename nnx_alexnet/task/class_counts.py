@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from clu.metrics import Collection, Metric
+from clu.metrics import Metric
 
-from nnx_alexnet.support import unknown
-
-ClassMetric = Literal["precision", "recall", "f1", "auroc"]
-CLASS_METRICS: tuple[ClassMetric, ...] = get_args(ClassMetric)
+ClassScore = Literal["precision", "recall", "f1"]
 Outputs = Mapping[str, Any]
 MAX_NAMED = 100
 """The largest number of classes that have metrics of their own."""
 
 
 def class_score(
-    score: ClassMetric,
+    score: ClassScore,
     classes: Callable[[Outputs], tuple[jax.Array, jax.Array]],
     names: Sequence[str] | None,
     num_classes: int,
@@ -53,7 +50,7 @@ def class_score(
     keys = _keys(names, num_classes)
 
     @flax.struct.dataclass
-    class ClassScore(Metric):  # type: ignore[misc]
+    class FromCounts(Metric):  # type: ignore[misc]
         """The sums of each class."""
 
         hits: Any
@@ -79,7 +76,7 @@ def class_score(
             each = dict(zip(keys, values.tolist(), strict=True)) if keys else {}
             return {"": float(values.mean()), **each}
 
-    return ClassScore
+    return FromCounts
 
 
 def _keys(names: Sequence[str] | None, num_classes: int) -> list[str]:
@@ -99,59 +96,8 @@ def _sums(part: jax.Array, weight: jax.Array | None, mask: jax.Array | None) -> 
     return jnp.sum(jnp.where(counts, weight[:, None], 0), axis=0)
 
 
-def _scores(score: ClassMetric, hits: Any, positives: Any, actual: Any) -> np.ndarray[Any, Any]:
+def _scores(score: ClassScore, hits: Any, positives: Any, actual: Any) -> np.ndarray[Any, Any]:
     hits, positives, actual = (each.astype(np.float64) for each in (hits, positives, actual))
     totals = {"precision": positives, "recall": actual, "f1": (positives + actual) / 2}[score]
     found: np.ndarray[Any, Any] = np.divide(hits, totals, out=np.zeros_like(hits), where=totals > 0)
     return found
-
-
-def checked_class_metrics(metrics: Any) -> tuple[ClassMetric, ...]:
-    """Returns the names of metrics as a tuple without repetitions.
-
-    Raises:
-        ValueError: a name is unknown.
-
-    Example:
-        >>> from nnx_alexnet.task.class_counts import checked_class_metrics
-        >>> checked_class_metrics(["f1", "recall", "f1"])
-        ('f1', 'recall')
-    """
-    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-        raise ValueError(
-            f"`metrics` (={metrics!r}) must be a tuple of names: {', '.join(CLASS_METRICS)}."
-        )
-    for name in metrics:
-        if name == "confusion":
-            raise ValueError(
-                '`metrics` (="confusion") must be numbers. The TensorBoard callback draws the '
-                "confusion matrix, and so does `nnx-alexnet report`. As an array, it is "
-                "sklearn.metrics.confusion_matrix(labels, trainer.predict(split).argmax(axis=1))."
-            )
-        if name not in CLASS_METRICS:
-            raise unknown("metrics", name, CLASS_METRICS)
-    return tuple(dict.fromkeys(metrics))
-
-
-def with_scores(
-    collection: type[Collection],
-    scores: Sequence[ClassMetric],
-    classes: Callable[[Outputs], tuple[jax.Array, jax.Array]],
-    names: Sequence[str] | None,
-    num_classes: int,
-) -> type[Collection]:
-    """Returns a collection with the scores of the classes added; see `class_score`.
-
-    Args:
-        collection: the other metrics.
-        scores: which scores to add.
-        classes: see `class_score`.
-        names: see `class_score`.
-        num_classes: see `class_score`.
-    """
-    counted = [score for score in scores if score != "auroc"]  # which `split_metrics` computes
-    if not counted:
-        return collection
-    added = {score: class_score(score, classes, names, num_classes) for score in counted}
-    whole: type[Collection] = Collection.create(**collection.__annotations__, **added)
-    return whole

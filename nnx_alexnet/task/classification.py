@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from clu.metrics import Collection, Metric
+from clu.metrics import Metric
 from flax import nnx
 from numpy.typing import NDArray
 
 from nnx_alexnet.task.averages import Loss, weighted_average
-from nnx_alexnet.task.base import Outputs, Task
-from nnx_alexnet.task.class_counts import ClassMetric, checked_class_metrics, with_scores
+from nnx_alexnet.task.base import Outputs
 from nnx_alexnet.task.class_weights import checked_weights, train_counts, weights_of_classes
-from nnx_alexnet.task.focal import checked_gamma, focal_factor
+from nnx_alexnet.task.focal import focal_factor
+from nnx_alexnet.task.label_task import ClassMetric, LabelTask
 from nnx_alexnet.task.sample_weights import batch_weights
-from nnx_alexnet.task.split_metrics import SplitMetric, class_auroc
+from nnx_alexnet.task.split_metrics import class_auroc
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import DataModule
@@ -66,27 +66,6 @@ def _is_right(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
-def _logits_of(model: Callable[..., Any], batch: Mapping[str, Any]) -> jax.Array:
-    """Returns the logits of `image`, or the logarithms of the mean probabilities of `views`.
-
-    `ImageTransform(ten_crops=True)` adds `views`, `[B, V, ...]`, in evaluation.
-    """
-    if "views" not in batch:
-        return _checked_logits(model(batch["image"]))
-    views = batch["views"]
-    num, count = views.shape[:2]
-    logits = _checked_logits(model(views.reshape(num * count, *views.shape[2:])))
-    logs = jax.nn.log_softmax(logits).reshape(num, count, -1)
-    return jax.nn.logsumexp(logs, axis=1) - jnp.log(count)
-
-
-def _classes(outputs: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Returns the predicted and the right class, each `bool[B, K]` with one True per row."""
-    numbers = jnp.arange(outputs["logits"].shape[-1])
-    predicted = jnp.argmax(outputs["logits"], axis=-1)
-    return predicted[:, None] == numbers, outputs["labels"][:, None] == numbers
-
-
 def _in_top_5(logits: jax.Array, labels: jax.Array, **_: jax.Array) -> jax.Array:
     """Returns whether the right class is among the five largest logits, `float32[B]`.
 
@@ -113,11 +92,9 @@ _METRICS: dict[str, type[Metric]] = {
 _METRICS_OF_MANY_CLASSES: dict[str, type[Metric]] = {  # for more than ten
     "top_5_accuracy": weighted_average(_in_top_5, "example_weight"),
 }
-ClassificationMetrics: type[Collection] = Collection.create(**_METRICS)
-ManyClassesMetrics: type[Collection] = Collection.create(**_METRICS, **_METRICS_OF_MANY_CLASSES)
 
 
-class Classification(Task):
+class Classification(LabelTask):
     """Softmax cross-entropy from integer, one-hot or soft labels, with accuracy.
 
     With more than ten classes, top-5 accuracy is added. A subclass can replace the metrics by
@@ -172,28 +149,24 @@ class Classification(Task):
         focal_gamma: float = 0.0,
         metrics: Sequence[ClassMetric] = (),
     ) -> None:
+        super().__init__(focal_gamma, metrics)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(
                 f"`label_smoothing` (={label_smoothing}) must be in [0, 1); 0.1 is common."
             )
         self.label_smoothing = label_smoothing
         self.class_weights = checked_weights(class_weights)
-        self.focal_gamma = checked_gamma(focal_gamma)
-        self.class_metrics = checked_class_metrics(metrics)
-        self._class_names: tuple[str, ...] | None = None
         self._counts: NDArray[np.int64] | None = None  # of the training examples, if balanced
 
-    def for_data(self, data: DataModule) -> Classification:
-        """Returns a copy with the class names, and the balanced weights if they are wanted.
+    def for_data(self, data: DataModule) -> Self:
+        """Returns the task with the class names and the balanced weights that it needs.
 
         Raises:
             ValueError: the classes of the training examples are not known.
         """
-        if self.class_weights != "balanced" and not self.class_metrics:
-            return self
-        bound = copy.copy(self)
-        bound._class_names = data.class_names
+        bound = super().for_data(data)
         if self.class_weights == "balanced":
+            bound = copy.copy(bound)
             bound._counts = train_counts(data)
         return bound
 
@@ -207,7 +180,7 @@ class Classification(Task):
             ValueError: the model does not return logits, or the labels do not fit them.
         """
         label = batch["label"]
-        logits = _logits_of(model, batch)
+        logits = self.logits_of(model, batch)
         num_classes = logits.shape[-1]
         if label.ndim == 1 and not jnp.issubdtype(label.dtype, jnp.inexact):
             labels = label.astype(jnp.int32)
@@ -255,24 +228,25 @@ class Classification(Task):
         Raises:
             ValueError: the model does not return logits.
         """
-        return jax.nn.softmax(_logits_of(model, batch))
+        return jax.nn.softmax(self.logits_of(model, batch))
 
-    def collection(self, outputs: Mapping[str, jax.ShapeDtypeStruct]) -> type[Collection]:
-        """Returns loss and accuracy, and top-5 accuracy for more than ten classes."""
-        if self.metrics is not Task.metrics or "logits" not in outputs:  # a subclass's own
-            return self.metrics
-        num_classes = outputs["logits"].shape[-1]
-        found = ManyClassesMetrics if num_classes > 10 else ClassificationMetrics
-        return with_scores(found, self.class_metrics, _classes, self._class_names, num_classes)
+    def _logits(self, logits: Any) -> jax.Array:
+        return _checked_logits(logits)
 
-    def split_metrics(
-        self, outputs: Mapping[str, jax.ShapeDtypeStruct]
-    ) -> Mapping[str, SplitMetric]:
-        """Returns AUROC if it was chosen."""
-        if "auroc" not in self.class_metrics or "logits" not in outputs:
-            return {}
-        names = ("logits", "labels", "example_weight")
-        return {"auroc": SplitMetric(class_auroc, tuple(name for name in names if name in outputs))}
+    def _logits_of_mean(self, logits: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(logits)
+        return jax.nn.logsumexp(logs, axis=1) - jnp.log(logits.shape[1])
+
+    def _averages(self, num_classes: int) -> dict[str, type[Metric]]:
+        return {**_METRICS, **(_METRICS_OF_MANY_CLASSES if num_classes > 10 else {})}
+
+    def _classes(self, outputs: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        numbers = jnp.arange(outputs["logits"].shape[-1])
+        predicted = jnp.argmax(outputs["logits"], axis=-1)
+        return predicted[:, None] == numbers, outputs["labels"][:, None] == numbers
+
+    def _auroc(self) -> Callable[..., float]:
+        return class_auroc
 
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
