@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
 from nnx_alexnet.support import Mode, check_bools, check_integer
@@ -30,9 +30,9 @@ class EarlyStopping(MetricMonitor):
     """Stops training when a metric has stopped improving.
 
     The metric is checked at the end of each epoch that produced it, and after each validation
-    within an epoch: with a validation every second
-    epoch, `patience=3` spans six epochs. On resume, the number of checks without improvement and
-    the best value are those of the checkpoint; the arguments are those in the code.
+    within an epoch: with a validation every second epoch, `patience=3` spans six epochs. On resume,
+    the number of checks without improvement and the best value are those of the checkpoint; the
+    arguments are those in the code.
 
     Args:
         monitor: the metric's name (default: `"val/loss"`). With several validation sets, name that
@@ -51,7 +51,6 @@ class EarlyStopping(MetricMonitor):
             each checkpoint grows by the size of the model; no folder is needed.
 
     Attributes:
-        num_bad_checks: the number of checks in a row without improvement.
         stop_reason: why this callback stopped training; None if it did not.
         stopped_step: the optimizer step at which it stopped training; None if it did not.
 
@@ -93,23 +92,12 @@ class EarlyStopping(MetricMonitor):
         self.check_finite = check_finite
         self.divergence_threshold = divergence_threshold
         self.restore_best = restore_best
-        self.num_bad_checks = 0
         self.stop_reason: StopReason | None = None
         self.stopped_step: int | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the best value, its step, and the number of checks without improvement."""
-        return {**super().state_dict(), "num_bad_checks": self.num_bad_checks}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.num_bad_checks = state["num_bad_checks"]
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit."""
         super().on_fit_start(trainer)
-        self.num_bad_checks = 0
         self.stop_reason = None
         self.stopped_step = None
 
@@ -126,11 +114,7 @@ class EarlyStopping(MetricMonitor):
         if self.check_finite and not math.isfinite(value):
             self._stop(trainer, StopReason.NOT_FINITE, f"is {value}")
             return
-        if self.is_better(value, self.best):
-            self.best, self.best_step = value, trainer.global_step
-            self.num_bad_checks = 0
-        else:
-            self.num_bad_checks += 1
+        self.check(value, trainer)
         if self._reached_threshold(value):
             self._stop(
                 trainer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.base import Callback, Stage
-from nnx_alexnet.support import Mode, check_mode, is_better, logger, unknown
+from nnx_alexnet.support import Mode, check_mode, check_number, is_better, logger, unknown
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -32,6 +32,7 @@ class MetricMonitor(Callback):
     Attributes:
         best: the best value of this fit, None before the first finite one.
         best_step: the optimizer step of the best value.
+        num_bad_checks: the number of checks in a row without improvement.
 
     Raises:
         ValueError: if `mode` is unknown or `min_delta` negative; in `setup` of a fit, if the fit
@@ -45,13 +46,13 @@ class MetricMonitor(Callback):
 
     def __init__(self, monitor: str, *, mode: Mode = "min", min_delta: float = 0.0):
         check_mode(mode)
-        if not min_delta >= 0:
-            raise ValueError(f"`min_delta` (={min_delta!r}) must be 0 or more.")
+        check_number("min_delta", min_delta, "[0, inf)")
         self.monitor = monitor
         self.mode = mode
         self.min_delta = min_delta
         self.best: float | None = None
         self.best_step: int | None = None
+        self.num_bad_checks = 0
         self._missed = MissedValues(monitor, type(self).__name__)
         self._seen_step: int | None = None  # of the newest call of `current`
 
@@ -61,13 +62,15 @@ class MetricMonitor(Callback):
         return f"{type(self).__qualname__}({self.monitor})"
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best value and its step."""
-        return {"best": self.best, "best_step": self.best_step}
+        """Returns the best value, its step, and the number of checks without improvement."""
+        names = ("best", "best_step", "num_bad_checks")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the best value and its step."""
+        """Restores what `state_dict` returned."""
         self.best = state["best"]
         self.best_step = state["best_step"]
+        self.num_bad_checks = state["num_bad_checks"]
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
         """Refuses a metric that this fit cannot publish."""
@@ -78,6 +81,7 @@ class MetricMonitor(Callback):
         """Forgets an earlier fit."""
         self.best = None
         self.best_step = None
+        self.num_bad_checks = 0
         self._seen_step = None
         self._missed = MissedValues(self.monitor, type(self).__name__)
 
@@ -96,6 +100,14 @@ class MetricMonitor(Callback):
         self._seen_step = trainer.global_step
         self._missed.note(trainer)
         return trainer.current_value(self.monitor)
+
+    def check(self, value: float, trainer: Trainer) -> None:
+        """Keeps a value if it is the best so far, and counts it if it is not."""
+        if self.is_better(value, self.best):
+            self.best, self.best_step = value, trainer.global_step
+            self.num_bad_checks = 0
+        else:
+            self.num_bad_checks += 1
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Returns whether `value` improves on `best`; only a finite value does."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode, check_integer, logger
+from nnx_alexnet.support import Mode, check_integer, check_number, logger
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -34,7 +33,6 @@ class ReduceLROnPlateau(MetricMonitor):
             default) or more.
 
     Attributes:
-        num_bad_checks: the number of checks in a row without improvement.
         cooldown_left: the number of checks that the cooldown still lasts.
 
     Raises:
@@ -61,32 +59,27 @@ class ReduceLROnPlateau(MetricMonitor):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
         check_integer("patience", patience)
         check_integer("cooldown", cooldown, minimum=0)
-        if not 0 < factor < 1:
-            raise ValueError(f"`factor` (={factor!r}) must be between 0 and 1.")
-        if not (min_lr >= 0 and math.isfinite(min_lr)):
-            raise ValueError(f"`min_lr` (={min_lr!r}) must be 0 or more.")
+        check_number("factor", factor, "(0, 1)")
+        check_number("min_lr", min_lr, "[0, inf)")
         self.factor = factor
         self.patience = patience
         self.min_lr = min_lr
         self.cooldown = cooldown
-        self.num_bad_checks = 0
         self.cooldown_left = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value, its step, and the two counts; the optimizer holds the rate."""
-        counts = {"num_bad_checks": self.num_bad_checks, "cooldown_left": self.cooldown_left}
-        return {**super().state_dict(), **counts}
+        return {**super().state_dict(), "cooldown_left": self.cooldown_left}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         super().load_state_dict(state)
-        self.num_bad_checks = state["num_bad_checks"]
         self.cooldown_left = state["cooldown_left"]
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit, and refuses an optimizer whose rate cannot be changed."""
         super().on_fit_start(trainer)
-        self.num_bad_checks = self.cooldown_left = 0
+        self.cooldown_left = 0
         if not trainer.learning_rates():
             raise ValueError(
                 "`ReduceLROnPlateau` cannot change the learning rate of this optimizer, which does "
@@ -100,11 +93,7 @@ class ReduceLROnPlateau(MetricMonitor):
         value = self.current(trainer)
         if value is None:
             return
-        if self.is_better(value, self.best):
-            self.best, self.best_step = value, trainer.global_step
-            self.num_bad_checks = 0
-        else:
-            self.num_bad_checks += 1
+        self.check(value, trainer)
         if self.cooldown_left > 0:
             self.cooldown_left -= 1
             self.num_bad_checks = 0

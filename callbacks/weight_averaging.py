@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nnx_alexnet.callbacks.base import Callback
-from nnx_alexnet.support import check_bools, check_integer
+from nnx_alexnet.support import check_bools, check_integer, check_number
 
 
 class WeightAveraging(Callback):
@@ -82,8 +82,7 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True, every_n_steps: int = 1):
-        if not 0 <= decay < 1:
-            raise ValueError(f"`decay` (={decay!r}) must be at least 0 and less than 1.")
+        check_number("decay", decay, "[0, 1)")
         check_bools(warmup=warmup)
         check_integer("every_n_steps", every_n_steps)
         self.decay = decay

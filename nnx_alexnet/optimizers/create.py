@@ -12,7 +12,7 @@ import optax
 from nnx_alexnet.optimizers.groups import REST, decayed, label_by_path
 from nnx_alexnet.optimizers.registry import OPTIMIZERS, accepts
 from nnx_alexnet.optimizers.schedules import ScalableSchedule, ScheduleName, scheduled_rate
-from nnx_alexnet.support import check_bools, check_integer, unknown
+from nnx_alexnet.support import check_bools, check_integer, check_number, unknown
 
 _SCHEDULE_FREE = "schedule_free_"
 
@@ -162,14 +162,13 @@ def _check_numbers(
     momentum: float | None,
     weight_decay: float | None,
 ) -> None:
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"`learning_rate` (={learning_rate}) must be positive.")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"`clip_norm` (={clip_norm}) must be positive, or None for no clipping.")
-    if momentum is not None and not 0 <= momentum < 1:
-        raise ValueError(f"`momentum` (={momentum}) must be at least 0 and less than 1.")
-    if weight_decay is not None and not weight_decay >= 0:
-        raise ValueError(f"`weight_decay` (={weight_decay}) must be 0 or more.")
+    check_number("learning_rate", learning_rate, "(0, inf)")
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, "(0, inf)", reason="None means no clipping")
+    if momentum is not None:
+        check_number("momentum", momentum, "[0, 1)")
+    if weight_decay is not None:
+        check_number("weight_decay", weight_decay, "[0, inf)")
 
 
 def _check_option(name: str, option: str, value: object) -> None:

@@ -11,6 +11,7 @@ import optax
 
 from nnx_alexnet.optimizers.checks import extra_arguments
 from nnx_alexnet.optimizers.rates import metrics_of_parts
+from nnx_alexnet.support import check_integer, check_number
 
 # Fields of the states below that the trainer publishes, like learning rates, as metrics. The last
 # one is a field of `optax.apply_if_finite`.
@@ -122,10 +123,8 @@ def dynamic_loss_scale(
         >>> updates["w"].tolist(), float(state.loss_scale)
         ([0.0, 0.0], 32768.0)
     """
-    if not initial_scale > 0:
-        raise ValueError(f"`initial_scale` (={initial_scale}) must be positive.")
-    if growth_interval < 1:
-        raise ValueError(f"`growth_interval` (={growth_interval}) must be at least 1.")
+    check_number("initial_scale", initial_scale, "(0, inf)")
+    check_integer("growth_interval", growth_interval)
 
     def init(parameters: Any) -> LossScaleState:
         zero = jnp.zeros((), jnp.int32)

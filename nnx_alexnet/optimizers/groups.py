@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import optax
 
+from nnx_alexnet.support import check_number
+
 REST = "rest"
 """The label of the parameters that match no pattern."""
 
@@ -106,8 +108,7 @@ def layer_factors(layers: Sequence[str], decay: float) -> dict[str, float]:
         >>> layer_factors(["conv1", "conv2", "dense*"], decay=0.5)
         {'conv1': 0.25, 'conv2': 0.5, 'dense*': 1.0}
     """
-    if not 0 < decay <= 1:
-        raise ValueError(f"`decay` (={decay}) must be more than 0 and at most 1.")
+    check_number("decay", decay, "(0, 1]")
     if len({*layers}) < len(layers):
         raise ValueError(f"`layers` (={[*layers]}) must name each layer once.")
     last = len(layers) - 1

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnx_alexnet.support import check_integer, unknown
+from nnx_alexnet.support import check_integer, check_number, unknown
 
 ScheduleName = Literal["constant", "cosine", "linear", "one_cycle", "step"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
@@ -143,5 +143,4 @@ def _check_drops(drop_every: int | None, drop_factor: float) -> None:
             "schedule='step'."
         )
     check_integer("drop_every", drop_every)
-    if not 0 < drop_factor < 1:
-        raise ValueError(f"`drop_factor` (={drop_factor}) must be between 0 and 1.")
+    check_number("drop_factor", drop_factor, "(0, 1)")

@@ -6,6 +6,7 @@ from nnx_alexnet.support.argument_checks import (
     check_bools,
     check_integer,
     check_metric_name,
+    check_number,
 )
 from nnx_alexnet.support.atomic_files import (
     NotRegularFileError,
@@ -76,6 +77,7 @@ __all__ = [
     "check_integer",
     "check_metric_name",
     "check_mode",
+    "check_number",
     "check_plain",
     "constructor_text",
     "escape_unencodable",

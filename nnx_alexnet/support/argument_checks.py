@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import Any
 
 
@@ -47,6 +49,41 @@ def check_integer(
     rule = " or ".join([rule, *map(repr, also)])
     ending = f": {reason}." if reason else "."
     raise ValueError(f"`{argument}` (={value!r}) must be {rule}{ending}")
+
+
+def check_number(argument: str, value: Any, interval: str, *, reason: str = "") -> None:
+    """Raises a `ValueError` unless a value is a finite number in an interval.
+
+    Args:
+        argument: the argument's name, as the caller wrote it.
+        value: the value that was passed.
+        interval: such as `"[0, 1)"`, with 0 and without 1, or `"(0, inf)"`.
+        reason: what is common, or another remark, as the end of the sentence (default none).
+
+    Example:
+        >>> from nnx_alexnet.support.argument_checks import check_number
+        >>> check_number("momentum", 0.9, "[0, 1)")
+        >>> check_number("momentum", 1.0, "[0, 1)")
+        Traceback (most recent call last):
+        ValueError: `momentum` (=1.0) must be a number in [0, 1).
+        >>> check_number("learning_rate", "high", "(0, inf)")
+        Traceback (most recent call last):
+        ValueError: `learning_rate` (='high') must be a number greater than 0.
+    """
+    number = math.nan
+    if not isinstance(value, str | bytes | bool) and getattr(value, "shape", ()) == ():
+        with suppress(TypeError, ValueError, OverflowError):
+            number = float(value)
+    low, high = map(float, interval[1:-1].split(","))
+    is_above = number > low or (interval[0] == "[" and number == low)
+    is_below = number < high or (interval[-1] == "]" and number == high)
+    if is_above and is_below:  # False for NaN
+        return
+    rule = f"in {interval}"
+    if high == math.inf:
+        rule = f"{'of at least' if interval[0] == '[' else 'greater than'} {low:g}"
+    ending = f"; {reason}." if reason else "."
+    raise ValueError(f"`{argument}` (={value!r}) must be a number {rule}{ending}")
 
 
 def check_bools(**arguments: object) -> None:

@@ -14,6 +14,7 @@ from clu.metrics import Metric
 from flax import nnx
 from numpy.typing import NDArray
 
+from nnx_alexnet.support import check_number
 from nnx_alexnet.task.averages import Loss, weighted_average
 from nnx_alexnet.task.base import Outputs
 from nnx_alexnet.task.focal import focal_factor
@@ -69,8 +70,7 @@ class MultiLabelClassification(LabelTask):
         metrics: Sequence[ClassMetric] = (),
     ) -> None:
         super().__init__(focal_gamma, metrics)
-        if not 0.0 < threshold < 1.0:
-            raise ValueError(f"`threshold` (={threshold}) must be in (0, 1); 0.5 is common.")
+        check_number("threshold", threshold, "(0, 1)", reason="0.5 is common")
         self.threshold = threshold
         self.pos_weight = checked_pos_weight(pos_weight)
         self._pos_weight = None if self.pos_weight == "balanced" else self.pos_weight

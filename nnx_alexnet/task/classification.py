@@ -14,6 +14,7 @@ from clu.metrics import Metric
 from flax import nnx
 from numpy.typing import NDArray
 
+from nnx_alexnet.support import check_number
 from nnx_alexnet.task.averages import Loss, weighted_average
 from nnx_alexnet.task.base import Outputs
 from nnx_alexnet.task.class_weights import checked_weights, train_counts, weights_of_classes
@@ -150,10 +151,7 @@ class Classification(LabelTask):
         metrics: Sequence[ClassMetric] = (),
     ) -> None:
         super().__init__(focal_gamma, metrics)
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(
-                f"`label_smoothing` (={label_smoothing}) must be in [0, 1); 0.1 is common."
-            )
+        check_number("label_smoothing", label_smoothing, "[0, 1)", reason="0.1 is common")
         self.label_smoothing = label_smoothing
         self.class_weights = checked_weights(class_weights)
         self._counts: NDArray[np.int64] | None = None  # of the training examples, if balanced

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 # The smallest 1 - p whose power is differentiated: the gradient at 0 is infinite for gamma < 1.
 _SMALLEST = 1e-12
-
-
-def checked_gamma(gamma: float) -> float:
-    """Returns the exponent of a focal loss; raises a `ValueError` if it is not at least 0."""
-    if not (gamma >= 0.0 and math.isfinite(gamma)):
-        raise ValueError(
-            f"`focal_gamma` (={gamma}) must be finite and at least 0; 0 is plain cross-entropy, 2 "
-            "is common."
-        )
-    return gamma
 
 
 def focal_factor(log_p: jax.Array, gamma: float) -> jax.Array | float:

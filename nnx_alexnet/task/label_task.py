@@ -10,10 +10,9 @@ import flax
 import jax
 from clu.metrics import Collection, Metric
 
-from nnx_alexnet.support import unknown
+from nnx_alexnet.support import check_number, unknown
 from nnx_alexnet.task.base import Task
 from nnx_alexnet.task.class_counts import class_score
-from nnx_alexnet.task.focal import checked_gamma
 from nnx_alexnet.task.split_metrics import SplitMetric
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ class LabelTask(Task):
     """
 
     def __init__(self, focal_gamma: float, metrics: Sequence[ClassMetric]) -> None:
-        self.focal_gamma = checked_gamma(focal_gamma)
+        reason = "0 is plain cross-entropy, 2 is common"
+        check_number("focal_gamma", focal_gamma, "[0, inf)", reason=reason)
+        self.focal_gamma = focal_gamma
         self.class_metrics = checked_class_metrics(metrics)
         self._class_names: tuple[str, ...] | None = None
 

@@ -31,7 +31,7 @@ def test_swa_counts_epochs_in_steps():
 @pytest.mark.parametrize(
     ("create", "message"),
     [
-        (lambda: EMA(1.0), r"`decay` \(=1.0\) must be at least 0 and less than 1"),
+        (lambda: EMA(1.0), r"`decay` \(=1.0\) must be a number in \[0, 1\)"),
         (lambda: EMA(every_n_steps=0), "`every_n_steps`"),
         (SWA, "either `start_epoch` .* or `start_step` "),
         (lambda: SWA(1, start_step=1), "Pass either `start_epoch`"),

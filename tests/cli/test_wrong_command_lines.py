@@ -31,7 +31,8 @@ WRONG = {
     "fit --data.augment maybe": "--data.augment takes true or false, got 'maybe'.",
     "fit --optimizer.schedule cosin": "--optimizer.schedule takes constant, cosine, linear, "
     "one_cycle or step, got 'cosin'. Did you mean cosine?",
-    "fit --optimizer.learning_rate -1": "--optimizer.learning_rate (=-1.0) must be positive.",
+    "fit --optimizer.learning_rate -1": "--optimizer.learning_rate (=-1.0) must be a number "
+    "greater than 0.",
     "fit --data fashon_mnist": "--data (='fashon_mnist') is unknown; did you mean 'fashion_mnist'?",
     "fit --model AlexNt": "--model takes the import path of a class, such as my_package.MyModel, "
     "got 'AlexNt'. Did you mean AlexNet?",

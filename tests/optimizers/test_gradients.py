@@ -73,7 +73,9 @@ def test_a_scaled_loss_has_gradients_that_do_not_underflow(scaled):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"initial_scale": 0.0}, {"growth_interval": 0}], ids=["scale", "interval"]
+    "arguments",
+    [{"initial_scale": 0.0}, {"initial_scale": np.inf}, {"growth_interval": 0}],
+    ids=str,
 )
 def test_invalid_arguments_of_the_loss_scale_are_named(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):

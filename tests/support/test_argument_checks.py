@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from nnx_alexnet.support import as_number, as_python, check_bools, check_integer, check_metric_name
+from nnx_alexnet.support import (
+    as_number,
+    as_python,
+    check_bools,
+    check_integer,
+    check_metric_name,
+    check_number,
+)
 
 RULES = [
     ({}, "a positive integer"),
@@ -38,6 +45,26 @@ def test_values_that_only_equal_an_accepted_one_are_refused():
 
     with pytest.raises(ValueError, match="`num`"):
         check_integer("num", Auto("auto"), also=("auto",))
+
+
+@pytest.mark.parametrize(
+    ("interval", "accepted", "refused", "rule"),
+    [
+        ("[0, 1)", [0, 0.5, np.float32(0.9), np.array(0.5)], [-1e-9, 1], "in [0, 1)"),
+        ("(0, 1]", [1, 1e-9], [0, 1.1], "in (0, 1]"),
+        ("(0, inf)", [1e-300, 10**30], [0, -1], "greater than 0"),
+        ("[0, inf)", [0, 1e300], [-1], "of at least 0"),
+    ],
+)
+def test_numbers_are_in_their_interval(interval, accepted, refused, rule):
+    for value in accepted:
+        check_number("rate", value, interval)
+    others = [np.nan, np.inf, 10**400, "0.5", True, None, 1j, [0.5], np.array([0.5])]
+    for value in [*refused, *others]:
+        with pytest.raises(ValueError, match="must be") as error:
+            check_number("rate", value, interval, reason="0.5 is common")
+        text = f"`rate` (={value!r}) must be a number {rule}; 0.5 is common."
+        assert str(error.value) == text
 
 
 def test_as_python_converts_numpy_integers_only():

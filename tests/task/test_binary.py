@@ -104,7 +104,7 @@ def test_wrong_logits_and_labels_are_refused_before_compilation(task, num_output
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, float("nan")])
 def test_a_wrong_threshold_is_refused(threshold):
-    with pytest.raises(ValueError, match=r"`threshold` .* must be in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"`threshold` .* must be a number in \(0, 1\); 0.5 is"):
         BinaryClassification(threshold)
 
 

@@ -59,3 +59,9 @@ def test_unknown_metrics_are_refused(metrics):
 def test_the_confusion_matrix_is_no_metric_but_the_message_says_where_it_is():
     with pytest.raises(ValueError, match=r"(?s)TensorBoard .*sklearn.metrics.confusion_matrix"):
         checked_class_metrics(["f1", "confusion"])
+
+
+@pytest.mark.parametrize("gamma", [-1, float("nan"), float("inf")])
+def test_a_wrong_exponent_of_the_focal_loss_is_refused(gamma):
+    with pytest.raises(ValueError, match=r"`focal_gamma` .* must be a number of at least 0; 0 is"):
+        Classification(focal_gamma=gamma)
