@@ -93,9 +93,7 @@ class Verbs:
             data=data,
             task=task,
             arrays=arrays,
-            transformation=count_skipped(transformation)
-            if settings.max_skipped
-            else transformation,
+            transformation=transformation,
             averaging=find_averaging([*hooks.callbacks]),
             steps=steps,
             placement=placement,
