@@ -161,7 +161,9 @@ class StepParts:
         self.model = Scale(1.0) if model is None else model
         self.task = Product() if task is None else task
         steps = (partial(step, self.task) for step in (train_step, eval_step, predict_step))
-        self.functions = StepFunctions(self.model, transform, *steps, placement=Placement(1))
+        self.functions = StepFunctions(
+            self.model, transform, ModuleSteps(*steps), placement=Placement(1)
+        )
         self.optimizer = nnx.Optimizer(self.model, optimizer or optax.sgd(0.5), wrt=nnx.Param)
         layout = self.functions.take_optimizer(self.optimizer)
         model_arrays = self.functions.model.copied(self.model)

@@ -1,7 +1,7 @@
 """The parts of a `Trainer`; `fit_loop` contains the order of operations."""
 
 from nnx_alexnet.training.default_callbacks import with_defaults, without_outputs
-from nnx_alexnet.training.default_steps import eval_step, predict_step, train_step
+from nnx_alexnet.training.default_steps import ModuleSteps, eval_step, predict_step, train_step
 from nnx_alexnet.training.descriptions import trainer_facts, trainer_text
 from nnx_alexnet.training.history import History
 from nnx_alexnet.training.hooks import Hooks
@@ -11,7 +11,6 @@ from nnx_alexnet.training.metric_names import (
     names_at_log_points,
 )
 from nnx_alexnet.training.model_arrays import ModelArrays
-from nnx_alexnet.training.preparation import ModuleSteps
 from nnx_alexnet.training.run_config import recorded_config
 from nnx_alexnet.training.run_length import num_steps
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS, Settings, as_name, as_tags

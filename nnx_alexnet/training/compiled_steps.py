@@ -21,7 +21,6 @@ import numpy as np
 from flax import nnx
 
 from nnx_alexnet.devices import (
-    Placement,
     SharedProgram,
     is_key,
     is_main,
@@ -33,15 +32,7 @@ from nnx_alexnet.models import define
 from nnx_alexnet.task import SplitMetric, Task
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.default_steps import Batch
-from nnx_alexnet.training.step_functions import (
-    EvalStep,
-    PredictStep,
-    State,
-    StepFunctions,
-    TrainStep,
-    Transform,
-    Update,
-)
+from nnx_alexnet.training.step_functions import State, StepFunctions, Update
 from nnx_alexnet.training.step_programs import (
     Program,
     evaluate_program,
@@ -67,13 +58,8 @@ class CompiledSteps:
     """The compiled steps of one model; each compiles once for each batch size.
 
     Args:
-        model: its graph is read now, its arrays at each `split`; it keeps its mode. A layer that
-            is in evaluation mode now stays in it during training.
-        transform: called as `transform(batch, key)` inside the step; `key` is None in evaluation.
-        train_step: `(model, optimizer, batch) -> outputs`; changes the modules.
-        eval_step: `(model, batch) -> outputs`.
-        predict_step: `(model, batch) -> predictions`.
-        placement: the devices, and how arrays are split over them (default: `Placement()`).
+        functions: the steps to compile. A layer that was in evaluation mode when they were created
+            stays in it during training.
         seed: seeds the `rngs` of evaluation and prediction, if the model's `__call__` has such an
             argument (default 0).
 
@@ -100,14 +86,18 @@ class CompiledSteps:
         >>> import functools, jax, numpy as np, optax
         >>> from flax import nnx
         >>> from nnx_alexnet.task import Classification
+        >>> from nnx_alexnet.devices import Placement
         >>> from nnx_alexnet.training import default_steps
         >>> from nnx_alexnet.training.compiled_steps import CompiledSteps
+        >>> from nnx_alexnet.training.step_functions import StepFunctions
         >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         >>> batch = {"image": np.ones((4, 3), np.float32), "label": np.zeros(4, np.int32),
         ...          "mask": np.ones(4, bool), "index": np.arange(4, dtype=np.int32)}
-        >>> steps = CompiledSteps(model, lambda batch, key: batch, *(
+        >>> of_modules = default_steps.ModuleSteps(*(
         ...     functools.partial(step, Classification()) for step in (
         ...         default_steps.train_step, default_steps.eval_step, default_steps.predict_step)))
+        >>> steps = CompiledSteps(StepFunctions(
+        ...     model, lambda batch, key: batch, of_modules, placement=Placement()))
         >>> trace = steps.trace_evaluation(Classification(), batch)
         >>> optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
         >>> state = steps.split(model, optimizer)
@@ -120,32 +110,17 @@ class CompiledSteps:
 
     def __init__(
         self,
-        model: nnx.Module,
-        transform: Transform,
-        train_step: TrainStep,
-        eval_step: EvalStep,
-        predict_step: PredictStep,
+        functions: StepFunctions,
         *,
-        placement: Placement | None = None,
         seed: int = 0,
-        trainable: Any = None,
     ) -> None:
         self._seed = seed
-        self._placement = placement = Placement() if placement is None else placement
-        self._functions = functions = StepFunctions(
-            model,
-            transform,
-            train_step,
-            eval_step,
-            predict_step,
-            placement=placement,
-            trainable=trainable,
-        )
+        self._placement = functions.placement
+        self._functions = functions
         self.parameter_names, self.wrt = functions.parameter_names, functions.wrt
         self.traces: Counter[str] = Counter()
-        self._sizes: set[tuple[int, tuple[int, ...]]] = (
-            set()
-        )  # of the batches that `train` was dispatched with
+        # Of the batches that `train` was dispatched with.
+        self._sizes: set[tuple[int, tuple[int, ...]]] = set()
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update: Update = jax.jit(functions.update, inline=True)
         train = train_program(functions, self._update, self.traces)

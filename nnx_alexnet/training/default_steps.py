@@ -1,9 +1,9 @@
-"""The default train, eval and predict step: plain functions of modules, traced and compiled."""
+"""The train, eval and predict step: plain functions of modules, which are traced and compiled."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,23 @@ from nnx_alexnet.training.micro_batches import (
 )
 
 Batch = Mapping[str, Any]
+TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
+EvalStep = Callable[[nnx.Module, Batch], Outputs]
+PredictStep = Callable[[nnx.Module, Batch], Any]
+
+
+class ModuleSteps(NamedTuple):
+    """The functions of modules that the trainer compiles.
+
+    Attributes:
+        train: `(model, optimizer, batch) -> outputs`.
+        evaluate: `(model, batch) -> outputs`.
+        predict: `(model, batch) -> predictions`.
+    """
+
+    train: TrainStep
+    evaluate: EvalStep
+    predict: PredictStep
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, weight: jax.Array | None = None) -> jax.Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,25 +30,12 @@ from nnx_alexnet.optimizers import check_optimizer
 from nnx_alexnet.task import Task, weight_problem
 from nnx_alexnet.training.averaged_weights import OptimizerFactory
 from nnx_alexnet.training.compiled_steps import CompiledSteps
+from nnx_alexnet.training.default_steps import ModuleSteps
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.python_side_effects import checked_trace
 from nnx_alexnet.training.start_checks import check_parameters, explain
-from nnx_alexnet.training.step_functions import EvalStep, PredictStep, TrainStep
+from nnx_alexnet.training.step_functions import StepFunctions
 from nnx_alexnet.training.tracing import EvaluationTrace, TrainingTrace
-
-
-class ModuleSteps(NamedTuple):
-    """The functions of modules that the trainer compiles.
-
-    Attributes:
-        train: `(model, optimizer, batch) -> outputs`.
-        evaluate: `(model, batch) -> outputs`.
-        predict: `(model, batch) -> predictions`.
-    """
-
-    train: TrainStep
-    evaluate: EvalStep
-    predict: PredictStep
 
 
 class Preparation:
@@ -174,12 +161,14 @@ class Preparation:
             self.evaluation = self.training = None
             self._arrays.use(
                 CompiledSteps(
-                    self._arrays.model,
-                    self._data.transform,
-                    *self._steps(),
-                    placement=self._placement,
+                    StepFunctions(
+                        self._arrays.model,
+                        self._data.transform,
+                        self._steps(),
+                        placement=self._placement,
+                        trainable=self._trainable,
+                    ),
                     seed=self._seed,
-                    trainable=self._trainable,
                 )
             )
 

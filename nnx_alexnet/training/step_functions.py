@@ -30,15 +30,12 @@ from nnx_alexnet.task import (
     check_predictions,
 )
 from nnx_alexnet.training.averaged_weights import evaluation_weights, is_evaluated_elsewhere
-from nnx_alexnet.training.default_steps import Batch, GradientRecorder, masked_mean
+from nnx_alexnet.training.default_steps import Batch, GradientRecorder, ModuleSteps, masked_mean
 from nnx_alexnet.training.module_layout import Layout, constrained
 from nnx_alexnet.training.python_side_effects import counters, report_counters
 from nnx_alexnet.training.trainable import trainable_filter
 
 Transform = Callable[[Batch, jax.Array | None], Any]
-TrainStep = Callable[[nnx.Module, nnx.Optimizer[Any], Batch], Outputs]
-EvalStep = Callable[[nnx.Module, Batch], Outputs]
-PredictStep = Callable[[nnx.Module, Batch], Any]
 # Folded into the key of an epoch or a pass, so that `rngs` repeat no draw of a transform, which
 # folds the indices of examples.
 _RNGS = 0x726E6773
@@ -72,9 +69,7 @@ class StepFunctions:
     Args:
         model: its graph is read now; it keeps its mode.
         transform: called as `transform(batch, key)`; `key` is None in evaluation.
-        train_step: `(model, optimizer, batch) -> outputs`.
-        eval_step: `(model, batch) -> outputs`.
-        predict_step: `(model, batch) -> predictions`.
+        steps: the steps of modules.
         placement: the devices, and how arrays are split over them.
         trainable: see `Trainer` (default None: all parameters).
 
@@ -86,7 +81,8 @@ class StepFunctions:
         optimizer: the layout of the optimizer's arrays; None before `take_optimizer`.
         parameter_names: the paths of the model's parameters.
         trained_names: the paths of those that are trained.
-        carried: by verb, which of the model's arrays a pass carries from batch to batch.
+        carried: by verb, which of the model's arrays a pass carries from batch to batch; set by
+            `tracing`.
         metric_names: the metrics that accumulate, by their names in the logs.
         split_metrics: the metrics of a whole split in evaluation.
         takes_rngs: whether calls of the model get `rngs`; a pass then also carries their key.
@@ -97,9 +93,7 @@ class StepFunctions:
         self,
         model: nnx.Module,
         transform: Transform,
-        train_step: TrainStep,
-        eval_step: EvalStep,
-        predict_step: PredictStep,
+        steps: ModuleSteps,
         *,
         placement: Placement,
         trainable: Any = None,
@@ -121,8 +115,7 @@ class StepFunctions:
         self._optimizer_definition: Any = None
         self._collection: type[Collection] | None = None
         self._transform = transform
-        self._train_step, self._eval_step = train_step, eval_step
-        self._predict_step = predict_step
+        self._steps = steps
         self.placement = placement
         self._gathered = placement.gathered(state)
 
@@ -140,13 +133,6 @@ class StepFunctions:
             self._skip_leaves = skip_leaves(names)
             self.is_evaluated_elsewhere = is_evaluated_elsewhere(optimizer)
         return self.optimizer
-
-    def carry(self, verb: str, numbers: list[int] | None) -> None:
-        """Sets which of the model's arrays a pass carries; None until that is known."""
-        if numbers is None:
-            self.carried.pop(verb, None)
-        else:
-            self.carried[verb] = numbers
 
     def choose_metrics(
         self, task: Task, outputs: Mapping[str, jax.ShapeDtypeStruct], mask: jax.ShapeDtypeStruct
@@ -203,7 +189,7 @@ class StepFunctions:
         numbers = counters(model)
         transformed = self._transformed(batch, key)
         try:
-            outputs = self._train_step(model, optimizer, transformed)
+            outputs = self._steps.train(model, optimizer, transformed)
         except Exception:
             drop_rngs(model)
             self.model.check_variables(model)  # new variables are the cause of many errors
@@ -263,7 +249,7 @@ class StepFunctions:
         """Returns the gradients that a step passes to its optimizer."""
         model = self._training_model(leaves, batch, key)
         recorder = GradientRecorder(model, optax.identity(), wrt=self.wrt)
-        self._train_step(model, recorder, self._transformed(batch, key))
+        self._steps.train(model, recorder, self._transformed(batch, key))
         gradients: list[jax.Array] = jax.tree.leaves(nnx.state(recorder.gradients))
         return [constrained(each, self.placement.replicated) for each in gradients]
 
@@ -316,10 +302,10 @@ class StepFunctions:
         batch, size = self._transformed(batch), len(batch["mask"])
         counts = counters(model)
         if verb == "predict":
-            result = self._predict_step(model, batch)
+            result = self._steps.predict(model, batch)
             check_predictions(result, size, "`predict`")
         else:
-            result = check_outputs(self._eval_step(model, batch), size, "`eval_step`")
+            result = check_outputs(self._steps.evaluate(model, batch), size, "`eval_step`")
         drop_rngs(model)
         after = self.model.leaves(model, before)
         report_counters(model, counts)

@@ -141,7 +141,7 @@ def trace_prediction(functions: StepFunctions, example: Batch) -> None:
 def _trace_forward(functions: StepFunctions, verb: str, example: Batch) -> tuple[Any, Any]:
     """Traces a batch in evaluation mode; returns the jaxpr, and the shapes of the result."""
     model = functions.model
-    functions.carry(verb, None)
+    functions.carried.pop(verb, None)  # not known before the trace
     moved: list[int] = []
 
     def forward(leaves: list[jax.Array], batch: Batch, keys: list[jax.Array]) -> Any:
@@ -167,7 +167,7 @@ def _trace_forward(functions: StepFunctions, verb: str, example: Batch) -> tuple
         example,
         made[1],
     )
-    functions.carry(verb, sorted({*free, *constant}) if free else [])
+    functions.carried[verb] = sorted({*free, *constant}) if free else []
     return made
 
 

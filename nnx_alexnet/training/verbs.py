@@ -19,6 +19,7 @@ from nnx_alexnet.support import open_standard_descriptors, start_times, unknown
 from nnx_alexnet.task import Task
 from nnx_alexnet.training import initial_weights
 from nnx_alexnet.training.default_callbacks import find_averaging
+from nnx_alexnet.training.default_steps import ModuleSteps
 from nnx_alexnet.training.dispatcher import Dispatcher
 from nnx_alexnet.training.evaluation_loop import EvaluationLoop
 from nnx_alexnet.training.fit_loop import FitLoop
@@ -29,7 +30,7 @@ from nnx_alexnet.training.lifecycle import Lifecycle
 from nnx_alexnet.training.micro_batches import MicroBatches
 from nnx_alexnet.training.mistakes import MistakeCollector
 from nnx_alexnet.training.model_arrays import ModelArrays
-from nnx_alexnet.training.preparation import ModuleSteps, Preparation
+from nnx_alexnet.training.preparation import Preparation
 from nnx_alexnet.training.progress import Progress
 from nnx_alexnet.training.requests import Agreement, Requests
 from nnx_alexnet.training.run import Run

@@ -68,7 +68,7 @@ def test_statistics_move_in_training_and_stay_in_evaluation():
     names = made.functions.model.names
     moved = dict(zip(names, state.model, strict=True))
     assert moved["norm/mean"].tolist() == [1.0]  # half of the batch's mean, 2
-    made.functions.carry("evaluate", [])
+    made.functions.carried["evaluate"] = []
     outputs, carried = made.functions.evaluated("evaluate", made.state.model, [], batch)
     assert carried == []
     np.testing.assert_allclose(outputs["loss"], [1.0, 3.0], rtol=1e-4)
@@ -101,7 +101,7 @@ def test_training_images_are_transformed_with_the_key_and_their_index():
     made = StepParts(transform=transform)
     _, _, info = made.update(batch_of(1.0, 3.0, start=10))
     assert float(info["loss"]) == 12.5
-    made.functions.carry("predict", [])
+    made.functions.carried["predict"] = []
     batch = batch_of(1.0, 3.0, start=10)
     predictions, _ = made.functions.evaluated("predict", made.state.model, [], batch)
     assert predictions.tolist() == [1.0, 3.0]
@@ -141,7 +141,7 @@ def test_a_transform_cannot_change_which_rows_count():
 )
 def test_results_of_a_transform_that_are_no_batch_are_rejected(transform, message):
     made = StepParts(transform=transform)
-    made.functions.carry("predict", [])
+    made.functions.carried["predict"] = []
     with pytest.raises(ValueError, match=message):
         made.update(batch_of(1.0, 3.0))
     with pytest.raises(ValueError, match=message):
@@ -190,6 +190,6 @@ class TwoLosses(Task):
 
 def test_a_loss_of_another_shape_is_refused_in_training():
     made = StepParts()
-    made.functions._train_step = partial(train_step, TwoLosses())
+    made.functions._steps = made.functions._steps._replace(train=partial(train_step, TwoLosses()))
     with pytest.raises(ContractError, match="loss"):
         made.update(batch_of(1.0, 3.0))

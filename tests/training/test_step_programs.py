@@ -26,7 +26,7 @@ WEIGHTS, LOSSES = [0.0, -2.5, -2.0], [2.0, 0.0, 2.5]
 def made():
     made = StepParts()
     for verb in ("evaluate", "predict"):
-        made.functions.carry(verb, [])
+        made.functions.carried[verb] = []
     return made
 
 
