@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import jax
 
 from nnx_alexnet.data.batching import Batch
+from nnx_alexnet.data.examples import Fields
+from nnx_alexnet.data.sources import ArraySource, MapSource
 
 
 class BatchOnDemand(dict[str, Any]):
@@ -114,6 +117,34 @@ class BatchOnDemand(dict[str, Any]):
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
+
+
+def from_indices(
+    batch: Batch, arrays: Fields | None, source: ArraySource | MapSource
+) -> BatchOnDemand:
+    """Returns a batch with all fields, given its `index` and `mask`.
+
+    Args:
+        batch: only its `index` and `mask`.
+        arrays: all examples of the split; None if they are not in memory.
+        source: reads the examples if there are no arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.data.batch_on_demand import from_indices
+        >>> from nnx_alexnet.data.sources import ArraySource
+        >>> arrays = {"label": np.array([5, 6, 7])}
+        >>> batch = {"index": np.array([2, 0]), "mask": np.ones(2, bool)}
+        >>> from_indices(batch, arrays, ArraySource(arrays))["label"].tolist()
+        [7, 5]
+    """
+    rows = batch["index"]
+    if arrays is None:  # the device holds what the cache contained
+        taken = functools.cache(lambda: source.take(rows, seed=0, epoch=0).fields)
+        return BatchOnDemand(batch, source.element_spec(), lambda name: taken()[name])
+    return BatchOnDemand(
+        batch, arrays, lambda name: jax.tree.map(lambda values: values[rows], arrays[name])
+    )
 
 
 def _flatten(batch: BatchOnDemand) -> tuple[tuple[Any, ...], tuple[str, ...]]:

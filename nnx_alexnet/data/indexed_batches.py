@@ -84,15 +84,14 @@ class IndexedBatches:
 
     def batches(
         self,
-        *,
         epoch: int,
         seed: int,
         start: int,
+        *,
         reads: bool,
         multiple: int | None,
         part: Callable[[int], slice | None] | None,
         skips: bool,
-        records: bool = False,
     ) -> Iterator[Batch]:
         """Returns the batches of one epoch; see `Loader.batches`."""
         num = len(self._source)

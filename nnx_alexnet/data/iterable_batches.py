@@ -1,7 +1,7 @@
 """The batches of a split that is an iterable of batches, such as a torch `DataLoader`."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,16 +64,7 @@ class IterableBatches:
         return int(np.count_nonzero(batch["mask"]))
 
     def batches(
-        self,
-        *,
-        epoch: int,
-        seed: int,
-        start: int,
-        reads: bool,
-        multiple: int | None,
-        part: Callable[[int], slice | None] | None,
-        skips: bool,
-        records: bool,
+        self, epoch: int, start: int, *, multiple: int | None, records: bool
     ) -> Iterator[Batch]:
         """Yields the batches of one epoch; see `Loader.batches`."""
         restored, self._restored = self._restored, None

@@ -1,14 +1,12 @@
 """The batches of one split: their order, size and padding."""
 
 import copy
-import functools
 import itertools
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
-from nnx_alexnet.data.batch_on_demand import BatchOnDemand
+from nnx_alexnet.data.batch_on_demand import from_indices
 from nnx_alexnet.data.batching import Batch, is_complete
 from nnx_alexnet.data.cached_records import CachedRecords
 from nnx_alexnet.data.descriptions import loader_facts, loader_text
@@ -37,10 +35,6 @@ class Loader:
             Arrays and iterables are never read by workers.
         padding: the lengths to which the source pads sequences.
         argument: what the user calls the split, for errors.
-
-    Attributes:
-        source: as given.
-        argument: as given.
 
     Raises:
         ValueError: `batch_size` or `num_workers` is out of range, or no batch would be left.
@@ -165,11 +159,7 @@ class Loader:
         return self.source.element_spec()
 
     def some_images(self) -> np.ndarray | None:
-        """Returns some images as the source has them, `[N, ...]`; a batch if it is an iterable.
-
-        Returns:
-            None if no array is called `image`.
-        """
+        """Returns some images as the source has them, `[N, ...]`; None without a field `image`."""
         return self.source.some_images()
 
     def labels(self) -> np.ndarray | None:
@@ -199,14 +189,11 @@ class Loader:
     def sample_digest(self) -> str | None:
         """Returns a SHA-256 that distinguishes these examples, equal in each process.
 
-        Arrays of up to 64 MB are digested whole; of larger ones, the shape and 256 evenly spaced
-        rows. Of a map-style dataset, also that of a `DataLoader`, 16 evenly spaced examples (8 if
-        they are large) are read twice. For a list of batches, 16 batches are digested, and
-        16 rows of each.
+        See the `digest` of the sources for what they read.
 
         Returns:
-            None if it is not known: for other iterables, and for a dataset whose examples cannot
-            be read or differ at each reading.
+            None if it is not known: for most iterables, and for a dataset whose examples cannot be
+            read or differ at each reading.
         """
         return self.source.digest()
 
@@ -314,31 +301,22 @@ class Loader:
         for name, value in (("epoch", epoch), ("seed", seed), ("start", start)):
             if value < 0:
                 raise ValueError(f"`{name}` (={value}) must not be negative.")
-        batches = self._batches.batches(
-            epoch=epoch,
-            seed=seed,
-            start=start,
-            reads=reads,
-            multiple=multiple,
-            part=part,
-            skips=skips,
-            records=records,
-        )
+        batches: Iterator[Batch]
+        if isinstance(self._batches, IterableBatches):
+            batches = self._batches.batches(epoch, start, multiple=multiple, records=records)
+        else:
+            batches = self._batches.batches(
+                epoch, seed, start, reads=reads, multiple=multiple, part=part, skips=skips
+            )
         if self._most is None:
             return batches
         return itertools.islice(batches, max(0, self._most - start))
 
     def complete(self, batch: Batch) -> Batch:
         """Returns a batch with all fields, which are read on access if it has only indices."""
-        arrays, source, rows = self.arrays(), self.source, batch["index"]
-        if is_complete(batch) or isinstance(source, IterableSource):
+        if is_complete(batch) or isinstance(self.source, IterableSource):
             return batch
-        if arrays is None:  # the device holds what the cache contained
-            taken = functools.cache(lambda: source.take(rows, seed=0, epoch=0).fields)
-            return BatchOnDemand(batch, self.element_spec(), lambda name: taken()[name])
-        return BatchOnDemand(
-            batch, arrays, lambda name: jax.tree.map(lambda values: values[rows], arrays[name])
-        )
+        return from_indices(batch, self.arrays(), self.source)
 
     @property
     def cached(self) -> CachedRecords | None:

@@ -248,7 +248,11 @@ class MapSource:
         return self._probe.labels(self._read)
 
     def digest(self) -> str | None:
-        """Returns a SHA-256 of evenly spaced examples; None if they differ at each reading."""
+        """Returns a SHA-256 of 16 evenly spaced examples (8 if they are large).
+
+        Returns:
+            None if they cannot be read, or differ at a second reading.
+        """
         return self._probe.digest(self._read)
 
     def _read(self, indices: Iterable[int]) -> dict[int, Fields]:

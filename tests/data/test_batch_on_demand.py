@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from nnx_alexnet.data.batch_on_demand import BatchOnDemand
+from nnx_alexnet.data.batch_on_demand import BatchOnDemand, from_indices
+from nnx_alexnet.data.sources import MapSource
 
 PLAIN = {"tokens": [1, 2], "label": 3, "mask": True, "index": 7}
 
@@ -103,3 +104,24 @@ def test_a_function_can_be_compiled_for_a_batch_on_demand():
     batch = BatchOnDemand({"index": values["index"]}, ["label"], values.__getitem__)
     total = jax.jit(lambda batch: batch["label"].sum() + batch["index"].sum())(batch)
     assert int(total) == 18
+
+
+def test_a_batch_without_arrays_takes_its_examples_from_the_source_once():
+    reads = []
+
+    class Squares:
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            reads.append(index)
+            return {"x": np.float32(index**2), "y": np.float32(index)}
+
+    source = MapSource(Squares(), argument="train")
+    reads.clear()
+    batch = {"index": np.array([3, 1]), "mask": np.ones(2, bool)}
+    batch = from_indices(batch, None, source)
+    assert [*batch] == ["x", "y", "index", "mask"]
+    assert reads == []
+    assert (batch["x"].tolist(), batch["y"].tolist()) == ([9.0, 1.0], [3.0, 1.0])
+    assert reads == [3, 1]
