@@ -50,28 +50,29 @@ def create_optimizer(
             https://arxiv.org/abs/1708.07120); or `"step"`, which drops every `drop_every`. The
             schedule-free optimizers need `"constant"`.
         num_steps: optimizer steps of the whole run, which the cosine, linear and one-cycle
-            schedules need. On the command line the limits of the run set it.
-        warmup_steps: steps over which the learning rate rises, from a 25th with the one-cycle
-            schedule, else linearly from zero. By default, a tenth of `num_steps` with the cosine
-            schedule, three tenths with the one-cycle schedule, else none.
+            schedules need. On the command line, the limits of the run determine it.
+        warmup_steps: steps over which the learning rate rises: from a 25th of `learning_rate` with
+            the one-cycle schedule, otherwise linearly from zero. By default, a tenth of `num_steps`
+            with the cosine schedule, three tenths with the one-cycle schedule, otherwise none.
         drop_every: steps between two drops of the step schedule; epochs if `steps_per_epoch` is
             set.
-        drop_factor: factor of each drop of the step schedule.
+        drop_factor: factor of each drop of the step schedule (default 0.1).
         steps_per_epoch: optimizer steps per epoch, if `drop_every` counts epochs. On the command
-            line the data set it.
+            line, the data determine it.
         momentum: decay rate of past gradients of `"sgd"` and `"lars"`. By default 0.9.
         nesterov: whether `"sgd"`, `"lars"`, `"adam"` or `"adamw"` uses Nesterov's momentum. By
             default only `"sgd"` does.
         weight_decay: weight decay; coupled (added to the gradient) for `"sgd"`, `"lars"` and
-            `"schedule_free_sgd"`, else decoupled. `"adam"` and `"polyak_sgd"` have none. By
-            default 1e-4 for `"adamw"`, 1e-3 for `"lion"`, else 0.
+            `"schedule_free_sgd"`, otherwise decoupled. `"adam"` and `"polyak_sgd"` have none. By
+            default 1e-4 for `"adamw"`, 1e-3 for `"lion"`, otherwise 0.
         decay_biases: whether the weight decay, and the layer-wise rates of `"lars"` and `"lamb"`,
             also apply to biases and to the parameters of normalization layers.
         clip_norm: the largest global norm of the gradients; larger gradients are scaled to it. By
             default, gradients are not clipped.
-        rate_factors: factors on the learning rate by path of the parameters, such as {"conv*":
-            0.1}; the first match counts, and others have the factor 1. `layer_factors` computes
-            them for a decay per layer. By default, all parameters have the same rate.
+        rate_factors: factors on the learning rate, by the paths of parameters, such as {"conv*":
+            0.1}. The first match counts; parameters without a match have the factor 1.
+            `layer_factors` computes them for a decay per layer. By default, all parameters have the
+            same rate.
 
     Returns:
         The gradient transformation.

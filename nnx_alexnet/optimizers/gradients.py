@@ -1,4 +1,4 @@
-"""Transformations that watch the gradients: their norm, float16 overflows, skipped steps."""
+"""Transformations that observe the gradients: their norm, float16 overflows, skipped steps."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def dynamic_loss_scale(
     scale as `loss_scale`, and the number of steps that were skipped as `skipped_steps`.
 
     Args:
-        optimizer: the optimizer, including transformations that clip the gradients. Only a
-            transformation outside of it sees the gradients of skipped steps.
+        optimizer: the optimizer, including transformations that clip the gradients. A
+            transformation outside of it would also receive the gradients of skipped steps.
         initial_scale: the scale of the first step (default 65536).
         growth_interval: the number of finite steps after which the scale doubles (default 2000).
 

@@ -59,8 +59,8 @@ def label_by_path(patterns: Sequence[str], *, argument: str = "patterns") -> Cal
 
     Returns:
         A function from parameters to labels; parameters that match no pattern have the label
-        `"rest"`. It raises `ValueError` if a pattern matches no parameter; those of the other
-        groups of an outer `optax.partition` count too.
+        `"rest"`. It raises `ValueError` if a pattern matches no parameter; parameters of other
+        groups of an outer `optax.partition` count as matches.
 
     Example:
         >>> from nnx_alexnet.optimizers import label_by_path

@@ -33,7 +33,7 @@ class ScalableSchedule(optax.schedules.WrappedSchedule):  # type: ignore[misc]
     Pass it to `optax.inject_hyperparams`. The factor starts at 1. It is part of every checkpoint.
 
     Args:
-        schedule: a function from the step, from 0, to the rate.
+        schedule: a function of the step, counted from 0, that returns the rate.
 
     Example:
         >>> import optax
@@ -100,7 +100,7 @@ def scheduled_rate(
         if num_steps is None or num_steps <= warmup_steps:
             raise ValueError(
                 f"`num_steps` (={num_steps}) must be the number of steps of the {schedule} "
-                f"schedule, more than `warmup_steps` (={warmup_steps})."
+                f"schedule, and greater than `warmup_steps` (={warmup_steps})."
             )
         return _decaying(highest, schedule, num_steps, warmup_steps)
     if schedule == "constant":

@@ -16,7 +16,7 @@ def weighted_sums(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns sum(w x) and sum(w) over the rows where `mask` is True.
 
-    Padding, and a value whose weight is 0, may be NaN.
+    Padding and values whose weight is 0 may be NaN.
 
     Args:
         values: x, `float[B]`.
@@ -39,7 +39,8 @@ def weighted_average(values: Callable[..., jax.Array], weight: str) -> type[Aver
     """Returns the metric sum(w x) / sum(w), or the mean of x if the outputs have no weights.
 
     Args:
-        values: returns x, `[B]`, for the outputs of a task as keyword arguments.
+        values: a function that receives the outputs of a task as keyword arguments and returns x,
+            `[B]`.
         weight: the name of the output w, `[B]`, which may be missing.
 
     Example:
@@ -74,4 +75,4 @@ def _loss(loss: jax.Array, **_: jax.Array) -> jax.Array:
 
 
 Loss = weighted_average(_loss, "weight")
-"""The mean loss; `weight` of the outputs, if it exists, weights the examples."""
+"""The mean loss, weighted by the output `weight` if there is one."""

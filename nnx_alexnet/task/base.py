@@ -26,8 +26,8 @@ class Task:
     """Defines what a model learns; subclass it to train anything.
 
     A subclass overrides `outputs`, which returns the loss of each example. To add a metric, add
-    it to `metrics`, a `clu.metrics.Collection` whose metrics read the names that `outputs`
-    returns. Metrics accumulate sums and counts over `mask`, so they are exact on any split.
+    it to `metrics`, a `clu.metrics.Collection` whose metrics read the arrays that `outputs`
+    returns by name. Metrics accumulate sums and counts over `mask`, so they are exact on any split.
 
     Example:
         This autoencoder, whose target is the image itself, has a metric in addition to the loss:
@@ -63,7 +63,7 @@ class Task:
         return self
 
     def num_outputs(self, data: DataModule) -> int | None:
-        """Returns the `num_classes` of the model that the command builds, None if it is not known.
+        """Returns the `num_classes` with which the command builds the model, None if unknown.
 
         Args:
             data: the splits.
@@ -84,8 +84,8 @@ class Task:
             floating-point array `[B]` with one value per example, which the trainer averages over
             the mask in float32. If the dict has a `weight` (`[B]`, not negative), the loss of a
             batch and of a split is the weighted mean sum(w l) / sum(w). The first axis of the
-            other arrays is the batch. A loss of another
-            shape raises an error before anything is compiled.
+            other arrays is the batch. A loss of another shape raises an error before anything is
+            compiled.
         """
         raise TypeError(f"{type(self).__name__} must override `outputs(model, batch)`.")
 

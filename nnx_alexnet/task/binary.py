@@ -31,26 +31,27 @@ class MultiLabelClassification(LabelTask):
     """Sigmoid cross-entropy of K independent labels per example, with accuracy.
 
     The labels are `[B, K]`, 0 or 1, or probabilities. The loss of an example is the mean over its
-    labels, in float32; the accuracy is the share of labels that are right. The batch key `weight`
-    (`[B]`, optional) weights the examples in the loss and the metrics, and `views` of an image have
-    the mean of their probabilities, as in `Classification`.
+    labels, in float32; the accuracy is the share of labels that are predicted correctly. The batch
+    key `weight` (`[B]`, optional) weights the examples in the loss and the metrics. The
+    probabilities of several `views` of an image are averaged. Both work as in `Classification`.
 
     Args:
         threshold: the probability above which a label is predicted, in (0, 1) (default 0.5). It
             changes the metrics only.
-        pos_weight: the factor of the loss of the labels that are 1: a number, or one per label;
+        pos_weight: the factor on the loss of labels that are 1: a number, or one per label;
             `"balanced"`: the number of training labels that are 0, divided by those that are 1;
             None (the default): 1. The loss is not divided by it, as in
             `torch.nn.BCEWithLogitsLoss`.
         focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
             `Classification`).
-        metrics: further metrics: `"precision"`, `"recall"` and `"f1"`: means over the labels, as
-            `val/f1`, and with at most 100 labels each label has its own, as `val/f1/cat`;
-            `"auroc"`, in validation and test only (default: none; see `Classification`).
+        metrics: further metrics (default: none). `"precision"`, `"recall"` and `"f1"` are means
+            over the labels, such as `val/f1`; with at most 100 labels, each label also has its own,
+            such as `val/f1/cat`. `"auroc"` is computed in validation and test only; see
+            `Classification`.
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, a balanced
-            weight is wanted but the training labels are not in memory.
+            weight is requested but the training labels are not in memory.
 
     Example:
         >>> import jax.numpy as jnp
@@ -114,13 +115,13 @@ class MultiLabelClassification(LabelTask):
     def label_problem(
         self, labels: np.ndarray[Any, Any], outputs: Mapping[str, jax.ShapeDtypeStruct]
     ) -> str | None:
-        """Returns which labels are not 0, 1 or between."""
+        """Returns what is wrong with labels outside of [0, 1]."""
         if "logits" not in outputs or not labels.size:
             return None
         low, high = float(labels.min()), float(labels.max())
         if low >= 0 and high <= 1:  # False for NaN
             return None
-        several = "Use `Classification` for several classes per label." if high > 1 else ""
+        several = "Use `Classification` for more than two classes." if high > 1 else ""
         return (
             f"has labels from {low:g} to {high:g}; `{type(self).__name__}` requires 0 and 1, or "
             f"probabilities. {several}"
@@ -146,7 +147,7 @@ class MultiLabelClassification(LabelTask):
             raise ValueError(
                 f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
                 f"example; `{type(self).__name__}` with a model of {logits.shape[-1]} logits "
-                f"requires 0 and 1 of shape {logits.shape[1:]}."
+                f"requires labels of 0 and 1 of shape {logits.shape[1:]}."
             )
         target: jax.Array = label.astype(jnp.float32)
         return target
@@ -159,7 +160,8 @@ class MultiLabelClassification(LabelTask):
             return positive + negative
         if self._pos_weight is None:
             raise ValueError(
-                '`pos_weight` (="balanced") is that of a trainer: call for_data(data) first.'
+                '`pos_weight` (="balanced") depends on the training labels: call for_data(data) '
+                "first."
             )
         factor: NDArray[np.float32] = np.asarray(self._pos_weight, np.float32)
         if factor.shape not in ((), (1,), logits.shape[1:]):
@@ -198,7 +200,7 @@ class BinaryClassification(MultiLabelClassification):
     Args:
         threshold: the probability above which class 1 is predicted, in (0, 1) (default 0.5). It
             changes the metrics only.
-        pos_weight: the factor of the loss of the examples of class 1; `"balanced"`: the number of
+        pos_weight: the factor on the loss of examples of class 1; `"balanced"`: the number of
             training examples of class 0, divided by those of class 1; None (the default): 1. The
             loss is not divided by it, as in `torch.nn.BCEWithLogitsLoss`.
         focal_gamma: the exponent of the focal loss (default 0: plain cross-entropy; see
@@ -249,8 +251,8 @@ class BinaryClassification(MultiLabelClassification):
         if label.ndim != 1 or jnp.iscomplexobj(label):
             raise ValueError(
                 f"`data` has labels of shape {label.shape[1:]} and dtype {label.dtype} per "
-                "example; `BinaryClassification` requires a single 0 or 1. Convert integer "
-                "labels to float32 for MixUp and CutMix, which else make rows of two classes. For "
+                "example; `BinaryClassification` requires a single 0 or 1. MixUp and CutMix turn "
+                "integer labels into rows of two classes, but mix float32 labels as they are. For "
                 "several labels use `MultiLabelClassification`."
             )
         target: jax.Array = label.astype(jnp.float32)

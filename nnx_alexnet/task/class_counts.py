@@ -25,14 +25,14 @@ def class_score(
 ) -> type[Metric]:
     """Returns a metric that computes a score of each class, and its mean over the classes (macro).
 
-    A score whose denominator is 0 is 0, as in scikit-learn, and counts in the mean. The output
-    `example_weight`, `[B]`, weights the examples if there is one.
+    A score with a denominator of 0 is 0, as in scikit-learn, and counts in the mean. The output
+    `example_weight`, `[B]`, weights the examples if it exists.
 
     Args:
-        score: which one.
-        classes: returns the predicted and the right classes, each `bool[B, K]`, for the outputs of
-            a task.
-        names: the name of each class; None: its number.
+        score: which score.
+        classes: a function of the outputs of a task that returns the predicted and the right
+            classes, each `bool[B, K]`.
+        names: the names of the classes; None: their numbers.
         num_classes: K. With one class, or more than 100, only the mean is computed.
 
     Source: `sklearn.metrics.precision_recall_fscore_support`.

@@ -36,7 +36,7 @@ def checked_weights(weights: Any) -> Literal["balanced"] | tuple[float, ...] | N
     if not is_list or not all(_is_weight(value) for value in values) or not any(values):
         raise ValueError(
             f'`class_weights` (={weights!r}) must be "balanced", None, or one number per class '
-            "that is finite and not negative, such as (1.0, 4.0); one must be positive."
+            "that is finite and not negative, such as (1.0, 4.0); at least one must be positive."
         )
     return tuple(map(float, values))
 

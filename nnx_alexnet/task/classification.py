@@ -31,7 +31,7 @@ _SUM_TOLERANCE = 1e-2
 
 _OTHER_TASKS = (
     "For binary labels use `BinaryClassification`, for several labels per example "
-    "`MultiLabelClassification`. For numbers subclass `Task`, with the loss "
+    "`MultiLabelClassification`. To predict numbers, subclass `Task`, with the loss "
     "optax.squared_error(outputs, labels).mean(axis=-1)."
 )
 
@@ -101,37 +101,37 @@ class Classification(LabelTask):
     With more than ten classes, top-5 accuracy is added. A subclass can replace the metrics by
     setting `metrics`. The loss is computed in float32, whatever the model's precision. For integer
     labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
-    probabilities; other floating-point labels are an error. The accuracy compares with the class
-    of the largest probability.
+    probabilities, and the accuracy compares with the class of the largest one; other
+    floating-point labels are an error.
 
-    If a batch has several `views` of each image, as from `ImageTransform(ten_crops=True)`, the
-    mean of their probabilities takes the place of those of `image`.
+    If a batch has several `views` of each image, as from `ImageTransform(ten_crops=True)`, their
+    probabilities are averaged, and `image` is not used.
 
-    The batch key `weight` (`[B]`, optional, not negative) weights the examples: the loss and all
-    metrics are then sum(w x) / sum(w) over the batch in training, and over the split in the
-    metrics, like scikit-learn's `sample_weight`. `class_weights` multiply it in the loss only, like
-    the `weight` of `torch.nn.CrossEntropyLoss`, in training and in evaluation.
+    The batch key `weight` (`[B]`, optional, not negative) weights the examples. The loss of a batch
+    and each metric of a split are then sum(w x) / sum(w), as with scikit-learn's `sample_weight`.
+    `class_weights` multiply these weights in the loss only, in training and in evaluation, like the
+    `weight` of `torch.nn.CrossEntropyLoss`.
 
     Args:
         label_smoothing: the share of each label that is spread evenly over all classes, in
             [0, 1) (default 0; Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, section 7).
         class_weights: the weight of each class in the loss, one number per class; `"balanced"`: N /
             (K n) for a class with n of the N training examples, as in scikit-learn, so that all K
-            classes count the same; None (the default): all 1.
+            classes count equally; None (the default): all 1.
         focal_gamma: the exponent of the focal loss, which multiplies each term of the cross-entropy
-            by (1 - p)^gamma, so that examples that are easy count less (default 0: plain
+            by (1 - p)^gamma, so that easy examples count less (default 0: plain
             cross-entropy; 2 is common; Lin et al. 2017, https://arxiv.org/abs/1708.02002,
             equation 4).
-        metrics: further metrics: `"precision"`, `"recall"` and `"f1"` are means over the classes
-            (macro), as `val/f1`; with at most 100 classes, each class has its own, as
-            `val/f1/cat`. `"auroc"`, the area under the ROC curve of each class against the rest
-            (macro), is computed in validation and test only, because it needs all logits of a split
-            in the host's memory (default: none). The confusion matrix is drawn by the `TensorBoard`
-            callback and by `nnx-alexnet report`.
+        metrics: further metrics (default: none). `"precision"`, `"recall"` and `"f1"` are means
+            over the classes (macro), such as `val/f1`; with at most 100 classes, each class also
+            has its own, such as `val/f1/cat`. `"auroc"`, the area under the ROC curve of each class
+            against the rest (macro), is computed in validation and test only, because it needs all
+            logits of a split in the host's memory. The confusion matrix is not a metric; the
+            `TensorBoard` callback and `nnx-alexnet report` draw it.
 
     Raises:
         ValueError: an argument is outside its range; or, when a trainer is created, balanced
-            weights are wanted but the classes of the training examples are not known.
+            weights are requested but the classes of the training examples are not known.
 
     Example:
         >>> import jax.numpy as jnp
@@ -171,8 +171,8 @@ class Classification(LabelTask):
     def outputs(self, model: nnx.Module, batch: Mapping[str, Any]) -> Outputs:
         """Returns `loss` (`[B]`), `logits` (`[B, K]`) and `labels` (`int32[B]`).
 
-        With weights, it also returns `weight` (`[B]`), that of the loss, and `example_weight`, that
-        of the batch.
+        With weights, it also returns `weight` (`[B]`), which the loss is averaged with, and
+        `example_weight` (`[B]`), that of the batch.
 
         Raises:
             ValueError: the model does not return logits, or the labels do not fit them.
@@ -203,7 +203,8 @@ class Classification(LabelTask):
         balance = self._counts
         if self.class_weights == "balanced" and balance is None:
             raise ValueError(
-                '`class_weights` (="balanced") are those of a trainer: call for_data(data) first.'
+                '`class_weights` (="balanced") depend on the training labels: call for_data(data) '
+                "first."
             )
         given = None if self.class_weights == "balanced" else self.class_weights
         weights = weights_of_classes(given, balance, num_classes)

@@ -1,7 +1,6 @@
 """Checks that the metrics of a task can be accumulated, from their shapes and dtypes.
 
-Without these checks, metrics that ignore the mask would count padding, and a metric that fails
-would fail only after an epoch.
+Without these checks, a metric that cannot be computed would fail only at the end of an epoch.
 """
 
 from __future__ import annotations

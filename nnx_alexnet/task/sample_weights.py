@@ -18,8 +18,8 @@ def batch_weights(batch: Mapping[str, Any], weight: jax.Array | None) -> dict[st
         weight: other weights of the examples in the loss, `float32[B]`, or None.
 
     Returns:
-        `weight`, the product of both, with which the trainer averages the loss, and
-        `example_weight`, that of the batch; neither if there are no weights.
+        `weight`, the product of both, which the trainer averages the loss with, and
+        `example_weight`, that of the batch; an empty dict if there are no weights.
 
     Raises:
         ValueError: `weight` of the batch is not one number per example.

@@ -30,7 +30,7 @@ class SplitMetric(NamedTuple):
 
 
 def auroc(scores: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any] | None = None) -> float:
-    """Returns the area under the ROC curve, of the mean over the classes (macro).
+    """Returns the area under the ROC curve, averaged over the classes (macro).
 
     Args:
         scores: `[N]`, or `[N, K]` with one score per class or label.
@@ -39,8 +39,8 @@ def auroc(scores: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any] | Non
         weight: of the examples, `[N]` (default: all 1).
 
     Returns:
-        The mean over the classes that some examples have, and others do not; NaN if there are
-        none, or a score is NaN.
+        The mean over the classes that some examples have and others do not; NaN if there is no
+        such class, or if a score is not finite.
 
     Source: `sklearn.metrics.roc_auc_score` with `multi_class="ovr"`.
 
@@ -87,7 +87,7 @@ def class_auroc(
     """
     if not np.isfinite(logits).all():
         return float("nan")
-    # In the order of the probabilities, which may be rounded to 0 and 1.
+    # Their order is that of the probabilities, which may be rounded to 0 or 1.
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return auroc(log_p, labels, weight)

@@ -86,9 +86,19 @@ def test_multi_label_metrics_are_those_of_scikit_learn():
     [
         (BinaryClassification(), 2, LABELS[:, 0], "requires one floating-point logit per example"),
         (BinaryClassification(), 1, LABELS, "For several labels use `MultiLabel"),
-        (BinaryClassification(), 1, LABELS[:, 0] * 3, "has labels from 0 to 3; .* several classes"),
+        (
+            BinaryClassification(),
+            1,
+            LABELS[:, 0] * 3,
+            "has labels from 0 to 3; .* more than two classes",
+        ),
         (BinaryClassification(), 1, LABELS[:, 0] - 1, "has labels from -1 to 0"),
-        (MultiLabelClassification(), 2, LABELS, r"a model of 2 logits requires 0 and 1 of shape"),
+        (
+            MultiLabelClassification(),
+            2,
+            LABELS,
+            r"a model of 2 logits requires labels of 0 and 1 of shape",
+        ),
         (MultiLabelClassification(), 3, LABELS[:, 0], r"labels of shape \(\)"),
         (MultiLabelClassification(pos_weight=(1, 2)), 3, LABELS, "has 2 numbers for 3 labels"),
     ],
