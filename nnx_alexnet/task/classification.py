@@ -98,8 +98,8 @@ _METRICS_OF_MANY_CLASSES: dict[str, type[Metric]] = {  # for more than ten
 class Classification(LabelTask):
     """Softmax cross-entropy from integer, one-hot or soft labels, with accuracy.
 
-    With more than ten classes, top-5 accuracy is added. A subclass can replace the metrics by
-    setting `metrics`. The loss is computed in float32, whatever the model's precision. For integer
+    With more than ten classes, top-5 accuracy is added. A subclass can replace these metrics by
+    setting `metrics`; those chosen by name are added to them. The loss is computed in float32, whatever the model's precision. For integer
     labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
     probabilities, and the accuracy compares with the class of the largest one; other
     floating-point labels are an error.
