@@ -74,7 +74,10 @@ class Run:
                 "folder of a run."
             )
         if self._settings.log_dir is None and resume != "never":
-            raise ValueError(f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from.")
+            raise ValueError(
+                f"`resume` (={str(resume)!r}) needs a `log_dir` to resume from. There is none with "
+                "`log_dir=None`, or with `fast_dev_run`."
+            )
 
     def open(
         self,
@@ -85,7 +88,7 @@ class Run:
         about_data: Mapping[str, Any],
         policy: ModelCheckpoint,
         parameter_names: Sequence[str],
-        check_saved: Callable[[Path], None],
+        check_saved: Callable[[Path], None] = lambda _: None,
     ) -> tuple[Checkpoint | None, list[str]]:
         """Opens the folder of a new run, or of the one to resume.
 
@@ -96,7 +99,8 @@ class Run:
             about_data: a description of its data.
             policy: which checkpoints to keep.
             parameter_names: the names of the parameters that must be finite to be saved.
-            check_saved: called with the folder of the run to resume before it is changed.
+            check_saved: called with the folder of the run to resume before it is changed (default:
+                nothing).
 
         Returns:
             The checkpoint to resume from, if there is one, and the paths of the accepted
