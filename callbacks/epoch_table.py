@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from nnx_alexnet.runs import class_metrics
 from nnx_alexnet.support import format_duration, format_value, printable
 
 _GAP = "  "
@@ -104,9 +105,10 @@ class EpochTable:
 def _cells(row: EpochRow) -> dict[str, str]:
     """Returns the texts of a row by the names of the columns, in the order of the columns."""
     cells = {"epoch": row.position, "step": str(row.step)}
+    left_out = class_metrics(row.metrics)
     for split in ("train/", "val/"):
         for name, value in row.metrics.items():
-            if name.startswith(split):
+            if name.startswith(split) and name not in left_out:
                 cells[name] = format_value(value)
     if row.examples_per_second is not None:
         cells["examples/s"] = f"{row.examples_per_second:,.0f}"
@@ -141,7 +143,7 @@ def _rank(column: _Column) -> int:
         return 0
     if column.is_metric:
         is_loss = column.heading == "loss"
-        return 1 if is_loss else 2 if column.group == "val" else 3
+        return 1 if is_loss else 2 if column.name.startswith("val/") else 3
     return 4 if name == "examples/s" else 5
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from nnx_alexnet.callbacks.epoch_table import EpochRow
+from nnx_alexnet.runs import class_metrics
 from nnx_alexnet.support import (
     NotebookOutput,
     format_duration,
@@ -82,8 +83,13 @@ class NotebookTable:
         self._output.show(self.html() + html, "\n".join(filter(None, [self.text(), text])))
 
     def _names(self) -> list[str]:
-        """Returns the metrics to show: those of training, of validation, then others."""
-        names = dict.fromkeys(name for row in self._rows for name in row.metrics)
+        """Returns the metrics to show: those of training, of validation, then others.
+
+        Those of single classes are left out.
+        """
+        every = dict.fromkeys(name for row in self._rows for name in row.metrics)
+        left_out = class_metrics(every)
+        names = [name for name in every if name not in left_out]
         groups = ("train/", "val/")
         first = [name for group in groups for name in names if name.startswith(group)]
         return [*first, *(name for name in names if not name.startswith((*groups, "perf/")))]

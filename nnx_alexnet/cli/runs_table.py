@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,14 +14,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from nnx_alexnet.runs import larger_is_better, parse_time
+from nnx_alexnet.runs import class_metrics, larger_is_better, parse_time
 from nnx_alexnet.support import format_duration, format_value, printable, unknown
 
 Row = Mapping[str, Any]
+Lines = list[str]
 
 _COLUMNS = ("run", "status", "epochs", "steps", "started", "duration")
 _TEXT_COLUMNS = ("run", "status", "tags", "reason")
 _SHORT_HEADINGS = {"epochs": "ep", "duration": "took", "accuracy": "acc"}
+_NAME_WIDTH = 24  # of run names that are cut to make room for metrics
 _MIN_NAME_WIDTH = 9  # of run names that are cut
 _MAX_WIDTH = 1_000_000  # of a table without a limit
 
@@ -58,7 +61,8 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
 
     Without a limit, the last column has the reasons why runs ended. With a limit, the error of a
     run that failed follows its line. A table that is too wide is shortened in this order: dates and
-    headings are abbreviated; losses of splits with an accuracy are left out; run names lose their
+    headings are abbreviated; losses of splits with an accuracy are left out; names of more than 24
+    characters lose their beginnings; metrics are left out, accuracies last; all names lose their
     beginnings; the right end is cut off.
 
     Args:
@@ -77,15 +81,23 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
     metrics = metric_columns(rows)
     last = [*_COLUMNS[4:], *(["tags"] if any(row.get("tags") for row in rows) else [])]
     last += ["reason"] if width is None and any(map(reason_of, rows)) else []
-    for is_short, shown in ((False, metrics), (True, metrics), (True, _without_losses(metrics))):
-        table = _table(rows, [*_COLUMNS[:4], *shown, *last], now if is_short else None)
-        lines = rendered(table, _MAX_WIDTH)
-        natural_width = max(map(len, lines))
-        if natural_width <= limit:
-            break
-    else:
-        spare = max(len(printable(row.get("run"))) for row in rows) - _MIN_NAME_WIDTH
-        lines = rendered(table, max(limit, natural_width - max(spare, 0)))
+
+    def lines_of(shown: Sequence[str], *, is_short: bool = True, width: int = _MAX_WIDTH) -> Lines:
+        columns = [*_COLUMNS[:4], *shown, *last]
+        return rendered(_table(rows, columns, now if is_short else None), width)
+
+    longest = max(len(printable(row.get("run"))) for row in rows)
+    lines = lines_of(metrics, is_short=False)
+    if _width(lines) > limit:
+        choices = _choices(metrics)
+        # Each choice is narrower than the one before it.
+        room = limit + max(0, longest - _NAME_WIDTH)
+        place = bisect_left(choices, True, key=lambda shown: _width(lines_of(shown)) <= room)
+        shown = choices[min(place, len(choices) - 1)]
+        lines = lines_of(shown)
+    if (natural_width := _width(lines)) > limit:
+        spare = max(0, longest - _MIN_NAME_WIDTH)
+        lines = lines_of(shown, width=max(limit, natural_width - spare))
         lines = [line if len(line) <= limit else f"{line[: limit - 1]}…" for line in lines]
     if width is None:
         return "\n".join(lines)
@@ -96,9 +108,11 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
 
 
 def metric_columns(rows: Sequence[Row]) -> list[str]:
-    """Returns the metrics of validations, then those of tests."""
+    """Returns the metrics of validations, then those of tests, without those of single classes."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return [name for split in ("val/", "test/") for name in names if name.startswith(split)]
+    left_out = class_metrics(names)
+    found = [name for split in ("val/", "test/") for name in names if name.startswith(split)]
+    return [name for name in found if name not in left_out]
 
 
 def reason_of(row: Row) -> str | None:
@@ -133,10 +147,17 @@ def _failure_lines(row: Row, width: int) -> list[str]:
     )
 
 
-def _without_losses(metrics: Sequence[str]) -> list[str]:
-    """Drops the loss of each split that has an accuracy."""
-    splits = {name.split("/")[0] for name in metrics if larger_is_better(name)}
-    return [name for name in metrics if name not in {f"{split}/loss" for split in splits}]
+def _choices(metrics: Sequence[str]) -> list[list[str]]:
+    """Returns which metrics a table can show, from all of them to the most important one."""
+    splits = {name.rpartition("/")[0] for name in metrics if larger_is_better(name)}
+    fewer = [name for name in metrics if name not in {f"{split}/loss" for split in splits}]
+    ranked = sorted(fewer, key=lambda name: not name.endswith("/accuracy"))
+    kept = [ranked[:num] for num in range(len(ranked), 0, -1)]
+    return [[*metrics], *([name for name in fewer if name in names] for names in kept)]
+
+
+def _width(lines: Sequence[str]) -> int:
+    return max(map(len, lines))
 
 
 def _table(rows: Sequence[Row], columns: Sequence[str], now: datetime | None) -> Table:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, SupportsIndex, overload
 
+from nnx_alexnet.runs import class_metrics
 from nnx_alexnet.support import format_value, html_table, text_table
 
 _MAX_ROWS = 60  # of a table; of a longer history, the first and the last five are shown
@@ -13,8 +14,8 @@ _MAX_ROWS = 60  # of a table; of a longer history, the first and the last five a
 class History(list[dict[str, Any]]):
     """A list of dicts, one per validation, which is shown as a table and can be plotted.
 
-    The table shows the metrics of training and validation first. It omits those of `perf/`, which
-    the dicts hold.
+    The table shows the metrics of training and validation first. It omits those of single classes
+    and of `perf/`, which the dicts hold.
 
     Args:
         rows: dicts with `epoch`, `step` and the metrics of that epoch (default none).
@@ -51,6 +52,8 @@ class History(list[dict[str, Any]]):
     def _as(self, table: Callable[[list[str], list[list[str]]], str]) -> str:
         """Returns the history in the form that `table` gives a header and rows."""
         every = self._names()
+        left_out = class_metrics(every)
+        every = [name for name in every if name not in left_out]
         first = ("epoch", "step", "train/", "val/")
         names = [name for group in first for name in every if name.startswith(group)]
         names += [name for name in every if not name.startswith((*first, "perf/"))]
@@ -70,8 +73,9 @@ class History(list[dict[str, Any]]):
         script calls `plt.show()` or `plt.savefig("curves.png")` afterwards.
 
         Args:
-            *metrics: which metrics to draw: "loss" for `train/loss` and `val/loss`, or a whole
-                name such as "lr" (default: all, except those of `perf/`).
+            *metrics: which metrics to draw: "loss" for `train/loss` and the losses of all
+                validation sets, or a whole name such as "lr" (default: all, except those of
+                `perf/` and of single classes such as "f1/cat").
 
         Returns:
             The `matplotlib.axes.Axes` of each chart.
@@ -118,7 +122,20 @@ class Metrics(dict[str, float]):
     """
 
     def _repr_html_(self) -> str:
-        return html_table([*self], [[_cell(value) for value in self.values()]])
+        classes = class_metrics(self)
+        shown = {name: value for name, value in self.items() if name not in classes}
+        text = html_table([*shown], [[_cell(value) for value in shown.values()]])
+        return text + self._class_table(classes) if classes else text
+
+    def _class_table(self, classes: Mapping[str, tuple[str, str]]) -> str:
+        """Returns a table with a row for each class, and a column for each metric."""
+        cells = {place: _cell(self[name]) for name, place in classes.items()}
+        metrics = [*dict.fromkeys(metric for metric, _ in cells)]
+        labels = [*dict.fromkeys(label for _, label in cells)]
+        rows = [
+            [label, *(cells.get((metric, label), "-") for metric in metrics)] for label in labels
+        ]
+        return html_table(["class", *metrics], rows)
 
 
 def _cell(value: Any) -> str:

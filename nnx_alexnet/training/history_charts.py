@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnx_alexnet.runs import class_metrics, validation_splits
 from nnx_alexnet.support import unknown
 
-_SPLITS = ("train", "val")
 _MAX_COLUMNS = 3
 _FEW = 40  # rows up to which each is marked
 
@@ -26,7 +26,9 @@ def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = ()) -> list
         1
         >>> plt.close("all")
     """
-    charts = _charts(rows)
+    names = [*dict.fromkeys(name for row in rows for name in row)]
+    splits = ["train", *validation_splits(names), "val"]
+    charts = _charts(rows, splits)
     if not charts:
         raise ValueError(
             "The history has no metrics to plot: no epoch has ended with a validation yet. Call "
@@ -35,7 +37,9 @@ def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = ()) -> list
     for name in metrics:
         if name not in charts:
             raise unknown("metrics", name, charts)
-    shown = metrics or [name for name in charts if not name.startswith("perf/")] or [*charts]
+    classes = {_place(name, splits)[0] for name in class_metrics(names)}
+    left_out = {name for name in charts if name in classes or name.startswith("perf/")}
+    shown = metrics or [name for name in charts if name not in left_out] or [*charts]
 
     import matplotlib.pyplot as plt
 
@@ -56,26 +60,35 @@ def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = ()) -> list
     return places[: len(shown)]
 
 
-def _charts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+def _charts(
+    rows: Sequence[Mapping[str, Any]], splits: Sequence[str]
+) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Returns the points of each line of each chart, by the name of the metric."""
     charts: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for row in rows:
         for name, value in row.items():
             if name in ("epoch", "step"):
                 continue
-            split, _, rest = name.partition("/")
-            metric, line = (rest, split) if split in _SPLITS else (name, "")
+            metric, line = _place(name, splits)
             charts.setdefault(metric, {}).setdefault(line, []).append((row["step"], value))
     return charts
 
 
+def _place(name: str, splits: Sequence[str]) -> tuple[str, str]:
+    """Returns the chart and the line of a metric; the line is its split, or empty."""
+    split = next((split for split in splits if name.startswith(f"{split}/")), "")
+    return name.removeprefix(f"{split}/"), split
+
+
 def _draw_chart(chart: Any, name: str, lines: Mapping[str, list[tuple[int, float]]]) -> None:
-    for line in sorted(lines):
+    # Training is always drawn in the first color, and validation in the next ones.
+    others = [line for line in lines if line != "train"]
+    first = 0 if others == [""] else 1
+    colors = {"train": "C0", **{line: f"C{first + k}" for k, line in enumerate(others)}}
+    for line in sorted(lines, key=lambda line: line != "train"):
         steps, values = zip(*lines[line], strict=True)
         marker = "." if len(steps) <= _FEW else ""
-        # Training is always drawn in the first color, and validation in the second.
-        color = {"train": "C0", "val": "C1"}.get(line, "C0")
-        chart.plot(steps, values, marker=marker, color=color, label=line)
+        chart.plot(steps, values, marker=marker, color=colors[line], label=line)
     chart.set_title(name, loc="left", parse_math=False)
     chart.set_xlabel("step")
     chart.xaxis.get_major_locator().set_params(integer=True)

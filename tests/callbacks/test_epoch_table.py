@@ -92,3 +92,10 @@ def test_a_long_group_is_cut_to_its_column():
     assert groups.split() == ["val/mea…", "val"]
     assert max(len(groups), len(headings)) <= 50
     assert groups.index("…") == headings.index("large") + 4
+
+
+def test_metrics_of_single_classes_have_no_columns():
+    given = row(metrics={**METRICS, "val/f1": 0.5, "val/f1/cat": 0.25, "train/accuracy/cat": 1.0})
+    lines = EpochTable().lines(given, width=200)
+    assert lines[0].split() == ["train", "val"]
+    assert "0.2500" not in lines[2]

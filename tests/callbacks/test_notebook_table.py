@@ -82,3 +82,9 @@ def test_texts_are_escaped(notebook):
     page = notebook.outputs[0]["text/html"]
     assert "<b>" not in page
     assert "<i>" not in page
+
+
+def test_metrics_of_single_classes_have_no_columns(notebook):
+    table = NotebookTable([row(1, {"val/loss": 1.0, "val/f1": 0.5, "val/f1/cat": 0.25})])
+    header = table.text().split("\n")[0].split()
+    assert header == ["epoch", "step", "val/loss", "val/f1", "examples/s", "time"]

@@ -132,3 +132,22 @@ def test_tags_are_a_column_if_a_run_has_some():
     rows = [{"run": "a", "tags": None}, {"run": "b", "tags": "wide, slow"}]
     assert [line.split()[-1] for line in format_runs(rows).splitlines()] == ["tags", "-", "slow"]
     assert "tags" not in format_runs(rows[:1])
+
+
+def test_single_classes_have_no_columns_and_accuracies_stay_longest():
+    metrics = {
+        f"{split}/{name}": 0.5
+        for split in ("val/clean", "val/night", "test")
+        for name in ("loss", "auroc", "f1", "f1/cat", "accuracy")
+    }
+    rows = [{"run": "mine/version_0", "status": "finished", **metrics}]
+    headings = [
+        format_runs(rows, width, now=NOW).split("\n")[0].split() for width in (None, 100, 80)
+    ]
+    shown = [[name for name in line if "/" in name] for line in headings]
+    assert shown == [
+        [name for name in metrics if not name.endswith("/cat")],
+        ["val/clean/auroc", "val/clean/acc", "val/night/acc", "test/acc"],
+        ["val/clean/acc", "val/night/acc"],
+    ]
+    assert "mine/version_0" in format_runs(rows, 80, now=NOW)

@@ -1,5 +1,6 @@
 """The history that `fit` returns, and the metrics that `validate` returns."""
 
+import re
 import sys
 
 import pytest
@@ -64,3 +65,16 @@ def test_metrics_are_a_dict_that_a_notebook_shows_as_a_table():
     metrics = Metrics({"test/loss": 2.2964077419704862})
     assert metrics == {"test/loss": 2.2964077419704862}
     assert ">2.2964<" in metrics._repr_html_()
+
+
+def test_single_classes_are_left_out_of_the_history_and_follow_the_metrics():
+    values = {"val/loss": 0.125, "val/f1": 0.5, "val/f1/<b>": 0.25, "val/recall": 1.0,
+              "val/recall/<b>": 0.75, "val/recall/dog": 0.375}  # fmt: skip
+    assert repr(History([{"epoch": 0, "step": 4, **values}])).split("\n")[0].split() == [
+        "epoch", "step", "val/loss", "val/f1", "val/recall",
+    ]  # fmt: skip
+    cells = re.findall("<t[hd](?: [^>]*)?>(.*?)</t[hd]>", Metrics(values)._repr_html_())
+    assert cells == [
+        "val/loss", "val/f1", "val/recall", "0.1250", "0.5000", "1.0000",
+        "class", "val/f1", "val/recall", "&lt;b&gt;", "0.2500", "0.7500", "dog", "-", "0.3750",
+    ]  # fmt: skip

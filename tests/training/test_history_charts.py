@@ -53,3 +53,14 @@ def test_an_unknown_metric_is_refused_before_anything_is_drawn():
     with pytest.raises(ValueError, match=r"`metrics` \(='los'\) is unknown; did you mean 'loss'"):
         History(ROWS).plot("los")
     assert plt.get_fignums() == []
+
+
+def test_validation_sets_share_a_chart_and_classes_are_drawn_on_request():
+    row = {"step": 4, "train/loss": 3.0, "train/f1": 0.5, "train/f1/cat": 0.25, "lr": 0.1,
+           "val/a/loss": 1.0, "val/b/loss": 2.0, "val/a/f1": 0.5, "val/a/f1/cat": 0.75}  # fmt: skip
+    charts = History([row]).plot()
+    assert [chart.get_title(loc="left") for chart in charts] == ["loss", "f1", "lr"]
+    assert lines(charts[0]) == {"train": [[4, 3]], "val/a": [[4, 1]], "val/b": [[4, 2]]}
+    assert len({line.get_color() for line in charts[0].lines}) == 3
+    (chart,) = History([row]).plot("f1/cat")
+    assert lines(chart) == {"train": [[4, 0.25]], "val/a": [[4, 0.75]]}
