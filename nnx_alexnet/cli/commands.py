@@ -23,6 +23,7 @@ from nnx_alexnet.callbacks import RunSummary
 from nnx_alexnet.checkpoints import load_checkpoint, load_chosen, verify_checkpoints
 from nnx_alexnet.cli.cache_output import cache_line, fill_cache
 from nnx_alexnet.cli.data_option import build_data
+from nnx_alexnet.cli.metric_lines import metric_lines
 from nnx_alexnet.cli.option_groups import GIVEN_BY_DATA
 from nnx_alexnet.cli.predict_files import predict_files, rebuild_predictor
 from nnx_alexnet.cli.prediction_output import open_output, write_predictions
@@ -131,8 +132,7 @@ def evaluate(split: Literal["val", "test"], arguments: Namespace) -> int:
         print_result(json.dumps({**chosen_by, **numbers}))
     else:
         print_result(printable(f"Checkpoint: {chosen.path} ({chosen.reason})"))
-        for name, value in metrics.items():
-            print_result(f"{printable(name):<24}{value:.4f}")
+        print_result("\n".join(metric_lines(metrics)))
     return 0
 
 

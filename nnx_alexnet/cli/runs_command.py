@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from jsonargparse import Namespace
@@ -71,7 +72,8 @@ def _compare(rows: Rows) -> None:
     if len(rows) > 1 and not differing:
         write_message("The settings of these runs are the same.")
     if unrecorded:
-        write_message(printable(f"Not recorded by runs from Python: {', '.join(unrecorded)}."))
+        text = printable(f"Not recorded by runs from Python: {', '.join(unrecorded)}.")
+        write_message(fill(text, output_columns() or len(text), break_on_hyphens=False))
 
 
 def _delete(rows: Rows, arguments: Namespace) -> int:

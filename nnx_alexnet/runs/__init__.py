@@ -10,7 +10,7 @@ from nnx_alexnet.runs.folder import (
 )
 from nnx_alexnet.runs.last_step import write_last_step
 from nnx_alexnet.runs.lock import RunLock
-from nnx_alexnet.runs.metric_parts import class_metrics, validation_splits
+from nnx_alexnet.runs.metric_parts import class_metrics, class_tables, validation_splits
 from nnx_alexnet.runs.reader import (
     best_step,
     has_best,
@@ -32,6 +32,7 @@ __all__ = [
     "check_name",
     "choose_run_dir",
     "class_metrics",
+    "class_tables",
     "compare_settings",
     "config_text",
     "delete_run",

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+
+class ClassTable(NamedTuple):
+    """The metrics of the classes in one split.
+
+    Attributes:
+        metrics: the metrics of all classes, such as `val/f1`; one for each column.
+        rows: the values of each class by its name; None if a class has no value.
+    """
+
+    metrics: list[str]
+    rows: dict[str, list[float | None]]
 
 
 def validation_splits(names: Collection[str]) -> list[str]:
@@ -49,3 +62,30 @@ def class_metrics(names: Collection[str]) -> dict[str, tuple[str, str]]:
                 found[name] = whole, "/".join(parts[end:])
                 break
     return found
+
+
+def class_tables(metrics: Mapping[str, float]) -> list[ClassTable]:
+    """Returns a table for each split that has metrics of single classes.
+
+    Args:
+        metrics: the values by name.
+
+    Example:
+        >>> from nnx_alexnet.runs.metric_parts import class_tables
+        >>> class_tables({"val/f1": 0.5, "val/f1/cat": 0.25, "val/f1/dog": 0.75})
+        [ClassTable(metrics=['val/f1'], rows={'cat': [0.25], 'dog': [0.75]})]
+    """
+    values = {place: metrics[name] for name, place in class_metrics(metrics).items()}
+    splits: dict[str, list[str]] = {}
+    for whole in dict.fromkeys(whole for whole, _ in values):
+        splits.setdefault(whole.rpartition("/")[0], []).append(whole)
+    return [
+        ClassTable(
+            columns,
+            {
+                label: [values.get((whole, label)) for whole in columns]
+                for label in dict.fromkeys(label for whole, label in values if whole in columns)
+            },
+        )
+        for columns in splits.values()
+    ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, SupportsIndex, overload
 
-from nnx_alexnet.runs import class_metrics
+from nnx_alexnet.runs import class_metrics, class_tables
 from nnx_alexnet.support import format_value, html_table, text_table
 
 _MAX_ROWS = 60  # of a table; of a longer history, the first and the last five are shown
@@ -122,20 +122,13 @@ class Metrics(dict[str, float]):
     """
 
     def _repr_html_(self) -> str:
-        classes = class_metrics(self)
-        shown = {name: value for name, value in self.items() if name not in classes}
-        text = html_table([*shown], [[_cell(value) for value in shown.values()]])
-        return text + self._class_table(classes) if classes else text
-
-    def _class_table(self, classes: Mapping[str, tuple[str, str]]) -> str:
-        """Returns a table with a row for each class, and a column for each metric."""
-        cells = {place: _cell(self[name]) for name, place in classes.items()}
-        metrics = [*dict.fromkeys(metric for metric, _ in cells)]
-        labels = [*dict.fromkeys(label for _, label in cells)]
-        rows = [
-            [label, *(cells.get((metric, label), "-") for metric in metrics)] for label in labels
-        ]
-        return html_table(["class", *metrics], rows)
+        single = class_metrics(self)
+        shown = {name: value for name, value in self.items() if name not in single}
+        tables = [html_table([*shown], [[_cell(value) for value in shown.values()]])]
+        for metrics, rows in class_tables(self):
+            cells = [[label, *map(_cell, values)] for label, values in rows.items()]
+            tables.append(html_table(["class", *metrics], cells))
+        return "".join(tables)
 
 
 def _cell(value: Any) -> str:
