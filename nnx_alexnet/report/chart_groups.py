@@ -91,7 +91,7 @@ def chart_groups(counts: Mapping[str, int], sets: Sequence[str] | None = None) -
     shared = shared_metrics(names, sets)
     groups: dict[str, list[Chart]] = {
         TRAINING: [
-            Chart(_in_words(name), name, (*(s for s in sets if f"{s}/{name}" in counts), "train"))
+            Chart(_in_words(name), name, (*(s for s in sets if counts.get(f"{s}/{name}")), "train"))
             for name in shared[:_MAX_CHARTS]
         ],
         CLASSES: _of_classes(names, (sets[0], "train"))[:_MAX_CHARTS],

@@ -205,6 +205,7 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
         lines = [
             curve
             for each, epochs in zip(runs, converted, strict=True)
+            if not chart.hint or series(each.rows, f"{chart.hint}/{chart.metric}")
             for split in chart.splits
             if (curve := _curve(each, split, chart.metric, epochs))
         ]
@@ -220,7 +221,10 @@ def compared_curves(runs: Sequence[ComparedRun]) -> str:
 
 
 def _each_set(found: Charts) -> Charts:
-    """Returns charts of one validation set each, as a color is a run; none of single classes."""
+    """Returns charts of one validation set each, as a color is a run; none of single classes.
+
+    The hint of a chart is its set. Only runs with that set are in the chart.
+    """
     groups = {
         title: [part for chart in charts for part in _parts(chart)]
         for title, charts in found.groups.items()

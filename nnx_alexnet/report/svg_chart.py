@@ -150,7 +150,7 @@ def _plot(axes: Axes, line: Line) -> None:
         label=line.label if line.in_legend else "_",
         color=line.color,
         linewidth=0.9 if line.is_faint else clear,
-        alpha=0.5 if line.is_faint else 1,
+        alpha=0.65 if line.is_faint else 1,
         zorder=2 if line.is_faint else 3,
         linestyle=(0, (3, 2)) if line.is_dashed else "-",
         marker="o" if is_sparse else "",

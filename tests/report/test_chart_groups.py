@@ -41,7 +41,8 @@ def test_too_many_metrics_are_left_out_and_counted():
 
 
 def test_validation_sets_share_a_chart_with_training():
-    found = chart_groups(dict.fromkeys(["train/loss", "val/a/loss", "val/b/loss", "val/gap"], 2))
+    names = ["train/loss", "val/a/loss", "val/b/loss", "val/gap"]
+    found = chart_groups({**dict.fromkeys(names, 2), "val/a/gap": 0, "val/c/loss": 0})
     assert found.groups["Training and validation"] == [
         Chart("loss", "loss", ("val/a", "val/b", "train")),
         Chart("gap", "gap", ("val", "train")),

@@ -132,7 +132,8 @@ def test_runs_with_and_without_validation_sets_are_compared(runs):
     charts = dict(found)
     assert [*charts] == ["val", "val/a", "val/b"]
     assert "sgd/version_0, val/b 3.000" in charts["val/b"]
-    assert "sgd/version_0, val" not in charts["val"]
+    assert "sgd/version_0" not in charts["val"]
+    assert "adam/version_0" not in charts["val/a"]
     assert "adam/version_0, val 1.000" in charts["val"]
 
 
