@@ -47,6 +47,8 @@ else:
 # (window, stride) of the layers that make the image smaller: conv1 and the max-pools, all VALID.
 _REDUCTIONS = ((11, 4), (3, 2), (3, 2), (3, 2))
 
+_NUM_HIDDEN = 4096  # outputs of dense1 and dense2
+
 # The axis of the trainer's mesh, if it has one. Flax's own eager sharding would need the mesh when
 # a variable is created.
 _MODEL_AXIS = "model"
@@ -197,6 +199,7 @@ class AlexNet(nnx.Module):
         columns, rows = _split(None, _MODEL_AXIS), _split(_MODEL_AXIS, None)
         # The outputs of dense2 are split again, as the inputs of dense3.
         split_bias = functools.partial(dense, bias_metadata=_split(_MODEL_AXIS))
+        hidden = _NUM_HIDDEN
 
         self.conv1 = conv(self.in_channels, 96, (11, 11), strides=4, padding="VALID")
         self.bn1 = norm(96)
@@ -208,11 +211,11 @@ class AlexNet(nnx.Module):
         self.bn4 = norm(384)
         self.conv5 = conv(384, 256, (3, 3))
         self.bn5 = norm(256)
-        self.dense1 = split_bias(num_features, 4096, kernel_init=he, kernel_metadata=columns)
+        self.dense1 = split_bias(num_features, hidden, kernel_init=he, kernel_metadata=columns)
         self.dropout1 = nnx.Dropout(dropout_rate, rngs=rngs)
-        self.dense2 = split_bias(4096, 4096, kernel_init=he, kernel_metadata=rows)
+        self.dense2 = split_bias(hidden, hidden, kernel_init=he, kernel_metadata=rows)
         self.dropout2 = nnx.Dropout(dropout_rate, rngs=rngs)
-        self.dense3 = dense(4096, self.num_classes, kernel_init=lecun, kernel_metadata=rows)
+        self.dense3 = dense(hidden, self.num_classes, kernel_init=lecun, kernel_metadata=rows)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Returns the logits of a batch of images.
