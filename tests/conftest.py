@@ -33,6 +33,9 @@ from jax._src import compiler  # noqa: E402
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
+# No power fails, and a save waits for the disk 30 times. Tests about it have a function of their own.
+os.fsync = lambda _: None
+
 collect_ignore = ["distributed_job.py"]  # a program, whose first line joins others
 
 # What a test does not split stays on one of them.
