@@ -33,7 +33,7 @@ from jax._src import compiler  # noqa: E402
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# No power fails, and a save waits for the disk 30 times. Tests about it have a function of their own.
+# No power fails, and one save waits for the disk 30 times. A test of it replaces the function.
 os.fsync = lambda _: None
 
 collect_ignore = ["distributed_job.py"]  # a program, whose first line joins others

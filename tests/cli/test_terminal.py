@@ -64,12 +64,12 @@ class Terminal:
     def resize(self, columns):
         self._tmux("resize-window", "-x", str(columns), "-y", "24")
 
-    def watch(self, seconds=1.5):
-        """Screens of a while that is long enough for several bars and lines above them."""
-        deadline, screens = time.monotonic() + seconds, []
-        while time.monotonic() < deadline:
-            screens.append(self.rows())
-            time.sleep(0.1)
+    def watch(self, columns):
+        """Screens until an epoch has ended, of several bars and of lines above them."""
+        # Until the next bar the terminal shows the old one, broken or cut.
+        self.wait_for(lambda rows: is_drawn(rows) and len(rows[-1]) < columns)
+        screens = []
+        self.wait_for(lambda rows: screens.append(rows) or has_new_epoch(screens))
         return screens
 
     def press(self, key):
@@ -83,8 +83,16 @@ def is_bar(row):
     return "█" in row or " left" in row or "|" in row
 
 
+def is_drawn(rows):
+    return is_bar(rows[-1]) and not any(map(is_bar, rows[:-1]))
+
+
 def epochs_of(rows):
     return [int(number) for number in re.findall(r"^ *(\d+)/1000 +\d", "\n".join(rows), re.M)]
+
+
+def has_new_epoch(screens):
+    return max(epochs_of(screens[-1])) > max(epochs_of(screens[0]))
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +103,10 @@ def screens(tmp_path_factory):
     terminal = Terminal(tmp_path_factory.mktemp("terminal"))
     try:
         shown = {"start": terminal.wait_for(lambda rows: len(epochs_of(rows)) == 2)}
-        shown[80] = terminal.watch()
+        shown[80] = terminal.watch(80)
         for columns in (50, 120):
             terminal.resize(columns)
-            time.sleep(1)  # until the next bar the terminal shows the old one, broken or cut
-            shown[columns] = terminal.watch()
+            shown[columns] = terminal.watch(columns)
         terminal.press("C-c")
         shown["end"] = terminal.wait_for(lambda rows: "exit=" in rows[-1])
         yield shown

@@ -20,15 +20,15 @@ class SmallNet(nnx.Module):
         return self.dense(x.reshape(len(x), -1))
 
 
-def test_a_small_network_learns_fashion_mnist_in_200_steps(fashion_mnist):
+def test_a_small_network_learns_fashion_mnist_in_100_steps(fashion_mnist):
     data = load_data("fashion_mnist", image_size=28, batch_size=128, root=fashion_mnist)
     trainer = Trainer(
         SmallNet(rngs=nnx.Rngs(0)),
         data,
-        optimizer=create_optimizer("adam", 3e-3, schedule="cosine", num_steps=200),
-        max_steps=200,
+        optimizer=create_optimizer("adam", 0.02, schedule="cosine", num_steps=100),
+        max_steps=100,
         log_dir=None,
         progress_bar=False,
     )
     trainer.fit()
-    assert trainer.test()["test/accuracy"] > 0.8
+    assert trainer.test()["test/accuracy"] > 0.77
