@@ -276,30 +276,24 @@ def _cifar(request: DatasetRequest, *, dataset: str, needs: str) -> Splits:
     )
 
 
-def _svhn(request: DatasetRequest) -> Splits:
-    needs = "train_32x32.mat and test_32x32.mat"
-    train, test = (_open(request, "SVHN", needs, split=split) for split in ("train", "test"))
-    return splits_in_memory(
-        (train.data.transpose(0, 2, 3, 1), train.labels),
-        (test.data.transpose(0, 2, 3, 1), test.labels),
-        seed=request.seed,
-        class_names=_DIGITS,
-        translate=0.06,  # the next digit is close
-        flip=False,
-    )
-
-
-def _stl10(request: DatasetRequest) -> Splits:
-    needs = "stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin"
-    train, test = (_open(request, "STL10", needs, split=split) for split in ("train", "test"))
+def _nchw(
+    request: DatasetRequest, *, dataset: str, needs: str, translate: float, flip: bool
+) -> Splits:
+    train, test = (_open(request, dataset, needs, split=split) for split in ("train", "test"))
     return splits_in_memory(
         (train.data.transpose(0, 2, 3, 1), train.labels),
         (test.data.transpose(0, 2, 3, 1), test.labels),
         seed=request.seed,
         class_names=tuple(getattr(train, "classes", _DIGITS)),
-        translate=0.12,
-        flip=True,
+        translate=translate,
+        flip=flip,
     )
+
+
+_SVHN_FILES = "train_32x32.mat and test_32x32.mat"
+_STL10_FILES = (
+    "stl10_binary/ with train_X.bin, train_y.bin, test_X.bin, test_y.bin, unlabeled_X.bin"
+)
 
 
 DATASETS: dict[str, Callable[[DatasetRequest], Splits]] = {
@@ -309,8 +303,9 @@ DATASETS: dict[str, Callable[[DatasetRequest], Splits]] = {
     "kmnist": partial(_mnist_like, dataset="KMNIST", translate=0.08, flip=False),
     "cifar10": partial(_cifar, dataset="CIFAR10", needs="cifar-10-batches-py/"),
     "cifar100": partial(_cifar, dataset="CIFAR100", needs="cifar-100-python/"),
-    "svhn": _svhn,
-    "stl10": _stl10,
+    # In SVHN, the next digit is close.
+    "svhn": partial(_nchw, dataset="SVHN", needs=_SVHN_FILES, translate=0.06, flip=False),
+    "stl10": partial(_nchw, dataset="STL10", needs=_STL10_FILES, translate=0.12, flip=True),
     "imagenet": imagenet,
     "folder": image_folder,
 }
