@@ -185,8 +185,7 @@ class Trainer:
             fast_dev_run=fast_dev_run,
         )
         if fast_dev_run:
-            log_dir, max_epochs, max_steps = None, 1, None
-            callbacks = without_outputs(callbacks)
+            log_dir, max_epochs, max_steps, callbacks = None, 1, None, without_outputs(callbacks)
         trainable_filter(model, trainable)  # refuses a filter that selects nothing
         self._settings = Settings(
             name=type(model).__name__.lower() if name is None else as_name(name),

@@ -69,20 +69,16 @@ def as_source(
             "examples, pass torch.utils.data.DataLoader(dataset, batch_size=64). If it yields "
             "batches, pass DataLoader(dataset, batch_size=None)."
         )
-    is_map = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     is_other = isinstance(value, str | bytes | Path | type)
-    if is_map and not is_other:
-        # With `pad_to`, a list consists of examples.
-        may_be_batches = isinstance(value, list) and value and not padding
-        if not may_be_batches or not _is_batch(value, names, argument):
-            return MapSource(
-                value,
-                names=names,
-                padding=padding,
-                argument=argument,
-                on_bad_sample=on_bad_sample,
-                report=report,
-            )
+    if not is_other and _consists_of_examples(value, names, argument, padding):
+        return MapSource(
+            value,
+            names=names,
+            padding=padding,
+            argument=argument,
+            on_bad_sample=on_bad_sample,
+            report=report,
+        )
     if hasattr(value, "__iter__") and not is_other:
         return IterableSource(value, names=names, padding=padding, argument=argument, report=report)
     raise ValueError(
@@ -137,6 +133,17 @@ def _form_remedy(value: object) -> str:
     if isinstance(value, type):
         return " Pass an instance of the class."
     return ""
+
+
+def _consists_of_examples(
+    value: Any, names: Sequence[str], argument: str, padding: Padding
+) -> bool:
+    """Returns whether the elements of a value are examples that can be read by index."""
+    if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        return False
+    # With `pad_to`, a list consists of examples.
+    may_be_batches = isinstance(value, list) and value and not padding
+    return not may_be_batches or not _is_batch(value, names, argument)
 
 
 def _is_batch(value: list[Any], names: Sequence[str], argument: str) -> bool:

@@ -121,13 +121,20 @@ def train_step(
         loss, outputs, gradients = accumulated(share_of, model, optimizer.wrt, batch, micro)
     if scale is not None:
         loss, gradients = loss / scale, jax.tree.map(lambda g: g / scale, gradients)
-    # JAX's gradient of a complex parameter is the conjugate of the direction of ascent:
-    # https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
-    gradients = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, gradients)
+    gradients = jax.tree.map(_ascent, gradients)
     extra = extra_arguments(optimizer.tx, value=loss, grad=gradients, value_fn=loss_at)
     with usual_promotion():
         optimizer.update(model, gradients, **extra)
     return outputs
+
+
+def _ascent(gradient: jax.Array) -> jax.Array:
+    """Returns the direction of ascent; JAX's gradient of a complex parameter is its conjugate.
+
+    Source:
+    https://docs.jax.dev/en/latest/notebooks/autodiff_cookbook.html#complex-numbers-and-differentiation
+    """
+    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
 
 
 def eval_step(task: Task, model: nnx.Module, batch: Batch) -> Outputs:

@@ -79,20 +79,29 @@ class FitLoop:
         lifecycle: Lifecycle,
         preparation: Preparation,
     ) -> None:
+        made, train = ingredients, preparation.split("train")
         self.dispatcher = Dispatcher(
-            arrays=ingredients.arrays,
+            arrays=made.arrays,
             progress=progress,
-            settings=ingredients.settings,
-            placement=ingredients.placement,
-            evaluation=ingredients.evaluation,
-            training=ingredients.training,
-            complete=preparation.split("train").complete,
+            settings=made.settings,
+            placement=made.placement,
+            evaluation=made.evaluation,
+            training=made.training,
+            complete=train.complete,
         )
-        self._policy = _find_policy(hooks, ingredients.settings)
-        self._stream = preparation.split("train").stream
+        self._ingredients = made
+        self._settings = made.settings
+        self._data = made.data
+        self._stream = train.stream
+        self._progress = progress
+        self._requests = requests
+        self._hooks = hooks
+        self._run = run
+        self._lifecycle = lifecycle
+        self._policy = _find_policy(hooks, made.settings)
         self._saver = Saver(
             progress=progress,
-            arrays=ingredients.arrays,
+            arrays=made.arrays,
             dispatcher=self.dispatcher,
             hooks=hooks,
             requests=requests,
@@ -100,38 +109,36 @@ class FitLoop:
             policy=self._policy,
             stream=self._stream,
         )
-        self._best = BestWeights(hooks.callbacks, ingredients.arrays, progress, run)
-        self._validation = Validation(
-            data=ingredients.data,
-            settings=ingredients.settings,
-            empty=ingredients.evaluation.empty,
-            progress=progress,
-            requests=requests,
+        self._best = BestWeights(hooks.callbacks, made.arrays, progress, run)
+        self._validation = self._new_validation(evaluation)
+        self._epoch_loop = self._new_epoch_loop(preparation)
+        self._compiled_before = compiled()
+
+    def _new_validation(self, evaluation: EvaluationLoop) -> Validation:
+        return Validation(
+            data=self._data,
+            settings=self._settings,
+            empty=self._ingredients.evaluation.empty,
+            progress=self._progress,
+            requests=self._requests,
             evaluation=evaluation,
             dispatcher=self.dispatcher,
             saver=self._saver,
             best=self._best,
         )
-        self._epoch_loop = EpochLoop(
-            ingredients=ingredients,
-            progress=progress,
-            requests=requests,
-            hooks=hooks,
-            run=run,
+
+    def _new_epoch_loop(self, preparation: Preparation) -> EpochLoop:
+        return EpochLoop(
+            ingredients=self._ingredients,
+            progress=self._progress,
+            requests=self._requests,
+            hooks=self._hooks,
+            run=self._run,
             dispatcher=self.dispatcher,
             saver=self._saver,
             check_batch=preparation.check_batch,
             validation=self._validation,
         )
-        self._ingredients = ingredients
-        self._settings = ingredients.settings
-        self._data = ingredients.data
-        self._progress = progress
-        self._requests = requests
-        self._hooks = hooks
-        self._run = run
-        self._lifecycle = lifecycle
-        self._compiled_before = compiled()
 
     # ---- The order of operations ----------------------------------------------------------------
 

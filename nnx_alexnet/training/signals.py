@@ -66,11 +66,7 @@ def graceful_stop(
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before: dict[signal.Signals, Any] = {
-        number: handler
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if _is_free(number, handler := signal.getsignal(number))
-    }
+    before = _free_handlers()
     arrivals = _Arrivals(before)
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -81,8 +77,7 @@ def graceful_stop(
         if num_arrived > 1:  # Python calls this handler once for all signals that have arrived
             signal.raise_signal(number)
             return
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        logger.info("Stopping after this step; another %s stops at once.", name)
+        logger.info("Stopping after this step; another %s stops at once.", _name(number))
 
     def give_back() -> None:
         for number, handler in before.items():
@@ -107,6 +102,16 @@ def graceful_stop(
         _in_child = outer
     if received.signal == signal.SIGTERM:
         raise SystemExit(128 + received.signal)
+
+
+def _free_handlers() -> dict[signal.Signals, Any]:
+    """Returns the present handlers of the signals that a run may handle."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    return {number: each for number, each in handlers.items() if _is_free(number, each)}
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 class _Arrivals:
