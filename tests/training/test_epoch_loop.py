@@ -9,8 +9,11 @@ from parts import split_of
 from nnx_alexnet import DataModule
 from nnx_alexnet.callbacks import Callback, CallbackList
 from nnx_alexnet.devices import Placement
-from nnx_alexnet.training import Hooks, Ingredients, Progress, Requests, Settings
+from nnx_alexnet.training import Hooks, Settings
 from nnx_alexnet.training.epoch_loop import EpochLoop
+from nnx_alexnet.training.progress import Progress
+from nnx_alexnet.training.requests import Requests
+from nnx_alexnet.training.run_identity import Ingredients
 
 TRACE = SimpleNamespace(can_loop_on_device=True, forward_flops={"float32": 1.0})
 

@@ -10,8 +10,8 @@ from parts import Parts, split_of
 
 from nnx_alexnet import DataModule, Task
 from nnx_alexnet.callbacks import Callback
-from nnx_alexnet.training import joined
 from nnx_alexnet.training.dispatcher import MAX_IN_FLIGHT
+from nnx_alexnet.training.joined_rows import joined
 
 
 def evaluated(parts, kind="validation", split="val"):
