@@ -188,8 +188,7 @@ def _length(trainer: Trainer) -> str:
         text = f"done: {format_count(last, 'step')}"
     else:
         text = f"steps {first + 1:,} to {last:,}" if first else format_count(last, "step")
-    if trainer.batch_size is not None:
-        text += f" of {format_count(trainer.batch_size, 'example')}"
+    text += f" of {format_count(trainer.batch_size, 'example')}"
     if trainer.max_epochs is not None:
         text += f", {format_count(trainer.max_epochs, 'epoch')}"
         text += "" if steps is None else f" of {format_count(steps, 'step')}"

@@ -639,14 +639,14 @@ class Trainer:
         return self._settings.validate_every_n_epochs
 
     @property
-    def batch_size(self) -> int | None:
-        """The number of examples per train batch; None if it is unknown."""
-        return None if self.data.train is None else self.data.train.batch_size
+    def batch_size(self) -> int:
+        """The number of examples per train batch."""
+        return self.data.train.batch_size
 
     @property
     def steps_per_epoch(self) -> int | None:
         """The number of optimizer steps per epoch; None if it is unknown."""
-        return None if self.data.train is None else self.data.train.num_batches
+        return self.data.train.num_batches
 
     @property
     def data_is_on_device(self) -> bool:

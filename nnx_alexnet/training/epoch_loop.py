@@ -53,8 +53,6 @@ class EpochLoop:
         check_batch: CheckBatch,
         validation: Validation,
     ) -> None:
-        loader = ingredients.data.train
-        assert loader is not None, "`Preparation` has checked it"
         self._settings = ingredients.settings
         self._data = ingredients.data
         self._placement = ingredients.placement
@@ -66,9 +64,9 @@ class EpochLoop:
         self._saver = saver
         self._check_batch = check_batch
         self._validation = validation
-        self._loader = loader
+        self._loader = ingredients.data.train
         self._groups = BatchGroups(
-            loader,
+            self._loader,
             ingredients.settings,
             hooks.callbacks,
             ingredients.evaluation,

@@ -206,9 +206,7 @@ class FitLoop:
             self._saver.restore(saved, accept)
 
     def _check_extension(self, run_dir: Path, accept: Sequence[str]) -> None:
-        train = self._data.train
-        steps_per_epoch = None if train is None else train.num_batches
-        settings = self._settings
+        settings, steps_per_epoch = self._settings, self._data.train.num_batches
         check_extension(
             run_dir,
             accept,

@@ -50,7 +50,7 @@ def recorded_config(
     schedules = [each.schedule for each in callbacks if isinstance(each, LearningRateMonitor)]
     return {
         "seed": settings.seed,
-        "data": {"name": data.name, "batch_size": data.train and data.train.batch_size},
+        "data": {"name": data.name, "batch_size": data.batch_size},
         "model": {"class": type(model).__name__},
         "task": {"class": type(task).__name__},
         "optimizer": optimizer_record(transformation, *schedules),

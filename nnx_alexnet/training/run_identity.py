@@ -84,8 +84,8 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
     optimizer = describe_optimizer(run.optimizers.transformation, arrays.model, run.optimizers.wrt)
     leaves = arrays.named()
     constants = [f"model/{name}" for name in run.training.constants]
-    train = run.data.train
-    stream = None if train is None or train.stream is None else train.stream.kind
+    stream = run.data.train.stream
+    kind = None if stream is None else stream.kind
     identity = identify(
         arrays.model,
         leaves,
@@ -103,4 +103,4 @@ def identify_run(run: Ingredients, about_data: Mapping[str, Any]) -> dict[str, A
         if arrays.steps.wrt is not nnx.Param
         else "all"
     }
-    return {**trained, **identity} | ({} if stream is None else {"stream": stream})
+    return {**trained, **identity} | ({} if kind is None else {"stream": kind})
