@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 
@@ -112,7 +111,7 @@ def changed(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.
         adjust_contrast(image, factor),
         adjust_sharpness(image, factor),
         posterize(image, 8 - jnp.round(6 * size).astype(jnp.int32)),
-        dm_pix.solarize(image, 1 - size),
+        jnp.where(image >= 1 - size, 1 - image, image),  # solarize
         autocontrast(image),
         equalize(image),
     )
