@@ -52,10 +52,19 @@ def adjust_hue(image: jax.Array, shift: jax.Array | float) -> jax.Array:
     """Rotates the hue; a shift of 1 is a full turn. Grey images are unchanged."""
     if image.shape[-1] == 1:
         return image
-    import dm_pix
-
-    shifted: jax.Array = dm_pix.adjust_hue(image, shift)
-    return shifted
+    red, green, blue = jnp.moveaxis(image, -1, 0)
+    low, high = image.min(axis=-1), image.max(axis=-1)
+    spread = high - low
+    divisor = jnp.where(spread > 0, spread, 1)
+    # dm_pix.adjust_hue asks which channel equals the largest value. None does if a compiled program
+    # computes the image twice and rounds differently; the pixel then gets an unrelated colour.
+    sixths = jnp.where(
+        (red >= green) & (red >= blue),
+        (green - blue) / divisor,
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    turned = ((sixths + 6 * shift)[..., None] + jnp.array([0, 4, 2])) % 6
+    return low[..., None] + spread[..., None] * jnp.clip(jnp.abs(turned - 3) - 1, 0, 1)
 
 
 def adjust_sharpness(image: jax.Array, factor: jax.Array | float) -> jax.Array:

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnx_alexnet.augmentation import ColorJitter, CutMix, Lighting, MixUp, RandomErasing
+from nnx_alexnet.augmentation import (
+    ColorJitter,
+    CutMix,
+    Lighting,
+    MixUp,
+    RandomErasing,
+    TrivialAugment,
+)  # fmt: skip
 from nnx_alexnet.data import DataModule, ImageTransform
 from nnx_alexnet.data.composition import Compose, DefaultTransform, as_transform
 
@@ -14,7 +21,7 @@ LABELS = np.arange(8) % 4
 KEY = jax.random.key(3)
 SCALED = ImageTransform(16, mean=0.5, std=0.25, translate=0.1, flip=True)
 JITTER = ColorJitter(hue=0.1)
-EACH = [JITTER, Lighting(0.1), RandomErasing(1.0)]  # per example
+EACH = [TrivialAugment(), JITTER, Lighting(0.1), RandomErasing(1.0)]  # per example
 
 
 def batch_of(rows, images=IMAGES):
@@ -107,6 +114,11 @@ MASKS = (IMAGES[..., 0] > 127).astype(np.int32)
             {"image": IMAGES, "label": LABELS, "mask_of": MASKS},
             [ImageTransform(masks=("mask_of",)), MixUp()],
             "MixUp moves the pixels of `image`, but not `mask_of`",
+        ),
+        (
+            {"image": IMAGES, "label": LABELS, "depth": MASKS},
+            [TrivialAugment()],
+            "TrivialAugment moves the pixels of `image`, but not `depth`",
         ),
         (
             {"image": IMAGES, "label": LABELS, "depth": MASKS},
