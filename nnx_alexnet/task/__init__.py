@@ -11,7 +11,7 @@ from nnx_alexnet.task.contract import (
     check_same_rows,
     no_accidental_pairs,
 )
-from nnx_alexnet.task.metric_checks import check_metrics, metric_name
+from nnx_alexnet.task.metric_checks import check_metrics, check_split_metrics, metric_name
 from nnx_alexnet.task.sample_weights import weight_problem
 from nnx_alexnet.task.split_metrics import SplitMetric
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_outputs",
     "check_predictions",
     "check_same_rows",
+    "check_split_metrics",
     "metric_name",
     "no_accidental_pairs",
     "weight_problem",

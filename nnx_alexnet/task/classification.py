@@ -99,10 +99,10 @@ class Classification(LabelTask):
     """Softmax cross-entropy from integer, one-hot or soft labels, with accuracy.
 
     With more than ten classes, top-5 accuracy is added. A subclass can replace these metrics by
-    setting `metrics`; those chosen by name are added to them. The loss is computed in float32, whatever the model's precision. For integer
-    labels it is the cross-entropy against their one-hot rows. Soft labels are rows of
-    probabilities, and the accuracy compares with the class of the largest one; other
-    floating-point labels are an error.
+    setting `metrics`; those chosen by name are added to them. The loss is computed in float32,
+    whatever the model's precision. For integer labels it is the cross-entropy against their one-hot
+    rows. Soft labels are rows of probabilities, and the accuracy compares with the class of the
+    largest one; other floating-point labels are an error.
 
     If a batch has several `views` of each image, as from `ImageTransform(ten_crops=True)`, their
     probabilities are averaged, and `image` is not used.

@@ -120,8 +120,7 @@ class LabelTask(Task):
         """Returns AUROC if it was chosen."""
         if "auroc" not in self.class_metrics or "logits" not in outputs:
             return {}
-        names = ("logits", "labels", "example_weight")
-        return {"auroc": SplitMetric(self._auroc(), tuple(n for n in names if n in outputs))}
+        return {"auroc": SplitMetric(self._auroc(), ("logits", "labels"), "example_weight")}
 
 
 def checked_class_metrics(metrics: Any) -> tuple[ClassMetric, ...]:

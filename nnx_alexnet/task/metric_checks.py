@@ -16,6 +16,7 @@ from clu.metrics import CollectingMetric, Collection, Metric
 
 from nnx_alexnet.devices import usual_promotion
 from nnx_alexnet.task.contract import ContractError, listed
+from nnx_alexnet.task.split_metrics import SplitMetric
 
 
 def check_metrics(
@@ -65,6 +66,39 @@ def check_metrics(
                 f"`{name.removesuffix('_step')}` at log points. Choose another name."
             )
     return tuple(computed)
+
+
+def check_split_metrics(
+    metrics: Mapping[str, SplitMetric], outputs: Mapping[str, jax.ShapeDtypeStruct]
+) -> Mapping[str, SplitMetric]:
+    """Returns metrics of a whole split, whose outputs must exist.
+
+    Args:
+        metrics: the result of `Task.split_metrics`.
+        outputs: the shapes and dtypes that `Task.outputs` returns.
+
+    Raises:
+        ContractError: a metric reads a missing output.
+
+    Example:
+        >>> import numpy as np
+        >>> from nnx_alexnet.task import SplitMetric
+        >>> from nnx_alexnet.task.metric_checks import check_split_metrics
+        >>> check_split_metrics({"median": SplitMetric(np.median, ("losses",))}, {"loss": ...})
+        Traceback (most recent call last):
+        nnx_alexnet.task.contract.ContractError: The metric `median` reads the output 'losses', ...
+    """
+    for name, metric in metrics.items():
+        for missing in {*metric.outputs} - {*outputs}:
+            raise _missing(name, missing, outputs)
+    return metrics
+
+
+def _missing(metric: str, name: str, outputs: Mapping[str, Any]) -> ContractError:
+    return ContractError(
+        f"The metric `{metric}` reads the output {name!r}, which `outputs` does not return; it "
+        f"returns {listed(outputs)}."
+    )
 
 
 def metric_name(name: str, key: str) -> str:
@@ -131,10 +165,7 @@ def _from_outputs(
                 lambda out, m: metric.from_model_output(mask=m, **out), outputs, mask
             )
     except KeyError as error:
-        raise ContractError(
-            f"The metric `{name}` reads the output {error}, which `outputs` does not return; it "
-            f"returns {listed(outputs)}."
-        ) from error
+        raise _missing(name, error.args[0], outputs) from error
     except Exception as error:
         if not dataclasses.is_dataclass(metric) or "__dataclass_fields__" not in vars(metric):
             raise ContractError(

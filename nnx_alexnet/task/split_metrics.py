@@ -16,6 +16,9 @@ class SplitMetric(NamedTuple):
         compute: returns the metric for the arrays `[N, ...]` of these outputs, without padding and
             in the order of the split.
         outputs: the names of the outputs of `Task.outputs`.
+        weight: the name of an output that only some splits have, such as the weights of examples.
+            If a split has it, it is the last argument of `compute`. None (the default): there is
+            none.
 
     Example:
         >>> import numpy as np
@@ -27,6 +30,7 @@ class SplitMetric(NamedTuple):
 
     compute: Callable[..., float]
     outputs: tuple[str, ...]
+    weight: str | None = None
 
 
 def auroc(scores: NDArray[Any], labels: NDArray[Any], weight: NDArray[Any] | None = None) -> float:

@@ -31,8 +31,9 @@ class SplitRows:
     def __init__(self, metrics: Mapping[str, SplitMetric], whole: Callable[[Any], Any]) -> None:
         self._metrics = metrics
         self._whole = whole
-        names = (name for metric in metrics.values() for name in metric.outputs)
-        self._rows: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in names}
+        names = (name for each in metrics.values() for name in (*each.outputs, each.weight))
+        self._names = {*names} - {None}
+        self._rows: dict[str | None, list[np.ndarray[Any, Any]]] = {}
 
     def add(self, outputs: Mapping[str, Any], counts: np.ndarray[Any, Any]) -> None:
         """Adds a batch; waits for it.
@@ -41,13 +42,17 @@ class SplitRows:
             outputs: of the task.
             counts: bool[B], False for padding.
         """
-        for name, rows in self._rows.items():
-            rows.append(np.asarray(self._whole(outputs[name]))[counts])
+        for name in outputs:  # in the same order in all processes
+            if name in self._names:
+                rows = np.asarray(self._whole(outputs[name]))[counts]
+                self._rows.setdefault(name, []).append(rows)
 
     def values(self) -> dict[str, float]:
         """Returns the metrics by name."""
         arrays = {name: np.concatenate(rows) for name, rows in self._rows.items()}
-        return {
-            name: float(metric.compute(*(arrays[each] for each in metric.outputs)))
-            for name, metric in self._metrics.items()
-        }
+        found = {}
+        for name, metric in self._metrics.items():
+            needed = [arrays[each] for each in metric.outputs]
+            weight = [arrays[metric.weight]] if metric.weight in arrays else []
+            found[name] = float(metric.compute(*needed, *weight))
+        return found

@@ -28,6 +28,7 @@ from nnx_alexnet.task import (
     check_metrics,
     check_outputs,
     check_predictions,
+    check_split_metrics,
 )
 from nnx_alexnet.training.averaged_weights import evaluation_weights, is_evaluated_elsewhere
 from nnx_alexnet.training.default_steps import Batch, GradientRecorder, ModuleSteps, masked_mean
@@ -147,7 +148,7 @@ class StepFunctions:
         if self._collection is None:
             collection = task.collection(outputs)
             self.metric_names = check_metrics(collection, outputs, mask)
-            self.split_metrics = task.split_metrics(outputs)
+            self.split_metrics = check_split_metrics(task.split_metrics(outputs), outputs)
             if "loss" not in collection.__annotations__:
                 self.metric_names = ("loss", *self.metric_names)
                 collection = Collection.create(loss=Loss, **collection.__annotations__)

@@ -47,7 +47,7 @@ def test_outputs_without_logits_have_no_chosen_metrics(task):
     outputs = {"loss": jax.ShapeDtypeStruct((16,), jnp.float32)}
     assert task.collection(outputs) is Task.metrics
     assert task.split_metrics(outputs) == {}
-    assert task.split_metrics(OUTPUTS)["auroc"].outputs == ("logits",)
+    assert task.split_metrics(OUTPUTS)["auroc"].outputs == ("logits", "labels")
 
 
 @pytest.mark.parametrize("metrics", ["f1", 3, ["F1 score"], [None]])

@@ -12,7 +12,7 @@ from nnx_alexnet import (
     MultiLabelClassification,
     Trainer,
 )
-from nnx_alexnet.task.split_metrics import auroc, class_auroc
+from nnx_alexnet.task.split_metrics import SplitMetric, auroc, class_auroc
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(43, 4)).astype(np.float32)
@@ -46,6 +46,46 @@ def test_classes_against_the_rest_are_those_of_scikit_learn_with_padding(devices
 def test_binary_area_with_sample_weights_is_that_of_scikit_learn():
     found, p = evaluated(BinaryClassification(metrics=["auroc"]), HOT[:, 0], 1, WEIGHT)
     assert found == pytest.approx(roc_auc_score(HOT[:, 0], p, sample_weight=WEIGHT), abs=1e-9)
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_sets_with_and_without_weights_have_areas_of_their_own(first):
+    """Also the test split, after a fit."""
+    parts = {"with": slice(0, 17), "without": slice(17, 43)}
+    sets = {name: {"image": X[rows], "label": HOT[rows, 0]} for name, rows in parts.items()}
+    sets["with"]["weight"] = WEIGHT[parts["with"]]
+    order = sorted(sets, reverse=first == "without")
+    data = DataModule(
+        {"image": X, "label": HOT[:, 0]}, {name: sets[name] for name in order}, sets[order[1]],
+        batch_size=16,
+    )  # fmt: skip
+    trainer = Trainer(
+        nnx.Linear(4, 1, rngs=nnx.Rngs(0)), data, task=BinaryClassification(metrics=["auroc"]),
+        max_epochs=1, log_dir=None, progress_bar=False,
+    )  # fmt: skip
+    row, p = trainer.fit()[-1], trainer.predict({"image": X})
+    for name, rows in parts.items():
+        weight = WEIGHT[rows] if name == "with" else None
+        expected = roc_auc_score(HOT[rows, 0], p[rows], sample_weight=weight)
+        assert row[f"val/{name}/auroc"] == pytest.approx(expected, abs=1e-9)
+    assert trainer.test()["test/auroc"] == row[f"val/{order[1]}/auroc"]
+
+
+def test_an_output_that_does_not_exist_is_refused_before_compilation():
+    class Mine(Classification):
+        def split_metrics(self, outputs):
+            return {"median": SplitMetric(np.median, ("losses",))}
+
+    split = (X, Y)
+    trainer = Trainer(
+        nnx.Linear(4, 3, rngs=nnx.Rngs(0)), DataModule(split, split, batch_size=16), task=Mine(),
+        log_dir=None, progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"`median` reads the output 'losses', .* `logits`, `loss`"
+    ):
+        trainer.fit()
+    assert trainer.num_compilations == {}
 
 
 def test_multi_label_area_is_that_of_scikit_learn():
