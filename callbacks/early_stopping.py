@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode, check_bools, check_integer
+from nnx_alexnet.support import Mode, check_bools, check_integer, format_count
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -135,7 +135,7 @@ class EarlyStopping(MetricMonitor):
             self._stop(
                 trainer,
                 StopReason.PATIENCE,
-                f"has not improved in {self.num_bad_checks} checks ({best})",
+                f"has not improved in {format_count(self.num_bad_checks, 'check')} ({best})",
             )
 
     def _reached_threshold(self, value: float) -> bool:

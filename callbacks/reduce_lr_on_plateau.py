@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nnx_alexnet.callbacks.metric_monitor import MetricMonitor
-from nnx_alexnet.support import Mode, check_integer, check_number, logger
+from nnx_alexnet.support import Mode, check_integer, check_number, format_count, logger
 
 if TYPE_CHECKING:
     from nnx_alexnet.trainer import Trainer
@@ -115,7 +115,8 @@ class ReduceLROnPlateau(MetricMonitor):
             f"{name} from {rates[name]:.3g} to {rates[name] * factor:.3g}"
             for name, factor in factors.items()
         ]
+        checks = format_count(self.num_bad_checks, "check")
         logger.info(
-            "%s has not improved in %d checks: lowering %s after step %d.",
-            self.monitor, self.num_bad_checks, ", ".join(changes), trainer.global_step,
+            "%s has not improved in %s: lowering %s after step %d.",
+            self.monitor, checks, ", ".join(changes), trainer.global_step,
         )  # fmt: skip

@@ -51,6 +51,9 @@ def test_the_reason_names_metric_and_values():
     assert fit(EarlyStopping(patience=2), losses(1, 2, 3))[0].stop_reason == (
         "val/loss has not improved in 2 checks (best 1 at step 10)"
     )
+    assert fit(EarlyStopping(patience=1), losses(1, 2))[0].stop_reason == (
+        "val/loss has not improved in 1 check (best 1 at step 10)"
+    )
     assert fit(EarlyStopping(threshold=0.5), losses(0.25))[0].stop_reason == (
         "val/loss is 0.25 and has reached the threshold 0.5"
     )
