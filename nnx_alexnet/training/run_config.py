@@ -78,7 +78,8 @@ def optimizer_record(
         schedules: rates or schedules that are known from elsewhere; None means unknown.
 
     Returns:
-        `name`, `learning_rate` (the highest) and `schedule`; an unknown entry is None.
+        `name`, `learning_rate` (the highest of all steps and groups of parameters) and `schedule`;
+        an unknown entry is None.
 
     Example:
         >>> import optax
@@ -88,9 +89,7 @@ def optimizer_record(
     """
     names, rates = _parts(transformation)
     rates = [*(schedule for schedule in schedules if schedule is not None), *rates]
-    found = {*map(repr, rates)}
-    rate = rates[0] if len(found) == 1 else None
-    return {"name": _name(names), **_rate(rate)}
+    return {"name": _name(names), **_highest([*map(_rate, rates)])}
 
 
 def known_rates(transformation: optax.GradientTransformation) -> list[Any]:
@@ -163,10 +162,20 @@ def _name(parts: list[str]) -> str | None:
     return "sgd" if {"scale", "scale_by_schedule"} & {*parts} else None
 
 
+def _highest(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the record of the highest rate; entries of None if one of several is unknown."""
+    unknown = {"learning_rate": None, "schedule": None}
+    if not records:
+        return unknown
+    if all(record == records[0] for record in records):
+        return records[0]
+    if any(record["learning_rate"] is None for record in records):
+        return unknown
+    return max(records, key=lambda record: float(record["learning_rate"]))
+
+
 def _rate(rate: Any) -> dict[str, Any]:
     """Returns the `learning_rate` and the `schedule` of a constant rate or of a schedule."""
-    if rate is None:
-        return {"learning_rate": None, "schedule": None}
     if not callable(rate):
         return {"learning_rate": float(rate), "schedule": "constant"}
     function = getattr(rate, "schedule_fn", rate)  # of an `optax.schedules.WrappedSchedule`

@@ -28,11 +28,16 @@ COSINE = optax.cosine_decay_schedule(0.1, 100)
         (optax.MultiSteps(optax.adam(0.1), 4), ("adam", 0.1, "constant")),
         (
             optax.partition({"a": optax.sgd(0.1), "b": optax.sgd(0.2)}, lambda _: "a"),
+            ("sgd", 0.2, "constant"),
+        ),
+        (
+            optax.partition({"a": optax.sgd(0.1), "b": optax.sgd(lambda _: 0.2)}, lambda _: "a"),
             ("sgd", None, None),
         ),
         (optax.identity(), (None, None, None)),
         (create_optimizer(), ("adam", 1e-3, "constant")),
         (create_optimizer("lion", 0.02, warmup_steps=5), ("lion", 0.02, "constant")),
+        (create_optimizer("adam", 0.02, rate_factors={"a*": 0.1}), ("adam", 0.02, "constant")),
         (
             create_optimizer("adamw", 0.02, schedule="cosine", num_steps=100, clip_norm=1.0),
             ("adamw", 0.02, "cosine"),
