@@ -25,7 +25,13 @@ def is_torch_iterable(value: object) -> bool:
     return torch is not None and isinstance(value, torch.utils.data.IterableDataset)
 
 
-def map_dataset_of(loader: object) -> Any:
+def _is_loader(value: Any) -> bool:
+    """Returns whether a value is a torch `DataLoader`."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.utils.data.DataLoader)
+
+
+def map_dataset_of(loader: Any) -> Any:
     """Returns the map-style dataset of a torch `DataLoader`; None for other iterables.
 
     Example:
@@ -33,8 +39,7 @@ def map_dataset_of(loader: object) -> Any:
         >>> map_dataset_of([1, 2]) is None
         True
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(loader, torch.utils.data.DataLoader):
+    if not _is_loader(loader):
         return None
     return None if is_torch_iterable(loader.dataset) else loader.dataset
 
@@ -72,7 +77,7 @@ def has_worker_copies(loader: object) -> bool:
     return is_torch_iterable(dataset) and getattr(loader, "num_workers", 0) > 1
 
 
-def is_shuffled(loader: object) -> bool:
+def is_shuffled(loader: Any) -> bool:
     """Returns whether a value is a torch `DataLoader` with `shuffle=True`.
 
     Example:
@@ -80,10 +85,9 @@ def is_shuffled(loader: object) -> bool:
         >>> is_shuffled([1, 2])
         False
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(loader, torch.utils.data.DataLoader):
+    if not _is_loader(loader):
         return False
-    return isinstance(loader.sampler, torch.utils.data.RandomSampler)
+    return isinstance(loader.sampler, sys.modules["torch"].utils.data.RandomSampler)
 
 
 def hides_epochs(loader: object) -> bool:
@@ -139,10 +143,7 @@ def check_torch_workers(loader: Any) -> None:
         >>> from nnx_alexnet.data.torch_loader import check_torch_workers
         >>> check_torch_workers([1, 2])  # it has no workers
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(loader, torch.utils.data.DataLoader):
-        return
-    if not loader.num_workers:
+    if not _is_loader(loader) or not loader.num_workers:
         return
     check_temporary_folder()
     default = multiprocessing.get_all_start_methods()[0]
