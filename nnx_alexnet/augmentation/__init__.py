@@ -1,4 +1,4 @@
-"""Augmentations of images inside the compiled step.
+"""Random changes to training images, made inside the compiled step.
 
 Users import the names in `__all__`. The other names are for other packages of `nnx_alexnet`.
 """

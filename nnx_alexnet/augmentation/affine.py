@@ -1,4 +1,4 @@
-"""Moves one image by an affine map."""
+"""Resamples an image by an affine map."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jax.scipy.ndimage import map_coordinates
 
 
 def affine(image: jax.Array, matrix: jax.Array, pivot: jax.Array, offset: jax.Array) -> jax.Array:
-    """Resamples an image bilinearly; it is black outside.
+    """Resamples an image bilinearly; pixels from outside of it are black.
 
-    The result at the place `p` is the image at `matrix @ (p - pivot) + pivot + offset`. Places are
-    (row, column) in pixels from the top left corner, so the first pixel has its centre at 0.5.
+    The result at `p` is the image at `matrix @ (p - pivot) + pivot + offset`. Positions are (row,
+    column) in pixels from the top left corner, so the centre of the first pixel is (0.5, 0.5).
 
     Args:
         image: float `[H, W, C]`.
         matrix: float `[2, 2]`.
-        pivot: the place that only the offset moves, float `[2]`.
+        pivot: the position that only the offset moves, float `[2]`.
         offset: float `[2]`.
 
     Example:

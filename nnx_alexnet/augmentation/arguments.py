@@ -10,8 +10,8 @@ def finite(name: str, value: Any) -> float:
     """Returns a finite number as a float.
 
     Raises:
-        TypeError: it is not a number.
-        ValueError: it is not finite.
+        TypeError: the value is not a number.
+        ValueError: the value is not finite.
 
     Example:
         >>> from nnx_alexnet.augmentation.arguments import finite
@@ -33,8 +33,8 @@ def in_range(name: str, value: Any, low: float, high: float = math.inf) -> float
     """Returns a number from `low` to `high` as a float.
 
     Raises:
-        TypeError: it is not a number.
-        ValueError: it is outside of the range.
+        TypeError: the value is not a number.
+        ValueError: the value is outside the range.
     """
     number = finite(name, value)
     if not low <= number <= high:
@@ -47,8 +47,8 @@ def positive(name: str, value: Any) -> float:
     """Returns a positive number as a float.
 
     Raises:
-        TypeError: it is not a number.
-        ValueError: it is not greater than 0.
+        TypeError: the value is not a number.
+        ValueError: the value is not greater than 0.
     """
     number = finite(name, value)
     if number <= 0:
@@ -60,13 +60,13 @@ def interval(name: str, value: Any, *, largest: float = math.inf) -> tuple[float
     """Returns two positive numbers in ascending order as a tuple.
 
     Args:
-        name: of the argument.
+        name: the name of the argument.
         value: the two numbers.
-        largest: the second one may not exceed it.
+        largest: the largest number that works (default: there is no limit).
 
     Raises:
-        TypeError: these are not two numbers.
-        ValueError: they are not in ascending order, or outside of the range.
+        TypeError: the value is not a pair of numbers.
+        ValueError: the numbers are not positive, not in ascending order, or too large.
 
     Example:
         >>> from nnx_alexnet.augmentation.arguments import interval

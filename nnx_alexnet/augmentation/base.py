@@ -1,4 +1,4 @@
-"""The base class of augmentations: changes of training images inside the compiled step."""
+"""The base class of augmentations, which change training images inside the compiled step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes the images of a batch in training, and returns it as it is in evaluation.
+    """Changes the images of a batch at random in training, and not at all in evaluation.
 
-    The result for an example is a function of the key of the epoch and of its index, so it does
-    not depend on the batch, on the number of devices, or on where a run was resumed.
+    The result for an example depends only on the example, its index and the key of the epoch. It
+    is the same in any batch, on any number of devices, and after resuming.
 
     A subclass overrides `example`, which changes one image.
 
@@ -38,11 +38,11 @@ class Augmentation:
     """
 
     on_unit_range: ClassVar[bool] = False
-    """Whether the images must be from 0 to 1, so that they are standardised afterwards."""
+    """Whether the images must be from 0 to 1. If so, they are standardised afterwards."""
     moves_pixels: ClassVar[bool] = False
-    """Whether fields that belong to the pixels of the image would no longer fit it."""
+    """Whether pixels move, so that masks, boxes and keypoints would no longer match the image."""
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """The smallest and the largest value of each argument that is a number in a range."""
+    """The smallest and largest values of arguments that are numbers, by name."""
 
     def __post_init__(self) -> None:
         for name, limits in self.ranges.items():
@@ -53,7 +53,7 @@ class Augmentation:
 
         Args:
             batch: `image` (float `[B, H, W, C]`) and `index` (int32 `[B]`).
-            key: the key of an epoch in training; None in evaluation, which changes nothing.
+            key: the key of the epoch in training; None in evaluation.
         """
         if key is None:
             return dict(batch)
@@ -61,11 +61,11 @@ class Augmentation:
         return {**batch, "image": jax.vmap(self.example)(batch["image"], keys)}
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one image, float `[H, W, C]`, changed at random."""
+        """Returns one image, float `[H, W, C]`, with a random change."""
         raise TypeError(f"{type(self).__name__} must override `example(image, key)`.")
 
     def with_num_classes(self, num_classes: int | None) -> Augmentation:
-        """Returns the augmentation for this number of classes; itself if it reads no labels."""
+        """Returns the augmentation for data with this number of classes."""
         return self
 
     def describe(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Augmentation:
         """Checks the shapes and dtypes of one example.
 
         Raises:
-            ValueError: there is no image, or one that cannot be changed.
+            ValueError: there is no image, or the augmentation cannot change it.
         """
         name = type(self).__name__
         image: Any = spec.get("image")
@@ -89,7 +89,7 @@ class Augmentation:
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise ValueError(
                 f"`transform`: {name} changes floating-point images, but `image` is {image.dtype} "
-                "there. Put it after the function or the ImageTransform that scales the images."
+                "at this point. Put it after the function or ImageTransform that scales the images."
             )
         self.check_channels(image.shape[-1])
 

@@ -65,7 +65,7 @@ class ColorJitter(Augmentation):
         check_colors(self, channels)
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one image with other colours."""
+        """Returns one image with changed colours."""
         keys = jax.random.split(key, 4)
         changes: list[tuple[float, Change]] = [
             (self.brightness, adjust_brightness),

@@ -24,15 +24,16 @@ IMAGENET_EIGENVECTORS = (
 
 @dataclass(frozen=True)
 class Lighting(Augmentation):
-    """Adds a multiple of the principal components of the colours to each image.
+    """Adds random multiples of the principal components of the colours to each image.
 
-    All pixels of an image get the same change, `vectors @ (a * values)`, with one normal number
-    `a` of standard deviation `sigma` per component. The result is not clipped.
+    All pixels of an image change by the same amount, `vectors @ (a * values)`. There is one `a` per
+    component, drawn from a normal distribution. The result is not clipped.
 
     Args:
-        sigma: standard deviation of the multiples, at least 0 (default 0.1, the paper's).
-        eigenvalues: one per channel, on the scale of 0 to 1 (default ImageNet's).
-        eigenvectors: a row per channel, and a column per eigenvalue (default ImageNet's).
+        sigma: the standard deviation of `a`, at least 0 (default 0.1, as in the paper).
+        eigenvalues: one per channel, for images from 0 to 1 (default: those of ImageNet).
+        eigenvectors: one row per channel and one column per eigenvalue (default: those of
+            ImageNet).
 
     Raises:
         ValueError: an argument is out of its range, or the sizes differ.
@@ -79,21 +80,21 @@ class Lighting(Augmentation):
             )
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one image in another light."""
+        """Returns one image under changed lighting."""
         values = jnp.array(self.eigenvalues, image.dtype)
         amounts = self.sigma * jax.random.normal(key, values.shape, image.dtype) * values
         return image + (jnp.array(self.eigenvectors, image.dtype) * amounts).sum(axis=1)
 
 
 def pca_lighting(images: np.ndarray[Any, Any], sigma: float = 0.1) -> Lighting:
-    """Returns the `Lighting` of a set of images, from the covariance of their channels.
+    """Returns the `Lighting` for a set of images, computed from the covariance of their channels.
 
     Args:
         images: `[N, H, W, C]`; uint8, which is divided by 255, or floats from 0 to 1.
-        sigma: as of `Lighting`.
+        sigma: see `Lighting` (default 0.1).
 
     Raises:
-        ValueError: the array has another number of axes.
+        ValueError: the array does not have four axes.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Mixup and CutMix, which mix each example with another one of its batch."""
+"""Mixup and CutMix, which mix each example with another one from its batch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from nnx_alexnet.support import check_integer
 class Mixing(Augmentation):
     """The base class of `MixUp` and `CutMix`.
 
-    The partner of an example is the next one in the batch, which training shuffles; the last one
-    has the first one as its partner. The random numbers of a batch depend on the key of the epoch
-    and on the index of its first example. Integer labels become rows of probabilities, float32
+    The partner of an example is the next one in the shuffled batch, and the partner of the last
+    example is the first one. The random numbers of a batch depend on the key of the epoch and on
+    the index of its first example. Integer labels become rows of probabilities, float32
     `[B, num_classes]`. An example whose partner is padding is not mixed.
 
-    If the batch has a `weight`, `[B]`, it is mixed too, and a label counts in the mixed label by
-    its weight. The loss is then the sum of those of both labels, each with its own weight.
+    The batch key `weight`, `[B]`, is mixed too. Each label keeps its own weight: the loss of a
+    mixed example is the weighted sum of the losses for both labels.
 
     Args:
-        alpha: both parameters of the beta distribution from which the share of the own example is
-            drawn, greater than 0.
+        alpha: both parameters of the beta distribution from which the share of an example in its
+            mixture is drawn, greater than 0.
         probability: the probability that a batch is mixed, in [0, 1] (default 1).
         num_classes: the number of classes of integer labels (default: that of the data).
     """
@@ -46,11 +46,11 @@ class Mixing(Augmentation):
         check_integer("num_classes", self.num_classes, minimum=2, also=(None,))
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
-        """Returns the batch with `image`, `label` and `weight` mixed; the same in evaluation.
+        """Returns the batch with `image`, `label` and `weight` mixed; unchanged in evaluation.
 
         Args:
             batch: `image` (float `[B, H, W, C]`), `label`, `index` (int32 `[B]`) and `mask`.
-            key: the key of an epoch in training; None in evaluation.
+            key: the key of the epoch in training; None in evaluation.
         """
         if key is None:
             return dict(batch)
@@ -76,20 +76,21 @@ class Mixing(Augmentation):
     def own_pixels(
         self, share: jax.Array, sides: tuple[int, int], key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the weight of each pixel of the own image, and that of the own label.
+        """Returns the weights of the pixels of an image in its mixture, and that of its label.
 
         Args:
-            share: of the own example, float32 `[]`.
+            share: the drawn share of an example in its mixture, float32 `[]`.
             sides: height and width of the images.
-            key: of the batch.
+            key: the key of the batch.
 
         Returns:
-            Weights that broadcast to `[1, H, W, 1]`, and a share `[]`.
+            The weights of the pixels, which broadcast to `[1, H, W, 1]`, and the weight of the
+            label, `[]`.
         """
         raise TypeError(f"{type(self).__name__} must override `own_pixels`.")
 
     def with_num_classes(self, num_classes: int | None) -> Self:
-        """Returns this augmentation with `num_classes` of the data, unless it has its own."""
+        """Returns this augmentation for data with `num_classes`, unless it has its own number."""
         if self.num_classes is not None:
             return self
         return dataclasses.replace(self, num_classes=num_classes)
@@ -130,7 +131,7 @@ class Mixing(Augmentation):
 
 
 def _mixed(values: jax.Array, own: jax.Array) -> jax.Array:
-    """Mixes each row with the next one; a weight of 1 keeps the own value, also next to NaN."""
+    """Mixes each row with the next one; a weight of 1 keeps a row even if the next one is NaN."""
     others = jnp.roll(values, -1, axis=0)
     mixed = own * values + (1 - own) * others
     return jnp.where(own == 1, values, mixed).astype(values.dtype)
@@ -138,10 +139,10 @@ def _mixed(values: jax.Array, own: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class MixUp(Mixing):
-    """Replaces each example by a weighted mean with another one of its batch.
+    """Replaces each example with a weighted mean of itself and another one from its batch.
 
     The weight is the same for all examples of a batch, as in timm and torchvision. See `Mixing`
-    for partners and labels. The training accuracy compares with the label of the larger weight.
+    for partners and labels. Training accuracy counts the label of the larger weight as correct.
 
     Args:
         alpha: both parameters of the beta distribution of the weight, greater than 0 (default
@@ -171,20 +172,20 @@ class MixUp(Mixing):
     def own_pixels(
         self, share: jax.Array, sides: tuple[int, int], key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns the share as the weight of all pixels."""
+        """Returns the share as the weight of all pixels and of the label."""
         return share[None, None, None, None], share
 
 
 @dataclass(frozen=True)
 class CutMix(Mixing):
-    """Replaces a rectangle of each image by that of another image of its batch.
+    """Replaces a rectangle of each image with that of another image from its batch.
 
-    The rectangle is the same for all examples of a batch. Labels are mixed by the area of the
-    rectangle inside the image. See `Mixing` for partners and labels. The training accuracy
-    compares with the label of the larger weight.
+    The rectangle is the same for all examples of a batch. Labels are mixed in proportion to its
+    area inside the image. See `Mixing` for partners and labels. Training accuracy counts the label
+    of the larger weight as correct.
 
     Args:
-        alpha: both parameters of the beta distribution of the area that stays, greater than 0
+        alpha: both parameters of the beta distribution of the area that is kept, greater than 0
             (default 1).
         probability: the probability that a batch is mixed, in [0, 1] (default 1).
         num_classes: the number of classes of integer labels (default: that of the data).
@@ -209,7 +210,7 @@ class CutMix(Mixing):
     def own_pixels(
         self, share: jax.Array, sides: tuple[int, int], key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns 0 inside a rectangle and 1 outside of it, and the share outside."""
+        """Returns 0 inside a rectangle and 1 outside, and the fraction of the pixels outside."""
         half = 0.5 * jnp.sqrt(1 - share)
         inside = []
         for side, each in zip(sides, jax.random.split(key), strict=True):
@@ -231,7 +232,8 @@ class MixUpOrCutMix(Augmentation):
         cutmix_probability: the probability of CutMix, in [0, 1] (default 0.5, as in timm).
 
     Raises:
-        ValueError: `cutmix_probability` is outside of [0, 1].
+        ValueError: `cutmix_probability` is outside [0, 1].
+        TypeError: `cutmix_probability` is not a number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -250,7 +252,7 @@ class MixUpOrCutMix(Augmentation):
     ranges: ClassVar = {"cutmix_probability": (0, 1)}
 
     def __call__(self, batch: Mapping[str, Any], key: jax.Array | None = None) -> Batch:
-        """Returns the batch after one of the two; the same batch in evaluation."""
+        """Returns the batch mixed by one of the two; unchanged in evaluation."""
         if key is None:
             return dict(batch)
         # The key of a batch is not that of its mixing, which folds the same index.
@@ -266,7 +268,7 @@ class MixUpOrCutMix(Augmentation):
         }
 
     def with_num_classes(self, num_classes: int | None) -> MixUpOrCutMix:
-        """Returns this augmentation with `num_classes` of the data, where it has none."""
+        """Returns this augmentation for data with `num_classes`; see `Mixing.with_num_classes`."""
         return dataclasses.replace(
             self,
             mixup=self.mixup.with_num_classes(num_classes),

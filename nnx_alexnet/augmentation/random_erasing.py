@@ -1,4 +1,4 @@
-"""Erases a random rectangle of an image."""
+"""Random erasing of a rectangle in each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnx_alexnet.support import check_bools
 
 @dataclass(frozen=True)
 class RandomErasing(Augmentation):
-    """Replaces a random rectangle of each image, with a probability.
+    """Replaces a random rectangle in each image with a given probability.
 
     It runs after the images are standardised, so a `value` of 0 is the mean colour. Masks, boxes
     and keypoints stay as they are.
@@ -28,12 +28,12 @@ class RandomErasing(Augmentation):
             (0.02, 0.33)).
         ratio: smallest and largest aspect ratio, height by width (default (0.3, 3.3)).
         value: the value of the pixels in the rectangle (default 0).
-        noise: whether normal noise, a number for each pixel and channel, takes the place of
-            `value` (default False).
+        noise: whether to fill the rectangle with standard normal noise, drawn for each pixel and
+            channel, instead of `value` (default False).
 
     Raises:
         ValueError: an argument is out of its range.
-        TypeError: an argument has another type.
+        TypeError: an argument has the wrong type.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -61,7 +61,7 @@ class RandomErasing(Augmentation):
         check_bools(noise=self.noise)
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one image without a rectangle."""
+        """Returns one image, with a rectangle erased or unchanged."""
         coins, places, noise = jax.random.split(key, 3)
         height, width = image.shape[:2]
         region = draw_region(

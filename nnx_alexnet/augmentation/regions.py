@@ -18,7 +18,7 @@ class Region(NamedTuple):
         start: row and column of its top left corner, int32 `[2]`.
         size: height and width, int32 `[2]`.
         found: whether one of the tries fitted into the image, bool `[]`; if not, `start` and
-            `size` are not meaningful.
+            `size` have no meaning.
     """
 
     start: jax.Array
@@ -35,9 +35,9 @@ def draw_region(
     tall: bool = False,
     strict: bool = False,
 ) -> Region:
-    """Draws a rectangle: its area uniformly, and the logarithm of its aspect ratio uniformly.
+    """Draws a rectangle with uniform area and log-uniform aspect ratio.
 
-    Ten pairs of area and ratio are drawn; the first one that fits into the image counts.
+    Ten pairs of area and ratio are drawn, and the first one that fits into the image is used.
 
     Args:
         key: a key of `jax.random`.
@@ -65,7 +65,7 @@ def draw_region(
 
 
 def central_region(sides: tuple[int, int], ratio: tuple[float, float]) -> Region:
-    """Returns the largest central rectangle whose ratio, width by height, is in a range.
+    """Returns the largest central rectangle whose ratio of width to height is in a range.
 
     Example:
         >>> from nnx_alexnet.augmentation.regions import central_region

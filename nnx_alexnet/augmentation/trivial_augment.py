@@ -30,17 +30,18 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class TrivialAugment(Augmentation):
-    """Changes each image by one random operation of random strength.
+    """Applies one random operation of random strength to each image.
 
-    Operations and ranges are those of torchvision's `TrivialAugmentWide`:
+    The 14 operations and their ranges are those of torchvision's `TrivialAugmentWide`:
 
     - no change, autocontrast, equalize;
-    - shear by up to 0.99, translation by up to 32 pixels, rotation by up to 135 degrees;
-    - brightness, colour (saturation), contrast and sharpness by a factor from 0.01 to 1.99;
-    - posterize to 8 to 2 bits, solarize from a threshold of 1 to 0.
+    - shear along x or y by up to 0.99, translation along x or y by up to 32 pixels, and rotation by
+      up to 135 degrees;
+    - brightness, colour (saturation), contrast and sharpness, by a factor from 0.01 to 1.99;
+    - posterize to 8 to 2 bits, and solarize with a threshold from 1 to 0.
 
-    All operations are equally likely, and so are all strengths and both directions. Images are
-    resampled bilinearly and are black outside.
+    All operations are equally likely, and so are all strengths and both directions. Moved images
+    are resampled bilinearly, and black outside. Masks, boxes and keypoints are refused.
 
     Args:
         num_magnitude_bins: the number of strengths, at least 2 (default 31).
@@ -73,7 +74,7 @@ class TrivialAugment(Augmentation):
         check_colors(self, channels)
 
     def example(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one image after a random operation."""
+        """Returns one image, changed by a random operation."""
         return changed(image, *draw_operation(key, self.num_magnitude_bins))
 
 
@@ -95,15 +96,15 @@ def draw_operation(key: jax.Array, num_magnitude_bins: int) -> tuple[jax.Array, 
 
 
 def changed(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.Array:
-    """Returns an image after an operation.
+    """Returns an image, changed by an operation.
 
     Args:
         image: float `[H, W, C]` from 0 to 1; grey or RGB.
         operation: the index in `OPERATIONS`, int32 `[]`.
-        strength: from -1 to 1, float `[]`; the operations without a direction use its size.
+        strength: from -1 to 1, float `[]`; operations without a direction use its absolute value.
     """
     factor, size = 1 + 0.99 * strength, jnp.abs(strength)
-    # All results are computed, as for a batch they would be with `lax.switch`.
+    # All results are computed. `lax.switch` would compute them too, because of `vmap`.
     results = (
         moved(image, operation, strength),
         adjust_brightness(image, factor),
@@ -115,12 +116,12 @@ def changed(image: jax.Array, operation: jax.Array, strength: jax.Array) -> jax.
         autocontrast(image),
         equalize(image),
     )
-    # The first one belongs to all moves.
+    # All moves have the first result.
     return jax.lax.select_n(jnp.maximum(operation - len(MOVES) + 1, 0), *results)
 
 
 def moved(image: jax.Array, move: jax.Array, strength: jax.Array) -> jax.Array:
-    """Returns an image after one of `MOVES`.
+    """Returns an image, moved by one of `MOVES`.
 
     Args:
         image: float `[H, W, C]`.

@@ -15,7 +15,7 @@ def test_example_must_be_overridden():
     ("spec", "message"),
     [
         ({"x": jax.ShapeDtypeStruct((3,), jnp.float32)}, r"no `image` and the keys \['x'\]"),
-        ({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}, "`image` is uint8 there"),
+        ({"image": jax.ShapeDtypeStruct((8, 8, 3), jnp.uint8)}, "`image` is uint8 at this point"),
         ({"image": jax.ShapeDtypeStruct((64,), jnp.float32)}, r"`image` \(64,\)"),
     ],
 )
