@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,22 +33,20 @@ def wanted_of(name, levels, *arguments):
     return getattr(functional, name)(image, *arguments).permute(1, 2, 0).numpy() / 255
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("bits", [2, 5])
-def test_posterized_levels_are_those_of_torchvision(bits, channels):
-    every = np.arange(256 * channels, dtype=np.uint8).reshape(16, 16, channels)
+def test_posterized_levels_are_those_of_torchvision(bits):
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     found = colors.posterize(jnp.array(every / 255, jnp.float32), bits)
     np.testing.assert_allclose(found, wanted_of("posterize", every, bits), atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("share", [0.2, 1.0])  # of the pixels that are not of one level
 @pytest.mark.parametrize("name", ["autocontrast", "equalize"])
-def test_stretched_levels_are_those_of_torchvision(name, share, channels):
+def test_stretched_levels_are_those_of_torchvision(name, share):
     random = np.random.default_rng(1)
-    image = random.normal(120, 25, (40, 50, channels)).clip(0, 255).astype(np.uint8)
+    image = random.normal(120, 25, (40, 50, 3)).clip(0, 255).astype(np.uint8)
     image[random.random(image.shape) > share] = 170
-    found = getattr(colors, name)(jnp.array(image / 255, jnp.float32))
+    found = jax.jit(getattr(colors, name))(jnp.array(image / 255, jnp.float32))
     tolerance = 1e-6 if name == "equalize" else 1 / 255  # torchvision cuts to whole levels
     np.testing.assert_allclose(found, wanted_of(name, image), atol=tolerance)
 
@@ -55,7 +54,7 @@ def test_stretched_levels_are_those_of_torchvision(name, share, channels):
 @pytest.mark.parametrize("name", ["autocontrast", "equalize"])
 def test_images_of_one_level_stay_as_they_are(name):
     image = jnp.full((20, 20, 1), 0.3)
-    np.testing.assert_array_equal(getattr(colors, name)(image), image)
+    np.testing.assert_array_equal(jax.jit(getattr(colors, name))(image), image)
 
 
 def test_images_too_small_to_be_smoothed_stay_as_they_are():
