@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -183,17 +182,19 @@ def _check_option(name: str, option: str, value: object) -> None:
 
 
 def _check_factors(name: str, factors: Mapping[str, float]) -> None:
+    if not isinstance(factors, Mapping):
+        raise TypeError(
+            f"`rate_factors` (={factors!r}) must be a dict from paths or patterns to factors, such "
+            'as {"conv*": 0.1}.'
+        )
     if name.startswith(_SCHEDULE_FREE) or name == "polyak_sgd":
         raise ValueError(
             f"`rate_factors` (={dict(factors)}) cannot be used with {name!r}, whose steps depend "
             "on all parameters together."
         )
     for pattern, factor in factors.items():
-        if not (factor > 0 and math.isfinite(factor)):
-            raise ValueError(
-                f"`rate_factors` has {factor} for {pattern!r}; a factor must be positive. To "
-                "freeze parameters, exclude them with `trainable` of the Trainer."
-            )
+        reason = f"to freeze {pattern!r}, exclude it with `trainable` of the Trainer"
+        check_number("rate_factors", factor, "(0, inf)", reason=reason)
 
 
 def _drop_steps(drop_every: int | None, steps_per_epoch: int | None) -> int | None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnx_alexnet.optimizers.checks import extra_arguments
+from nnx_alexnet.optimizers.checks import as_transformation, extra_arguments
 from nnx_alexnet.optimizers.rates import metrics_of_parts
 from nnx_alexnet.support import check_integer, check_number
 
@@ -111,6 +111,7 @@ def dynamic_loss_scale(
         growth_interval: the number of finite steps after which the scale doubles (default 2000).
 
     Raises:
+        TypeError: `optimizer` is not an optax optimizer.
         ValueError: `initial_scale` is not positive, or `growth_interval` is less than 1.
 
     Example:
@@ -123,6 +124,7 @@ def dynamic_loss_scale(
         >>> updates["w"].tolist(), float(state.loss_scale)
         ([0.0, 0.0], 32768.0)
     """
+    optimizer = as_transformation(optimizer)
     check_number("initial_scale", initial_scale, "(0, inf)")
     check_integer("growth_interval", growth_interval)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nnx_alexnet.support import check_integer, check_number, unknown
+from nnx_alexnet.support import as_python, check_integer, check_number, unknown
 
 ScheduleName = Literal["constant", "cosine", "linear", "one_cycle", "step"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
@@ -88,7 +88,8 @@ def scheduled_rate(
     """
     if schedule not in SCHEDULES:
         raise unknown("schedule", schedule, SCHEDULES)
-    check_integer("warmup_steps", warmup_steps, minimum=0, also=(None,))
+    check_integer("num_steps", as_python(num_steps), also=(None,))
+    check_integer("warmup_steps", as_python(warmup_steps), minimum=0, also=(None,))
     if schedule == "step":
         _check_drops(drop_every, drop_factor)
     elif drop_every is not None:

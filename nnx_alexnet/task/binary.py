@@ -14,7 +14,7 @@ from clu.metrics import Metric
 from flax import nnx
 from numpy.typing import NDArray
 
-from nnx_alexnet.support import check_number
+from nnx_alexnet.support import check_number, format_count
 from nnx_alexnet.task.averages import Loss, weighted_average
 from nnx_alexnet.task.base import Outputs
 from nnx_alexnet.task.focal import focal_factor
@@ -166,8 +166,8 @@ class MultiLabelClassification(LabelTask):
         factor: NDArray[np.float32] = np.asarray(self._pos_weight, np.float32)
         if factor.shape not in ((), (1,), logits.shape[1:]):
             raise ValueError(
-                f"`pos_weight` has {len(factor)} numbers for {logits[0].size} labels; give a "
-                "single number, or one per label."
+                f"`pos_weight` has {format_count(len(factor), 'number')} for "
+                f"{format_count(logits[0].size, 'label')}; give a single number, or one per label."
             )
         return jnp.asarray(factor) * positive + negative
 

@@ -193,12 +193,19 @@ def test_groups_are_clipped_by_the_norm_of_all_gradients():
             "`schedule` .* must be 'constant' for 'schedule_free_sgd'",
         ),
         ({"name": "polyak_sgd", "rate_factors": {"w": 0.5}}, "cannot be used with 'polyak_sgd'"),
-        ({"rate_factors": {"w": 0.0}}, "a factor must be positive"),
+        ({"rate_factors": {"w": 0.0}}, r"`rate_factors` \(=0.0\) .* to freeze 'w', exclude it"),
+        ({"rate_factors": {"w": "0.1"}}, r"`rate_factors` \(='0.1'\) must be a number"),
+        ({"schedule": "linear", "num_steps": "9"}, r"`num_steps` \(='9'\) must be a positive int"),
     ],
 )
 def test_arguments_that_do_not_work_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         create_optimizer(**arguments)
+
+
+def test_other_factors_than_a_dict_are_refused():
+    with pytest.raises(TypeError, match=r"`rate_factors` \(=\['w'\]\) must be a dict"):
+        create_optimizer(rate_factors=["w"])
 
 
 def test_a_pattern_without_parameters_is_refused_before_a_fit():

@@ -80,3 +80,8 @@ def test_a_scaled_loss_has_gradients_that_do_not_underflow(scaled):
 def test_invalid_arguments_of_the_loss_scale_are_named(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         dynamic_loss_scale(optax.sgd(0.1), **arguments)
+
+
+def test_an_optimizer_that_was_not_called_cannot_scale_the_loss():
+    with pytest.raises(TypeError, match=r"`optimizer` .* Call it: sgd\(1e-3\)"):
+        dynamic_loss_scale(optax.sgd)
