@@ -45,12 +45,14 @@ def batch_weights(batch: Mapping[str, Any], weight: jax.Array | None) -> dict[st
     return {"weight": own if weight is None else own * weight, "example_weight": own}
 
 
-def weight_problem(weight: object) -> str | None:
+def weight_problem(weight: object, *, is_split: bool = False) -> str | None:
     """Returns what is wrong with the weights of some examples, or None.
 
     Args:
         weight: `[N]`, without padding. Values other than arrays of real numbers pass, because
             `batch_weights` refuses them.
+        is_split: whether these are all weights of a split, of which one must be positive (default
+            False).
 
     Example:
         >>> import numpy as np
@@ -61,6 +63,8 @@ def weight_problem(weight: object) -> str | None:
     if not isinstance(weight, np.ndarray) or weight.dtype.kind not in "iuf" or not weight.size:
         return None
     low, high = float(weight.min()), float(weight.max())
+    if is_split and low == high == 0:
+        return "has a `weight` of 0 for every example; at least one must be positive."
     if low >= 0 and high < float("inf"):  # False for NaN
         return None
     return (

@@ -200,7 +200,7 @@ class Preparation:
         if (labels := loader.labels_in_memory()) is not None:
             self._check_labels(labels, loader.argument)
         self._is_weighted |= "example_weight" in self.evaluation.outputs
-        self._check_weights((loader.arrays() or {}).get("weight"), loader.argument)
+        self._check_weights((loader.arrays() or {}).get("weight"), loader.argument, is_split=True)
         return self.evaluation
 
     @contextmanager
@@ -260,7 +260,8 @@ class Preparation:
         if len(labels) and (problem := self._task.label_problem(labels, outputs)) is not None:
             raise ValueError(f"`{argument}` {problem}")
 
-    def _check_weights(self, weights: Any, argument: str) -> None:
+    def _check_weights(self, weights: Any, argument: str, *, is_split: bool = False) -> None:
         """Raises a `ValueError` if the task cannot weight its examples so."""
-        if self._is_weighted and (problem := weight_problem(weights)) is not None:
+        problem = weight_problem(weights, is_split=is_split) if self._is_weighted else None
+        if problem is not None:
             raise ValueError(f"`{argument}` {problem}")

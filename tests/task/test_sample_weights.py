@@ -6,7 +6,7 @@ from flax import nnx
 from helpers import X, Y
 
 from nnx_alexnet import Classification, DataModule, Trainer
-from nnx_alexnet.task.sample_weights import batch_weights
+from nnx_alexnet.task.sample_weights import batch_weights, weight_problem
 
 
 def test_a_batch_without_weights_has_no_outputs_for_them():
@@ -22,6 +22,18 @@ def test_a_weight_is_one_real_number_per_example(weight):
         task=Classification(), progress_bar=False,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"`data` has a `weight` of shape"):
+        trainer.fit()
+    assert trainer.num_compilations == {}
+
+
+def test_only_a_split_needs_a_positive_weight():
+    assert weight_problem(np.zeros(4)) is None
+    split = {"image": X, "label": Y, "weight": np.zeros(len(X), np.float32)}
+    trainer = Trainer(
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule((X, Y), split, batch_size=16),
+        log_dir=None, task=Classification(), progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="`val` has a `weight` of 0 for every example"):
         trainer.fit()
     assert trainer.num_compilations == {}
 
