@@ -57,11 +57,14 @@ class GradualUnfreezing(Callback):
         check_integer("steps_per_epoch", steps_per_epoch, also=(None,))
         if isinstance(groups, str):
             groups = [groups]
+        if not _are_groups(groups):
+            raise ValueError(
+                f"`groups` (={groups!r}) must be prefixes of the paths of parameters: a list, or a "
+                'dict with the epoch of each, such as {"dense3": 0, "": 1}.'
+            )
         pairs = groups.items() if isinstance(groups, Mapping) else zip(groups, range(len(groups)))  # noqa: B905
         self.groups = dict(pairs)
         self.steps_per_epoch = steps_per_epoch
-        for epoch in self.groups.values():
-            check_integer("groups", epoch, minimum=0)
         if 0 not in self.groups.values():
             raise ValueError(
                 f"`groups` (={self.groups}) must train a group from epoch 0, or nothing is trained "
@@ -93,6 +96,15 @@ class GradualUnfreezing(Callback):
         ]
         if due and trainer.step_in_epoch == 0:
             logger.info("Epoch %d unfreezes %s.", trainer.epoch + 1, ", ".join(due))
+
+
+def _are_groups(groups: object) -> bool:
+    """Returns whether a value has one of the two forms of `groups`."""
+    if isinstance(groups, Mapping):
+        epochs = groups.values()
+        if not all(type(each) is int and each >= 0 for each in epochs):
+            return False
+    return isinstance(groups, Mapping | list | tuple) and all(isinstance(g, str) for g in groups)
 
 
 class DelayedState(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from nnx_alexnet.callbacks.base import Callback
-from nnx_alexnet.support import check_integer
+from nnx_alexnet.support import check_integer, check_number
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -29,8 +29,9 @@ class LearningRateMonitor(Callback):
             the ends of epochs.
 
     Raises:
-        ValueError: if `every_n_steps` is neither a positive integer nor None; in `on_fit_start`,
-            if there is no schedule and the optimizer does not store exactly one rate.
+        ValueError: if `schedule` is none of these, or `every_n_steps` neither a positive integer
+            nor None; in `on_fit_start`, if there is no schedule and the optimizer does not store
+            exactly one rate.
 
     Example:
         >>> import optax
@@ -49,6 +50,9 @@ class LearningRateMonitor(Callback):
         every_n_steps: int | None = None,
     ):
         check_integer("every_n_steps", every_n_steps, also=(None,))
+        if not (schedule is None or callable(schedule)):
+            reason = "an optax schedule and None also work"
+            check_number("schedule", schedule, "[0, inf)", reason=reason)
         self.schedule = schedule
         self.every_n_steps = every_n_steps
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import Mode, check_bools, check_integer, check_mode, logger, unknown
+from nnx_alexnet.support import (
+    Mode,
+    check_bools,
+    check_integer,
+    check_mode,
+    check_number,
+    logger,
+    unknown,
+)
 
 if TYPE_CHECKING:
     from nnx_alexnet.checkpoints import Checkpoints, OnSaveError
@@ -90,10 +98,8 @@ class ModelCheckpoint(Callback):
             )
         if on_error not in ("raise", "warn"):
             raise unknown("on_error", on_error, ("raise", "warn"))
-        if every_n_seconds is not None and not every_n_seconds > 0:
-            raise ValueError(
-                f"`every_n_seconds` (={every_n_seconds!r}) must be greater than 0, or None."
-            )
+        if every_n_seconds is not None:
+            check_number("every_n_seconds", every_n_seconds, "(0, inf)", reason="None means never")
         check_bools(save_on_exception=save_on_exception, restore_best=restore_best)
         check_integer("every_n_epochs", every_n_epochs, also=("auto", None))
         check_integer("every_n_steps", every_n_steps, also=(None,))

@@ -16,7 +16,7 @@ from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
 from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
 from nnx_alexnet.callbacks.notebook_table import NotebookTable
 from nnx_alexnet.devices import is_main
-from nnx_alexnet.support import is_notebook, logger, printable
+from nnx_alexnet.support import check_number, is_notebook, logger, printable
 
 if TYPE_CHECKING:
     from nnx_alexnet.data import Batch
@@ -49,8 +49,7 @@ class ProgressBar(Callback):
     """
 
     def __init__(self, refresh_seconds: float = 0.25):
-        if not refresh_seconds > 0:
-            raise ValueError(f"`refresh_seconds` (={refresh_seconds!r}) must be more than 0.")
+        check_number("refresh_seconds", refresh_seconds, "(0, inf)")
         self.refresh_seconds = refresh_seconds
         self._display = BarDisplay()
         self._notebook: NotebookTable | None = None  # instead of the display

@@ -114,8 +114,11 @@ def as_seconds(max_time: float | str | timedelta | Mapping[str, float]) -> float
     elif isinstance(max_time, Mapping):
         try:
             seconds = timedelta(**max_time).total_seconds()
-        except TypeError as error:
-            raise ValueError(f"`max_time` (={max_time!r}) has an unknown unit: {error}.") from None
+        except TypeError:
+            raise ValueError(
+                f"`max_time` (={max_time!r}) must have numbers by their units: days, hours, "
+                'minutes, seconds, such as {"hours": 1, "minutes": 30}.'
+            ) from None
     elif isinstance(max_time, timedelta):
         seconds = max_time.total_seconds()
     elif isinstance(max_time, int | float) and not isinstance(max_time, bool):

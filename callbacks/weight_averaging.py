@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
 from nnx_alexnet.callbacks.base import Callback
-from nnx_alexnet.support import check_bools, check_integer, check_number
+from nnx_alexnet.support import check_bools, check_integer, check_number, logger
+
+if TYPE_CHECKING:
+    from nnx_alexnet.trainer import Trainer
 
 
 class WeightAveraging(Callback):
@@ -165,10 +170,26 @@ class SWA(WeightAveraging):
                 "these training data is unknown. Pass `start_step` and `every_n_steps`."
             )
 
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Warns if the run ends before the first weights would be part of the mean."""
+        per_epoch = trainer.steps_per_epoch
+        in_epochs = trainer.max_epochs and per_epoch and trainer.max_epochs * per_epoch
+        ends = [limit for limit in (trainer.max_steps, in_epochs) if limit]
+        if ends and self._start(per_epoch) > min(ends):
+            logger.warning(
+                "`%r` averages nothing, because the run ends after %d steps. The start must be "
+                "earlier.", self, min(ends),
+            )  # fmt: skip
+
+    def _start(self, steps_per_epoch: int | None) -> int:
+        """Returns the step whose weights are the first of the mean."""
+        per_epoch = 1 if steps_per_epoch is None else steps_per_epoch  # `check` has accepted it
+        return (self.start_epoch or 0) * per_epoch if self.start_step is None else self.start_step
+
     def weight(self, step: jax.Array, steps_per_epoch: int | None) -> jax.Array:
         """Returns 1 until the start, then `1 / k` for the k-th weights of the mean, else 0."""
-        per_epoch = 1 if steps_per_epoch is None else steps_per_epoch  # `check` has accepted it
-        start = (self.start_epoch or 0) * per_epoch if self.start_step is None else self.start_step
+        per_epoch = 1 if steps_per_epoch is None else steps_per_epoch
+        start = self._start(steps_per_epoch)
         period = self.every_n_steps or (self.every_n_epochs or 1) * per_epoch
         number = 1 + (step - start) // period
         is_due = (step - start) % period == 0

@@ -53,7 +53,7 @@ from nnx_alexnet.data.map_source import OnBadSample
 from nnx_alexnet.data.named_augmentations import check_names, named_transforms
 from nnx_alexnet.data.resident_data import KeepOnDevice
 from nnx_alexnet.data.transform import ImageTransform
-from nnx_alexnet.support import check_bools, unknown
+from nnx_alexnet.support import as_python, check_bools, check_integer, unknown
 
 _DIGITS = tuple("0123456789")
 
@@ -132,10 +132,8 @@ def load_data(
     """
     factory = _factory(name)
     check_bools(augment=augment, download=download)
-    if seed < 0:
-        raise ValueError(f"`seed` (={seed}) must not be negative.")
-    if image_size < 1:
-        raise ValueError(f"`image_size` (={image_size}) must be at least 1.")
+    check_integer("seed", as_python(seed), minimum=0)
+    check_integer("image_size", as_python(image_size))
     _check_columns(name, columns, rename, root)
     given = "~/.cache/nnx_alexnet/data" if root is None else root
     request = DatasetRequest(

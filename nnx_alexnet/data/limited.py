@@ -13,7 +13,7 @@ from nnx_alexnet.data.composition import Transform
 from nnx_alexnet.data.data_module import DataModule
 from nnx_alexnet.data.examples import ElementSpec
 from nnx_alexnet.data.loader import Loader
-from nnx_alexnet.support import check_integer
+from nnx_alexnet.support import as_python, check_integer
 
 LimitBatches = int | float | dict[str, int | float]
 
@@ -53,6 +53,7 @@ def limited_data(
         >>> data.train.num_batches, data.val.num_batches
         (5, 10)
     """
+    overfit_batches, fast_dev_run = as_python(overfit_batches), as_python(fast_dev_run)
     limits = _limits(limit_batches)
     if overfit_batches is not None:
         check_integer("overfit_batches", overfit_batches, also=(None,))
@@ -82,6 +83,7 @@ def _limits(given: LimitBatches | None) -> dict[str, int | float]:
     if given is None:
         return {}
     limits = dict(given) if isinstance(given, Mapping) else dict.fromkeys(_SPLITS, given)
+    limits = {split: as_python(limit) for split, limit in limits.items()}
     if unknown := [name for name in limits if name not in _SPLITS]:
         raise ValueError(
             f"`limit_batches` (={given!r}) names an unknown split, {unknown[0]!r}. The splits are "

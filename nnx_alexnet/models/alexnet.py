@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from nnx_alexnet.models import convolutions
@@ -73,6 +74,12 @@ def _smallest_image_size() -> int:
     for window, stride in reversed(_REDUCTIONS):
         size = (size - 1) * stride + window
     return size
+
+
+def _check_whole(argument: str, value: object, *, least: int = 1, hint: str = "") -> None:
+    """Raises a `ValueError` unless a value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{argument}` (={value!r}) must be an integer of at least {least}.{hint}")
 
 
 def _floating_dtype(argument: str, value: DTypeLike) -> jnp.dtype:
@@ -138,25 +145,16 @@ class AlexNet(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
-        if num_classes < 1:
-            raise ValueError(f"`num_classes` (={num_classes}) must be at least 1.")
-        if in_channels < 1:
+        _check_whole("num_classes", num_classes)
+        _check_whole("in_channels", in_channels, hint=" 1 is for grey images, 3 for colour.")
+        reason = " Nothing is left of smaller images after the last pool."
+        _check_whole("image_size", image_size, least=_smallest_image_size(), hint=reason)
+        if not (isinstance(dropout_rate, int | float | np.floating) and 0.0 <= dropout_rate < 1.0):
             raise ValueError(
-                f"`in_channels` (={in_channels}) must be at least 1: 1 for grey images, "
-                "3 for colour."
-            )
-        if not 0.0 <= dropout_rate < 1.0:
-            raise ValueError(
-                f"`dropout_rate` (={dropout_rate}) must be in [0, 1); 0 turns dropout off."
+                f"`dropout_rate` (={dropout_rate!r}) must be in [0, 1); 0 turns dropout off."
             )
         if not isinstance(remat, bool):
             raise TypeError(f"`remat` (={remat!r}) must be True or False.")
-        size = _last_pool_size(image_size)
-        if size < 1:
-            raise ValueError(
-                f"`image_size` (={image_size}) is too small: nothing is left after the last "
-                f"pool. The smallest size that works is {_smallest_image_size()}."
-            )
         compute = None if dtype is None else _floating_dtype("dtype", dtype)
         stored = _floating_dtype("param_dtype", param_dtype)
 
@@ -167,7 +165,7 @@ class AlexNet(nnx.Module):
         self.dtype, self.param_dtype = compute, stored
         self.remat = remat
 
-        num_features = size * size * 256
+        num_features = _last_pool_size(image_size) ** 2 * 256
         self._build(rngs, num_features, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`
 
     @functools.partial(nnx.jit, static_argnums=(2, 3, 4, 5))

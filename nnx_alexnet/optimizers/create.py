@@ -11,7 +11,7 @@ import optax
 from nnx_alexnet.optimizers.groups import REST, decayed, label_by_path
 from nnx_alexnet.optimizers.registry import OPTIMIZERS, accepts
 from nnx_alexnet.optimizers.schedules import ScalableSchedule, ScheduleName, scheduled_rate
-from nnx_alexnet.support import check_bools, check_integer, check_number, unknown
+from nnx_alexnet.support import check_bools, check_integer, check_number, shown, unknown
 
 _SCHEDULE_FREE = "schedule_free_"
 
@@ -184,7 +184,7 @@ def _check_option(name: str, option: str, value: object) -> None:
 def _check_factors(name: str, factors: Mapping[str, float]) -> None:
     if not isinstance(factors, Mapping):
         raise TypeError(
-            f"`rate_factors` (={factors!r}) must be a dict from paths or patterns to factors, such "
+            f"`rate_factors` (={shown(factors)}) must be a dict from paths or patterns to factors, such "
             'as {"conv*": 0.1}.'
         )
     if name.startswith(_SCHEDULE_FREE) or name == "polyak_sgd":

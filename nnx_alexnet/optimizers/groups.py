@@ -80,9 +80,8 @@ def label_by_path(patterns: Sequence[str], *, argument: str = "patterns") -> Cal
         if missing:
             names = ["/".join(_parts(path)) for path, _ in paths]
             raise PatternError(
-                f"`{argument}` has the pattern {missing[0]!r}, which matches no parameter, or only "
-                f"parameters that an earlier pattern matches. The parameters are: "
-                f"{', '.join(names)}."
+                f"`{argument}` (={missing[0]!r}) matches no parameter, or only parameters that an "
+                f"earlier pattern matches. The parameters are: {', '.join(names)}."
             )
         return jax.tree_util.tree_map_with_path(label, parameters)
 

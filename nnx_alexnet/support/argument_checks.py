@@ -108,17 +108,17 @@ def check_bools(**arguments: object) -> None:
 
 
 def as_python(value: Any) -> Any:
-    """Returns a NumPy integer as an `int`, and any other value unchanged.
+    """Returns a number or bool of NumPy as one of Python, and any other value unchanged.
 
     Example:
         >>> import numpy as np
         >>> from nnx_alexnet.support.argument_checks import as_python
-        >>> as_python(np.int64(3)), as_python(None)
-        (3, None)
+        >>> as_python(np.int64(3)), as_python(np.float32(0.5)), as_python(None)
+        (3, 0.5, None)
     """
     import numpy as np  # here, because the help of the command does not need it
 
-    return int(value) if isinstance(value, np.integer) else value
+    return value.item() if isinstance(value, np.number | np.bool_) else value
 
 
 RESERVED_NAMES = ("step", "epoch")  # the keys of each record that are not metrics

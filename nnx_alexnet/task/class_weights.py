@@ -41,8 +41,8 @@ def checked_weights(weights: Any) -> Literal["balanced"] | tuple[float, ...] | N
     return tuple(map(float, values))
 
 
-def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+def _is_weight(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf  # a bool is not meant
 
 
 def balanced_weights(counts: NDArray[np.integer[Any]], num_classes: int) -> NDArray[np.float32]:

@@ -145,6 +145,11 @@ def checked_class_metrics(metrics: Any) -> tuple[ClassMetric, ...]:
                 "confusion matrix, and so does `nnx-alexnet report`. As an array, it is "
                 "sklearn.metrics.confusion_matrix(labels, trainer.predict(split).argmax(axis=1))."
             )
+        if name in ("accuracy", "acc", "loss"):
+            raise ValueError(
+                f"`metrics` (={name!r}) is measured anyway, as are all losses and accuracies. Name "
+                f"only further metrics: {', '.join(CLASS_METRICS)}."
+            )
         if name not in CLASS_METRICS:
             raise unknown("metrics", name, CLASS_METRICS)
     return tuple(dict.fromkeys(metrics))

@@ -30,7 +30,7 @@ def checked_pos_weight(weight: Any) -> Literal["balanced"] | float | tuple[float
     else:
         values = np.asarray(weight).tolist()
     numbers: list[Any] = values if isinstance(values, list) else [values]
-    is_number = all(isinstance(each, int | float) for each in numbers)
+    is_number = all(type(each) in (int, float) for each in numbers)  # a bool is not meant
     if not numbers or not is_number or not all(0 < each < math.inf for each in numbers):
         raise ValueError(
             f'`pos_weight` (={weight!r}) must be "balanced", None, a positive number, or one '

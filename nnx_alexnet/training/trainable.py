@@ -49,14 +49,17 @@ def trainable_filter(model: nnx.Module, trainable: Any) -> Any:
         HasPath(paths=frozenset({('kernel',)}))
         >>> trainable_filter(model, "head")
         Traceback (most recent call last):
-        ValueError: `trainable` (='head') selects no parameter. The parameters of the model are ...
+        ValueError: `trainable` (='head') selects no parameter. A text selects the paths that ...
     """
     if trainable is None:
         return nnx.Param
     variables = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     names = {path: "/".join(map(str, path)) for path in variables}
     selected = _selector(trainable, names)
-    chosen = frozenset(path for path, value in variables.items() if selected(path, value))
+    try:
+        chosen = frozenset(path for path, value in variables.items() if selected(path, value))
+    except Exception as error:  # whatever a function of the user raises
+        raise _not_a_filter(trainable, f" It raised {type(error).__name__}: {error}") from error
     if not chosen:
         raise _selects_nothing(trainable, [*names.values()])
     return nnx.Param if len(chosen) == len(variables) else HasPath(chosen)
@@ -73,18 +76,22 @@ def _selector(trainable: Any, names: Mapping[Path, str]) -> Callable[[Path, Any]
     try:
         select: Callable[[Path, Any], bool] = nnx.filterlib.to_predicate(trainable)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`trainable` (={shown(trainable)}) must be a prefix of the paths of parameters, "
-            "such as 'dense3', a list of prefixes, or an nnx filter, such as a function of the "
-            "path (a tuple) and the variable."
-        ) from error
+        raise _not_a_filter(trainable) from error
     return select
+
+
+def _not_a_filter(given: object, reason: str = "") -> TypeError:
+    return TypeError(
+        f"`trainable` (={shown(given)}) must be a prefix of the paths of parameters, such as "
+        "'dense3', a list of prefixes, or an nnx filter, such as a function of the path (a tuple) "
+        f"and the variable.{reason}"
+    )
 
 
 def _selects_nothing(given: object, names: Sequence[str]) -> ValueError:
     more = len(names) - _MAX_NAMES
     tail = f" and {more} more" if more > 0 else ""
     return ValueError(
-        f"`trainable` (={shown(given)}) selects no parameter. The parameters of the model are "
-        f"{', '.join(names[:_MAX_NAMES])}{tail}."
+        f"`trainable` (={shown(given)}) selects no parameter. A text selects the paths that begin "
+        f"with it; the parameters of the model are {', '.join(names[:_MAX_NAMES])}{tail}."
     )

@@ -28,6 +28,9 @@ class Validation:
         dispatcher: its steps must be finished first.
         saver: saves callbacks as they were before an interrupted validation.
         best: keeps the weights if a validation within an epoch is the best.
+
+    Raises:
+        ValueError: `validate_every_n_steps` is set, but there is no validation split.
     """
 
     def __init__(
@@ -43,6 +46,12 @@ class Validation:
         saver: Saver,
         best: BestWeights,
     ) -> None:
+        period = settings.validate_every_n_steps
+        if period is not None and data.val is None:
+            raise ValueError(
+                f"`validate_every_n_steps` (={period}) needs a validation split, but `data` has "
+                "none: pass (train, val)."
+            )
         self._data = data
         self._settings = settings
         self._empty = empty

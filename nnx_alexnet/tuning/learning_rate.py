@@ -13,7 +13,7 @@ from flax import nnx
 
 from nnx_alexnet.callbacks import Callback
 from nnx_alexnet.data import as_data_module
-from nnx_alexnet.support import check_integer, shown
+from nnx_alexnet.support import check_integer, check_number, shown
 from nnx_alexnet.task import Task
 from nnx_alexnet.trainer import Trainer
 
@@ -110,10 +110,10 @@ def find_learning_rate(
     Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks",
     https://arxiv.org/abs/1506.01186, section 3.3; with the moving average and the limit of fastai.
     """
-    if not 0 < lowest < highest:
-        raise ValueError(
-            f"`lowest` (={lowest}) must be positive and less than `highest` (={highest})."
-        )
+    check_number("lowest", lowest, "(0, inf)")
+    check_number("highest", highest, "(0, inf)")
+    if not lowest < highest:
+        raise ValueError(f"`lowest` (={lowest}) must be less than `highest` (={highest}).")
     check_integer("num_steps", num_steps, minimum=20)
     if not callable(optimizer):
         raise TypeError(

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,14 @@ def test_swa_counts_epochs_in_steps():
     swa = SWA(start_epoch=2, every_n_epochs=3)
     found = {step: float(swa.weight(step, 4)) for step in (7, 8, 12, 20, 32)}
     np.testing.assert_allclose([*found.values()], [1, 1, 0, 1 / 2, 1 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("start", "is_late"), [(5, True), (4, False)])
+def test_a_mean_that_starts_after_the_end_of_the_run_is_reported(start, is_late, warnings):
+    swa = SWA(start_step=start, every_n_steps=1)
+    swa.on_train_start(SimpleNamespace(max_epochs=2, max_steps=None, steps_per_epoch=2))
+    expected = f"`SWA(start_step={start}, every_n_steps=1)` averages nothing, because the run ends"
+    assert (expected in warnings.text) is is_late
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def in_folder(tmp_path, monkeypatch):
         (["--optimizer", "adm"], 2, "--optimizer (='adm') is unknown; did you mean 'adam'?"),
         (["--task.label_smoothing", "2"], 2,
          "--task.label_smoothing (=2.0) must be a number in [0, 1); 0.1"),
-        (["--data.image_size", "32"], 2, "--data.image_size (=32) is too small"),
+        (["--data.image_size", "32"], 2, "--data.image_size (=32) must be an integer"),
         (["--data", "mnist", "--data.root", "nowhere"], 1, "nowhere"),
         (["--optimizer.weight_decay", "0.1"], 2, "--optimizer.weight_decay (=0.1) is not"),
-        (["--data.seed", "-1"], 2, "--data.seed (=-1) must not be negative."),
+        (["--data.seed", "-1"], 2, "--data.seed (=-1) must be an integer of at least 0."),
         (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.min_delta", "-1"], 2,
          "--trainer.callbacks.min_delta (=-1.0) must be a number of at least 0."),
         (["--model.dtype", "int8"], 2, "--model.dtype (='int8') must be a floating-point dtype"),
@@ -53,7 +53,9 @@ def test_an_invalid_value_is_one_message_about_the_option(
 def test_an_error_has_no_note_about_the_traceback_of_jax(capsys, in_folder):
     assert main(["summary", "--image_size", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("nnx-alexnet: error: --image_size (=1) is too small")
+    assert line.startswith(
+        "nnx-alexnet: error: --image_size (=1) must be an integer of at least 67"
+    )
 
 
 def test_help_and_wrong_options_do_not_load_jax(tmp_path):

@@ -227,8 +227,8 @@ def test_initial_weights_keep_the_variance(built, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, r"`num_classes` \(=0\) must be at least 1"),
-        ({"in_channels": 0}, r"`in_channels` \(=0\) must be at least 1"),
+        ({"num_classes": 0}, r"`num_classes` \(=0\) must be an integer of at least 1"),
+        ({"in_channels": 0}, r"`in_channels` \(=0\) must be an integer of at least 1\. 1 is for"),
         ({"dropout_rate": 1.0}, r"`dropout_rate` \(=1.0\) must be in \[0, 1\)"),
         ({"dropout_rate": -0.1}, r"`dropout_rate` \(=-0.1\) must be in \[0, 1\)"),
         ({"dropout_rate": float("nan")}, r"`dropout_rate` \(=nan\) must be in \[0, 1\)"),

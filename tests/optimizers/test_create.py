@@ -209,7 +209,7 @@ def test_other_factors_than_a_dict_are_refused():
 
 
 def test_a_pattern_without_parameters_is_refused_before_a_fit():
-    with pytest.raises(ValueError, match=r"`rate_factors` .*'head', .* are: bias, kernel\."):
+    with pytest.raises(ValueError, match=r"`rate_factors` \(='head'\) .* are: bias, kernel\."):
         fit(create_optimizer(rate_factors={"head": 0.1}))
 
 

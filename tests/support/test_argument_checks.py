@@ -67,10 +67,11 @@ def test_numbers_are_in_their_interval(interval, accepted, refused, rule):
         assert str(error.value) == text
 
 
-def test_as_python_converts_numpy_integers_only():
+def test_as_python_converts_scalars_of_numpy_only():
     assert type(as_python(np.uint8(3))) is int
     assert as_python(2.5) == 2.5
-    assert as_python(np.float32(2.0)).dtype == np.float32
+    assert type(as_python(np.float32(2.0))) is float
+    assert as_python(np.False_) is False
     assert as_python(True) is True
 
 

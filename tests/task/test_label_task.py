@@ -56,6 +56,11 @@ def test_unknown_metrics_are_refused(metrics):
         Classification(metrics=metrics)
 
 
+def test_accuracy_and_loss_are_said_to_be_measured_anyway():
+    with pytest.raises(ValueError, match=r"`metrics` \(='accuracy'\) is measured anyway"):
+        checked_class_metrics(["accuracy"])
+
+
 def test_the_confusion_matrix_is_no_metric_but_the_message_says_where_it_is():
     with pytest.raises(ValueError, match=r"(?s)TensorBoard .*sklearn.metrics.confusion_matrix"):
         checked_class_metrics(["f1", "confusion"])

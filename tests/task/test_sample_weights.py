@@ -51,3 +51,13 @@ def test_a_negative_weight_or_nan_is_refused_by_its_key(value, shown, in_memory)
     )  # fmt: skip
     with pytest.raises(ValueError, match=f"`train` has a `weight` {shown}"):
         trainer.fit()
+
+
+def test_weights_that_are_all_0_are_refused():
+    split = {"image": X, "label": Y, "weight": np.zeros(len(X))}
+    trainer = Trainer(
+        nnx.Linear(4, 2, rngs=nnx.Rngs(0)), DataModule(split, batch_size=16), log_dir=None,
+        progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="`train` has a `weight` of 0 for every example"):
+        trainer.fit()

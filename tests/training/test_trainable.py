@@ -72,6 +72,12 @@ class Look(Callback):
         self.names = [*trainer._arrays.named()]
 
 
+@pytest.mark.parametrize("given", [lambda path: True, lambda path, value: path.x])
+def test_a_function_that_fails_is_refused_with_its_error(given):
+    with pytest.raises(TypeError, match=r"`trainable` .* nnx filter, .* It raised \w+Error: "):
+        trainable_filter(TinyNet(4, rngs=nnx.Rngs(0)), given)
+
+
 def test_frozen_parameters_keep_their_bits_and_have_no_state():
     look = Look()
     optimizer = optax.adamw(0.1, weight_decay=0.5)

@@ -76,6 +76,15 @@ def test_validations_are_at_multiples_of_the_global_step(steps_per_execution):
     assert trainer.num_compilations["train"] == 1
 
 
+def test_validations_within_an_epoch_need_a_validation_split():
+    trainer = Trainer(
+        Scale(1.0), DataModule(split_of(*VALUES), batch_size=2), task=Product(), log_dir=None,
+        validate_every_n_steps=2, progress_bar=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"`validate_every_n_steps` \(=2\) needs a validation"):
+        trainer.fit()
+
+
 def test_a_validation_at_the_last_step_of_an_epoch_happens_once():
     seen = Seen()
     trainer_of(seen, validate_every_n_steps=5).fit()

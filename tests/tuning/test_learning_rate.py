@@ -72,7 +72,7 @@ def test_averages_have_no_bias():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lowest": 0}, r"`lowest` \(=0\) must be positive"),
+        ({"lowest": 0}, r"`lowest` \(=0\) must be a number greater than 0"),
         ({"lowest": 1.0, "highest": 0.1}, "less than `highest`"),
         ({"num_steps": 5}, "`num_steps`"),
     ],
