@@ -184,9 +184,9 @@ class ModelCheckpoint(Callback):
             return
         elif (best := self.best_path) is not None and int(best.name) != trainer.global_step:
             logger.info(
-                "`%s` uses the current weights of the model, from the end of the fit at step %d. "
-                "load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, from "
-                "step %s (%s %.4g).",
+                "`%s` uses the weights in the model: those of the end of the fit at step %d, "
+                "unless others were loaded since. load_checkpoint(trainer.run_dir, trainer.model) "
+                "loads the best weights, from step %s (%s %.4g).",
                 stage, trainer.global_step, best.name, self.ranked_by, self.best_value,
             )  # fmt: skip
 

@@ -184,8 +184,8 @@ def _check_option(name: str, option: str, value: object) -> None:
 def _check_factors(name: str, factors: Mapping[str, float]) -> None:
     if not isinstance(factors, Mapping):
         raise TypeError(
-            f"`rate_factors` (={shown(factors)}) must be a dict from paths or patterns to factors, such "
-            'as {"conv*": 0.1}.'
+            f"`rate_factors` (={shown(factors)}) must be a dict from paths or patterns to factors, "
+            'such as {"conv*": 0.1}.'
         )
     if name.startswith(_SCHEDULE_FREE) or name == "polyak_sgd":
         raise ValueError(

@@ -177,7 +177,7 @@ def test_later_stages_report_where_the_best_weights_are(tmp_path, caplog, monkey
         caplog.clear()
         trainer.test()
     assert caplog.messages == [
-        "`test` uses the current weights of the model, from the end of the fit at step 6. "
-        "load_checkpoint(trainer.run_dir, trainer.model) loads the best weights, from step 2 "
-        "(lr 0.001)."
+        "`test` uses the weights in the model: those of the end of the fit at step 6, unless "
+        "others were loaded since. load_checkpoint(trainer.run_dir, trainer.model) loads the best "
+        "weights, from step 2 (lr 0.001)."
     ]
