@@ -56,7 +56,7 @@ def check_port_is_free(coordinator: str) -> None:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.bind(("", port))
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = str(getattr(error, "strerror", None) or error).removesuffix(".")
         raise ValueError(
             f"`coordinator` (={coordinator!r}) cannot be used by process 0 to listen on: {why}. "
             "It must be a free port of the machine that runs process 0."
