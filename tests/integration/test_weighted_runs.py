@@ -4,10 +4,19 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from helpers import tree_allclose
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 
-from nnx_alexnet import BinaryClassification, Classification, DataModule, Trainer
+from nnx_alexnet import (
+    BinaryClassification,
+    Classification,
+    DataModule,
+    Trainer,
+    create_optimizer,
+)
+from nnx_alexnet.callbacks import EMA, EarlyStopping, ReduceLROnPlateau
+from nnx_alexnet.optimizers import dynamic_loss_scale
 
 RNG = np.random.default_rng(0)
 NUM, RATE = 22, 0.5
@@ -101,3 +110,43 @@ def test_a_balanced_pos_weight_is_that_of_the_training_part_of_each_fold():
         assert trainer.validate()["val/loss"] == pytest.approx(losses.mean(), rel=1e-4)
         seen.add(zeros / ones)
     assert len(seen) == 3
+
+
+def fitted_with_all_controls(**arguments):
+    """One batch has a NaN; only one of the validation sets has weights."""
+    images = np.where(np.arange(NUM)[:, None] == 5, np.nan, IMAGES)
+    data = DataModule(
+        {"image": images, "label": LABELS, "weight": WEIGHTS},
+        {
+            "plain": (IMAGES[:9], LABELS[:9]),
+            "weighted": {"image": IMAGES, "label": LABELS, "weight": WEIGHTS},
+        },
+        batch_size=8, drop_last=False,
+    )  # fmt: skip
+    optimizer = create_optimizer("sgd", 0.05, clip_norm=1.0, rate_factors={"bias": 0.5})
+    trainer = Trainer(
+        linear(), data, task=Classification(class_weights="balanced", metrics=("f1", "auroc")),
+        optimizer=dynamic_loss_scale(optimizer, initial_scale=8.0, growth_interval=3),
+        callbacks=[
+            EMA(0.9), EarlyStopping("val/weighted/auroc", mode="max", patience=9),
+            ReduceLROnPlateau("val/plain/loss", min_delta=10.0, patience=1, factor=0.5),
+        ],
+        max_epochs=3, check_finite=1, num_micro_batches=2, log_dir=None, progress_bar=False,
+        **arguments,
+    )  # fmt: skip
+    rows = trainer.fit()
+    return nnx.state(trainer.model), [
+        {name: value for name, value in row.items() if not name.startswith("perf/")} for row in rows
+    ]
+
+
+@pytest.mark.slow
+def test_all_controls_together_on_several_devices_equal_one_device():
+    state, rows = fitted_with_all_controls(devices=1)
+    assert rows[-1]["skipped_steps"] == 3
+    assert rows[-1]["lr/bias"] == pytest.approx(0.05 * 0.5 * 0.5)
+    for arguments in ({"steps_per_execution": 1}, {"shard_state": True}):
+        other, other_rows = fitted_with_all_controls(devices=4, **arguments)
+        assert tree_allclose(other, state, rtol=1e-5, atol=1e-6)
+        for row, expected in zip(other_rows, rows, strict=True):
+            assert row == pytest.approx(expected, rel=1e-5)
