@@ -42,11 +42,18 @@ def explains_unknown_arguments(function: Callable[P, R]) -> Callable[P, R]:
         Traceback (most recent call last):
         TypeError: fit() has no argument `max_epoch`. Did you mean `max_epochs`?
     """
-    known = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    known = list(parameters)
+    named = [each for each in known if parameters[each].kind is inspect.Parameter.KEYWORD_ONLY]
     name = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if len(args) > len(known) - len(named):
+            raise TypeError(
+                f"{name}() takes {', '.join(named)} by name only. The model and the data come "
+                "first in Trainer(model, data)."
+            )
         for argument in kwargs:
             if argument not in known:
                 raise TypeError(f"{name}() has no argument `{argument}`.{_advice(argument, known)}")

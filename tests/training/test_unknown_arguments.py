@@ -44,6 +44,13 @@ def test_fit_explains_the_arguments_of_other_trainers():
         Trainer.fit(None, epochs=3)
 
 
+def test_a_model_and_data_belong_to_the_trainer():
+    with pytest.raises(TypeError, match=r"fit\(\) takes resume, accept by name only\. The model"):
+        Trainer.fit(None, "model", "data")
+    with pytest.raises(TypeError, match=r"^Trainer\(\) takes task, .* by name only\."):
+        Trainer("model", "data", "task")
+
+
 def test_the_signature_stays_and_no_argument_is_listed_as_a_name_of_another_trainer():
     names = [*inspect.signature(Trainer).parameters]
     assert names[:3] == ["model", "data", "task"]
