@@ -5,6 +5,7 @@ comparison of a text with a number fails without naming the argument.
 """
 
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from parts import split_of
@@ -83,7 +84,10 @@ def test_text_is_no_bool(build, names):
             ["learning_rate", "momentum", "weight_decay", "clip_norm", "num_steps", "rate_factors"],
         ),
         (lambda **given: create_optimizer(schedule="step", drop_every=1, **given), ["drop_factor"]),
-        (lambda **given: dynamic_loss_scale(None, **given), ["initial_scale", "growth_interval"]),
+        (
+            lambda **given: dynamic_loss_scale(optax.sgd(1.0), **given),
+            ["initial_scale", "growth_interval"],
+        ),
         (lambda **given: layer_factors(["a"], **given), ["decay"]),
         (lambda **given: find_learning_rate(None, None, **given), ["lowest", "highest"]),
         (trainer, ["limit_batches", "overfit_batches", "num_micro_batches"]),
