@@ -165,19 +165,20 @@ class AlexNet(nnx.Module):
         self.dtype, self.param_dtype = compute, stored
         self.remat = remat
 
-        num_features = _last_pool_size(image_size) ** 2 * 256
-        self._build(rngs, num_features, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`
+        sizes = _last_pool_size(image_size) ** 2 * 256, _NUM_HIDDEN
+        self._build(rngs, sizes, float(dropout_rate), compute, stored)  # type: ignore[call-arg]  # `nnx.jit` hides `self`
 
     @functools.partial(nnx.jit, static_argnums=(2, 3, 4, 5))
     def _build(
         self,
         rngs: nnx.Rngs,
-        num_features: int,
+        sizes: tuple[int, int],
         dropout_rate: float,
         compute: jnp.dtype | None,
         stored: jnp.dtype,
     ) -> None:
         """Adds the layers; one compiled program draws all weights."""
+        num_features, hidden = sizes
         he = nnx.initializers.he_normal()
         lecun = nnx.initializers.lecun_normal()
         conv = functools.partial(
@@ -197,7 +198,6 @@ class AlexNet(nnx.Module):
         columns, rows = _split(None, _MODEL_AXIS), _split(_MODEL_AXIS, None)
         # The outputs of dense2 are split again, as the inputs of dense3.
         split_bias = functools.partial(dense, bias_metadata=_split(_MODEL_AXIS))
-        hidden = _NUM_HIDDEN
 
         self.conv1 = conv(self.in_channels, 96, (11, 11), strides=4, padding="VALID")
         self.bn1 = norm(96)

@@ -18,8 +18,6 @@ from nnx_alexnet.callbacks import (
 )
 from nnx_alexnet.data import ImageTransform
 
-pytestmark = pytest.mark.optimized
-
 
 class DenseNet(nnx.Module):
     """All kinds of state, and no convolution: those are not looped over on a CPU."""
@@ -80,6 +78,7 @@ def step_by_step():
     return *fitted(1, callbacks=[steps], data=data_of(keep_on_device=False)), steps
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("steps", "keep_on_device"),
     [
@@ -99,6 +98,7 @@ def test_any_number_of_steps_a_dispatch_ends_with_the_same_bits(
     assert many.num_compilations == {"train": 2, "evaluate": 1}  # 8 and 6 examples
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_a_list_of_batches_is_grouped_too_and_ends_with_the_same_bits():
     images, labels = tiny_arrays(num=72, size=12)
@@ -109,6 +109,7 @@ def test_a_list_of_batches_is_grouped_too_and_ends_with_the_same_bits():
     assert tree_equal(nnx.state(one.model), nnx.state(many.model))
 
 
+@pytest.mark.optimized
 def test_hooks_are_called_at_their_steps_with_their_own_batches(step_by_step):
     *_, each = step_by_step
     third = Steps(every_n_steps=3)
@@ -119,6 +120,17 @@ def test_hooks_are_called_at_their_steps_with_their_own_batches(step_by_step):
     assert third.indices == [each.indices[step - 1] for step, _ in third.ends]
     assert third.losses == [each.losses[step - 1] for step, _ in third.ends]
     assert trainer.global_step == 17
+
+
+@pytest.mark.optimized
+def test_a_run_that_is_stopped_within_a_group_ends_with_the_same_bits(step_by_step, tmp_path):
+    whole, history, _ = step_by_step
+    fitted(64, log_dir=tmp_path, max_steps=11)
+    trainer = dense_trainer(5, data=data_of(keep_on_device=False), log_dir=tmp_path)
+    resumed = trainer.fit(resume="auto")
+    assert trainer.global_step == 18
+    assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
+    assert resumed[-1]["val/loss"] == history[-1]["val/loss"]
 
 
 def test_log_points_and_saves_are_at_their_steps(tmp_path):
@@ -137,16 +149,6 @@ def test_log_points_and_saves_are_at_their_steps(tmp_path):
     assert log.steps == (5, 10, 15)
     saved = {int(path.name) for path in (trainer.run_dir / "checkpoints").glob("[0-9]*")}
     assert saved == {4, 8, 12, 16, 18}
-
-
-def test_a_run_that_is_stopped_within_a_group_ends_with_the_same_bits(step_by_step, tmp_path):
-    whole, history, _ = step_by_step
-    fitted(64, log_dir=tmp_path, max_steps=11)
-    trainer = dense_trainer(5, data=data_of(keep_on_device=False), log_dir=tmp_path)
-    resumed = trainer.fit(resume="auto")
-    assert trainer.global_step == 18
-    assert tree_equal(nnx.state(whole.model), nnx.state(trainer.model))
-    assert resumed[-1]["val/loss"] == history[-1]["val/loss"]
 
 
 def test_an_epoch_is_two_dispatches_by_itself_and_has_a_speed_once_compiled():
