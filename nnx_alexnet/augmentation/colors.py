@@ -20,10 +20,8 @@ def grey(image: jax.Array) -> jax.Array:
     """Returns the luma (ITU-R BT.601) of an image `[H, W, C]` as `[H, W, 1]`."""
     if image.shape[-1] == 1:
         return image
-    import dm_pix
-
-    luma: jax.Array = dm_pix.rgb_to_grayscale(image)
-    return luma
+    weights = jnp.array([0.299, 0.587, 0.114], image.dtype)
+    return (weights * image).sum(axis=-1, keepdims=True)
 
 
 def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
