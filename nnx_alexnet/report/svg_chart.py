@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -190,17 +191,39 @@ def drawable(value: float) -> float:
     return min(max(value, -_MAX_DRAWN), _MAX_DRAWN)
 
 
-def number_text(value: float, _position: int | None = None) -> str:
+def number_text(value: float, _position: int | None = None, *, digits: int = 4) -> str:
     """Returns the text of a tick.
+
+    Args:
+        value: where the tick is.
+        digits: the significant digits that tell the ticks apart (default 4).
 
     Example:
         >>> from nnx_alexnet.report.svg_chart import number_text
-        >>> [number_text(value) for value in (0.25, 1200, 2_500_000)]
-        ['0.25', '1,200', '2.5M']
+        >>> [number_text(value) for value in (0.25, 1200, 12_345, 2_500_000)]
+        ['0.25', '1,200', '12,345', '2.5M']
+        >>> [number_text(value, digits=6) for value in (144.002, 1200.25)]
+        ['144.002', '1,200.25']
     """
     if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return f"{value / 1e6:.{max(6, digits)}g}M"
+    return f"{value:,.{max(digits, len(str(int(abs(value)))))}g}"
+
+
+def needed_digits(low: float, high: float) -> int:
+    """Returns the significant digits that tell the ticks of an axis apart, at least 4.
+
+    Args:
+        low: the lower limit of the axis.
+        high: the upper limit.
+
+    Example:
+        >>> from nnx_alexnet.report.svg_chart import needed_digits
+        >>> needed_digits(0, 2), needed_digits(144.001, 144.009)
+        (4, 7)
+    """
+    ratio = max(abs(low), abs(high)) / (high - low)
+    return max(4, math.ceil(math.log10(ratio)) + 2)
 
 
 def _thinned(tips: Sequence[Tip]) -> list[Tip]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nnx_alexnet.report.metric_text import has_unit, is_share, metric_text
-from nnx_alexnet.report.svg_chart import Line, Tip, draw, drawable, nearest_values, number_text
+from nnx_alexnet.report.svg_chart import (
+    Line,
+    Tip,
+    draw,
+    drawable,
+    nearest_values,
+    needed_digits,
+    number_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,12 +140,18 @@ def draw_curves(
     is_percent = is_share(metric) and min(heights) >= 0 and max(heights) <= 1
 
     def prepare(axes: Axes) -> None:
+        from matplotlib.ticker import FuncFormatter
+
         _prepare(axes, axis, "epoch" if by_epoch else "optimizer step")
-        axes.set_ylim(limits(heights, from_zero=from_zero, top=1.0 if is_percent else math.inf))
+        low, high = limits(heights, from_zero=from_zero, top=1.0 if is_percent else math.inf)
+        axes.set_ylim(low, high)
         if is_percent:
             axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.4g}%")
         elif has_unit(metric):
             axes.yaxis.set_major_formatter(lambda y, _: metric_text(metric, y) if y else "0")
+        else:
+            text = partial(number_text, digits=needed_digits(low, high))
+            axes.yaxis.set_major_formatter(FuncFormatter(text))
 
     tips = [*_tips(lines, metric, axis, "epoch" if by_epoch else "step")]
     if len(lines) == 1:
@@ -203,8 +218,7 @@ def _prepare(axes: Axes, epochs: Epochs | None, label: str) -> None:
     whole: Any = {"nbins": 6, "steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
     axes.xaxis.set_major_locator(MaxNLocator(**whole))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(number_text))
+    axes.xaxis.set_major_formatter(FuncFormatter(number_text))
     axes.margins(x=0.03)
     if epochs is not None:
         second = axes.secondary_xaxis(-0.19, functions=(epochs.at, epochs.steps))

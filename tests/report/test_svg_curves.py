@@ -94,3 +94,12 @@ def test_no_line_is_cut_at_the_edge_of_the_axis(values, options):
 def test_a_curve_that_hardly_changes_fills_its_chart():
     low, high = limits([39.0, 39.1])
     assert high - low < 1.5 * (39.1 - 39.0)
+
+
+def test_ticks_that_differ_little_have_different_texts():
+    curves = [Curve("norm", {1: 144.001, 2: 144.009}, OTHER)]
+    found = texts(draw_curves(curves, metric="train/parameter_norm", name="", figure="0"))
+    ticks = [text for text in found if text.startswith("144.")]
+    assert len(ticks) >= 4
+    assert len({*ticks}) == len(ticks)
+    assert "144.004" in ticks
