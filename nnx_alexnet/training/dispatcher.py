@@ -20,7 +20,7 @@ from nnx_alexnet.devices import Placement, non_finite_step, placed
 from nnx_alexnet.support import logger, start_times
 from nnx_alexnet.task import Outputs
 from nnx_alexnet.training.early_compilation import EarlyCompilation, lower
-from nnx_alexnet.training.epoch_metrics import EpochMeter, computed
+from nnx_alexnet.training.epoch_metrics import EpochMeter, computed, has_values
 from nnx_alexnet.training.flops import flops_utilization
 from nnx_alexnet.training.model_arrays import ModelArrays
 from nnx_alexnet.training.progress import Progress
@@ -85,7 +85,6 @@ class Dispatcher:
         self._compilation = EarlyCompilation()
         self._meter = EpochMeter(jax.device_get(evaluation.empty))
         self._window = evaluation.empty  # the metrics since the last log point, on the device
-        self._is_measured = False  # whether the window that is read has a step that was not skipped
         self._num_rows = 0  # of each batch of the newest group, in all processes
         self._lengths: tuple[int, ...] = ()
         self._newest_rates: Mapping[str, jax.Array] = {}  # of the newest step dispatched
@@ -285,7 +284,6 @@ class Dispatcher:
         info = {name: np.atleast_1d(value) for name, value in jax.device_get(done.info).items()}
         num = len(done.batches)
         is_bad = ~info["is_finite"][:num]
-        self._is_measured |= not (self._settings.max_skipped and is_bad.all())
         if self._settings.max_skipped:
             is_bad = info["skipped_in_row"][:num] > self._settings.max_skipped
         if self._settings.check_finite and is_bad.any():
@@ -301,10 +299,9 @@ class Dispatcher:
             self._meter.add(window)
             metrics = {
                 f"train/{name}_step": value
-                for name, value in (computed(window) if self._is_measured else {}).items()
+                for name, value in (computed(window) if self._has_values(window) else {}).items()
                 if "/" not in name  # those of single classes appear at the end of the epoch
             }
-            self._is_measured = False
             metrics |= self._speed(self._meter.window_rates())
             if publishes:
                 self._progress.publish(metrics, done.step)
@@ -340,25 +337,20 @@ class Dispatcher:
         """Returns the metrics of the whole epoch; call it after `read_all`."""
         self._meter.add(jax.device_get(self._window))
         self._window = self._evaluation.empty
-        values = {} if self._has_skipped_all() else self._meter.values()
-        metrics = {f"train/{name}": value for name, value in values.items()}
-        return metrics | self._speed(self._meter.epoch_rates())
-
-    def _has_skipped_all(self) -> bool:
-        """Returns whether every step of the epoch was skipped, so that it has no metrics."""
-        if not self._settings.max_skipped:
-            return False
-        empty = jax.device_get(self._evaluation.empty)
-        # The counter of clu grows with each merge.
-        total = self._meter.total.replace(_reduction_counter=empty._reduction_counter)
-        same = jax.tree.map(np.array_equal, total, empty)
-        has_skipped_all = all(jax.tree.leaves(same))
-        if has_skipped_all:
+        metrics = {}
+        if self._has_values(self._meter.total):
+            metrics = {f"train/{name}": value for name, value in self._meter.values().items()}
+        else:
             logger.warning(
                 "Every step of epoch %d was skipped, because none was finite: the epoch has no "
                 "training metrics.", self._progress.epoch,
             )  # fmt: skip
-        return has_skipped_all
+        return metrics | self._speed(self._meter.epoch_rates())
+
+    def _has_values(self, metrics: Any) -> bool:
+        """Returns whether not all steps that contributed to metrics on the host were skipped."""
+        may_skip = self._settings.max_skipped > 0
+        return not may_skip or has_values(metrics, jax.device_get(self._evaluation.empty))
 
     def sums(self) -> dict[str, np.ndarray[Any, Any]]:
         """Returns the sums of the open epoch by name, such as "epoch/loss/total"."""

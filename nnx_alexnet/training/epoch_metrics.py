@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from clu.metrics import Collection
 
 from nnx_alexnet.devices import usual_promotion
@@ -31,6 +32,29 @@ def computed(metrics: Any) -> dict[str, float]:
         for name, value in found.items()
         for key, each in (value.items() if isinstance(value, Mapping) else [("", value)])
     }
+
+
+def has_values(metrics: Any, empty: Any) -> bool:
+    """Returns whether a step has contributed to metrics.
+
+    Args:
+        metrics: a `clu.metrics.Collection` on the host.
+        empty: the same collection before the first step, on the host.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nnx_alexnet.task.base import LossMetrics
+        >>> from nnx_alexnet.training.epoch_metrics import has_values
+        >>> empty = LossMetrics.empty()
+        >>> has_values(empty.merge(empty), empty)
+        False
+        >>> has_values(LossMetrics.single_from_model_output(loss=jnp.zeros(2)), empty)
+        True
+    """
+    # The counter of clu grows with each merge.
+    metrics = metrics.replace(_reduction_counter=empty._reduction_counter)
+    same = jax.tree.map(np.array_equal, metrics, empty)
+    return not all(jax.tree.leaves(same))
 
 
 class _Mark(NamedTuple):
