@@ -502,7 +502,7 @@ class Trainer:
 
         Args:
             gives_way: whether the checkpoint may be dropped if a better one follows while the last
-                save is running, or before its duration has passed again (default False). It is
+                save is running, or has taken more than 5% of the time since (default False). It is
                 never dropped if another request at this step does not give way.
         """
         self._verbs.requests.save(gives_way=gives_way)

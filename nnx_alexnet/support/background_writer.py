@@ -47,6 +47,7 @@ class BackgroundWriter(Generic[T]):
         self.held: T | None = None
         self._guard = threading.Lock()  # for `held`
         self._hurry = threading.Event()  # set while a caller waits: the thread must not rest
+        self._is_closing = False
         self._rests_until = 0.0  # on the clock of time.monotonic
 
     @property
@@ -103,11 +104,14 @@ class BackgroundWriter(Generic[T]):
                 wait([self._pending[0]])  # Ctrl-C may interrupt this
                 self._pending.pop(0).result()
         finally:
-            self._hurry.clear()
+            # If Ctrl-C interrupts `close`, the program must not end only after the rest.
+            if not self._is_closing:
+                self._hurry.clear()
 
     def close(self) -> list[Exception]:
         """Waits for all writes, ends the thread and returns the errors of the writes."""
         failures = []
+        self._is_closing = True
         while self._pending:
             try:
                 self.wait()

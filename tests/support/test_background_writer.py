@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from nnx_alexnet.support import background_writer
 from nnx_alexnet.support.background_writer import BackgroundWriter
 
 
@@ -101,3 +102,21 @@ def test_waiting_ends_the_rest_of_a_held_value():
     writer.wait()
     assert time.monotonic() - began < 0.9  # it would rest for 19 seconds
     assert writer.close() == []
+
+
+def test_after_ctrl_c_while_it_closes_the_thread_does_not_rest(gate, writer, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    writer.start("a")
+    writer.hold("b")
+    with monkeypatch.context() as patch:
+        patch.setattr(background_writer, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.close()
+    time.sleep(0.2)  # it would rest for 19 times as long
+    gate.is_open.set()
+    deadline = time.monotonic() + 1.5
+    while len(gate.written) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert gate.written == ["a", "b"]
