@@ -104,6 +104,20 @@ def known_rates(transformation: optax.GradientTransformation) -> list[Any]:
     return _parts(transformation)[1]
 
 
+def updates_each_step(transformation: optax.GradientTransformation) -> bool:
+    """Returns whether no part of an optimizer is an `optax.MultiSteps`.
+
+    Example:
+        >>> import optax
+        >>> from nnx_alexnet.training.run_config import updates_each_step
+        >>> updates_each_step(optax.sgd(0.5))
+        True
+        >>> updates_each_step(optax.MultiSteps(optax.sgd(0.5), every_k_schedule=2))
+        False
+    """
+    return optax.MultiSteps.__name__ not in _parts(transformation)[0]
+
+
 def _parts(transformation: optax.GradientTransformation) -> tuple[list[str], list[Any]]:
     """Returns the names of an optimizer's parts, and their learning rates and schedules."""
     names, rates = [], []
@@ -132,6 +146,7 @@ def _closures(value: Any, seen: set[int]) -> Iterator[tuple[Callable[..., Any], 
         yield value, dict(held)
     elif inspect.ismethod(value):  # of `optax.MultiSteps`
         held = vars(value.__self__)
+        yield value, dict(held)
     elif isinstance(value, optax.schedules.WrappedSchedule):
         held = vars(value)
     elif isinstance(value, tuple | list):

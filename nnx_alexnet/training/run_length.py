@@ -11,7 +11,7 @@ import optax
 
 from nnx_alexnet.runs import read_settings
 from nnx_alexnet.support import logger, parse_number
-from nnx_alexnet.training.run_config import known_rates
+from nnx_alexnet.training.run_config import known_rates, updates_each_step
 from nnx_alexnet.training.settings import DEFAULT_EPOCHS
 
 ACCEPTED = "schedule"
@@ -49,8 +49,8 @@ def check_extension(
 ) -> None:
     """Refuses to extend a run whose schedule ends at a rate of 0 before the new end.
 
-    If the rate is not 0, it is logged. Nothing is checked if the optimizer hides its schedule, or
-    if the run does not record its length.
+    If the rate is not 0, it is logged. Nothing is checked if the optimizer hides its schedule or
+    does not update at each step, or if the run does not record its length.
 
     Args:
         run_dir: the folder of the run to resume, with the `config.yaml` of its last start.
@@ -67,8 +67,7 @@ def check_extension(
     if saved_steps is None or run_steps is None or run_steps <= saved_steps:
         return
     schedules = known_rates(transformation)
-    counts_less = isinstance(getattr(transformation.update, "__self__", None), optax.MultiSteps)
-    if counts_less or not schedules or not all(map(callable, schedules)):
+    if not updates_each_step(transformation) or not schedules or not all(map(callable, schedules)):
         return
     first, last = (_highest(schedules, step) for step in (saved_steps, run_steps - 1))
     # Some schedules are meant to be 0 at their last step.

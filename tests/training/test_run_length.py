@@ -5,17 +5,18 @@ import pytest
 from parts import Product, Scale, split_of
 
 from nnx_alexnet import DataModule, Trainer, create_optimizer
+from nnx_alexnet.optimizers import dynamic_loss_scale
 from nnx_alexnet.training import num_steps
 
 COSINE = optax.cosine_decay_schedule(0.1, 8)  # two epochs of four steps
 FLOOR = optax.cosine_decay_schedule(0.1, 8, alpha=0.5)
 
 
-def fitted(folder, optimizer, max_epochs, **options):
+def fitted(folder, optimizer, max_epochs, check_finite=True, **options):
     data = DataModule(split_of(*[1.0] * 8), split_of(2.0), batch_size=2)
     trainer = Trainer(
         Scale(8.0), data, task=Product(), optimizer=optimizer, max_epochs=max_epochs,
-        log_dir=folder, progress_bar=False,
+        log_dir=folder, progress_bar=False, check_finite=check_finite,
     )  # fmt: skip
     trainer.fit(**options)
     return trainer
@@ -55,3 +56,18 @@ def test_a_longer_schedule_or_one_with_a_floor_extends_a_run(tmp_path, caplog):
     longer = optax.sgd(optax.cosine_decay_schedule(0.1, 16))
     trainer = fitted(tmp_path, longer, 4, resume="auto", accept="optimizer")
     assert trainer.global_step == 16
+
+
+@pytest.mark.parametrize(
+    ("of_half_the_steps", "check_finite"),
+    [
+        (lambda: optax.MultiSteps(optax.sgd(COSINE), 2), True),
+        (lambda: optax.MultiSteps(optax.sgd(COSINE), 2), 3),
+        (lambda: dynamic_loss_scale(optax.MultiSteps(optax.sgd(COSINE), 2)), True),
+    ],
+    ids=["alone", "counted", "scaled"],
+)
+def test_a_schedule_of_every_second_step_is_not_refused(tmp_path, of_half_the_steps, check_finite):
+    fitted(tmp_path, of_half_the_steps(), 2, check_finite=check_finite)
+    trainer = fitted(tmp_path, of_half_the_steps(), 4, check_finite=check_finite, resume="auto")
+    assert trainer.global_step == 16  # the schedule ends at step 16
