@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from nnx_alexnet.runs import read_settings
@@ -16,6 +17,11 @@ from nnx_alexnet.training.settings import DEFAULT_EPOCHS
 
 ACCEPTED = "schedule"
 """The name in `accept` that lets an extended run train after the end of its schedule."""
+
+NEGLIGIBLE = 1e-5
+"""The share of the highest rate that no longer trains; a one-cycle schedule ends at 4e-6 of it."""
+
+_NUM_SAMPLES = 100  # steps at which a schedule is evaluated
 
 
 def num_steps(
@@ -47,21 +53,23 @@ def check_extension(
     run_steps: int | None,
     steps_per_epoch: int | None,
 ) -> None:
-    """Refuses to extend a run whose schedule ends at a rate of 0 before the new end.
+    """Refuses to extend a run whose schedule ends at a rate of about 0 before the new end.
 
-    If the rate is not 0, it is logged. Nothing is checked if the optimizer hides its schedule or
-    does not update at each step, or if the run does not record its length.
+    Otherwise, the rates of the first and the last new step are logged. Nothing is checked if the
+    optimizer hides its schedule or does not update at each step, or if the run does not record its
+    length.
 
     Args:
         run_dir: the folder of the run to resume, with the `config.yaml` of its last start.
-        accept: the argument of `fit`; the name "schedule" accepts the rate of 0.
+        accept: the argument of `fit`; the name "schedule" accepts that rate.
         transformation: the optimizer of the resumed run.
         run_steps: the number of steps that the resumed run will have, None if unknown.
         steps_per_epoch: the length of an epoch, None if unknown.
 
     Raises:
-        ValueError: all learning rates are 0 at the new end of the run, and `accept` does not
-            contain "schedule".
+        ValueError: all learning rates are 0 in the last percent of the new steps, or at most
+            `NEGLIGIBLE` of the highest one in all of them, and `accept` does not contain
+            "schedule".
     """
     saved_steps = _saved_steps(run_dir, steps_per_epoch)
     if saved_steps is None or run_steps is None or run_steps <= saved_steps:
@@ -69,16 +77,21 @@ def check_extension(
     schedules = known_rates(transformation)
     if not updates_each_step(transformation) or not schedules or not all(map(callable, schedules)):
         return
-    first, last = (_highest(schedules, step) for step in (saved_steps, run_steps - 1))
-    # Some schedules are meant to be 0 at their last step.
-    is_zero = last == 0 == _highest(schedules, max(saved_steps, run_steps - 2))
-    if is_zero and ACCEPTED not in accept:
+    before = _highest(schedules, np.linspace(0, saved_steps - 1, _NUM_SAMPLES))
+    after = _highest(schedules, np.linspace(saved_steps, run_steps - 1, _NUM_SAMPLES))
+    # Some schedules are meant to be 0 at their last step, and a long cosine schedule is 0 in
+    # float32 some steps before.
+    near_end = min(run_steps - 2, run_steps - (run_steps - saved_steps) // 100)
+    (almost_last,) = _highest(schedules, np.array([max(saved_steps, near_end)]))
+    first, last = after[0], after[-1]
+    is_over = almost_last == last == 0 or max(after) <= NEGLIGIBLE * max(before)
+    if is_over and ACCEPTED not in accept:
         raise ValueError(
             f"`resume` cannot extend {run_dir} from {saved_steps} to {run_steps} steps, because "
-            "the schedule ends before: the learning rate would be 0. For a longer schedule, pass "
-            'another optimizer and accept=["optimizer"] (--optimizer.num_steps '
+            f"the schedule ends before: the learning rate would be {last:.3g}. For a longer "
+            'schedule, pass another optimizer and accept=["optimizer"] (--optimizer.num_steps '
             f"{run_steps} and --resume-accept optimizer on the command line): the rate then "
-            "differs from step 0 on. To train at a rate of 0 anyway, pass "
+            f"differs from step 0 on. To train at a rate of {last:.3g} anyway, pass "
             f'accept=["{ACCEPTED}"] (--resume-accept {ACCEPTED}).'
         )
     logger.info(
@@ -98,8 +111,9 @@ def _saved_steps(run_dir: Path, steps_per_epoch: int | None) -> int | None:
     return num_steps(epochs, steps, steps_per_epoch)
 
 
-def _highest(schedules: Sequence[Any], step: int) -> float:
-    """Returns the highest rate at a step, on the CPU."""
+def _highest(schedules: Sequence[Any], steps: np.ndarray[Any, Any]) -> list[float]:
+    """Returns the highest rate at each of some steps."""
     functions = [getattr(schedule, "schedule_fn", schedule) for schedule in schedules]
     with jax.transfer_guard("allow"):
-        return max(float(jax.jit(function)(step)) for function in functions)
+        rates = [jax.jit(jax.vmap(each))(steps.astype(np.int32)) for each in functions]
+        return np.max(np.asarray(rates), axis=0).tolist()  # type: ignore[no-any-return]

@@ -7,6 +7,7 @@ from parts import Product, Scale, split_of
 from nnx_alexnet import DataModule, Trainer, create_optimizer
 from nnx_alexnet.optimizers import dynamic_loss_scale
 from nnx_alexnet.training import num_steps
+from nnx_alexnet.training.run_length import check_extension
 
 COSINE = optax.cosine_decay_schedule(0.1, 8)  # two epochs of four steps
 FLOOR = optax.cosine_decay_schedule(0.1, 8, alpha=0.5)
@@ -34,8 +35,9 @@ def test_the_shorter_of_two_limits_counts_and_the_default_without_any():
     [
         optax.adam(COSINE),
         create_optimizer("sgd", schedule="cosine", num_steps=8, rate_factors={"weight": 0.5}),
+        create_optimizer("sgd", schedule="one_cycle", num_steps=8),  # ends at 4e-6 of the highest
     ],
-    ids=["one", "groups"],
+    ids=["one", "groups", "one cycle"],
 )
 def test_extending_a_run_beyond_its_schedule_must_be_accepted(tmp_path, optimizer):
     fitted(tmp_path, optimizer, 2)
@@ -56,6 +58,17 @@ def test_a_longer_schedule_or_one_with_a_floor_extends_a_run(tmp_path, caplog):
     longer = optax.sgd(optax.cosine_decay_schedule(0.1, 16))
     trainer = fitted(tmp_path, longer, 4, resume="auto", accept="optimizer")
     assert trainer.global_step == 16
+
+
+@pytest.mark.parametrize("num_steps", [8, 12, 100_000])
+def test_a_schedule_that_ends_with_the_new_end_is_not_refused(tmp_path, num_steps):
+    """Near its end, the rate of a long cosine schedule is 0 in float32."""
+    (tmp_path / "config.yaml").write_text(f"trainer: {{max_steps: {num_steps // 2}}}")
+    for optimizer in (optax.cosine_decay_schedule(0.1, num_steps), lambda _: 0.1):
+        check_extension(
+            tmp_path, (), transformation=optax.sgd(optimizer), run_steps=num_steps,
+            steps_per_epoch=None,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
