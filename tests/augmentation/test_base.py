@@ -2,13 +2,27 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nnx_alexnet.augmentation import Augmentation, ColorJitter
+from nnx_alexnet.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Lighting,
+    RandomErasing,
+    TrivialAugment,
+)
 
 
 def test_example_must_be_overridden():
     batch = {"image": jnp.zeros((1, 2, 2, 1)), "index": jnp.zeros(1, jnp.int32)}
     with pytest.raises(TypeError, match="Augmentation must override `example"):
         Augmentation()(batch, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "augmentation", [ColorJitter(), Lighting(), RandomErasing(1.0), TrivialAugment()], ids=repr
+)
+def test_evaluation_changes_no_image(augmentation):
+    batch = {"image": jnp.full((1, 4, 4, 3), 0.5), "index": jnp.zeros(1, jnp.int32)}
+    assert augmentation(batch)["image"] is batch["image"]
 
 
 @pytest.mark.parametrize(
