@@ -256,6 +256,23 @@ HOOKS: tuple[str, ...] = tuple(
 )
 
 
+def last_step(trainer: Trainer) -> int | None:
+    """Returns the step at which the fit will end, None if that is not known.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from nnx_alexnet.callbacks.base import last_step
+        >>> last_step(SimpleNamespace(max_steps=None, max_epochs=3, steps_per_epoch=10))
+        30
+    """
+    ends = []
+    if trainer.max_steps is not None:
+        ends.append(trainer.max_steps)
+    if trainer.max_epochs is not None and trainer.steps_per_epoch is not None:
+        ends.append(trainer.max_epochs * trainer.steps_per_epoch)
+    return min(ends, default=None)
+
+
 def _check_hook(cls: type[Callback], name: str, function: Callable[..., Any]) -> None:
     if name not in HOOKS:
         near = difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.0)[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.callbacks.base import Callback, last_step
 from nnx_alexnet.optimizers import GradNormState, LossScaleState
 from nnx_alexnet.support import check_integer, logger, unknown
 
@@ -42,8 +42,8 @@ class GradualUnfreezing(Callback):
         steps_per_epoch: the optimizer steps per epoch; None (the default) means those of the data.
 
     Raises:
-        ValueError: no group starts at epoch 0, an epoch is negative, a prefix matches no
-            parameter, or the data do not determine the number of steps per epoch.
+        ValueError: no group starts at epoch 0, an epoch is negative, a prefix matches no parameter
+            that is trained, or the data do not determine the number of steps per epoch.
 
     Example:
         >>> from nnx_alexnet.callbacks import GradualUnfreezing
@@ -76,9 +76,16 @@ class GradualUnfreezing(Callback):
     ) -> optax.GradientTransformation:
         """Gives each group an optimizer that starts at its epoch."""
         names = [*trainer.parameters()]
+        trained = {longest_prefix(name, self.groups) for name in trainer.trained_parameters}
         for prefix in self.groups:
             if not any(name.startswith(prefix) for name in names):
                 raise unknown("groups", prefix, names)
+            if prefix not in trained:
+                raise ValueError(
+                    f"`groups`: {prefix!r} selects no parameter of its own that is trained. "
+                    "Parameters that `trainable` of the Trainer leaves out stay frozen, and of "
+                    "several prefixes that match a parameter, the longest one counts."
+                )
         num_steps = self.steps_per_epoch or trainer.steps_per_epoch
         if num_steps is None:
             raise ValueError(
@@ -89,6 +96,16 @@ class GradualUnfreezing(Callback):
             optimizer, {prefix: epoch * num_steps for prefix, epoch in self.groups.items()}
         )
 
+    def on_train_start(self, trainer: Trainer) -> None:
+        """Warns of groups that stay frozen, because the run ends before they are due."""
+        end, per_epoch = last_step(trainer), self.steps_per_epoch or trainer.steps_per_epoch
+        for prefix, epoch in self.groups.items():
+            if end is not None and per_epoch is not None and epoch * per_epoch >= end:
+                logger.warning(
+                    "`GradualUnfreezing` never trains the group %r, which starts at epoch %d "
+                    "(from 0), because the run ends after %d steps.", prefix, epoch, end,
+                )  # fmt: skip
+
     def on_train_epoch_start(self, trainer: Trainer) -> None:
         """Logs the groups that are unfrozen."""
         due = [
@@ -96,6 +113,17 @@ class GradualUnfreezing(Callback):
         ]
         if due and trainer.step_in_epoch == 0:
             logger.info("Epoch %d unfreezes %s.", trainer.epoch + 1, ", ".join(due))
+
+
+def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
+    """Returns the longest prefix of a name, None if no prefix matches.
+
+    Example:
+        >>> from nnx_alexnet.callbacks.gradual_unfreezing import longest_prefix
+        >>> longest_prefix("dense3/bias", ["", "dense", "conv"])
+        'dense'
+    """
+    return max((each for each in prefixes if name.startswith(each)), key=len, default=None)
 
 
 def _are_groups(groups: object) -> bool:
@@ -139,8 +167,8 @@ def unfreezing(
 
     def group(path: Sequence[Any]) -> str:
         name = "/".join(_part(key) for key in path)
-        matching = [prefix for prefix in starts if name.startswith(prefix)]
-        return _label(max(matching, key=len)) if matching else frozen
+        prefix = longest_prefix(name, starts)
+        return frozen if prefix is None else _label(prefix)
 
     def labels(parameters: Any) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: group(path), parameters)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from nnx_alexnet.callbacks.bar_display import BarDisplay
-from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
+from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage, last_step
 from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
 from nnx_alexnet.callbacks.notebook_table import NotebookTable
 from nnx_alexnet.devices import is_main
@@ -168,22 +168,6 @@ def finished_mean(losses: Sequence[Any]) -> float | None:
     """
     ready = [loss for loss in losses if loss.is_ready()]
     return float(np.mean([np.asarray(loss) for loss in jax.device_get(ready)])) if ready else None
-
-
-def last_step(trainer: Trainer) -> int | None:
-    """Returns the step at which the fit will end, None if that is not known.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> last_step(SimpleNamespace(max_steps=None, max_epochs=3, steps_per_epoch=10))
-        30
-    """
-    ends = []
-    if trainer.max_steps is not None:
-        ends.append(trainer.max_steps)
-    if trainer.max_epochs is not None and trainer.steps_per_epoch is not None:
-        ends.append(trainer.max_epochs * trainer.steps_per_epoch)
-    return min(ends, default=None)
 
 
 def _epoch(trainer: Trainer) -> str:

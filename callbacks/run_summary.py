@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nnx_alexnet.callbacks.base import Callback, Stage
+from nnx_alexnet.callbacks.base import Callback, Stage, last_step
 from nnx_alexnet.callbacks.model_checkpoint import ModelCheckpoint
-from nnx_alexnet.callbacks.progress_bar import last_step
 from nnx_alexnet.models import readable_size
 from nnx_alexnet.support import (
     Mode,

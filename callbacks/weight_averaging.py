@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.callbacks.base import Callback, last_step
 from nnx_alexnet.support import check_bools, check_integer, check_number, logger
 
 if TYPE_CHECKING:
@@ -172,13 +172,11 @@ class SWA(WeightAveraging):
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Warns if the run ends before the first weights would be part of the mean."""
-        per_epoch = trainer.steps_per_epoch
-        in_epochs = trainer.max_epochs and per_epoch and trainer.max_epochs * per_epoch
-        ends = [limit for limit in (trainer.max_steps, in_epochs) if limit]
-        if ends and self._start(per_epoch) > min(ends):
+        end = last_step(trainer)
+        if end is not None and self._start(trainer.steps_per_epoch) > end:
             logger.warning(
                 "`%r` averages nothing, because the run ends after %d steps. The start must be "
-                "earlier.", self, min(ends),
+                "earlier.", self, end,
             )  # fmt: skip
 
     def _start(self, steps_per_epoch: int | None) -> int:

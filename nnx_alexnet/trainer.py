@@ -19,7 +19,7 @@ from flax import nnx
 from nnx_alexnet.callbacks import Callback, CallbackList
 from nnx_alexnet.checkpoints import Checkpoints
 from nnx_alexnet.data import DataModule, LimitBatches, as_data_module, limited_data
-from nnx_alexnet.devices import Devices, Placement
+from nnx_alexnet.devices import Devices, Placement, named_leaves
 from nnx_alexnet.models import layer_table
 from nnx_alexnet.optimizers import as_transformation, create_optimizer
 from nnx_alexnet.support import as_python, html_facts
@@ -186,7 +186,7 @@ class Trainer:
         )
         if fast_dev_run:
             log_dir, max_epochs, max_steps, callbacks = None, 1, None, without_outputs(callbacks)
-        trainable_filter(model, trainable)  # refuses a filter that selects nothing
+        self._trained = (*named_leaves(nnx.state(model, trainable_filter(model, trainable))),)
         self._settings = Settings(
             name=type(model).__name__.lower() if name is None else as_name(name),
             log_dir=log_dir,
@@ -647,6 +647,11 @@ class Trainer:
     def steps_per_epoch(self) -> int | None:
         """The number of optimizer steps per epoch; None if it is unknown."""
         return self.data.train.num_batches
+
+    @property
+    def trained_parameters(self) -> tuple[str, ...]:
+        """The paths of the parameters that are trained: all, unless `trainable` selects some."""
+        return self._trained
 
     @property
     def data_is_on_device(self) -> bool:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fake_trainer import FakeTrainer
 from flax import nnx
 from small_runs import tiny_data, tiny_trainer
 
@@ -143,6 +144,23 @@ def test_groups_that_cannot_be_trained_are_refused(groups, message):
 def test_a_group_without_parameters_is_refused():
     with pytest.raises(ValueError, match=r"'head'.*dense/kernel"):
         tiny_trainer(callbacks=GradualUnfreezing(["head", ""]))
+
+
+def test_a_group_that_trainable_freezes_is_refused():
+    groups = {"dense": 0, "": 1}
+    trainer = tiny_trainer(
+        model=Stack(), trainable=["dense", "bn"], callbacks=GradualUnfreezing(groups)
+    )
+    assert trainer.trained_parameters == ("bn/bias", "bn/scale", "dense/bias", "dense/kernel")
+    with pytest.raises(ValueError, match=r"`groups`: '' selects no parameter .* `trainable`"):
+        tiny_trainer(model=Stack(), trainable="dense", callbacks=GradualUnfreezing(groups))
+
+
+@pytest.mark.parametrize(("max_epochs", "is_late"), [(2, True), (3, False), (None, False)])
+def test_a_group_that_starts_after_the_end_of_the_run_is_reported(max_epochs, is_late, warnings):
+    trainer = FakeTrainer(max_epochs=max_epochs)
+    GradualUnfreezing({"dense": 0, "": 2}).on_train_start(trainer)
+    assert ("never trains the group ''" in warnings.text) is is_late
 
 
 def test_data_of_unknown_length_need_the_number_of_steps():
