@@ -229,17 +229,19 @@ def read_all(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[
 
 
 def recorded_tests(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns what `nnx-alexnet test` has recorded, as rows like those of `read_metrics`.
+    """Returns the newest test of each step that `nnx-alexnet test` recorded; the newest is last.
 
     Args:
         run_dir: the folder of the run.
     """
-    rows = []
+    rows: dict[int, dict[str, Any]] = {}
     for found in read_evaluations(run_dir):
-        if found["split"] == "test" and _is_count(found.get("step")):
+        step: Any = found.get("step")
+        if found["split"] == "test" and _is_count(step):
             values = {n: v for n, v in found.items() if n.startswith("test/") and _is_number(v)}
-            rows.append({"step": found["step"], **values})
-    return rows
+            rows.pop(step, None)  # the newest test is the last row, even of an earlier step
+            rows[step] = {"step": step, **values}
+    return [*rows.values()]
 
 
 def _tags(value: object) -> str | None:

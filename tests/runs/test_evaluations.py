@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nnx_alexnet.runs import read_all, read_evaluations, record_evaluation
+from nnx_alexnet.runs import read_all, read_evaluations, record_evaluation, recorded_tests
 
 
 def test_records_are_kept_in_their_order_and_the_newest_test_is_shown(tmp_path):
@@ -17,6 +17,15 @@ def test_records_are_kept_in_their_order_and_the_newest_test_is_shown(tmp_path):
     assert rows[2]["val/loss"] is None, "JSON has no NaN"
     assert [path.name for path in tmp_path.iterdir()] == ["evaluations.jsonl"]
     assert read_all(tmp_path)[0]["test/loss"] == 0.25
+
+
+def test_the_newest_test_is_last_even_if_its_step_was_tested_before(tmp_path):
+    for step, loss in ((8, 0.5), (4, 0.75), (8, 0.25)):
+        record_evaluation(tmp_path, {"test/loss": loss}, split="test", step=step)
+    assert recorded_tests(tmp_path) == [
+        {"step": 4, "test/loss": 0.75},
+        {"step": 8, "test/loss": 0.25},
+    ]
 
 
 @pytest.mark.parametrize("content", [b"\xff{", b'[1]\n{"split": 3}\n{"st', b""])
