@@ -133,7 +133,8 @@ def load_chosen(
     if not partial:
         return saved.loop
     for what, names in zip(_OUTCOMES.values(), report.values(), strict=True):
-        logger.info("%s: %s.", what, ", ".join(names) or "none")
+        if names:
+            logger.info("%s: %s.", what, ", ".join(names))
     return saved.loop | report
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from nnx_alexnet.support import logger
+from nnx_alexnet.support import format_count, logger
 
 # Reading a program that compiles faster than this takes as long as compiling it. JAX's own limit of
 # 1 s excludes many programs that take seconds together.
@@ -116,7 +116,7 @@ def describe(done: Compiled) -> str:
     is_on = _setting("jax_enable_compilation_cache")
     folder = _setting("jax_compilation_cache_dir") if is_on else None
     where = "no cache" if folder is None else f"{done.hits} from the cache in {folder}"
-    return f"Compiled {done.programs} programs in {done.seconds:.1f} s; {where}"
+    return f"Compiled {format_count(done.programs, 'program')} in {done.seconds:.1f} s; {where}"
 
 
 @functools.cache

@@ -222,7 +222,9 @@ class FitLoop:
         self._requests.settle()
         while self._has_more:
             self._train_epoch()
-        logger.info("%s", describe(compiled().since(self._compiled_before)))
+        done = compiled().since(self._compiled_before)
+        if done.programs:
+            logger.info("%s", describe(done))
         reason = self._progress.stop_reason
         if reason is not None and not self._has_summary:
             logger.info("Stopped after step %d: %s", self._progress.global_step, reason)

@@ -56,6 +56,13 @@ def test_a_partial_load_takes_what_fits_and_lists_the_rest(run, logs):
     assert "Left as they are, because they are not in the checkpoint: head." in logs.text
 
 
+def test_a_partial_load_of_the_whole_model_reports_nothing_else(run, logs):
+    load_checkpoint(run, linear(9), partial=True)
+    assert "Loaded from the checkpoint: bias, kernel." in logs.text
+    assert "Skipped" not in logs.text
+    assert "Left" not in logs.text
+
+
 def test_a_partial_load_of_a_model_that_shares_nothing_is_refused(run):
     with pytest.raises(ValueError, match=r"shares no array of the same path and shape with"):
         load_checkpoint(run, nnx.Linear(3, 4, rngs=nnx.Rngs(0)), partial=True)

@@ -128,3 +128,4 @@ def test_the_log_line_reports_programs_time_and_hits(monkeypatch):
     monkeypatch.setattr(compilation_cache, "_setting", setting.get)
     done = Compiled(9, 4, 2.5).since(Compiled(5, 1, 1.25))
     assert describe(done) == "Compiled 4 programs in 1.2 s; 3 from the cache in /cache"
+    assert describe(Compiled(1, 0, 0.5)).startswith("Compiled 1 program in 0.5 s;")
