@@ -70,7 +70,7 @@ def has_unit(name: str) -> bool:
 
 
 def _last(name: str) -> str:
-    """Returns the part of a name that says what is measured; the name of a class may follow it."""
+    """Returns the part of a name that tells what is measured; the name of a class may follow it."""
     parts = name.lower().split("/")
     if parts[-1] != "loss":
         parts = [part for part in parts if part in _PER_CLASS][:1] or parts

@@ -25,7 +25,7 @@ CLASS_METRICS: tuple[ClassMetric, ...] = get_args(ClassMetric)
 class LabelTask(Task):
     """Base class of tasks with logits and labels, and with metrics that are chosen by name.
 
-    The methods whose names begin with an underscore are those that a subclass overrides.
+    A subclass overrides the methods whose names begin with an underscore.
 
     Args:
         focal_gamma: the exponent of the focal loss.
