@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 from flax import nnx
@@ -36,6 +37,9 @@ class LearningRateSearch(NamedTuple):
     losses: list[float]
     smoothed: list[float]
     suggestion: float | None
+
+    def __repr__(self) -> str:
+        return f"LearningRateSearch(suggestion={self.suggestion}, {len(self.rates)} steps)"
 
     def plot(self) -> Any:
         """Draws the average loss over the learning rate, and marks the suggestion.
@@ -83,7 +87,8 @@ def find_learning_rate(
         model: the model; its parameters are the start of the test.
         data: as for `Trainer`; only the train split is used.
         task: as for `Trainer` (default `Classification()`).
-        optimizer: builds the optimizer from a learning rate (default `optax.adam`).
+        optimizer: builds the optimizer from a learning rate, its first argument (default
+            `optax.adam`). The rate is a JAX array, which `create_optimizer` does not accept.
         lowest: the rate of the first step (default 1e-7).
         highest: the rate of the last step (default 1).
         num_steps: the number of steps, at least 20 (default 100).
@@ -93,7 +98,7 @@ def find_learning_rate(
         The rates and losses, and a suggestion.
 
     Raises:
-        TypeError: `optimizer` is not a function.
+        TypeError: `optimizer` is not a function of a learning rate.
         ValueError: a number is out of its range, or model, data and task do not fit together.
 
     Example:
@@ -115,15 +120,14 @@ def find_learning_rate(
     if not lowest < highest:
         raise ValueError(f"`lowest` (={lowest}) must be less than `highest` (={highest}).")
     check_integer("num_steps", num_steps, minimum=20)
-    if not callable(optimizer):
-        raise TypeError(
-            f"`optimizer` (={shown(optimizer)}) must be a function that builds an optimizer from a "
-            "learning rate, such as optax.adam or functools.partial(optax.sgd, momentum=0.9)."
-        )
+    _check_builder(optimizer)
     growth = math.log(highest / lowest) / (num_steps - 1)
 
     def rate(step: Any) -> Any:
         return lowest * np.float32(math.e) ** (np.float32(growth) * step)
+
+    def build(learning_rate: Any) -> optax.GradientTransformation:
+        return optimizer(learning_rate)
 
     recorder = _Recorder()
     train_only = copy.copy(as_data_module(data))
@@ -132,7 +136,7 @@ def find_learning_rate(
         nnx.clone(model),
         train_only,
         task=task,
-        optimizer=optax.inject_hyperparams(optimizer)(learning_rate=rate),
+        optimizer=optax.inject_hyperparams(build)(learning_rate=rate),
         callbacks=recorder,
         max_steps=num_steps,
         seed=seed,
@@ -146,6 +150,28 @@ def find_learning_rate(
     rates = [lowest * math.exp(growth * step) for step in range(len(losses))]
     smoothed = averages(losses)
     return LearningRateSearch(rates, losses, smoothed, steepest(rates, smoothed))
+
+
+def _check_builder(optimizer: Any) -> None:
+    """Refuses an optimizer, and a function that cannot build one from an array."""
+    wanted = (
+        "a function that builds an optimizer from a learning rate, such as optax.adam or "
+        "functools.partial(optax.sgd, momentum=0.9)"
+    )
+    if not callable(optimizer):
+        raise TypeError(f"`optimizer` (={shown(optimizer)}) must be {wanted}.")
+
+    def build(rate: Any) -> Any:
+        optimizer(rate)
+        return rate
+
+    try:
+        jax.eval_shape(build, jax.ShapeDtypeStruct((), np.float32))
+    except Exception as error:  # whatever a function of the user raises
+        raise TypeError(
+            f"`optimizer` must be {wanted}. The rate is a JAX array, which create_optimizer does "
+            f"not accept. It raised {type(error).__name__}: {error}"
+        ) from error
 
 
 class _Recorder(Callback):

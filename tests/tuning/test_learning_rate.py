@@ -5,7 +5,7 @@ import optax
 import pytest
 from flax import nnx
 
-from nnx_alexnet import DataModule, Task
+from nnx_alexnet import DataModule, Task, create_optimizer
 from nnx_alexnet.tuning import find_learning_rate
 from nnx_alexnet.tuning.learning_rate import averages, steepest
 
@@ -86,6 +86,23 @@ def test_impossible_limits_are_refused(options, message):
 def test_an_optimizer_that_has_a_rate_already_is_refused(optimizer):
     with pytest.raises(TypeError, match=r"`optimizer` \(=.*a function that builds an optimizer"):
         find_learning_rate(Quadratic(), constant(), task=HalfSquare(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize("optimizer", [create_optimizer, lambda r: create_optimizer("sgd", r)])
+def test_a_function_that_needs_a_number_is_refused(optimizer):
+    with pytest.raises(TypeError, match=r"`optimizer` must be .* create_optimizer does not accept"):
+        find_learning_rate(Quadratic(), constant(), task=HalfSquare(), optimizer=optimizer)
+
+
+def test_the_rate_is_the_first_argument_whatever_its_name():
+    found = find_learning_rate(
+        Quadratic(),
+        constant(),
+        task=HalfSquare(),
+        num_steps=20,
+        optimizer=lambda r: optax.sgd(r, 0.5),
+    )
+    assert repr(found) == f"LearningRateSearch(suggestion={found.suggestion}, 20 steps)"
 
 
 def test_the_plot_marks_the_suggestion():
