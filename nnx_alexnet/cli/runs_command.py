@@ -60,7 +60,7 @@ def runs(arguments: Namespace) -> int:
         print_result(format_runs(rows, output_columns()))  # a file gets all columns
         if metric_columns(rows):
             write_message(
-                "Losses and accuracies in val/ are the best of each run; others are the newest."
+                "Losses and scores in val/ are the best of each run; others are the newest."
             )
     return 0
 

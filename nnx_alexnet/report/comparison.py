@@ -135,7 +135,7 @@ def _page(runs: Sequence[ComparedRun]) -> str:
 
 
 def results(runs: Sequence[ComparedRun]) -> str:
-    """Returns a table with a row per run; the best value of each loss and accuracy is marked."""
+    """Returns a table with a row per run; the best value of each loss and score is marked."""
     names = dict.fromkeys(
         name
         for split in ("val/", "test/")
@@ -166,7 +166,7 @@ def results(runs: Sequence[ComparedRun]) -> str:
     left_out = len(names) - len(metrics)
     remark = f" {format_count(left_out, 'more metric')} without a column." if left_out else ""
     return table(head, body, kind="runs", texts=2) + note(
-        "Losses and accuracies in val/ are the best of each run; those in test/ are the newest."
+        "Losses and scores in val/ are the best of each run; those in test/ are the newest."
         + remark
     )
 

@@ -184,7 +184,7 @@ def list_runs(log_dir: str | Path = "logs") -> list[dict[str, Any]]:
         "interrupted", "failed", or "killed" if the run could not record its end), `epochs`,
         `steps`, `started`, `ended`, `duration` in seconds over all starts that ended,
         `stop_reason`, `error`, `tags`, `best_steps`, and each metric by its name: the best value of
-        losses and accuracies in `val/`, the newest value of other metrics. None stands for what
+        losses and scores in `val/`, the newest value of other metrics. None stands for what
         cannot be read.
 
     Example:

@@ -111,7 +111,7 @@ def larger_is_better(name: str) -> bool:
 
 
 def has_best(name: str) -> bool:
-    """Returns whether a metric is a loss or an accuracy: of others, the better value is unknown."""
+    """Returns whether a metric is a loss or a score: of others, the better value is unknown."""
     return larger_is_better(name) or "loss" in name.rsplit("/", 1)[-1]
 
 
@@ -177,7 +177,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     Returns:
         `status`, `epochs`, `steps`, `started` (for the first time), `ended`, `duration` in seconds
         over all starts, `stop_reason`, `error`, `tags` (as one text), and each metric by its name:
-        the best value of losses and accuracies in `val/`, the newest value of other metrics, also
+        the best value of losses and scores in `val/`, the newest value of other metrics, also
         of those that `nnx-alexnet test` has recorded. `best_steps` has the steps of the best
         values. `status` is "running" while a process holds the run's lock, then what the run
         recorded at its end: "finished", "interrupted" or "failed"; "killed" if it recorded nothing.
