@@ -99,18 +99,14 @@ def _refusal(found: Sequence[Difference], run_dir: object, accept: Sequence[str]
     traced = " (`programs` are digests of what is computed)" if is_traced else ""
     unused = [name for name in accept if not any(each.is_accepted([name]) for each in found)]
     stray = f" ({unused} in `accept` match none of them)" if unused else ""
-    remedy = (
-        f"Undo them, or accept them by name{stray}: fit(resume=..., accept=[{names}]), or "
-        "--resume-accept on the command line."
-    )
+    remedy = f"Undo them, or accept them by name{stray}: fit(resume=..., accept=[{names}])."
     if any(each.name.startswith(_ARRAYS) for each in found):
         remedy = "Undo them: a run cannot continue with other arrays."
     return ValueError(
         f"`resume` cannot continue {run_dir}, which is another run: the differences are "
         f'listed below. {remedy} Or start a new run with resume="never"; to '
-        "start it from these weights, call load_checkpoint(run, model) first, or use "
-        f"--resume-weights-only on the command line. Differences{traced}:\n  "
-        + "\n  ".join(_shortened(refused))
+        f"start it from these weights, call load_checkpoint(run, model) first. Differences{traced}:"
+        "\n  " + "\n  ".join(_shortened(refused))
     )
 
 

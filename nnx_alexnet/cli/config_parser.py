@@ -127,10 +127,13 @@ def _kinds(type_name: str | None, annotation: str | None) -> Kinds:
 def _unknown(name: str, class_path: str, names: list[str]) -> str:
     """Returns the message for an unknown option, which may be an argument of a class."""
     group = name.rpartition(".")[0]
-    known = list(names)
     if class_path and group in ("model", "task", "trainer.callbacks"):
         short = class_path.rpartition(".")[2]
         path = short if short in known_classes(group) else class_path
         with contextlib.suppress(ValueError):
             known = [option.name for option in class_group(group, path).options]
-    return f"unknown option --{name}.{advice(name, known)}"
+            found = (
+                advice(name, known) or f" {short} has {', '.join(f'--{each}' for each in known)}."
+            )
+            return f"unknown option --{name}.{found}"
+    return f"unknown option --{name}.{advice(name, names)}"

@@ -30,6 +30,7 @@ _CALLS = {
     "To use its weights in a new run, call load_checkpoint(run, model).": "To use its weights in a "
     "new run, add --resume-weights-only.",
 }
+_ACCEPT = re.compile(r"fit\(resume=\.\.\., accept=\[([^\]]*)\]\)")
 _ABOUT_OPTION = re.compile(r"(--[\w.+-]+|[A-Z]+) (\(=|takes |needs )")
 
 
@@ -82,6 +83,7 @@ def as_options(
     if "resume-weights-only" in options:
         for call, written in _CALLS.items():
             text = text.replace(call, written)
+        text = _ACCEPT.sub(_resume_accept, text)
     result = re.sub(r"`([^`\n]+)`", in_backticks, text)
     result = re.sub(r"(?<![\w(`.])(?<!, )([a-z_]+)=(\"[^\"]*\"|\w+)", with_value, result)
     if result == text:
@@ -89,6 +91,10 @@ def as_options(
     for python, written in {"None": "null", "True": "true", "False": "false"}.items():
         result = re.sub(rf"(?<=\b(?:or|is) ){python}\b|(?<=\(=){python}(?=\))", written, result)
     return result
+
+
+def _resume_accept(match: re.Match[str]) -> str:
+    return " ".join(["--resume-accept", *(name.strip("' ") for name in match[1].split(","))])
 
 
 def _value(text: str) -> str:

@@ -38,6 +38,12 @@ def test_arguments_become_options(text, group, expected):
     assert as_options(text, OPTIONS, ["run"], group) == expected
 
 
+def test_calls_that_resume_become_options():
+    text = "Accept fit(resume=..., accept=['data', 'seed']). Or call load_checkpoint(run, model) first."
+    expected = "Accept --resume-accept data seed. Or add --resume-weights-only."
+    assert as_options(text, [*OPTIONS, "resume-weights-only"], [], None) == expected
+
+
 @pytest.mark.parametrize(
     ("call", "group"),
     [
