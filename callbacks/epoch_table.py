@@ -69,7 +69,8 @@ class EpochTable:
     """Formats one line per epoch; a header precedes the first one.
 
     The header is repeated when the columns change and after every 20 rows. If the columns do not
-    fit, the least important ones are omitted: the step, the speed, then metrics other than losses.
+    fit, the least important ones are omitted: the step, the speed, then metrics other than losses;
+    the accuracies of validations are the last of these.
 
     Example:
         >>> from nnx_alexnet.callbacks.epoch_table import EpochRow, EpochTable
@@ -142,9 +143,12 @@ def _rank(column: _Column) -> int:
     if name in ("epoch", "time"):
         return 0
     if column.is_metric:
-        is_loss = column.heading == "loss"
-        return 1 if is_loss else 2 if column.name.startswith("val/") else 3
-    return 4 if name == "examples/s" else 5
+        if column.heading == "loss":
+            return 1
+        if column.name.startswith("val/"):
+            return 2 if column.heading == "accuracy" else 3
+        return 4
+    return 5 if name == "examples/s" else 6
 
 
 def _heading(name: str) -> str:

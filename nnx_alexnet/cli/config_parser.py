@@ -132,8 +132,6 @@ def _unknown(name: str, class_path: str, names: list[str]) -> str:
         path = short if short in known_classes(group) else class_path
         with contextlib.suppress(ValueError):
             known = [option.name for option in class_group(group, path).options]
-            found = (
-                advice(name, known) or f" {short} has {', '.join(f'--{each}' for each in known)}."
-            )
-            return f"unknown option --{name}.{found}"
+            options = ", ".join(f"--{each}" for each in known)
+            return f"unknown option --{name}.{advice(name, known) or f' {short} has {options}.'}"
     return f"unknown option --{name}.{advice(name, names)}"

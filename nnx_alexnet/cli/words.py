@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nnx_alexnet.cli.recipes import with_recipe_files
+from nnx_alexnet.cli.recipes import PREFIX, recipe_names, with_recipe_files
 
 IMPORT_PATH = "import_path"
 """The key of the import path of the user's own data, in the group `data` of a configuration."""
@@ -134,7 +134,8 @@ def _check_config(words: list[str]) -> None:
             config = _read(value) if is_inline else read_config(Path(path))
         except ValueError as error:
             reason = str(error).removeprefix(str(Path(path)))
-            raise ValueError(f"`--config` (={value}){reason}") from error
+            meant = f" Did you mean {PREFIX}{value}?" if value in recipe_names() else ""
+            raise ValueError(f"`--config` (={value}){reason}{meant}") from error
         for group, options in config.items():
             if group in _GROUPS and not isinstance(options, dict):
                 raise ValueError(

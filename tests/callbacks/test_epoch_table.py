@@ -47,6 +47,12 @@ def test_the_metrics_of_a_validation_precede_others_of_training():
     assert cells.split() == ["9/100", "1.0000", "3.0000", "4.0000", "1h07m"]
 
 
+def test_the_accuracies_of_all_sets_precede_other_metrics():
+    metrics = {f"val/{k}/{name}": 1.0 for k in "ab" for name in ("loss", "f1", "accuracy")}
+    _, headings, _ = EpochTable().lines(row(metrics=metrics), width=60)
+    assert headings.split() == ["epoch", "loss", "accuracy", "loss", "accuracy", "time"]
+
+
 def test_the_name_of_a_set_extends_over_its_columns():
     metrics = {f"val/{name}/{each}": 1.0 for name in ("shifted", "b") for each in ("loss", "mae")}
     assert EpochTable().lines(row(metrics=metrics), width=60)[:2] == [

@@ -43,6 +43,10 @@ from nnx_alexnet.cli.options import fit_parser
             "--trainer.callbacks.patience?",
         ),
         (
+            "trainer: {callbacks: [{class_path: Timer, init_args: {duration: 3}}]}",
+            "unknown option --trainer.callbacks.duration. Timer has --trainer.callbacks.max_time.",
+        ),
+        (
             "trainer: {callbacks: [{class_path: Timer}]}",
             "--trainer.callbacks (=Timer) needs --trainer.callbacks.max_time.",
         ),

@@ -39,8 +39,10 @@ def test_arguments_become_options(text, group, expected):
 
 
 def test_calls_that_resume_become_options():
-    text = "Accept fit(resume=..., accept=['data', 'seed']). Or call load_checkpoint(run, model) first."
-    expected = "Accept --resume-accept data seed. Or add --resume-weights-only."
+    text = (
+        "Use fit(resume=..., accept=['data', 'seed']), or call load_checkpoint(run, model) first."
+    )
+    expected = "Use --resume-accept data seed, or add --resume-weights-only."
     assert as_options(text, [*OPTIONS, "resume-weights-only"], [], None) == expected
 
 

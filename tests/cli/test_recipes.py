@@ -45,6 +45,12 @@ def images(tmp_path):
     return tmp_path
 
 
+def test_a_recipe_without_its_prefix_is_suggested(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"No such file .* Did you mean recipe:digits\?"):
+        complete(["fit", "--config", "digits"])
+
+
 def test_the_recipes_are_those_of_the_folder():
     assert recipe_names() == NAMES
 
