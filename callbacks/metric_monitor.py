@@ -20,6 +20,9 @@ _SOMETIMES = {
     "perf/peak_memory_bytes": "the device does not report how much memory is in use.",
 }
 
+# The metrics of the tasks of this package whose larger values are better.
+_SCORES = frozenset({"accuracy", "top_5_accuracy", "precision", "recall", "f1", "auroc"})
+
 
 class MetricMonitor(Callback):
     """Base class of callbacks that monitor one metric and remember its best value.
@@ -36,7 +39,7 @@ class MetricMonitor(Callback):
 
     Raises:
         ValueError: if `mode` is unknown or `min_delta` negative; in `setup` of a fit, if the fit
-            cannot publish the metric.
+            cannot publish the metric, or if `mode` is `"min"` for an accuracy or another score.
 
     Example:
         >>> monitor = MetricMonitor("val/accuracy", mode="max", min_delta=0.01)
@@ -73,9 +76,10 @@ class MetricMonitor(Callback):
         self.num_bad_checks = state["num_bad_checks"]
 
     def setup(self, trainer: Trainer, stage: Stage) -> None:
-        """Refuses a metric that this fit cannot publish."""
+        """Refuses a metric that this fit cannot publish, and a score whose lowest value is best."""
         if stage == "fit":
             check_monitor(self.monitor, trainer)
+            check_direction(self.monitor, self.mode)
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit."""
@@ -128,6 +132,20 @@ def check_monitor(monitor: str, trainer: Trainer) -> None:
         raise ValueError(f"`monitor` (={monitor!r}) is not published here: {_SOMETIMES[monitor]}")
     hint = "A callback that logs a metric of its own lists the name in `metric_names`."
     raise ValueError(f"{unknown('monitor', monitor, known)} {hint}")
+
+
+def check_direction(monitor: str, mode: Mode) -> None:
+    """Raises `ValueError` if the lowest value of an accuracy, F1, ... would be the best one.
+
+    Example:
+        >>> from nnx_alexnet.callbacks.metric_monitor import check_direction
+        >>> check_direction("val/f1/cat", "min")
+        Traceback (most recent call last):
+        ValueError: `mode` (='min') would keep the lowest 'val/f1/cat'. Pass mode="max".
+    """
+    parts = monitor.split("/")
+    if mode == "min" and parts[-1] != "loss" and not _SCORES.isdisjoint(parts):
+        raise ValueError(f'`mode` (={mode!r}) would keep the lowest {monitor!r}. Pass mode="max".')
 
 
 class MissedValues:

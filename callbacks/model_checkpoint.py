@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnx_alexnet.callbacks.base import BETWEEN_DISPATCHES, Callback, Stage
-from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_monitor
+from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_direction, check_monitor
 from nnx_alexnet.devices import is_main
 from nnx_alexnet.support import (
     Mode,
@@ -200,6 +200,8 @@ class ModelCheckpoint(Callback):
             name = self.monitor
             if name is not None:
                 check_monitor(name, trainer)
+                if self.save_top_k:
+                    check_direction(name, self.mode)
         return name if self.save_top_k else None
 
     def on_train_batch_end(

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from fake_trainer import FakeTrainer
 
-from nnx_alexnet.callbacks import MetricMonitor
-from nnx_alexnet.callbacks.metric_monitor import MissedValues
+from nnx_alexnet.callbacks import CallbackList, MetricMonitor, ModelCheckpoint
+from nnx_alexnet.callbacks.metric_monitor import MissedValues, check_direction
 
 
 def test_a_value_improves_by_more_than_min_delta():
@@ -50,6 +50,22 @@ def test_a_metric_that_no_epoch_publishes_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
         trainer.begin()
     trainer.callbacks.call("setup", trainer, "test")  # only a fit monitors
+
+
+@pytest.mark.parametrize("name", ["val/accuracy", "val/dark/f1", "val/f1/cat"])
+@pytest.mark.parametrize("monitor", [MetricMonitor, ModelCheckpoint])
+def test_the_lowest_score_is_never_the_best(monitor, name):
+    trainer = FakeTrainer([monitor(name)])
+    trainer.metric_names = trainer.epoch_metric_names = frozenset({name})
+    with pytest.raises(ValueError, match=rf"`mode` \(='min'\) would keep the lowest '{name}'"):
+        trainer.begin()
+    trainer.callbacks = CallbackList([monitor(name, mode="max")])
+    trainer.begin()
+
+
+@pytest.mark.parametrize("name", ["val/loss", "val/f1/loss", "val/accuracy_gap"])
+def test_the_lowest_value_of_other_metrics_may_be_the_best(name):
+    check_direction(name, "min")
 
 
 def test_epochs_without_a_value_are_counted():
