@@ -37,7 +37,8 @@ class EarlyStopping(MetricMonitor):
     Args:
         monitor: the metric's name (default: `"val/loss"`). With several validation sets, name that
             of one of them, such as `"val/clean/loss"`.
-        mode: `"min"` (the default) if smaller is better, `"max"` if larger is.
+        mode: `"min"` (the default) if smaller is better, `"max"` if larger is. `"min"` is refused
+            for an accuracy, F1 and other scores.
         min_delta: an improvement must exceed this; 0 (the default) or more.
         patience: stop after this many checks in a row without improvement (default 3); 1 or more.
         threshold: stop as soon as the metric is at least this good; None (the default): never.

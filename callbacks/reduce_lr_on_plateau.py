@@ -23,7 +23,8 @@ class ReduceLROnPlateau(MetricMonitor):
     Args:
         monitor: the metric's name (default: `"val/loss"`). With several validation sets, name that
             of one of them, such as `"val/clean/loss"`.
-        mode: `"min"` (the default) if smaller is better, `"max"` if larger is.
+        mode: `"min"` (the default) if smaller is better, `"max"` if larger is. `"min"` is refused
+            for an accuracy, F1 and other scores.
         min_delta: an improvement must exceed this; 0 (the default) or more.
         factor: the new rate is the old one times this (default 0.1); between 0 and 1.
         patience: lower the rate after this many checks in a row without improvement, as Keras

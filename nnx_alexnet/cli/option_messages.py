@@ -31,7 +31,7 @@ _CALLS = {
     "new run, add --resume-weights-only.",
 }
 _ACCEPT = re.compile(r"fit\(resume=\.\.\., accept=\[([^\]]*)\]\)")
-_ABOUT_OPTION = re.compile(r"(--[\w.+-]+|[A-Z]+) (\(=|takes |needs )")
+_ABOUT_OPTION = re.compile(r"--[\w.+-]+: |(--[\w.+-]+|[A-Z]+) (\(=|takes |needs )")
 
 
 def as_options(

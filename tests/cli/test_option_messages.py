@@ -66,6 +66,8 @@ def test_the_group_is_that_of_the_code_that_raised(call, group):
     [
         ("--data (=x) is bad.", True),
         ("--data takes text, got 3.", True),
+        ("--data.augmentations: 'mixup' takes true.", True),
+        ("INTERNAL: x", False),
         ("RUN (=x) is missing.", True),
         ("--resume-weights-only needs --resume RUN.", True),
         ("--data is on a full disk.", False),
