@@ -40,7 +40,7 @@ def load_model(run: str | Path, *, which: str | int = "auto") -> nnx.Module:
 
     Raises:
         ValueError: there is no such run or checkpoint, the class cannot be imported, or the saved
-            arguments do not determine the model; the message says what to do instead.
+            arguments do not determine the model; the message names an alternative.
         OSError: the checkpoint could not be read, though nothing shows that it is damaged.
 
     Example:

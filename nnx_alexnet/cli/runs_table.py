@@ -61,7 +61,7 @@ def format_runs(rows: Sequence[Row], width: int | None = 80, *, now: datetime | 
 
     Without a limit, the last column has the reasons why runs ended. With a limit, the error of a
     run that failed follows its line. A table that is too wide is shortened in this order: dates and
-    headings are abbreviated; losses of splits with an accuracy are left out; names of more than 24
+    headings are abbreviated; losses of splits with a score are left out; names of more than 24
     characters lose their beginnings; metrics are left out, accuracies last; all names lose their
     beginnings; the right end is cut off.
 

@@ -67,7 +67,7 @@ def mistakes(worst: Sequence[Mistake], class_names: Sequence[str]) -> RGB:
 
     Args:
         worst: the mistakes, in the order in which to draw them. If there are none, the image
-            contains a sentence that says so.
+            contains a sentence instead.
         class_names: the name of each class.
     """
     if not worst:

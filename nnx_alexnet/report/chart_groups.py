@@ -42,7 +42,7 @@ class Chart(NamedTuple):
             or one that is empty.
         from_zero: whether the vertical axis begins at 0, as the ratio of two values matters.
         classes: the classes, if the metric has a value for each of them.
-        hint: a remark beside the title.
+        hint: a remark next to the title.
     """
 
     title: str
