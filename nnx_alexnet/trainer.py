@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import optax
@@ -308,7 +308,7 @@ class Trainer:
         """
         return self._verbs.evaluate("test", "test", "test")
 
-    def show_mistakes(self, split: Literal["val", "test"] = "val", *, count: int = 16) -> Any:
+    def show_mistakes(self, split: str = "val", *, count: int = 16) -> Any:
         """Shows the images that the model misclassifies with the highest probability.
 
         Each caption gives the predicted class with its probability, and the true class. The images
@@ -317,7 +317,8 @@ class Trainer:
         callbacks are called.
 
         Args:
-            split: "val" (the default), of several sets the first one, or "test".
+            split: "val" (the default), of several sets the first one; a set such as "val/shifted";
+                or "test".
             count: the largest number of images (default 16).
 
         Returns:

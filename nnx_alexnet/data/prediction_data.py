@@ -184,6 +184,8 @@ def _found(images: Sequence[Any]) -> list[Any]:
 def _remedy(path: str) -> str:
     if path in ("train", "val", "test"):
         return f" To predict a split of the data, pass `trainer.data.{path}`."
+    if path.startswith("val/"):
+        return f' To predict a validation set, pass `trainer.data.val_sets["{path}"]`.'
     return ""
 
 

@@ -212,11 +212,12 @@ class Verbs:
 
     def show_mistakes(self, split: str, count: int) -> Any:
         """Shows the most confident mistakes on a split; see `Trainer.show_mistakes`."""
-        if split not in ("val", "test"):
-            raise unknown("split", split, ("val", "test"))
+        sets = self._data.val_sets
+        if split not in (known := dict.fromkeys(["val", "test", *sets])):
+            raise unknown("split", split, known)
         collector = MistakeCollector(count)
         self._begin_verb()
-        loader = self.preparation.split(split)
+        loader = sets[split] if split in sets else self.preparation.split(split)
         empty = self.preparation.for_evaluation(loader).empty
         hooks = self._hooks.of([collector])
         with Lifecycle(hooks, self._arrays, self._data, self._placement).running("test"):

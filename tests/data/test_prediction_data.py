@@ -235,6 +235,8 @@ def test_images_are_rejected_if_training_images_have_another_form(shape):
 def test_missing_files_are_reported_before_any_file_is_read(folder):
     with pytest.raises(FileNotFoundError, match=r"There is no image file .*gone\.png\.$"):
         prediction_loader(DATA, [folder / "0.png", folder / "gone.png"])
+    with pytest.raises(FileNotFoundError, match=r'pass `trainer.data.val_sets\["val/a"\]`'):
+        prediction_loader(DATA, "val/a")
     with pytest.raises(FileNotFoundError, match=r"image file val\. .*pass `trainer.data.val`"):
         prediction_loader(DATA, "val")
     (folder / "empty").mkdir()

@@ -58,6 +58,18 @@ def test_the_most_confident_mistakes_are_shown_first(split):
     np.testing.assert_array_equal(sheet, captioned(IMAGES[[6, 4]], captions))
 
 
+def test_the_mistakes_of_each_validation_set_can_be_shown():
+    sets = {"a": (IMAGES, LABELS), "b": (IMAGES[:5], LABELS[:5])}
+    data = DataModule((IMAGES, LABELS), sets, batch_size=3, class_names=("even", "odd"))
+    trainer = trainer_of(Ones(), data)
+    sheet = trainer.show_mistakes("val/b", count=1).get_images()[0].get_array()
+    np.testing.assert_array_equal(
+        sheet, captioned(IMAGES[[4]], ["predicted\nodd (73%),\ntrue even"])
+    )
+    with pytest.raises(ValueError, match=r"Known: 'test', 'val', 'val/a', 'val/b'"):
+        trainer.show_mistakes("b")
+
+
 def test_showing_mistakes_calls_no_callback_and_publishes_nothing():
     counts = Counts()
     trainer = made(callbacks=counts)
