@@ -66,7 +66,7 @@ def overall(measured: Measurement, scores: Mapping[str, Scores]) -> str:
     if not any(np.isfinite(each.classes.average_precision).any() for each in scores.values()):
         notes.append("Curves and areas are left out: there are too many classes or examples.")
     notes.append("The loss is the cross-entropy, without label smoothing or weights.")
-    notes.append("Scores with (macro) are means over the classes.")
+    notes.append("Scores with (macro) are means over the classes that have examples.")
     return table(head, rows, kind="scores") + note(" ".join(notes))
 
 
