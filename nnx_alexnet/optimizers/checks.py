@@ -46,6 +46,8 @@ def as_transformation(optimizer: object) -> optax.GradientTransformation:
         )
     elif callable(optimizer) and getattr(optimizer, "__module__", "").startswith("optax"):
         remedy = f" Call it: {getattr(optimizer, '__name__', 'optax.adam')}(1e-3)."
+    elif isinstance(optimizer, str):
+        remedy = f" create_optimizer({optimizer!r}) builds one by name."
     raise TypeError(
         f"`optimizer` (={shown(optimizer)}) must be an optax optimizer such as optax.adam(1e-3); "
         f"the Trainer builds the nnx.Optimizer from it.{remedy}"

@@ -23,6 +23,8 @@ NAMES_ELSEWHERE = {
     "optimizer.clip_norm": "clip grad_clip clip_grad clipnorm gradient_clip_val max_grad_norm "
     "gradient_clip_algorithm",
     "optimizer.rate_factors": "layer_decay llrd lr_mult layerwise_lr_decay",
+    "task": "loss loss_fn loss_function criterion objective",
+    "task.metrics": "compute_metrics eval_metrics",
     "task.label_smoothing": "smoothing label_smooth",
     "task.class_weights": "class_weight pos_weight",
     "trainer.max_epochs": "epochs epoch num_epochs n_epochs num_train_epochs ep e",

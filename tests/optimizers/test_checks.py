@@ -135,6 +135,11 @@ def test_an_optimizer_that_does_not_fit_is_refused_before_anything_is_written(
     assert not any(tmp_path.iterdir())
 
 
+def test_the_name_of_an_optimizer_is_answered_with_create_optimizer():
+    with pytest.raises(TypeError, match=r" create_optimizer\('adam'\) builds one by name\."):
+        fit("adam")
+
+
 @pytest.mark.parametrize("optimizer", [0.1, "adam", optax.adam, lambda updates: updates])
 def test_what_is_no_optimizer_is_refused(optimizer):
     with pytest.raises(TypeError, match=r"`optimizer` .* must be an optax optimizer"):

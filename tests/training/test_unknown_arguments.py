@@ -21,6 +21,8 @@ EXPECTED = {
     "ckpt_path": "Use fit(resume=...).",
     "gpus": "Use `devices` of the Trainer.",
     "class_weight": "Use Classification(class_weights=...) as `task`.",
+    "metrics": "Use Classification(metrics=...) as `task`.",
+    "loss": "Use `task` of the Trainer.",
     "max_epoch": "Did you mean `max_epochs`?",
     "overfit_batch": "Did you mean `overfit_batches`?",
 }
