@@ -21,7 +21,7 @@ from nnx_alexnet.dashboard.hparams import FIRST_HPARAMS, hyperparameters, metric
 from nnx_alexnet.dashboard.metric_writer import MetricWriter
 from nnx_alexnet.data import DataModule, are_images, augmentation_key, batch_sheet
 from nnx_alexnet.devices import SharedProgram
-from nnx_alexnet.runs import class_metrics, config_text
+from nnx_alexnet.runs import class_metrics, config_text, validation_splits
 from nnx_alexnet.support import RGB, printable
 
 if TYPE_CHECKING:
@@ -67,17 +67,14 @@ def begin_session(
     if first_step == 0:
         names = {*metric_names}
         names -= class_metrics(names).keys()
-        of_val = sorted(name for name in names if name.startswith("val/"))
-        metrics = sorted(
-            (name.removeprefix("train/") for name in names if name.startswith("train/")),
-            key=lambda metric: (metric not in ("loss", "accuracy"), metric),
-        )
         # Several validation sets share a chart: "val/clean/loss" and "val/shifted/loss".
-        charts = {
-            metric: [f"train/{metric}", *(name for name in of_val if name.endswith(f"/{metric}"))]
-            for metric in metrics
-        }
-        writer.write_layout({name: tags for name, tags in charts.items() if len(tags) > 1})
+        charts: dict[str, list[str]] = {}
+        for split in ("train", *sorted({*validation_splits(names), "val"})):
+            for name in names:
+                if name.startswith(f"{split}/"):
+                    charts.setdefault(name.removeprefix(f"{split}/"), []).append(name)
+        order = sorted(charts, key=lambda metric: (metric not in ("loss", "accuracy"), metric))
+        writer.write_layout({name: charts[name] for name in order if len(charts[name]) > 1})
 
 
 def write_columns(

@@ -59,8 +59,9 @@ def test_other_writers_get_the_flat_configuration():
     assert writer.written == {"hparams": {"seed": 0, "data.name": "digits", "3.x": True}}
 
 
-def test_validation_sets_share_a_chart_with_training(tmp_path):
+def test_validation_sets_share_a_chart(tmp_path):
     names = ["train/loss", "train/loss_step", "val/b/loss", "val/a/loss", "val/a/auroc", "lr"]
+    names += ["val/b/auroc", "val/a/only", "train/gap", "val/gap"]
     names += ["train/f1", "train/f1/loss", "val/a/f1", "val/a/f1/loss"]  # of a class "loss"
     writer = open_writer(tmp_path)
     begin_session(writer, config=CONFIG, metric_names=names, first_step=0)
@@ -69,7 +70,9 @@ def test_validation_sets_share_a_chart_with_training(tmp_path):
     charts = layout_pb2.Layout.FromString(content).category[0].chart
     assert [[*chart.multiline.tag] for chart in charts] == [
         ["^train/loss$", "^val/a/loss$", "^val/b/loss$"],
+        ["^val/a/auroc$", "^val/b/auroc$"],
         ["^train/f1$", "^val/a/f1$"],
+        ["^train/gap$", "^val/gap$"],
     ]
 
 
