@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 
+from nnx_alexnet.devices import usual_promotion
 from nnx_alexnet.runs import read_settings
 from nnx_alexnet.support import logger, parse_number
 from nnx_alexnet.training.run_config import known_rates, updates_each_step
@@ -114,6 +115,6 @@ def _saved_steps(run_dir: Path, steps_per_epoch: int | None) -> int | None:
 def _highest(schedules: Sequence[Any], steps: np.ndarray[Any, Any]) -> list[float]:
     """Returns the highest rate at each of some steps."""
     functions = [getattr(schedule, "schedule_fn", schedule) for schedule in schedules]
-    with jax.transfer_guard("allow"):
+    with usual_promotion(), jax.transfer_guard("allow"):
         rates = [jax.jit(jax.vmap(each))(steps.astype(np.int32)) for each in functions]
         return np.max(np.asarray(rates), axis=0).tolist()  # type: ignore[no-any-return]

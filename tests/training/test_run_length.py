@@ -60,6 +60,7 @@ def test_a_longer_schedule_or_one_with_a_floor_extends_a_run(tmp_path, caplog):
     assert trainer.global_step == 16
 
 
+@pytest.mark.usefixtures("strict_dtype_promotion")
 @pytest.mark.parametrize("num_steps", [8, 12, 100_000])
 def test_a_schedule_that_ends_with_the_new_end_is_not_refused(tmp_path, num_steps):
     """Near its end, the rate of a long cosine schedule is 0 in float32."""
