@@ -23,9 +23,8 @@ class Timer(Callback):
     The time is checked after each dispatch, and includes validations and saves. The epoch then ends
     as after any other stop: with a validation and a checkpoint. The elapsed time is part of a
     checkpoint, so a resumed run continues to count. The time between a stop and the resume does not
-    count. A run that the timer has stopped is finished: resuming it trains no further, even with a
-    longer time. With several processes, the clock of the first one counts, and all stop at the same
-    step.
+    count. Resumed with a longer time, a run that the timer has stopped continues with the next batch.
+    With several processes, the clock of the first one counts, and all stop at the same step.
 
     Args:
         max_time: seconds, a `datetime.timedelta`, text such as "01:30:00" (hours, minutes and
@@ -48,6 +47,7 @@ class Timer(Callback):
         self.seconds = as_seconds(max_time)
         self._before = 0.0  # of earlier starts of the run
         self._since: float | None = None
+        self._has_stopped = False  # this run, now or before a resume
 
     @property
     def batch_period(self) -> int | None:
@@ -60,19 +60,22 @@ class Timer(Callback):
         return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the elapsed time."""
-        return {"elapsed": self.elapsed}
+        """Returns the elapsed time, and whether it has stopped the run."""
+        return {"elapsed": self.elapsed, "has_stopped": self._has_stopped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the elapsed time."""
-        self._before = state["elapsed"]
+        """Restores the elapsed time, and whether it has stopped the run."""
+        self._before, self._has_stopped = state["elapsed"], state["has_stopped"]
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Forgets an earlier fit."""
-        self._before, self._since = 0.0, None
+        self._before, self._since, self._has_stopped = 0.0, None, False
 
     def on_train_start(self, trainer: Trainer) -> None:
-        """Starts the clock."""
+        """Starts the clock; lets a run continue that had less time before."""
+        if self._has_stopped and self._before < self.seconds:  # the same in all processes
+            self._has_stopped = False
+            trainer.stop(None)
         self._since = time.monotonic()
         self._check(trainer)
 
@@ -93,6 +96,7 @@ class Timer(Callback):
     def _check(self, trainer: Trainer) -> None:
         # The clocks of processes differ.
         if is_main() and trainer.stop_reason is None and self.elapsed >= self.seconds:
+            self._has_stopped = True
             trainer.stop(f"`max_time` (={self.max_time!r}) has elapsed")
 
 

@@ -476,15 +476,19 @@ class Trainer:
         values = checked_metrics(metrics, self._verbs.preparation.evaluation, self.data.val_sets)
         self._verbs.progress.log(values)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str | None) -> None:
         """Stops the run after this step; the epoch then ends like a complete one.
 
         With several processes, a call in one of them is enough.
 
         Args:
-            reason: kept in `stop_reason` and shown to the user.
+            reason: kept in `stop_reason` and shown to the user. None lets a resumed run continue
+                that was stopped before: call it in `on_train_start`, in all processes.
         """
-        self._verbs.requests.stop(reason)
+        if reason is None:
+            self._verbs.progress.stop_reason = None
+        else:
+            self._verbs.requests.stop(reason)
 
     def request_validation(self) -> None:
         """Requests a validation before the next step, unless this step has been validated.

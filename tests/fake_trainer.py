@@ -68,7 +68,7 @@ class FakeTrainer:
     def parameters(self) -> dict[str, jax.Array]:
         return {}
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str | None) -> None:
         self.stop_reason = reason
 
     def request_checkpoint(self, *, gives_way: bool = False) -> None:

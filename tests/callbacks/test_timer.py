@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 from fake_trainer import FakeTrainer
-from helpers import Dense, trainer_of
+from flax import nnx
+from helpers import Dense, trainer_of, tree_equal
 
 from nnx_alexnet.callbacks import Timer
 from nnx_alexnet.callbacks import timer as module
@@ -58,7 +59,10 @@ def test_a_resumed_run_continues_to_count(clock):
     clock.now += 6
     trainer.run_epoch({})
     states = trainer.callbacks.state_dict()
-    assert (trainer.stop_reason, states) == (None, {"Timer": {"elapsed": 6.0}})
+    assert (trainer.stop_reason, states) == (
+        None,
+        {"Timer": {"elapsed": 6.0, "has_stopped": False}},
+    )
     clock.now += 1000  # between the two starts
     again = FakeTrainer([Timer(10)])
     again.begin(states)
@@ -99,3 +103,29 @@ def test_the_epoch_of_the_last_step_ends_with_a_validation(tmp_path):
     assert {"step": row["step"], "epoch": row["epoch"]} == {"step": 2, "epoch": 0}
     assert "val/loss" in row
     assert trainer.stop_reason == "`max_time` (=60) has elapsed"
+
+
+def test_a_stopped_run_continues_exactly_if_it_is_resumed_with_more_time(tmp_path):
+    def fitted(name, seconds, **arguments):
+        class AtStep(Timer):
+            """Two seconds have passed at step 2, within the first epoch, and so on."""
+
+            @property
+            def elapsed(self):
+                return float(trainer.global_step)
+
+        trainer = trainer_of(
+            Dense(), callbacks=[AtStep(seconds)], max_epochs=2, steps_per_execution=1,
+            name=name, log_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(**arguments)
+        return trainer
+
+    whole = fitted("whole", 1000)
+    stopped = fitted("parts", 2)
+    assert (stopped.global_step, stopped.step_in_epoch) == (2, 2)
+    assert fitted("parts", 2, resume="auto").global_step == 2  # no more time
+    resumed = fitted("parts", 1000, resume="auto")
+    assert resumed.stop_reason is None
+    assert resumed.global_step == whole.global_step > 2
+    assert tree_equal(nnx.state(resumed.model), nnx.state(whole.model))
