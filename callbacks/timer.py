@@ -23,8 +23,8 @@ class Timer(Callback):
     The time is checked after each dispatch, and includes validations and saves. The epoch then ends
     as after any other stop: with a validation and a checkpoint. The elapsed time is part of a
     checkpoint, so a resumed run continues to count. The time between a stop and the resume does not
-    count. Resumed with a longer time, a run that the timer has stopped continues with the next batch.
-    With several processes, the clock of the first one counts, and all stop at the same step.
+    count. A run that the timer has stopped continues if it is resumed with a longer time. With
+    several processes, the clock of the first one counts, and all stop at the same step.
 
     Args:
         max_time: seconds, a `datetime.timedelta`, text such as "01:30:00" (hours, minutes and
