@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from nnx_alexnet.callbacks.base import Callback
+from nnx_alexnet.devices import usual_promotion
 from nnx_alexnet.support import check_integer, check_number
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class LearningRateMonitor(Callback):
         if not callable(self.schedule):
             return float(self.schedule)
         # On the accelerator, this small computation would queue behind the dispatched steps.
-        with jax.default_device(_cpu()), jax.transfer_guard("allow"):
+        with usual_promotion(), jax.default_device(_cpu()), jax.transfer_guard("allow"):
             return float(self.schedule(trainer.global_step - 1))
 
 

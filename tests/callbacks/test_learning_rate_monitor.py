@@ -26,6 +26,12 @@ def test_the_schedule_gives_the_rate_of_the_newest_step():
     assert run(LearningRateMonitor(schedule)) == [(10, 0.91), (20, 0.81)]
 
 
+@pytest.mark.usefixtures("strict_dtype_promotion")
+def test_a_schedule_of_optax_may_promote_dtypes():
+    schedule = optax.cosine_onecycle_schedule(100, 1.0, pct_start=0.19)
+    assert run(LearningRateMonitor(schedule))[1] == (20, 1.0)
+
+
 def test_a_constant_rate_is_published_each_epoch():
     assert run(LearningRateMonitor(0.1)) == [(10, 0.1), (20, 0.1)]
 
