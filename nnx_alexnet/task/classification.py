@@ -218,8 +218,9 @@ class Classification(LabelTask):
         if weights is None:
             return terms.sum(axis=-1), None
         # The trainer multiplies by `weight` and divides by its sum, as torch does.
-        weight = (target * weights).sum(axis=-1)
-        return (terms * weights).sum(axis=-1) / jnp.where(weight > 0, weight, 1), weight
+        of_classes = jnp.broadcast_to(weights, target.shape)
+        weight = (target * of_classes).sum(axis=-1)
+        return (terms * of_classes).sum(axis=-1) / jnp.where(weight > 0, weight, 1), weight
 
     def predict(self, model: nnx.Module, batch: Mapping[str, Any]) -> jax.Array:
         """Returns the probability of each class, `float32[B, K]`.

@@ -228,7 +228,7 @@ class StepFunctions:
         state, measured = jax.tree.map(lambda one, two: jnp.where(is_finite, one, two), new, old)
         total, in_row = self._skip_leaves
         before = old[0].optimizer
-        state.optimizer[total] = before[total] + ~is_finite
+        state.optimizer[total] = jnp.where(is_finite, before[total], before[total] + 1)
         state.optimizer[in_row] = jnp.where(is_finite, 0, before[in_row] + 1)
         return state, measured
 

@@ -78,6 +78,12 @@ def test_several_devices_skip_the_step_that_one_device_skips(arguments, scale):
         assert row["train/loss"] == pytest.approx(found[0][1]["train/loss"], nan_ok=True)
 
 
+@pytest.mark.usefixtures("strict_dtype_promotion")
+def test_steps_are_skipped_with_strict_promotion_of_dtypes():
+    _, row = fitted([2], model=Dense(), optimizer=optax.sgd(1e-2), check_finite=1)
+    assert row["skipped_steps"] == 1
+
+
 def test_an_epoch_without_a_finite_step_has_no_training_metrics(warnings):
     _, row = fitted(range(6), model=Dense(), check_finite=6)
     assert row["skipped_steps"] == 6

@@ -1,5 +1,6 @@
 """Class weights and sample weights in the loss, against torch and scikit-learn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_the_mean_loss_with_class_weights_is_that_of_torch(smoothing):
     expected = loss(torch.tensor(LOGITS[:17]), torch.tensor(LABELS[:17]).long())
     got = mean_loss(Classification(smoothing, class_weights=weights), LABELS)
     assert got == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.usefixtures("strict_dtype_promotion")
+def test_class_weights_need_no_promotion():
+    with jax.numpy_rank_promotion("raise"):
+        assert np.isfinite(mean_loss(Classification(class_weights=WEIGHTS), LABELS))
 
 
 def test_a_class_of_weight_zero_is_left_out():
