@@ -49,9 +49,8 @@ class ModelCheckpoint(Callback):
             as long as saving takes at most 5% of the time. While a save is running, and for 19
             times as long as it took, only checkpoints among the `save_top_k` best are requested.
             Such a checkpoint waits in memory for that time, while training continues. If better
-            ones have replaced it by then, it is not written. Only one checkpoint waits: if it and
-            the next one are both among the `save_top_k` best, which needs a `save_top_k` of 2 or
-            more, training waits until it is written.
+            ones have replaced it by then, it is not written. Only one checkpoint waits: if the
+            next one is among the `save_top_k` best too, the first one is written at once.
         every_n_steps: save after every n-th optimizer step; None (the default): not by steps.
         every_n_seconds: save at the next step once this many seconds have passed since the last
             such save; None (the default): not by the clock.

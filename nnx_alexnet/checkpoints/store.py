@@ -212,7 +212,7 @@ class Checkpoints:
         if self._thread.replace_held(save, replaces=partial(self._replaces, save)):
             return
         if self._thread.held is not None:  # both are among the best
-            self.wait()
+            self._thread.release()
         self._thread.hold(save)
 
     def _replaces(self, save: Save, held: Save) -> bool:

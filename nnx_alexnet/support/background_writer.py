@@ -46,6 +46,7 @@ class BackgroundWriter(Generic[T]):
         self._pending: list[Future[None]] = []
         self.held: T | None = None
         self._guard = threading.Lock()  # for `held`
+        self._taken = threading.Event()  # set when the thread begins to write a held value
         self._hurry = threading.Event()  # set while a caller waits: the thread must not rest
         self._is_closing = False
         self._rests_until = 0.0  # on the clock of time.monotonic
@@ -89,7 +90,16 @@ class BackgroundWriter(Generic[T]):
         """Writes a value when the thread has rested; no other value may be held."""
         assert self.held is None
         self.held = value
+        self._taken.clear()
         self._pending.append(self._thread.submit(self._write_held))
+
+    def release(self) -> None:
+        """Begins to write the held value without a rest; waits only for writes that are running."""
+        self._hurry.set()
+        try:
+            self._taken.wait()
+        finally:
+            self._hurry.clear()
 
     def check(self) -> None:
         """Raises the errors of finished writes, without waiting."""
@@ -124,6 +134,7 @@ class BackgroundWriter(Generic[T]):
         self._hurry.wait(max(0.0, self._rests_until - time.monotonic()))
         with self._guard:
             value, self.held = self.held, None
+        self._taken.set()
         assert value is not None
         self._write_timed(value)
 

@@ -120,3 +120,17 @@ def test_after_ctrl_c_while_it_closes_the_thread_does_not_rest(gate, writer, mon
     while len(gate.written) < 2 and time.monotonic() < deadline:
         time.sleep(0.005)
     assert gate.written == ["a", "b"]
+
+
+def test_a_released_value_is_written_without_a_rest_while_the_caller_continues():
+    writer = BackgroundWriter(time.sleep, name="test")
+    writer.start(0.2)
+    writer.wait()
+    writer.hold(0.5)
+    began = time.monotonic()
+    writer.release()
+    assert time.monotonic() - began < 0.4  # neither a rest of 3.8 s nor the write
+    assert writer.held is None
+    writer.hold(0.0)
+    writer.close()
+    assert 0.45 < time.monotonic() - began < 3
