@@ -149,7 +149,7 @@ def test_a_metric_of_the_validation_is_refused_without_one():
     ],
 )
 def test_a_metric_that_epochs_end_with_can_be_monitored(monitor, others):
-    stopping = EarlyStopping(monitor, patience=9)
+    stopping = EarlyStopping(monitor, mode="max", patience=9)
     linear_with(*others, stopping, epochs=3).fit()
     assert stopping.best is not None
 

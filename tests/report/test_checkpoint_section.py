@@ -17,7 +17,7 @@ def test_the_table_names_the_best_the_latest_and_the_measured_checkpoint(tmp_pat
     kept = read_checkpoints(tmp_path)
     assert [*kept] == [20, 30, 40]
     assert cells(checkpoint_table(kept, 20)) == [
-        ["step", "epochs", "val/loss", "kept as"],
+        ["step", "epochs", "val/<wbr>loss", "kept as"],
         ["20", "", "0.5000", "best by val/loss, measured in this report"],
         ["30", "", "0.6250", "one of the best or the latest"],
         ["40", "", "0.8750", "latest"],
