@@ -1,4 +1,4 @@
-"""What other trainers call the options of this one."""
+"""Names that other trainers use for the options of this one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NAMES_ELSEWHERE = {
     "sort": "sort_by order order_by",
 }
 
-# What only Python has.
+# These exist only in Python.
 ONLY_IN_PYTHON = {
     "nnx_alexnet.tuning.find_learning_rate": "auto_lr_find lr_find lr_finder find_lr "
     "find_learning_rate",
@@ -73,7 +73,7 @@ ONLY_IN_PYTHON = {
     "DataModule.folds": "folds kfold k_fold num_folds cross_validation",
 }
 
-# What differs from the other trainers.
+# Differences from the other trainers.
 NOTES = {
     "trainer.num_micro_batches": "It divides each batch into parts, so the batch size is the whole "
     "of one update.",

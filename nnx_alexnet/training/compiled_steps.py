@@ -119,7 +119,7 @@ class CompiledSteps:
         self._functions = functions
         self.parameter_names, self.wrt = functions.parameter_names, functions.wrt
         self.traces: Counter[str] = Counter()
-        # Of the batches that `train` was dispatched with.
+        # The sizes of the batches with which `train` was dispatched.
         self._sizes: set[tuple[int, tuple[int, ...]]] = set()
         # Traced before a run begins; `train` takes that trace, which is a part of its program.
         self._update: Update = jax.jit(functions.update, inline=True)

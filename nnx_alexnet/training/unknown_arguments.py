@@ -13,7 +13,7 @@ from nnx_alexnet.support import NAMES_ELSEWHERE, NOTES, ONLY_IN_PYTHON, find_nam
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How to set, in Python, an option of a group; the braces hold the last part of its name.
+# The Python argument for an option of each group; the braces hold the last part of its name.
 _IN_PYTHON = {
     "data": "`{}` of the data (`load_data` or `DataModule`)",
     "model": "`{}` of the model",
